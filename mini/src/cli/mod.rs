@@ -1,0 +1,252 @@
+//! Command-line arguments: their names, defaults and limits.
+//!
+//! Limits of one option are checked while parsing; those that relate several
+//! options, in [`ModelArgs::check`]. Either way the message names the option,
+//! the value and the limit.
+
+mod model;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::corpus;
+pub use model::{HEAD_SIZE_STEP, MAX_VALUES, ModelArgs};
+
+/// Words of the corpus in the default prompt of `generate`.
+const PROMPT_WORDS: usize = 8;
+
+/// Mini-Transformer with KV cache and quantisation, from corpus to plots.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// Options of every subcommand.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do; without a subcommand, `run` with its defaults.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every subcommand.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Directory of all outputs; created if missing
+    #[arg(long, global = true, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+    /// Use no instruction set above this one [default: the best of this CPU]
+    #[arg(long, global = true)]
+    pub isa: Option<Isa>,
+    /// Threads of the compute kernels
+    #[arg(long, global = true, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = range(1..=256), allow_negative_numbers = true)]
+    pub threads: usize,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Generate the corpus and print its SHA-256
+    Corpus,
+    /// Regenerate the corpus and compare it with the file
+    VerifyCorpus,
+    /// Build the vocabulary of the corpus and encode the corpus with it
+    Tokenize,
+    /// Generate tokens after a prompt
+    Generate(GenerateArgs),
+    /// Measure the latency with and without KV cache
+    Bench(ModelArgs),
+    /// Measure size, quality and latency of each weight format
+    BenchQuant(ModelArgs),
+    /// Draw the plots of the measurements
+    Plot,
+    /// All of the above, in order
+    Run(ModelArgs),
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Run(ModelArgs::default())
+    }
+}
+
+/// An instruction set of the compute kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isa {
+    /// No vector instructions
+    Scalar,
+    /// AVX2 with FMA
+    Avx2,
+    /// AVX-512
+    Avx512,
+}
+
+/// A weight format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quant {
+    /// 32-bit floating point
+    Fp32,
+    /// 8-bit integers with a scale per block
+    Int8,
+    /// 4-bit integers with a scale per block
+    Int4,
+}
+
+/// Options of `generate`.
+#[derive(Args, Clone, Debug)]
+pub struct GenerateArgs {
+    /// Text to go on from [default: the first words of the corpus]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(value_parser = range(1..=1_000_000), allow_negative_numbers = true)]
+    pub tokens: usize,
+    /// Weight format
+    #[arg(long, value_enum, default_value_t = Quant::Fp32)]
+    pub quant: Quant,
+    /// Compute the whole context anew for every token
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Size and seed of the model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+impl GenerateArgs {
+    /// Checks the limits that relate several options, and the prompt.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::check`], and when the prompt has no word.
+    pub fn check(&self) -> Result<()> {
+        if let Some(prompt) = &self.prompt {
+            ensure!(
+                prompt.split_whitespace().next().is_some(),
+                "--prompt {prompt:?} has 0 words; at least 1 is needed"
+            );
+        }
+        self.model.check()
+    }
+
+    /// The prompt, or its default.
+    pub fn prompt(&self) -> String {
+        let default = || corpus::first_words(PROMPT_WORDS);
+        self.prompt.clone().unwrap_or_else(default)
+    }
+}
+
+/// Parser of a whole number in `limits`. clap puts the option and the text
+/// before the message, which names the limits for any text that does not fit.
+fn range(limits: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
+    move |text| match text.parse() {
+        Ok(number) if limits.contains(&number) => Ok(number),
+        _ => Err(format!("not a whole number in {limits:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn generate_args(options: &str) -> GenerateArgs {
+        match parse(&format!("mini generate{options}")).unwrap().command {
+            Some(Command::Generate(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_is_run_with_the_defaults_of_the_options() {
+        let Command::Run(by_default) = parse("mini").unwrap().command.unwrap_or_default() else {
+            panic!("not `run`");
+        };
+        let Some(Command::Run(parsed)) = parse("mini run").unwrap().command else {
+            panic!("not `run`");
+        };
+        assert_eq!(by_default, parsed);
+        parsed.check().unwrap();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_after_the_subcommand() {
+        for line in ["mini --out o --isa avx2 --threads 3 plot", "mini plot --out o --isa avx2 --threads 3"] {
+            let global = parse(line).unwrap().global;
+            assert_eq!(global.out, PathBuf::from("o"));
+            assert_eq!((global.isa, global.threads), (Some(Isa::Avx2), 3));
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_option_and_range() {
+        for (options, parts) in [
+            ("--threads 0 plot", ["--threads", "1..=256"]),
+            ("--threads 257 plot", ["--threads", "1..=256"]),
+            ("--threads x plot", ["--threads", "1..=256"]),
+            ("--threads -1 plot", ["--threads", "1..=256"]),
+            ("--threads 99999999999999999999 plot", ["--threads", "1..=256"]),
+            ("--isa sse plot", ["--isa", "avx512"]),
+            ("bench --dim 0", ["--dim", "1..=16384"]),
+            ("bench-quant --heads 0", ["--heads", "1..=256"]),
+            ("run --ffn 65537", ["--ffn", "1..=65536"]),
+            ("run --layers 0", ["--layers", "1..=256"]),
+            ("generate --context 0", ["--context", "1..=131072"]),
+            ("generate --tokens 0", ["--tokens", "1..=1000000"]),
+            ("generate --quant int2", ["--quant", "int4"]),
+            ("generate --seed -1", ["--seed", "'-1'"]),
+        ] {
+            let error = parse(&format!("mini {options}")).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_together_are_refused_with_both_numbers() {
+        for (options, message) in [
+            (" --heads 3", "--heads 3 does not divide --dim 128"),
+            (" --dim 48", "--dim 48 over --heads 4 gives a head size of 12, which is no multiple of 8"),
+            (" --dim 16384 --layers 256", "--dim 16384, --ffn 512 and --layers 256 give"),
+            (
+                " --dim 1024 --layers 8 --context 131072",
+                "--dim 1024, --layers 8 and --context 131072 give a KV cache of 2147483648",
+            ),
+            (" --prompt ", "--prompt \"\" has 0 words"),
+        ] {
+            let error = generate_args(options).check().unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_largest_options_do_not_overflow() {
+        let options = " --dim 16384 --heads 256 --ffn 65536 --layers 256 --context 131072";
+        assert!(generate_args(options).check().is_err());
+    }
+
+    #[test]
+    fn options_of_generate() {
+        let args = generate_args("");
+        assert!(args.prompt().starts_with("word704 word225"));
+        assert_eq!((args.tokens, args.quant), (50, Quant::Fp32));
+        assert!(!args.no_cache);
+
+        let args = generate_args(" --prompt word1 --tokens 3 --quant int4 --no-cache");
+        args.check().unwrap();
+        assert_eq!(args.prompt(), "word1");
+        assert_eq!((args.tokens, args.quant), (3, Quant::Int4));
+        assert!(args.no_cache);
+    }
+}

@@ -1,0 +1,123 @@
+//! Size of the model: options, limits, parameter count.
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::range;
+use crate::corpus;
+use crate::tokenizer::SPECIAL;
+
+/// Head sizes are multiples of this many values.
+pub const HEAD_SIZE_STEP: usize = 8;
+
+/// Limit of the parameters and of the cached values of a model: 4 GiB in f32.
+pub const MAX_VALUES: u64 = 1 << 30;
+
+/// Size and seed of the model.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Width of the model
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(value_parser = range(1..=16_384), allow_negative_numbers = true)]
+    pub dim: usize,
+    /// Attention heads; they divide the width evenly
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = range(1..=256), allow_negative_numbers = true)]
+    pub heads: usize,
+    /// Width of the feed-forward layer
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = range(1..=65_536), allow_negative_numbers = true)]
+    pub ffn: usize,
+    /// Transformer blocks
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = range(1..=256), allow_negative_numbers = true)]
+    pub layers: usize,
+    /// Longest context in tokens
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = range(1..=131_072), allow_negative_numbers = true)]
+    pub context: usize,
+    /// Seed of the weights
+    #[arg(long, value_name = "N", default_value_t = 42, allow_negative_numbers = true)]
+    pub seed: u64,
+}
+
+impl Default for ModelArgs {
+    fn default() -> Self {
+        Self { dim: 128, heads: 4, ffn: 512, layers: 1, context: 512, seed: 42 }
+    }
+}
+
+impl ModelArgs {
+    /// Checks the limits that relate several options.
+    ///
+    /// # Errors
+    /// When the heads do not divide the width, the head size is no multiple
+    /// of [`HEAD_SIZE_STEP`], or the parameters or the KV cache are more than
+    /// [`MAX_VALUES`] values.
+    pub fn check(&self) -> Result<()> {
+        let Self { dim, heads, .. } = *self;
+        ensure!(heads > 0 && dim.is_multiple_of(heads), "--heads {heads} does not divide --dim {dim}");
+        let size = dim / heads;
+        ensure!(
+            size > 0 && size.is_multiple_of(HEAD_SIZE_STEP),
+            "--dim {dim} over --heads {heads} gives a head size of {size}, \
+             which is no multiple of {HEAD_SIZE_STEP}"
+        );
+        let parameters = self.parameters(corpus::DISTINCT_WORDS as usize + SPECIAL.len());
+        ensure!(
+            parameters <= MAX_VALUES,
+            "--dim {dim}, --ffn {} and --layers {} give {parameters} parameters; \
+             the limit is {MAX_VALUES}",
+            self.ffn,
+            self.layers
+        );
+        let cached = 2 * self.layers as u64 * self.context as u64 * dim as u64;
+        ensure!(
+            cached <= MAX_VALUES,
+            "--dim {dim}, --layers {} and --context {} give a KV cache of {cached} values; \
+             the limit is {MAX_VALUES}",
+            self.layers,
+            self.context
+        );
+        Ok(())
+    }
+
+    /// Values in one attention head.
+    pub fn head_size(&self) -> usize {
+        self.dim / self.heads
+    }
+
+    /// Parameters of the model: embedding and untied output head with bias;
+    /// in each block four attention projections and two feed-forward ones,
+    /// all with bias, and two LayerNorms.
+    pub fn parameters(&self, vocabulary: usize) -> u64 {
+        let [dim, ffn, layers, vocabulary] = [self.dim, self.ffn, self.layers, vocabulary].map(|n| n as u64);
+        let linear = |inputs: u64, outputs: u64| inputs * outputs + outputs;
+        let attention = 4 * linear(dim, dim);
+        let feed_forward = linear(dim, ffn) + linear(ffn, dim);
+        let norms = 2 * 2 * dim;
+        vocabulary * dim + layers * (attention + feed_forward + norms) + linear(dim, vocabulary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_the_default_model() {
+        let model = ModelArgs::default();
+        assert_eq!(model.parameters(1004), 456_300);
+        assert_eq!(model.head_size(), 32);
+    }
+
+    #[test]
+    fn zeros_set_in_code_are_refused_too() {
+        for model in
+            [ModelArgs { heads: 0, ..ModelArgs::default() }, ModelArgs { dim: 0, ..ModelArgs::default() }]
+        {
+            assert!(model.check().is_err());
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The modules of `mini`, the reference application of `kvern`: a
+//! Mini-Transformer with KV cache and quantisation, from corpus to plots.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod commands;
+pub mod corpus;
+pub mod outputs;
+pub mod plots;
+pub mod progress;
+pub mod report;
+pub mod stats;
+pub mod token_file;
+pub mod tokenizer;

@@ -1,0 +1,16 @@
+//! The plots of the measurements, as PNG files of 1200 x 700 pixels.
+//!
+//! Nothing is taken from the machine: the font is part of the program, so
+//! equal measurements give equal bytes.
+
+mod bars;
+mod context;
+mod latency;
+mod memory;
+mod quant;
+mod style;
+
+pub use context::context;
+pub use latency::latency;
+pub use memory::memory;
+pub use quant::quant;

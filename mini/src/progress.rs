@@ -1,0 +1,34 @@
+//! Progress bars for the long steps.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A progress bar over `steps` steps on standard error, labelled `what`.
+///
+/// It draws nothing when standard error is no terminal, so that logs stay
+/// free of control characters. Call `inc(1)` after each step and
+/// `finish_and_clear()` at the end.
+pub fn bar(steps: u64, what: &'static str) -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg:>14} [{bar:40}] {pos}/{len} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    ProgressBar::new(steps).with_style(style).with_message(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_counts_its_steps() {
+        let bar = bar(3, "test");
+        bar.inc(1);
+        bar.inc(2);
+        assert_eq!(bar.position(), 3);
+        bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,120 @@
+//! The context: one instruction-set tier and one way to run work items.
+
+use crate::error::{Error, Result};
+use crate::isa::Isa;
+use crate::kernels::KernelSet;
+use crate::parallel::{Executor, Parallelism};
+use std::fmt;
+
+/// What a context is made from.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ContextOptions {
+    /// The highest tier to use; `None` for the machine's best one.
+    pub isa_cap: Option<Isa>,
+    /// Where the work items of a call run.
+    pub parallelism: Parallelism,
+}
+
+impl ContextOptions {
+    /// Caps the tier. A cap above the machine's best tier is an error of [`Context::new`].
+    pub fn isa_cap(mut self, isa: Isa) -> ContextOptions {
+        self.isa_cap = Some(isa);
+        self
+    }
+
+    /// Sets where work items run.
+    pub fn parallelism(mut self, parallelism: Parallelism) -> ContextOptions {
+        self.parallelism = parallelism;
+        self
+    }
+
+    /// Shorthand for [`Parallelism::Threads`].
+    pub fn threads(self, n: usize) -> ContextOptions {
+        self.parallelism(Parallelism::Threads(n))
+    }
+}
+
+/// The tier and the threads that compute calls run on. Immutable: any number of threads may call through
+/// one context at a time, each with its own workspace. Contexts share no state with each other.
+///
+/// When the context's threads are busy with one caller's region, a second caller computes on its own
+/// thread; its result has the same bits.
+pub struct Context {
+    kernels: &'static KernelSet,
+    executor: Executor,
+}
+
+impl Context {
+    /// A context.
+    ///
+    /// **Errors**: [`Error::Unsupported`] for a cap that the machine does not have, [`Error::Option`] for a
+    /// thread count outside of 1..=256, [`Error::Resource`] when threads cannot be started.
+    /// **Cost**: starts `n - 1` threads for `Threads(n)`, none otherwise.
+    pub fn new(options: &ContextOptions) -> Result<Context> {
+        let isa = options.isa_cap.unwrap_or_else(Isa::detect);
+        let kernels = KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })?;
+        Ok(Context { kernels, executor: Executor::new(&options.parallelism)? })
+    }
+
+    /// A context on the calling thread at the machine's best tier.
+    pub fn serial() -> Context {
+        let kernels = KernelSet::for_isa(Isa::detect()).unwrap_or_else(KernelSet::scalar);
+        Context { kernels, executor: Executor::Serial }
+    }
+
+    /// The tier of this context's kernels.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa
+    }
+
+    /// The most lanes that run at once (1 for a serial context).
+    pub fn lanes(&self) -> usize {
+        self.executor.lanes()
+    }
+
+    /// The ids of the kernels that this context runs: `(operation, id)`, ids like `avx512-f32-6x64`.
+    pub fn kernel_names(&self) -> &'static [(&'static str, &'static str)] {
+        self.kernels.names
+    }
+
+    pub(crate) fn kernels(&self) -> &'static KernelSet {
+        self.kernels
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context({}, {} lanes)", self.isa(), self.lanes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_can_be_capped_at_every_available_tier() {
+        for &isa in Isa::available() {
+            let ctx = Context::new(&ContextOptions::default().isa_cap(isa).threads(2)).unwrap();
+            assert_eq!((ctx.isa(), ctx.lanes()), (isa, 2));
+            assert!(ctx.kernel_names().iter().all(|(_, id)| id.starts_with(isa.name())));
+            assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 lanes)"));
+        }
+        assert_eq!(Context::serial().isa(), Isa::detect());
+    }
+
+    #[test]
+    fn bad_options_are_refused() {
+        let e = Context::new(&ContextOptions::default().threads(0)).unwrap_err();
+        assert_eq!(e.to_string(), "threads = 0 must be 1..=256");
+        for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
+            let e = Context::new(&ContextOptions::default().isa_cap(isa)).unwrap_err();
+            assert_eq!(e, Error::Unsupported { what: isa.name() });
+        }
+    }
+}

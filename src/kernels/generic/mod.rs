@@ -1,0 +1,23 @@
+//! The algorithms, each written once against [`Simd`](super::simd::Simd).
+//!
+//! Everything here is `#[inline(always)]` and has no features of its own: a function that was not inlined
+//! into its `#[target_feature]` entry would be compiled for the baseline and run 100 times slower.
+//! Loops are plain `for` over ranges and `while`: a closure handed to an iterator of std would be compiled
+//! there, without the features.
+
+pub(super) mod attention;
+pub(super) mod elementwise;
+pub(super) mod epilogue;
+pub(super) mod gemm_f32;
+pub(super) mod math;
+pub(super) mod norm;
+pub(super) mod quant_exact;
+pub(super) mod quant_int8;
+pub(super) mod quantize;
+pub(super) mod rope;
+
+/// Lanes of the virtual vector: see NUMERICS rule 4.
+pub(crate) const LANES: usize = 16;
+
+/// Lane numbers: with them a mask of elements is a comparison.
+const IOTA: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];

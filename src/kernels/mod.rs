@@ -1,0 +1,226 @@
+//! The kernels: algorithms in [`generic`], instruction sets beside it, and the table that joins them.
+//!
+//! ```text
+//! driver (safe) -> KernelSet door (checks every bound, safe) -> shell (#[target_feature])
+//!                                                                  -> generic algorithm<Isa> (inlined)
+//! ```
+//! A new ISA is one file that implements [`simd::Simd`] and calls [`shells!`]; the line in
+//! [`KernelSet::for_isa`] makes it selectable. Dispatch happens once, when a context is made.
+
+mod doors;
+mod generic;
+mod row_doors;
+mod scalar;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub(crate) use doors::{ActivationRows, Operand, Panel, Stripes};
+pub(crate) use generic::LANES;
+pub(crate) use row_doors::{Binary, Pairs, Unary};
+pub(crate) use generic::quantize::BLOCK;
+
+use crate::isa::Isa;
+use generic::attention::{ChunkRow, MergeRow};
+use generic::elementwise::ElementRow;
+use generic::epilogue::EpilogueRow;
+use generic::gemm_f32::GemmTile;
+use generic::norm::NormRow;
+use generic::quant_exact::ExactTile;
+use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
+use generic::quantize::QuantizeRow;
+use generic::rope::RopeHead;
+use std::sync::OnceLock;
+
+/// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
+type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
+
+/// The kernels of one tier, as entries that may be called once the CPU was checked. Private fields: the
+/// doors are the only way in.
+pub(crate) struct KernelSet {
+    pub(crate) isa: Isa,
+    pub(crate) names: &'static [(&'static str, &'static str)],
+    /// `[MR - 1][NV - 1]`.
+    gemm: Tiles<GemmTile>,
+    /// `[W - 1][C - 1]`.
+    int8_q4: Tiles<Int8Tile>,
+    int8_q8: Tiles<Int8Tile>,
+    /// `[C - 1]`.
+    exact_q4: &'static [unsafe fn(&ExactTile)],
+    exact_q8: &'static [unsafe fn(&ExactTile)],
+    epilogue: unsafe fn(&EpilogueRow),
+    quantize: unsafe fn(&QuantizeRow),
+    chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
+    chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
+    max: unsafe fn(*const f32, usize) -> f32,
+    softmax: unsafe fn(*mut f32, usize),
+    divide: unsafe fn(*mut f32, usize, f32),
+    layer_norm: unsafe fn(&NormRow),
+    rms_norm: unsafe fn(&NormRow),
+    relu: unsafe fn(&ElementRow),
+    gelu: unsafe fn(&ElementRow),
+    silu: unsafe fn(&ElementRow),
+    silu_mul: unsafe fn(&ElementRow),
+    add: unsafe fn(&ElementRow),
+    scale: unsafe fn(&ElementRow, f32),
+    rope_halves: unsafe fn(&RopeHead),
+    rope_interleaved: unsafe fn(&RopeHead),
+}
+
+impl KernelSet {
+    /// The kernels of `isa`, `None` where the machine cannot run them. The CPU is asked once.
+    pub(crate) fn for_isa(isa: Isa) -> Option<&'static KernelSet> {
+        static FOUND: OnceLock<[Option<&'static KernelSet>; 3]> = OnceLock::new();
+        let found = FOUND.get_or_init(|| {
+            Isa::ALL.map(|isa| match isa {
+                Isa::Scalar => scalar::kernel_set(),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => x86_64::avx2::kernel_set(),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => x86_64::avx512::kernel_set(),
+                #[cfg(not(target_arch = "x86_64"))]
+                Isa::Avx2 | Isa::Avx512 => None,
+            })
+        });
+        Isa::ALL.iter().position(|&i| i == isa).and_then(|i| found[i])
+    }
+
+    /// The portable kernels, which every machine has.
+    pub(crate) fn scalar() -> &'static KernelSet {
+        &scalar::KERNELS
+    }
+}
+
+/// Bytes of one stripe (16 rows) of 4-bit weights for 64 k.
+pub(crate) const Q4_PAIR_BYTES: usize = pair_bytes::<Q4>();
+/// Bytes of one stripe (16 rows) of 8-bit weights for 64 k.
+pub(crate) const Q8_PAIR_BYTES: usize = pair_bytes::<Q8>();
+
+/// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
+/// of its own, by which its disassembly can be checked.
+macro_rules! entry {
+    ([$($attr:meta),*] $S:ident, $name:ident = $algorithm:path, ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { $algorithm($S::assume(), $($arg),*) }
+        }
+    };
+}
+use entry;
+
+/// Instantiates every algorithm for one ISA, and the table of the entries, which `kernel_set` gives out
+/// only where the CPU has the features.
+macro_rules! shells {
+    (
+        token: $S:ident,
+        isa: $isa:expr,
+        attributes: [$($attr:meta),*],
+        gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
+        int8: $int8_name:literal { $($w:literal: $c:tt)+ },
+        exact: $exact_name:literal $ce:tt,
+    ) => {
+        use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
+        use crate::kernels::generic::elementwise::{self, ElementRow};
+        use crate::kernels::generic::epilogue::{self, EpilogueRow};
+        use crate::kernels::generic::gemm_f32::{self, GemmTile};
+        use crate::kernels::generic::norm::{self, NormRow};
+        use crate::kernels::generic::quant_exact::{self, ExactTile};
+        use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
+        use crate::kernels::generic::quantize::{self, QuantizeRow};
+        use crate::kernels::generic::rope::{self, RopeHead};
+        use crate::kernels::{KernelSet, columns, entry};
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn gemm<const MR: usize, const NV: usize>(t: &GemmTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { gemm_f32::tile::<$S, MR, NV>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn exact<F: Format, const C: usize>(t: &ExactTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::tile::<$S, F, C>($S::assume(), t) }
+        }
+
+        entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
+        entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
+        entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
+        entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
+        entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
+        entry!([$($attr),*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));
+        entry!([$($attr),*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
+        entry!([$($attr),*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
+        entry!([$($attr),*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
+        entry!([$($attr),*] $S, relu = elementwise::relu, (r: &ElementRow));
+        entry!([$($attr),*] $S, gelu = elementwise::gelu, (r: &ElementRow));
+        entry!([$($attr),*] $S, silu = elementwise::silu, (r: &ElementRow));
+        entry!([$($attr),*] $S, silu_mul = elementwise::silu_mul, (r: &ElementRow));
+        entry!([$($attr),*] $S, add = elementwise::add, (r: &ElementRow));
+        entry!([$($attr),*] $S, scale = elementwise::scale, (r: &ElementRow, by: f32));
+        entry!([$($attr),*] $S, rope_halves = rope::halves, (r: &RopeHead));
+        entry!([$($attr),*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
+
+        pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+            isa: $isa,
+            names: &[("matmul", $gemm_name), ("quant int8", $int8_name), ("quant f32", $exact_name)],
+            gemm: &[$(&[$(gemm::<$mr, $nv>),+]),+],
+            int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
+            int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
+            exact_q4: columns!(exact, [Q4] $ce),
+            exact_q8: columns!(exact, [Q8] $ce),
+            epilogue: epilogue_row,
+            quantize: quantize_row,
+            chunk_softmax,
+            chunk_merge,
+            max,
+            softmax,
+            divide,
+            layer_norm,
+            rms_norm,
+            relu,
+            gelu,
+            silu,
+            silu_mul,
+            add,
+            scale,
+            rope_halves,
+            rope_interleaved,
+        };
+
+        /// The table, where the CPU has the features.
+        pub(in crate::kernels) fn kernel_set() -> Option<&'static KernelSet> {
+            $S::new().map(|_| &KERNELS)
+        }
+    };
+}
+use shells;
+
+/// The instances of one kernel for each number of activation rows.
+macro_rules! columns {
+    ($kernel:ident, [$F:ident, $w:literal] [$($c:literal)+]) => {
+        &[$($kernel::<$F, $w, $c>),+]
+    };
+    ($kernel:ident, [$F:ident] [$($c:literal)+]) => {
+        &[$($kernel::<$F, $c>),+]
+    };
+}
+use columns;

@@ -1,0 +1,139 @@
+//! The doors of the row kernels: see [`doors`](super::doors).
+
+use super::*;
+
+/// An activation function or gate that runs as a pass of its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Unary {
+    Relu,
+    Gelu,
+    Silu,
+}
+
+/// An operation on two rows.
+#[derive(Clone, Copy)]
+pub(crate) enum Binary {
+    SiluMul,
+    Add,
+}
+
+/// Which elements form a RoPE pair.
+#[derive(Clone, Copy)]
+pub(crate) enum Pairs {
+    Halves,
+    Interleaved,
+}
+
+impl KernelSet {
+    /// `x = f(x)`.
+    pub(crate) fn unary(&self, f: Unary, x: &mut [f32]) {
+        let p = x.as_mut_ptr();
+        let row = ElementRow { x: p, z: p, y: p, n: x.len() };
+        let kernel = match f {
+            Unary::Relu => self.relu,
+            Unary::Gelu => self.gelu,
+            Unary::Silu => self.silu,
+        };
+        // SAFETY: CPU checked; all three are the one row.
+        unsafe { kernel(&row) }
+    }
+
+    /// `x = f(x, z)`.
+    pub(crate) fn binary(&self, f: Binary, x: &mut [f32], z: &[f32]) {
+        assert!(x.len() == z.len());
+        let p = x.as_mut_ptr();
+        let row = ElementRow { x: p, z: z.as_ptr(), y: p, n: x.len() };
+        let kernel = match f {
+            Binary::SiluMul => self.silu_mul,
+            Binary::Add => self.add,
+        };
+        // SAFETY: CPU checked; equal lengths.
+        unsafe { kernel(&row) }
+    }
+
+    /// `y = x * by`.
+    pub(crate) fn scale(&self, x: &[f32], by: f32, y: &mut [f32]) {
+        assert!(x.len() == y.len());
+        let row = ElementRow { x: x.as_ptr(), z: x.as_ptr(), y: y.as_mut_ptr(), n: x.len() };
+        // SAFETY: CPU checked; equal lengths.
+        unsafe { (self.scale)(&row, by) }
+    }
+
+    /// Layer norm of one row, or RMS norm without `mean`.
+    pub(crate) fn norm(
+        &self,
+        subtract_mean: bool,
+        x: &[f32],
+        gain: &[f32],
+        bias: Option<&[f32]>,
+        eps: f32,
+        y: &mut [f32],
+    ) {
+        let n = x.len();
+        assert!(gain.len() == n && y.len() == n && bias.is_none_or(|b| b.len() == n));
+        let row = NormRow {
+            x: x.as_ptr(),
+            y: y.as_mut_ptr(),
+            gain: gain.as_ptr(),
+            bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            n,
+            eps,
+        };
+        let kernel = if subtract_mean { self.layer_norm } else { self.rms_norm };
+        // SAFETY: CPU checked; equal lengths.
+        unsafe { kernel(&row) }
+    }
+
+    /// Softmax of one row, in place.
+    pub(crate) fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: CPU checked; the row's own length.
+        unsafe { (self.softmax)(x.as_mut_ptr(), x.len()) }
+    }
+
+    /// The maximum of a row; -inf for an empty one.
+    pub(crate) fn max(&self, x: &[f32]) -> f32 {
+        // SAFETY: CPU checked; the row's own length.
+        unsafe { (self.max)(x.as_ptr(), x.len()) }
+    }
+
+    /// `x = x / by`; zeros stay zeros when `by` is zero.
+    pub(crate) fn divide(&self, x: &mut [f32], by: f32) {
+        // SAFETY: CPU checked; the row's own length.
+        unsafe { (self.divide)(x.as_mut_ptr(), x.len(), by) }
+    }
+
+    /// Rotates one head by the angles whose cosines and sines are given.
+    pub(crate) fn rope(&self, pairs: Pairs, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(cos.len() == sin.len() && x.len() >= 2 * cos.len());
+        let head =
+            RopeHead { x: x.as_mut_ptr(), cos: cos.as_ptr(), sin: sin.as_ptr(), pairs: cos.len() };
+        let kernel = match pairs {
+            Pairs::Halves => self.rope_halves,
+            Pairs::Interleaved => self.rope_interleaved,
+        };
+        // SAFETY: CPU checked; the head holds both elements of each pair.
+        unsafe { kernel(&head) }
+    }
+
+    /// Scores (exp2 domain) of the visible keys `lo..hi` of a chunk into probabilities: `(m, l)`.
+    pub(crate) fn chunk_softmax(&self, scores: &mut [f32], lo: usize, hi: usize) -> (f32, f32) {
+        assert!(lo < hi && hi.next_multiple_of(LANES) <= scores.len());
+        // SAFETY: CPU checked; the vectors that cover lo..hi lie inside the scores.
+        unsafe { (self.chunk_softmax)(&ChunkRow { s: scores.as_mut_ptr(), lo, hi }) }
+    }
+
+    /// Merges a chunk's `(m, l, o)` into a running one, and returns the new `(m, l)`.
+    pub(crate) fn chunk_merge(
+        &self,
+        (m, l): (f32, f32),
+        o: &mut [f32],
+        (chunk_m, chunk_l): (f32, f32),
+        chunk: &[f32],
+    ) -> (f32, f32) {
+        assert!(o.len() == chunk.len());
+        let row =
+            MergeRow { o: o.as_mut_ptr(), chunk: chunk.as_ptr(), dim: o.len(), m, l, chunk_m, chunk_l };
+        // SAFETY: CPU checked; equal lengths.
+        unsafe { (self.chunk_merge)(&row) }
+    }
+}

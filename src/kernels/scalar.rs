@@ -1,0 +1,229 @@
+//! The portable tier: arrays instead of registers. Its results are the definition.
+
+use super::simd::Simd;
+use crate::isa::Isa;
+
+/// The 16 lanes of the virtual machine.
+const LANES: usize = 16;
+
+/// Every machine has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+impl Scalar {
+    pub(crate) fn new() -> Option<Scalar> {
+        Some(Scalar)
+    }
+}
+
+#[inline(always)]
+fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// Folds by halves: 8, 4, 2, 1.
+#[inline(always)]
+fn fold<T: Copy>(mut a: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            a[i] = f(a[i], a[i + half]);
+        }
+        half /= 2;
+    }
+    a[0]
+}
+
+/// `1.5 * 2^23`: adding and subtracting it rounds to an integer, ties to even, for `|x| < 2^22`.
+const MAGIC: f32 = 12_582_912.0;
+
+impl Simd for Scalar {
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+    type Q = [u8; 4 * LANES];
+    type A = [i8; 4];
+    type N = [i32; LANES];
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Scalar
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 f32.
+        unsafe { p.cast::<Self::F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
+        // SAFETY: lanes below n only; the caller's pointer is valid for n f32.
+        std::array::from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::F) {
+        // SAFETY: the caller's pointer is valid for 16 f32.
+        unsafe { p.cast::<Self::F>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: i < n, and the caller's pointer is valid for n f32.
+            unsafe { p.add(i).write_unaligned(x) }
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        a.map(|x| (x + MAGIC) - MAGIC)
+    }
+    #[inline(always)]
+    fn scale2(self, p: Self::F, n: Self::F) -> Self::F {
+        map2(p, n, |p, n| {
+            let exponent = (n as i32) << 23;
+            if p.is_nan() { p } else { f32::from_bits(p.to_bits().wrapping_add(exponent as u32)) }
+        })
+    }
+    #[inline(always)]
+    fn fold_add(self, a: Self::F) -> f32 {
+        fold(a, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn fold_max(self, a: Self::F) -> f32 {
+        fold(a, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 u16.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        bits.map(|b| half::f16::from_bits(b).to_f32_const())
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I {
+        a.map(|x| x << BITS)
+    }
+    #[inline(always)]
+    fn i_to_f32(self, a: Self::I) -> Self::F {
+        a.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn i_fold_add(self, a: Self::I) -> i32 {
+        fold(a, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn f_to_i32(self, a: Self::F) -> Self::I {
+        self.round(a).map(|x| x as i32)
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I) {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(a.map(|x| x as i8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_q(self, p: *const u8) -> Self::Q {
+        // SAFETY: the caller's pointer is valid for 64 bytes.
+        unsafe { p.cast::<Self::Q>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn q_zero(self) -> Self::Q {
+        [0; 4 * LANES]
+    }
+    #[inline(always)]
+    fn nib_lo(self, q: Self::Q) -> Self::Q {
+        q.map(|b| b & 15)
+    }
+    #[inline(always)]
+    fn nib_hi(self, q: Self::Q) -> Self::Q {
+        q.map(|b| b >> 4)
+    }
+    #[inline(always)]
+    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F {
+        std::array::from_fn(|i| f32::from(q[4 * i + J as usize]))
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const i8) -> Self::A {
+        // SAFETY: the caller's pointer is valid for 4 bytes.
+        unsafe { p.cast::<Self::A>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn nib_start(self, init: Self::I) -> Self::N {
+        init
+    }
+    #[inline(always)]
+    fn nib_dot(self, acc: Self::N, w: Self::Q, a: Self::A) -> Self::N {
+        std::array::from_fn(|i| {
+            (0..4).fold(acc[i], |sum, j| sum.wrapping_add(i32::from(w[4 * i + j]) * i32::from(a[j])))
+        })
+    }
+    #[inline(always)]
+    fn nib_end(self, acc: Self::N, _init: Self::I) -> Self::I {
+        acc
+    }
+
+    #[inline(always)]
+    fn byte_start(self, neg_sum: Self::I) -> Self::I {
+        self.i_shl::<7>(neg_sum)
+    }
+    #[inline(always)]
+    fn byte_dot(self, acc: Self::I, w: Self::Q, a: Self::A) -> Self::I {
+        self.nib_dot(acc, w, a)
+    }
+}
+
+super::shells! {
+    token: Scalar,
+    isa: Isa::Scalar,
+    attributes: [],
+    gemm: "scalar-f32-6x16" { 1: [1] 2: [1] 3: [1] 4: [1] 5: [1] 6: [1] },
+    int8: "scalar-int8-16x4" { 1: [1 2 3 4] },
+    exact: "scalar-exact-16x4" [1 2 3 4],
+}

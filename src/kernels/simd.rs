@@ -1,0 +1,120 @@
+//! The virtual machine that every algorithm is written for: 16 lanes of 32 bits.
+//!
+//! NUMERICS.md fixes results for 16 virtual lanes, so the vector type of the algorithms has 16 lanes
+//! everywhere: one zmm register, two ymm, four NEON registers, or an array. An algorithm in
+//! [`generic`](super::generic) is written once against [`Simd`]; an ISA adds one file that implements the
+//! trait and instantiates the algorithms behind `#[target_feature]`. Equal bits follow by construction:
+//! every method here is either exact or one IEEE operation.
+//!
+//! Rules for implementations: every method is `#[inline(always)]` and *not* `#[target_feature]` (the two
+//! cannot be combined); the features come from the kernel entry that everything is inlined into. Rejected:
+//! hand-written kernels for each ISA, three times the code for the same instructions.
+
+/// Proof that the CPU has an instruction set, with the operations on 16 lanes that it offers.
+///
+/// A value can only be made where the CPU was checked, so register-only methods are safe. Methods that
+/// touch memory are `unsafe`: pointers need no alignment, but must be valid for the bytes named.
+pub(crate) trait Simd: Copy {
+    /// 16 x f32.
+    type F: Copy;
+    /// 16 x i32.
+    type I: Copy;
+    /// 64 bytes: 16 lanes of 4 consecutive k of one weight row (layout r16k4).
+    type Q: Copy;
+    /// 4 activation bytes, broadcast.
+    type A: Copy;
+    /// Accumulator of dot products with 4-bit weights.
+    type N: Copy;
+
+    /// The token without the check.
+    ///
+    /// # Safety
+    /// - the CPU has the instruction set.
+    unsafe fn assume() -> Self;
+
+    fn splat(self, x: f32) -> Self::F;
+    /// # Safety
+    /// - `p` is valid for reads of 16 f32.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// The first `n <= 16` lanes; the others are +0.0.
+    /// # Safety
+    /// - `p` is valid for reads of `n` f32; nothing beyond is touched.
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F;
+    /// # Safety
+    /// - `p` is valid for writes of 16 f32.
+    unsafe fn store(self, p: *mut f32, v: Self::F);
+    /// # Safety
+    /// - `p` is valid for writes of `n <= 16` f32; nothing beyond is touched.
+    unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize);
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b` (so `b` when either is NaN).
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b` (so `b` when either is NaN).
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// `a < b ? x : y`, lane by lane (`y` when either is NaN).
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even. For `|a| < 2^22`; larger values give any number, NaN gives NaN.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `p * 2^n` for `p` in `[0.5, 2)` and integral `n` with a normal result or an overflow to infinity at
+    /// `n = 128`; NaN in `p` stays NaN. Other inputs give any number.
+    fn scale2(self, p: Self::F, n: Self::F) -> Self::F;
+    /// Lanes added by halves: 8, 4, 2, 1.
+    fn fold_add(self, a: Self::F) -> f32;
+    /// The maximum of the lanes, by halves.
+    fn fold_max(self, a: Self::F) -> f32;
+    /// 16 f16 values widened exactly.
+    /// # Safety
+    /// - `p` is valid for reads of 16 u16.
+    unsafe fn load_f16(self, p: *const u16) -> Self::F;
+
+    fn i_splat(self, x: i32) -> Self::I;
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a << BITS`.
+    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I;
+    /// Nearest f32.
+    fn i_to_f32(self, a: Self::I) -> Self::F;
+    fn i_fold_add(self, a: Self::I) -> i32;
+    /// Nearest integer, ties to even, for `|a| < 2^22`.
+    fn f_to_i32(self, a: Self::F) -> Self::I;
+    /// The lanes, which fit i8, as 16 bytes.
+    /// # Safety
+    /// - `p` is valid for writes of 16 bytes.
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I);
+
+    /// # Safety
+    /// - `p` is valid for reads of 64 bytes.
+    unsafe fn load_q(self, p: *const u8) -> Self::Q;
+    /// 64 zero bytes.
+    fn q_zero(self) -> Self::Q;
+    /// Low nibbles of all bytes.
+    fn nib_lo(self, q: Self::Q) -> Self::Q;
+    /// High nibbles of all bytes, shifted down.
+    fn nib_hi(self, q: Self::Q) -> Self::Q;
+    /// Byte `J` (0..4) of each lane as an unsigned number.
+    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F;
+    /// Four activation bytes, for all lanes.
+    /// # Safety
+    /// - `p` is valid for reads of 4 bytes.
+    unsafe fn load_a(self, p: *const i8) -> Self::A;
+
+    /// Starts a sum over one block of 32 for 4-bit weights. `nib_end(dots(nib_start(i)), i)` is
+    /// `i + sum of w * a`, w as unsigned numbers; at most 8 dots lie between.
+    fn nib_start(self, init: Self::I) -> Self::N;
+    /// Adds `w[4l..4l+4] . a[0..4]` to lane `l`; bytes of `w` are at most 15, of `a` within +-127.
+    fn nib_dot(self, acc: Self::N, w: Self::Q, a: Self::A) -> Self::N;
+    fn nib_end(self, acc: Self::N, init: Self::I) -> Self::I;
+
+    /// Starts a sum for 8-bit weights that are stored with an offset of 128, where `neg_sum` is minus the
+    /// sum of the block's activations: ISAs whose dot instruction takes unsigned weights correct for the
+    /// offset here, for nothing, instead of in the loop.
+    fn byte_start(self, neg_sum: Self::I) -> Self::I;
+    /// Adds `(w - 128) . a`; together with [`Simd::byte_start`] the sum is exact. `a` within +-127.
+    fn byte_dot(self, acc: Self::I, w: Self::Q, a: Self::A) -> Self::I;
+}

@@ -1,0 +1,303 @@
+//! AVX2 with FMA and F16C: 16 lanes are two ymm registers.
+
+use super::v;
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::x86_64::*;
+
+/// Proof of AVX2, FMA and F16C (and BMI, which every such CPU has).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// `Some` where CPUID and the operating system have all of the features.
+    pub(crate) fn new() -> Option<Avx2> {
+        let all = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("lzcnt");
+        all.then_some(Avx2(()))
+    }
+}
+
+/// Both halves of two operands through one intrinsic.
+macro_rules! each {
+    ($f:ident, $a:expr, $b:expr) => {
+        v!([$f($a[0], $b[0]), $f($a[1], $b[1])])
+    };
+}
+
+/// The same expression for both halves, `$h` being 0 and 1. No closures: one that is compiled inside a
+/// function of std would be compiled without the features.
+macro_rules! halves {
+    ($h:ident => $e:expr) => {
+        v!([
+            {
+                let $h = 0usize;
+                $e
+            },
+            {
+                let $h = 1usize;
+                $e
+            },
+        ])
+    };
+}
+
+/// The mask for `maskload`: the first `n` of 8 lanes, `n` clamped to 0..=8.
+#[inline(always)]
+fn mask(n: usize) -> __m256i {
+    const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: n <= 8, so 8 numbers from 8 - n on lie inside the table; only called under an Avx2 token.
+    unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n.min(8)).cast()) }
+}
+
+impl Simd for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type Q = [__m256i; 2];
+    type A = __m256i;
+    type N = [__m256i; 2]; // 16-bit sums of pairs
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Avx2(())
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        v!([_mm256_set1_ps(x); 2])
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
+        // SAFETY: the masks keep the access inside the n f32 of the caller (masked-out lanes are not
+        // accessed, so the wrapping offset is never followed); `self` proves the features.
+        unsafe {
+            [
+                _mm256_maskload_ps(p, mask(n)),
+                _mm256_maskload_ps(p.wrapping_add(8), mask(n.saturating_sub(8))),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: Self::F) {
+        // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+        unsafe {
+            _mm256_storeu_ps(p, a[0]);
+            _mm256_storeu_ps(p.add(8), a[1]);
+        }
+    }
+    /// Through the stack: `vmaskmovps` stores are microcoded on Zen up to 4 (tens of cycles).
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, a: Self::F, n: usize) {
+        let mut lanes = [0f32; 16];
+        // SAFETY: the array holds 16 f32, of which the first n <= 16 go to the caller's n f32.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), a);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        v!([_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])])
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        each!(_mm256_min_ps, a, b)
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        let sign = self.splat(-0.0);
+        each!(_mm256_andnot_ps, sign, a)
+    }
+    #[inline(always)]
+    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        halves!(h => {
+            _mm256_blendv_ps(y[h], x[h], _mm256_cmp_ps::<_CMP_LT_OQ>(a[h], b[h]))
+        })
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        halves!(h => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[h]))
+    }
+    #[inline(always)]
+    fn scale2(self, p: Self::F, n: Self::F) -> Self::F {
+        halves!(h => {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n[h]));
+            let scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[h]), exponent));
+            _mm256_blendv_ps(scaled, p[h], _mm256_cmp_ps::<_CMP_UNORD_Q>(p[h], p[h]))
+        })
+    }
+    #[inline(always)]
+    fn fold_add(self, a: Self::F) -> f32 {
+        v!({
+            let a = _mm256_add_ps(a[0], a[1]);
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        })
+    }
+    #[inline(always)]
+    fn fold_max(self, a: Self::F) -> f32 {
+        v!({
+            let a = _mm256_max_ps(a[0], a[1]);
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I {
+        v!([_mm256_set1_epi32(x); 2])
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+        each!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I {
+        halves!(h => _mm256_sll_epi32(a[h], _mm_cvtsi32_si128(BITS as i32)))
+    }
+    #[inline(always)]
+    fn i_to_f32(self, a: Self::I) -> Self::F {
+        halves!(h => _mm256_cvtepi32_ps(a[h]))
+    }
+    #[inline(always)]
+    fn i_fold_add(self, a: Self::I) -> i32 {
+        v!({
+            let a = _mm256_add_epi32(a[0], a[1]);
+            let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let a = _mm_add_epi32(a, _mm_shuffle_epi32::<0b1110>(a));
+            _mm_cvtsi128_si32(_mm_add_epi32(a, _mm_shuffle_epi32::<1>(a)))
+        })
+    }
+    #[inline(always)]
+    fn f_to_i32(self, a: Self::F) -> Self::I {
+        let a = self.round(a);
+        halves!(h => _mm256_cvttps_epi32(a[h]))
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I) {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe {
+            let words = _mm256_packs_epi32(a[0], a[1]); // dwords 0-3 8-11 | 4-7 12-15
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes =
+                _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_q(self, p: *const u8) -> Self::Q {
+        // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+        unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
+    }
+    #[inline(always)]
+    fn q_zero(self) -> Self::Q {
+        v!([_mm256_setzero_si256(); 2])
+    }
+    #[inline(always)]
+    fn nib_lo(self, q: Self::Q) -> Self::Q {
+        halves!(h => _mm256_and_si256(q[h], _mm256_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn nib_hi(self, q: Self::Q) -> Self::Q {
+        halves!(h => _mm256_and_si256(_mm256_srli_epi16::<4>(q[h]), _mm256_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F {
+        let shift = 8 * J as i32;
+        halves!(h => {
+            let bytes = _mm256_srlv_epi32(q[h], _mm256_set1_epi32(shift));
+            _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(255)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const i8) -> __m256i {
+        // SAFETY: the caller's pointer is valid for 4 bytes; `self` proves the features.
+        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+
+    /// `vpmaddubsw` saturates its 16-bit pair sums at 32767; a 4-bit pair is at most 2 * 15 * 127 = 3810,
+    /// so the 8 dots of a block (30480) fit without widening in between.
+    #[inline(always)]
+    fn nib_start(self, _init: Self::I) -> Self::N {
+        v!([_mm256_setzero_si256(); 2])
+    }
+    #[inline(always)]
+    fn nib_dot(self, acc: Self::N, w: Self::Q, a: __m256i) -> Self::N {
+        halves!(h => _mm256_add_epi16(acc[h], _mm256_maddubs_epi16(w[h], a)))
+    }
+    #[inline(always)]
+    fn nib_end(self, acc: Self::N, init: Self::I) -> Self::I {
+        halves!(h => {
+            _mm256_add_epi32(init[h], _mm256_madd_epi16(acc[h], _mm256_set1_epi16(1)))
+        })
+    }
+
+    #[inline(always)]
+    fn byte_start(self, _neg_sum: Self::I) -> Self::I {
+        v!([_mm256_setzero_si256(); 2])
+    }
+    /// `|w| * sign(a, w)`: a pair of 8-bit products is at most 2 * 128 * 127 = 32512, so it cannot
+    /// saturate; unsigned weights could (2 * 255 * 127).
+    #[inline(always)]
+    fn byte_dot(self, acc: Self::I, w: Self::Q, a: __m256i) -> Self::I {
+        halves!(h => {
+            let w = _mm256_xor_si256(w[h], _mm256_set1_epi8(i8::MIN));
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+            _mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        })
+    }
+}
+
+// 6x16: 12 accumulators, 2 of B and one broadcast of 16 registers. Fewer rows take more columns, so that
+// a chain of FMA (latency 4, two a cycle) never waits: 1x64 and 2x32 have 8 accumulators.
+crate::kernels::shells! {
+    token: Avx2,
+    isa: Isa::Avx2,
+    attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+    gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1 2] 4: [1] 5: [1] 6: [1] },
+    int8: "avx2-int8-16x3" { 1: [1 2 3] },
+    exact: "avx2-exact-16x5" [1 2 3 4 5],
+}

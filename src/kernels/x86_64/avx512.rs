@@ -1,0 +1,233 @@
+//! AVX-512 F, BW, VL, DQ and VNNI: 16 lanes are one zmm register, tails are masks.
+
+use super::avx2::Avx2;
+use super::v;
+use crate::isa::Isa;
+use crate::kernels::simd::Simd;
+use std::arch::x86_64::*;
+
+/// Proof of AVX-512 F, BW, VL, DQ, VNNI (and AVX2, FMA, F16C below them).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// `Some` where CPUID and the operating system have all of the features.
+    pub(crate) fn new() -> Option<Avx512> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+            && Avx2::new().is_some();
+        all.then_some(Avx512(()))
+    }
+}
+
+/// The first `n` of 16 lanes.
+#[inline(always)]
+fn mask(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type Q = __m512i;
+    type A = __m512i;
+    type N = __m512i;
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Avx512(())
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        v!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: the mask keeps the access inside the n f32 of the caller; `self` proves the features.
+        unsafe { _mm512_maskz_loadu_ps(mask(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: __m512) {
+        // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+        unsafe { _mm512_storeu_ps(p, a) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, a: __m512, n: usize) {
+        // SAFETY: the mask keeps the access inside the n f32 of the caller; `self` proves the features.
+        unsafe { _mm512_mask_storeu_ps(p, mask(n), a) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        v!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        v!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        v!(_mm512_abs_ps(a))
+    }
+    #[inline(always)]
+    fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        v!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x))
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        v!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn scale2(self, p: __m512, n: __m512) -> __m512 {
+        v!(_mm512_scalef_ps(p, n))
+    }
+    #[inline(always)]
+    fn fold_add(self, a: __m512) -> f32 {
+        v!({
+            let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        })
+    }
+    #[inline(always)]
+    fn fold_max(self, a: __m512) -> f32 {
+        v!({
+            let a = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> __m512i {
+        v!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn i_add(self, a: __m512i, b: __m512i) -> __m512i {
+        v!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_shl<const BITS: u32>(self, a: __m512i) -> __m512i {
+        v!(_mm512_slli_epi32::<BITS>(a))
+    }
+    #[inline(always)]
+    fn i_to_f32(self, a: __m512i) -> __m512 {
+        v!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn i_fold_add(self, a: __m512i) -> i32 {
+        v!(_mm512_reduce_add_epi32(a))
+    }
+    #[inline(always)]
+    fn f_to_i32(self, a: __m512) -> __m512i {
+        v!(_mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, a: __m512i) {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_q(self, p: *const u8) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    fn q_zero(self) -> Self::Q {
+        v!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    fn nib_lo(self, q: __m512i) -> __m512i {
+        v!(_mm512_and_si512(q, _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn nib_hi(self, q: __m512i) -> __m512i {
+        v!(_mm512_and_si512(_mm512_srli_epi16::<4>(q), _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn byte_to_f32<const J: u32>(self, q: __m512i) -> __m512 {
+        // `8 * J` is no const generic argument on stable: the variable-count shift takes it as a vector
+        // of constants, same rate.
+        let shift = 8 * J as i32;
+        v!(_mm512_cvtepi32_ps(_mm512_and_si512(
+            _mm512_srlv_epi32(q, _mm512_set1_epi32(shift)),
+            _mm512_set1_epi32(255)
+        )))
+    }
+    #[inline(always)]
+    unsafe fn load_a(self, p: *const i8) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 4 bytes; `self` proves the features.
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn nib_start(self, init: __m512i) -> __m512i {
+        init
+    }
+    #[inline(always)]
+    fn nib_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        v!(_mm512_dpbusd_epi32(acc, w, a))
+    }
+    #[inline(always)]
+    fn nib_end(self, acc: __m512i, _init: __m512i) -> __m512i {
+        acc
+    }
+
+    #[inline(always)]
+    fn byte_start(self, neg_sum: __m512i) -> __m512i {
+        self.i_shl::<7>(neg_sum)
+    }
+    #[inline(always)]
+    fn byte_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        v!(_mm512_dpbusd_epi32(acc, w, a))
+    }
+}
+
+crate::kernels::shells! {
+    token: Avx512,
+    isa: Isa::Avx512,
+    attributes: [target_feature(
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+    )],
+    gemm: "avx512-f32-6x64" {
+        1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
+    },
+    int8: "avx512vnni-int8-32x6" { 1: [1 2 3 4 5 6] 2: [1 2 3 4 5 6] },
+    exact: "avx512-exact-16x8" [1 2 3 4 5 6 7 8],
+}

@@ -1,0 +1,147 @@
+//! How a product is cut: pure numbers from the shape and the tile, never from the machine or the threads,
+//! so that instruction counts and work items are the same everywhere.
+
+use crate::buffer::Arena;
+use crate::error::Result;
+use crate::kernels::{KernelSet, LANES};
+
+/// Depth of a block of k (LOOP 4). A block of B, `KC * NC * 4 = 512 KiB`, stays in half of a 1 MiB L2; a
+/// strip of A, `6 * KC * 4 = 12 KiB`, in L1.
+const KC: usize = 512;
+
+/// Columns of a work item (LOOP 5): 4 panels of 64 or 16 panels of 16.
+const NC: usize = 256;
+
+/// Rows of a block of A (LOOP 3): `MC * KC * 4 = 384 KiB` where A has to be packed.
+const MC: usize = 192;
+
+/// Up to this many rows, B is read where it lies: packing would be a pass over B that few rows share.
+const STREAM_ROWS: usize = 32;
+
+/// Multiply-adds below which a product stays on the calling thread: 256 Ki take about 5 us, and entering
+/// a region takes about 1 us.
+const SERIAL_MACS: usize = 256 * 1024;
+
+/// Work items that a product with many rows is cut into at least, so that threads find work.
+const ITEMS: usize = 8;
+
+/// How a work item gets at B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BRoad {
+    /// Packed once, long before.
+    Prepacked,
+    /// Packed block by block in scratch.
+    Pack,
+    /// Read where it lies; only a ragged last vector is copied, padded.
+    Stream,
+}
+
+/// What decides the blocking, besides the register tile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a_transposed: bool,
+    pub b_transposed: bool,
+    pub b_prepacked: bool,
+    /// Whether C is read: the chains then need scratch of their own.
+    pub reads_c: bool,
+}
+
+/// Numbers of one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blocking {
+    /// Depth of the blocks of k; the last one may be shorter.
+    pub kc: usize,
+    /// Rows of a block of A.
+    pub mc: usize,
+    /// Rows and columns of a work item.
+    pub tile_rows: usize,
+    pub tile_cols: usize,
+    pub b_road: BRoad,
+    pub serial: bool,
+    /// Elements of scratch of one lane: packed A, packed B, chains.
+    pub scratch: [usize; 3],
+}
+
+/// Columns of a packed panel: as wide as the widest tile.
+pub(super) fn panel_width(kernels: &KernelSet) -> usize {
+    kernels.nv(kernels.mr()) * LANES
+}
+
+/// `total` split into the fewest parts of at most `most`, as evenly as multiples of `unit` allow.
+pub(super) fn even_split(total: usize, most: usize, unit: usize) -> usize {
+    let parts = total.div_ceil(most).max(1);
+    total.div_ceil(parts).next_multiple_of(unit).max(unit)
+}
+
+impl Blocking {
+    pub(super) fn new(shape: Shape, mr: usize) -> Blocking {
+        let Shape { m, n, k, .. } = shape;
+        let col_blocks = n.div_ceil(NC).max(1);
+        let row_blocks = m.div_ceil(MC).min(ITEMS.div_ceil(col_blocks)).max(1);
+        // Chains apart from C live in scratch, which bounds the rows of an item.
+        let most_rows = if shape.reads_c { MC } else { m.div_ceil(row_blocks).next_multiple_of(mr).max(mr) };
+        let tile_rows = even_split(m, most_rows, mr);
+        let tile_cols = NC.min(n.next_multiple_of(LANES)).max(LANES);
+        let (kc, mc) = (even_split(k, KC, 4), tile_rows.min(MC));
+        let b_road = match (shape.b_prepacked, shape.b_transposed || m > STREAM_ROWS) {
+            (true, _) => BRoad::Prepacked,
+            (false, true) => BRoad::Pack,
+            (false, false) => BRoad::Stream,
+        };
+        let a_scratch = if shape.a_transposed { mc * kc } else { 0 };
+        let b_scratch = match b_road {
+            BRoad::Prepacked => 0,
+            BRoad::Pack => kc * tile_cols,
+            BRoad::Stream => kc * LANES,
+        };
+        let c_scratch = if shape.reads_c { tile_rows * tile_cols } else { 0 };
+        Blocking {
+            kc,
+            mc,
+            tile_rows,
+            tile_cols,
+            b_road,
+            serial: m.saturating_mul(n).saturating_mul(k) < SERIAL_MACS,
+            scratch: [a_scratch, b_scratch, c_scratch],
+        }
+    }
+
+    /// Bytes of scratch of one lane.
+    pub(super) fn lane_bytes(&self) -> Result<usize> {
+        self.scratch.iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_are_even() {
+        assert_eq!(even_split(7, 6, 1), 4);
+        assert_eq!(even_split(13, 6, 1), 5);
+        assert_eq!(even_split(1024, 512, 4), 512);
+        assert_eq!(even_split(600, 512, 4), 300);
+        assert_eq!(even_split(0, 512, 4), 4);
+    }
+
+    fn shape(m: usize, n: usize, k: usize) -> Shape {
+        let (a_transposed, b_transposed, b_prepacked, reads_c) = (false, false, false, false);
+        Shape { m, n, k, a_transposed, b_transposed, b_prepacked, reads_c }
+    }
+
+    #[test]
+    fn items_depend_on_the_shape_alone() {
+        let b = Blocking::new(shape(512, 512, 512), 6);
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Pack));
+        let b = Blocking::new(shape(1, 4096, 4096), 6);
+        assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
+        let b = Blocking::new(Shape { reads_c: true, ..shape(4096, 64, 64) }, 6);
+        assert!(b.tile_rows <= MC && b.tile_cols == 64);
+        assert!(Blocking::new(shape(1, 128, 128), 6).serial);
+        assert_eq!(Blocking::new(Shape { b_prepacked: true, ..shape(9, 9, 9) }, 6).lane_bytes(), Ok(0));
+    }
+}
