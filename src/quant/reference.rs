@@ -1,0 +1,52 @@
+//! The definition of the int8 product in the plainest words, and its error bound.
+
+use super::{PackedWeights, WeightFormat};
+use crate::error::Result;
+
+/// One row of activations as rule 2 of the numerics quantises it: `(q, d)` for each block of 32.
+pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
+    let block = |x: &[f32; 32]| {
+        let absmax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let d = absmax / 127.0;
+        if x.iter().any(|x| !x.is_finite()) {
+            ([0; 32], f32::NAN)
+        } else if d < f32::MIN_POSITIVE {
+            ([0; 32], 0.0)
+        } else {
+            (x.map(|x| (x * (1.0 / d)).round_ties_even() as i32), d)
+        }
+    };
+    x.as_chunks::<32>().0.iter().map(block).collect()
+}
+
+/// `(definition, exact product of the same weights in f64, bound of their difference)` of one activation
+/// row with weight row `n`.
+pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
+    let (format, k) = (weights.format(), weights.k());
+    let mut blocks = vec![0u8; format.bytes(weights.n(), k)?];
+    weights.to_blocks(&mut blocks)?;
+    let row_bytes = format.bytes(1, k)?;
+    let row = &blocks[n * row_bytes..(n + 1) * row_bytes];
+    let mut w = vec![0.0; k];
+    weights.dequantize_row(n, &mut w)?;
+    let (mut chain, mut exact, mut bound) = (0.0f32, 0.0f64, 0.0f64);
+    for (b, (q, d)) in quantize_activations(x).into_iter().enumerate() {
+        let block = &row[b * format.block_bytes()..(b + 1) * format.block_bytes()];
+        let dw = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let weight = |j: usize| match format {
+            WeightFormat::Q4_0 if j < 16 => i32::from(block[2 + j] & 15) - 8,
+            WeightFormat::Q4_0 => i32::from(block[2 + j - 16] >> 4) - 8,
+            WeightFormat::Q8_0 => i32::from(block[2 + j] as i8),
+        };
+        let dot: i32 = (0..32).map(|j| weight(j) * q[j]).sum();
+        chain = (dot as f32).mul_add(dw * d, chain);
+        let mut magnitude = 0.0;
+        for j in 0..32 {
+            exact += f64::from(w[32 * b + j]) * f64::from(x[32 * b + j]);
+            magnitude += f64::from(w[32 * b + j]).abs();
+            bound += 2f64.powi(-20) * f64::from(w[32 * b + j] * x[32 * b + j]).abs();
+        }
+        bound += 0.5001 * f64::from(d) * magnitude;
+    }
+    Ok((chain, exact, bound + 1e-30))
+}
