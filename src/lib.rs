@@ -1,6 +1,10 @@
 //! kvern
 #![deny(unsafe_code)]
 
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod capi;
+
 pub mod attention;
 #[allow(unsafe_code)]
 pub mod buffer;

@@ -163,13 +163,7 @@ impl<'a, T: Pod> MatMut<'a, T> {
     ///
     /// # Safety
     /// - the elements of the tile must not be reached through any other view while the tile lives.
-    unsafe fn tile_unchecked<'b>(
-        &self,
-        row0: usize,
-        col0: usize,
-        rows: usize,
-        cols: usize,
-    ) -> MatMut<'b, T> {
+    unsafe fn tile_unchecked<'b>(&self, row0: usize, col0: usize, rows: usize, cols: usize) -> MatMut<'b, T> {
         let (row0, col0) = (row0.min(self.rows), col0.min(self.cols));
         let (rows, cols) = (rows.min(self.rows - row0), cols.min(self.cols - col0));
         let offset = if rows == 0 || cols == 0 { 0 } else { row0 * self.row_stride + col0 };

@@ -15,7 +15,14 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
-fn product(ctx: &Context, w: &PackedWeights, compute: Compute, a: MatRef<'_>, e: &Epilogue<'_>, c: &mut [f32]) {
+fn product(
+    ctx: &Context,
+    w: &PackedWeights,
+    compute: Compute,
+    a: MatRef<'_>,
+    e: &Epilogue<'_>,
+    c: &mut [f32],
+) {
     let mut ws = Workspace::new(w.workspace_bytes(ctx, a.rows(), compute).unwrap()).unwrap();
     w.multiply(ctx, &mut ws, compute, a, MatMut::dense(c, a.rows(), w.n()).unwrap(), e).unwrap();
 }
@@ -61,7 +68,8 @@ fn packed_weights_are_as_small_as_their_blocks() {
 #[test]
 fn int8_products_equal_the_definition_at_every_tail() {
     let mut r = Random::new(1);
-    let shapes = (1..=130).map(|n| (1 + n * 3 % 14, n, 32 * (1 + n % 5))).chain([(1, 64, 4096), (40, 33, 96)]);
+    let shapes =
+        (1..=130).map(|n| (1 + n * 3 % 14, n, 32 * (1 + n % 5))).chain([(1, 64, 4096), (40, 33, 96)]);
     for (m, n, k) in shapes {
         let (a, w) = (r.vec(m * k), r.vec(n * k));
         let a = MatRef::dense(&a, m, k).unwrap();

@@ -17,8 +17,8 @@ mod x86_64;
 
 pub(crate) use doors::{ActivationRows, Operand, Panel, Stripes};
 pub(crate) use generic::LANES;
-pub(crate) use row_doors::{Binary, Pairs, Unary};
 pub(crate) use generic::quantize::BLOCK;
+pub(crate) use row_doors::{Binary, Pairs, Unary};
 
 use crate::isa::Isa;
 use generic::attention::{ChunkRow, MergeRow};

@@ -105,8 +105,7 @@ impl KernelSet {
     /// Rotates one head by the angles whose cosines and sines are given.
     pub(crate) fn rope(&self, pairs: Pairs, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         assert!(cos.len() == sin.len() && x.len() >= 2 * cos.len());
-        let head =
-            RopeHead { x: x.as_mut_ptr(), cos: cos.as_ptr(), sin: sin.as_ptr(), pairs: cos.len() };
+        let head = RopeHead { x: x.as_mut_ptr(), cos: cos.as_ptr(), sin: sin.as_ptr(), pairs: cos.len() };
         let kernel = match pairs {
             Pairs::Halves => self.rope_halves,
             Pairs::Interleaved => self.rope_interleaved,
@@ -131,8 +130,7 @@ impl KernelSet {
         chunk: &[f32],
     ) -> (f32, f32) {
         assert!(o.len() == chunk.len());
-        let row =
-            MergeRow { o: o.as_mut_ptr(), chunk: chunk.as_ptr(), dim: o.len(), m, l, chunk_m, chunk_l };
+        let row = MergeRow { o: o.as_mut_ptr(), chunk: chunk.as_ptr(), dim: o.len(), m, l, chunk_m, chunk_l };
         // SAFETY: CPU checked; equal lengths.
         unsafe { (self.chunk_merge)(&row) }
     }

@@ -86,8 +86,7 @@ impl Item<'_> {
         let (rows, cols) = (c.rows(), c.cols());
         let (a_pack, b_pack, chains) = self.scratch(arena);
         // (rows, cols): the chains, apart from C when the epilogue still reads it.
-        let mut chains =
-            if chains.is_empty() { None } else { MatMut::dense(chains, rows, cols).ok() };
+        let mut chains = if chains.is_empty() { None } else { MatMut::dense(chains, rows, cols).ok() };
         // LOOP 4: split k into kc parts. Chains are stored after each part and resumed: same bits.
         let mut p0 = 0;
         loop {
@@ -181,10 +180,20 @@ impl Item<'_> {
 
 /// A block of B as LOOP 1 reads it.
 enum Block<'a> {
-    Packed { panels: Panels<'a>, p0: usize, col0: usize },
+    Packed {
+        panels: Panels<'a>,
+        p0: usize,
+        col0: usize,
+    },
     /// Columns below `whole` lie in `b`; the ragged last vector is a padded copy, because vectors are
     /// loaded whole and nothing beyond the matrix is ever read.
-    Stream { b: MatRef<'a>, p0: usize, col0: usize, whole: usize, ragged: &'a [f32] },
+    Stream {
+        b: MatRef<'a>,
+        p0: usize,
+        col0: usize,
+        whole: usize,
+        ragged: &'a [f32],
+    },
 }
 
 impl<'a> Block<'a> {
@@ -199,11 +208,9 @@ impl<'a> Block<'a> {
     fn at(&self, jr: usize) -> Panel<'a> {
         match *self {
             Block::Packed { panels, p0, col0 } => panels.at(p0, col0 + jr),
-            Block::Stream { b, p0, col0, whole, .. } if jr < whole => Panel {
-                data: b.from(p0, col0 + jr),
-                k_stride: b.strides().0,
-                vec_stride: LANES,
-            },
+            Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
+                Panel { data: b.from(p0, col0 + jr), k_stride: b.strides().0, vec_stride: LANES }
+            }
             Block::Stream { ragged, .. } => Panel { data: ragged, k_stride: LANES, vec_stride: LANES },
         }
     }

@@ -1,9 +1,9 @@
 //! Weights packed once and multiplied many times.
 
+use super::Epilogue;
 use super::blocking::panel_width;
 use super::driver::{Source, run, workspace_bytes};
 use super::pack::{Panels, pack_b};
-use super::Epilogue;
 use crate::buffer::{AlignedBuf, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};

@@ -2,15 +2,15 @@
 //!
 //! One pass over rows that the tile kernel has just left in L1 or L2.
 
-use super::math;
 use super::LANES;
+use super::math;
 use crate::kernels::simd::Simd;
 use crate::matmul::Activation;
 
 /// One row of a finished tile.
 pub(crate) struct EpilogueRow {
-    pub acc: *const f32, // (cols): the chains; may be `c` itself
-    pub c: *mut f32,     // (cols)
+    pub acc: *const f32,  // (cols): the chains; may be `c` itself
+    pub c: *mut f32,      // (cols)
     pub bias: *const f32, // (cols), or null
     pub cols: usize,
     pub alpha: f32,

@@ -7,15 +7,8 @@
 use crate::kernels::simd::Simd;
 
 /// Coefficients of `p`, constant term first.
-const P: [f32; 7] = [
-    1.0,
-    0.693_147_2,
-    0.240_226_47,
-    0.055_503_29,
-    0.009_618_489,
-    0.001_339_993_1,
-    0.000_153_458_12,
-];
+const P: [f32; 7] =
+    [1.0, 0.693_147_2, 0.240_226_47, 0.055_503_29, 0.009_618_489, 0.001_339_993_1, 0.000_153_458_12];
 
 /// `log2(e)` as a sum of two f32: the product `x * log2(e)` keeps its fraction accurate for large `x`.
 const LOG2E_HI: f32 = std::f32::consts::LOG2_E;

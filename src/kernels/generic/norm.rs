@@ -7,10 +7,10 @@ use crate::kernels::simd::Simd;
 
 /// One row in, one row out.
 pub(crate) struct NormRow {
-    pub x: *const f32,     // (n)
-    pub y: *mut f32,       // (n), may be `x`
-    pub gain: *const f32,  // (n)
-    pub bias: *const f32,  // (n), or null
+    pub x: *const f32,    // (n)
+    pub y: *mut f32,      // (n), may be `x`
+    pub gain: *const f32, // (n)
+    pub bias: *const f32, // (n), or null
     pub n: usize,
     pub eps: f32,
 }
@@ -95,11 +95,8 @@ unsafe fn scale_row<S: Simd>(s: S, r: &NormRow, mean: S::F, inv: S::F) {
         unsafe {
             let x = s.mul(s.sub(s.load_n(r.x.add(j), n), mean), inv);
             let gain = s.load_n(r.gain.add(j), n);
-            let y = if r.bias.is_null() {
-                s.mul(x, gain)
-            } else {
-                s.fma(x, gain, s.load_n(r.bias.add(j), n))
-            };
+            let y =
+                if r.bias.is_null() { s.mul(x, gain) } else { s.fma(x, gain, s.load_n(r.bias.add(j), n)) };
             s.store_n(r.y.add(j), y, n);
         }
         j += LANES;

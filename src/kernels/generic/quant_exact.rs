@@ -9,7 +9,7 @@ use crate::kernels::simd::Simd;
 /// Operands of one tile of 16 weight rows by `C` activation rows.
 pub(crate) struct ExactTile {
     pub blocks: usize,
-    pub w: *const u8, // one stripe
+    pub w: *const u8,  // one stripe
     pub x: *const f32, // (C, 32 * blocks), row c at x + c * x_row_stride
     pub x_row_stride: usize,
     pub c: *mut f32, // (C, tail), row c at c + c * c_row_stride
@@ -32,12 +32,8 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const C: usize>(s: S, t: &ExactTil
         for g in 0..BLOCK / 4 {
             // SAFETY: group g < 8 of block b.
             let q = unsafe { F::group(s, quants, g) };
-            let w = [
-                s.byte_to_f32::<0>(q),
-                s.byte_to_f32::<1>(q),
-                s.byte_to_f32::<2>(q),
-                s.byte_to_f32::<3>(q),
-            ];
+            let w =
+                [s.byte_to_f32::<0>(q), s.byte_to_f32::<1>(q), s.byte_to_f32::<2>(q), s.byte_to_f32::<3>(q)];
             for i in 0..4 {
                 let wi = s.mul(s.sub(w[i], offset), d);
                 for c in 0..C {

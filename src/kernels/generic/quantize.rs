@@ -13,8 +13,8 @@ pub(crate) const BLOCK: usize = 32;
 pub(crate) struct QuantizeRow {
     pub x: *const f32, // (32 * blocks)
     pub blocks: usize,
-    pub q: *mut i8,       // (32 * blocks)
-    pub d: *mut f32,      // (blocks): scales
+    pub q: *mut i8,        // (32 * blocks)
+    pub d: *mut f32,       // (blocks): scales
     pub neg_sum: *mut i32, // (blocks): minus the sum of the block's q
 }
 

@@ -80,10 +80,7 @@ impl Simd for Avx2 {
         // SAFETY: the masks keep the access inside the n f32 of the caller (masked-out lanes are not
         // accessed, so the wrapping offset is never followed); `self` proves the features.
         unsafe {
-            [
-                _mm256_maskload_ps(p, mask(n)),
-                _mm256_maskload_ps(p.wrapping_add(8), mask(n.saturating_sub(8))),
-            ]
+            [_mm256_maskload_ps(p, mask(n)), _mm256_maskload_ps(p.wrapping_add(8), mask(n.saturating_sub(8)))]
         }
     }
     #[inline(always)]
@@ -178,10 +175,7 @@ impl Simd for Avx2 {
     unsafe fn load_f16(self, p: *const u16) -> Self::F {
         // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
         unsafe {
-            [
-                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
-                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
-            ]
+            [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
         }
     }
 
@@ -221,8 +215,7 @@ impl Simd for Avx2 {
         unsafe {
             let words = _mm256_packs_epi32(a[0], a[1]); // dwords 0-3 8-11 | 4-7 12-15
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
-            let bytes =
-                _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(p.cast(), bytes);
         }
     }

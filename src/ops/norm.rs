@@ -1,0 +1,53 @@
+//! Layer norm and RMS norm.
+
+use super::{for_each_row, same_shape};
+use crate::context::Context;
+use crate::error::{Result, equal};
+use crate::view::{MatMut, MatRef};
+
+/// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
+///
+/// **Shapes**: `x`, `y`: (rows, n), `gain`, `bias`: (n). **Numerics**: mean and variance (of the differences,
+/// biased) by 16-lane sums; one division and one square root a row; `fma((x - mean) * inv, gain, bias)`.
+/// **Errors**: `Shape`, `Option` for a transposed `x`. **Cost**: three passes over each row, allocates nothing.
+/// **Source**: Ba, Kiros & Hinton 2016.
+pub fn layer_norm(
+    ctx: &Context,
+    x: MatRef<'_>,
+    gain: &[f32],
+    bias: &[f32],
+    eps: f32,
+    y: MatMut<'_>,
+) -> Result<()> {
+    equal("bias.len", bias.len(), "must equal x.cols =", x.cols())?;
+    norm(ctx, true, x, gain, Some(bias), eps, y)
+}
+
+/// `y = x / sqrt(mean(x^2) + eps) * gain`, row by row.
+///
+/// **Shapes**: `x`, `y`: (rows, n), `gain`: (n). **Numerics**: the sum of squares by 16 lanes of FMA;
+/// `(x * inv) * gain`. **Errors**: as [`layer_norm`]. **Cost**: two passes over each row, allocates nothing.
+/// **Source**: Zhang & Sennrich 2019.
+pub fn rms_norm(ctx: &Context, x: MatRef<'_>, gain: &[f32], eps: f32, y: MatMut<'_>) -> Result<()> {
+    norm(ctx, false, x, gain, None, eps, y)
+}
+
+fn norm(
+    ctx: &Context,
+    subtract_mean: bool,
+    x: MatRef<'_>,
+    gain: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+    y: MatMut<'_>,
+) -> Result<()> {
+    same_shape(["x.rows", "x.cols", "x"], x, &y)?;
+    equal("gain.len", gain.len(), "must equal x.cols =", x.cols())?;
+    let kernels = ctx.kernels();
+    for_each_row(ctx, y, &|i, y| {
+        if let Some(x) = x.row(i) {
+            kernels.norm(subtract_mean, x, gain, bias, eps, y);
+        }
+    });
+    Ok(())
+}
