@@ -151,6 +151,8 @@ fn scores_of_minus_infinity_give_zeros() {
         cache.append(MatRef::dense(&k, 1, 8).unwrap(), MatRef::dense(&[1.0; 8], 1, 8).unwrap()).unwrap();
         let q = [1.0, 0., 0., 0., 0., 0., 0., 0.];
         assert_eq!(run(ctx, &AttentionOptions::new(1), &q, 8, &cache), [0.0; 8]);
+        let nan = run(ctx, &AttentionOptions::new(1), &[f32::NAN; 8], 8, &cache);
+        assert!(nan.iter().all(|x| x.is_nan()), "a query of NaN gives NaN");
     });
 }
 

@@ -90,7 +90,7 @@ impl KernelSet {
         unsafe { (self.softmax)(x.as_mut_ptr(), x.len()) }
     }
 
-    /// The maximum of a row; -inf for an empty one.
+    /// The maximum of a row, NaN left out; -inf for an empty one.
     pub(crate) fn max(&self, x: &[f32]) -> f32 {
         // SAFETY: CPU checked; the row's own length.
         unsafe { (self.max)(x.as_ptr(), x.len()) }

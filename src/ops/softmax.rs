@@ -13,18 +13,11 @@ pub fn softmax(ctx: &Context, x: MatMut<'_>) {
     for_each_row(ctx, x, &|_, x| kernels.softmax(x));
 }
 
-/// The index of the greatest element, the first of equals; `None` for an empty slice or one of NaN only.
+/// The index of the greatest element, the first of equals; NaN is left out, so `None` for an empty slice or
+/// one of NaN only.
 ///
 /// **Cost**: one vector pass for the maximum and one scan up to it.
 pub fn argmax(ctx: &Context, x: &[f32]) -> Option<usize> {
     let max = ctx.kernels().max(x);
-    x.iter().position(|&x| x == max).or_else(|| {
-        // A NaN displaced the maximum of its lane: only comparisons that hold count.
-        let greater = |best: Option<usize>, i: usize| match best {
-            Some(b) if x[i] > x[b] => Some(i),
-            None if !x[i].is_nan() => Some(i),
-            _ => best,
-        };
-        (0..x.len()).fold(None, greater)
-    })
+    x.iter().position(|&x| x == max)
 }

@@ -41,7 +41,7 @@ pub(crate) unsafe fn softmax<S: Simd>(s: S, r: &ChunkRow) -> (f32, f32) {
             // SAFETY: as for the load.
             unsafe { s.store(r.s.add(v * LANES), x) };
         }
-        max = s.max(max, x);
+        max = s.max(x, max); // in this order a NaN is left out; it spreads through p and l
     }
     let m = s.fold_max(max);
     // All -inf: against zero every p is exp2(-inf) = 0, where (-inf) - (-inf) would be NaN.
@@ -75,8 +75,8 @@ pub(crate) struct MergeRow {
 /// - `o` and `chunk` are valid for `dim` f32.
 #[inline(always)]
 pub(crate) unsafe fn merge<S: Simd>(s: S, r: &MergeRow) -> (f32, f32) {
-    if r.chunk_m == f32::NEG_INFINITY {
-        return (r.m, r.l); // nothing visible has any weight
+    if r.chunk_m == f32::NEG_INFINITY && r.chunk_l == 0.0 {
+        return (r.m, r.l); // nothing visible has any weight, and nothing is NaN
     }
     let m = if r.m > r.chunk_m { r.m } else { r.chunk_m };
     let alpha = exp2(s, s.splat(r.m - m));

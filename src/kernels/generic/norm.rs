@@ -39,14 +39,14 @@ fn fill_tail<S: Simd>(s: S, x: S::F, n: usize, fill: S::F) -> S::F {
     s.select_lt(iota, s.splat(n as f32), x, fill)
 }
 
-/// The maximum of a row; -inf for an empty one.
+/// The maximum of a row, NaN left out; -inf for an empty one.
 ///
 /// # Safety
 /// - `x` is valid for `n` f32.
 #[inline(always)]
 pub(crate) unsafe fn max<S: Simd>(s: S, x: *const f32, n: usize) -> f32 {
     let low = s.splat(f32::NEG_INFINITY);
-    let max = reduce!(s, x, n, low, |acc, v, lanes| s.max(acc, fill_tail(s, v, lanes, low)));
+    let max = reduce!(s, x, n, low, |acc, v, lanes| s.max(fill_tail(s, v, lanes, low), acc));
     s.fold_max(max)
 }
 
