@@ -43,8 +43,7 @@ fn compute_calls_allocate_nothing() {
             let options = ContextOptions::default().isa_cap(*isa).threads(threads);
             let ctx = Context::new(&options).unwrap();
             let packed = PackedB::pack(&ctx, wm.t()).unwrap();
-            let quantised =
-                WeightFormat::ALL.map(|format| PackedWeights::quantize(format, wm).unwrap());
+            let quantised = WeightFormat::ALL.map(|format| PackedWeights::quantize(format, wm).unwrap());
             let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
             let attention = AttentionOptions::new(16);
             let mut ws = Workspace::new(0).unwrap();

@@ -100,9 +100,8 @@ fn norms_follow_their_formulas_at_every_length() {
             let mean = x.iter().sum::<f64>() / n as f64;
             let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n as f64;
             let square = x.iter().map(|x| x * x).sum::<f64>() / n as f64;
-            let want = (0..n).map(|j| {
-                (x[j] - mean) / (var + 1e-5).sqrt() * f64::from(gain[j]) + f64::from(bias[j])
-            });
+            let want =
+                (0..n).map(|j| (x[j] - mean) / (var + 1e-5).sqrt() * f64::from(gain[j]) + f64::from(bias[j]));
             close(&ln[i * n..(i + 1) * n], want, 1e-5, 1e-4, "layer norm");
             let want = (0..n).map(|j| x[j] / (square + 1e-5).sqrt() * f64::from(gain[j]));
             close(&rms[i * n..(i + 1) * n], want, 2e-6, 1e-7, "rms norm");
@@ -145,13 +144,11 @@ fn rope_rotates_pairs_by_the_angle_of_the_position() {
                     return f64::from(x[i]);
                 }
                 let (pair, first, other) = match pairs {
-                    RopePairs::Halves => {
-                        (j % (rotary / 2), j < rotary / 2, (j + rotary / 2) % rotary)
-                    }
+                    RopePairs::Halves => (j % (rotary / 2), j < rotary / 2, (j + rotary / 2) % rotary),
                     _ => (j / 2, j % 2 == 0, j ^ 1),
                 };
-                let angle = (35 + i / (heads * dim)) as f64
-                    * 10000f64.powf(-2.0 * pair as f64 / rotary as f64);
+                let angle =
+                    (35 + i / (heads * dim)) as f64 * 10000f64.powf(-2.0 * pair as f64 / rotary as f64);
                 let (me, it) = (f64::from(x[i]), f64::from(x[head + other]));
                 if first { me * angle.cos() - it * angle.sin() } else { it * angle.sin() + me * angle.cos() }
             });
@@ -229,7 +226,10 @@ fn bad_input_is_refused_and_changes_nothing() {
     fn rotate(ctx: &Context, t: &RopeTable, dim: usize, first: usize, x: MatMut<'_>) -> kvern::Result<()> {
         rope(ctx, t, RopePairs::Halves, dim, first, x)
     }
-    assert_eq!(say(rotate(&ctx, &table, 8, 3, out!(2, 8))), "first + x.rows = 5 must be at most the table's positions = 4");
+    assert_eq!(
+        say(rotate(&ctx, &table, 8, 3, out!(2, 8))),
+        "first + x.rows = 5 must be at most the table's positions = 4"
+    );
     assert_eq!(say(rotate(&ctx, &table, 6, 0, out!(2, 8))), "x.cols = 8 must be a multiple of head_dim = 6");
     assert_eq!(say(rotate(&ctx, &table, 4, 0, out!(2, 8))), "rotary_dim = 8 must be at most head_dim = 4");
     assert!(rotate(&ctx, &table, 0, 0, out!(2, 8)).is_err());
@@ -238,10 +238,7 @@ fn bad_input_is_refused_and_changes_nothing() {
     assert!(RopeTable::new(8, 4, 0.0).unwrap_err().to_string().starts_with("base = 0"));
     assert!(RopeTable::new(8, usize::MAX, 1e4).is_err());
     let ids = [1, 9];
-    assert_eq!(
-        say(embedding(&ctx, m(8, 8), &ids, out!(2, 8))),
-        "ids = 9 must be below the table's rows = 8"
-    );
+    assert_eq!(say(embedding(&ctx, m(8, 8), &ids, out!(2, 8))), "ids = 9 must be below the table's rows = 8");
     assert_eq!(say(embedding(&ctx, m(8, 8), &ids, out!(3, 8))), "out.rows = 3 must equal ids.len = 2");
     assert!(say(embedding(&ctx, m(8, 8).t(), &[1], out!(1, 8))).contains("transposed"));
     let q = PackedWeights::quantize(WeightFormat::Q8_0, m(2, 32)).unwrap();

@@ -180,7 +180,14 @@ mod x86 {
         };
     }
 
-    chains!("avx512f", fma512, 24, _mm512_setzero_ps(), |a, x| _mm512_fmadd_ps(x, x, a), _mm512_set1_ps(1e-3));
+    chains!(
+        "avx512f",
+        fma512,
+        24,
+        _mm512_setzero_ps(),
+        |a, x| _mm512_fmadd_ps(x, x, a),
+        _mm512_set1_ps(1e-3)
+    );
     chains!(
         "avx512f,avx512vnni",
         vnni512,
@@ -197,7 +204,14 @@ mod x86 {
         |a, x| _mm512_dpbf16_ps(a, x, x),
         _mm512_cvtne2ps_pbh(_mm512_set1_ps(1e-3), _mm512_set1_ps(1e-3))
     );
-    chains!("avx2,fma", fma256, 12, _mm256_setzero_ps(), |a, x| _mm256_fmadd_ps(x, x, a), _mm256_set1_ps(1e-3));
+    chains!(
+        "avx2,fma",
+        fma256,
+        12,
+        _mm256_setzero_ps(),
+        |a, x| _mm256_fmadd_ps(x, x, a),
+        _mm256_set1_ps(1e-3)
+    );
     // The multiplication alone, which bounds the AVX2 kernels; its sums are 16-bit and cheap to add.
     chains!(
         "avx2",

@@ -85,7 +85,9 @@ pub struct Table {
 impl Table {
     pub fn start(options: &Options) -> Table {
         if options.tsv {
-            println!("case\tkernel\tthreads\tus\tgflops\tgbps\tshare_of_ceiling\tbest_peer\tratio_to_best_peer");
+            println!(
+                "case\tkernel\tthreads\tus\tgflops\tgbps\tshare_of_ceiling\tbest_peer\tratio_to_best_peer"
+            );
         } else {
             println!(
                 "{:<30}{:<22}{:>11}{:>9}{:>8}{:>8}  best peer",
