@@ -25,6 +25,7 @@ pub use buffer::Workspace;
 pub use context::{Context, ContextOptions};
 pub use error::{Error, Result};
 pub use isa::Isa;
-pub use matmul::{Activation, Epilogue, PackedB};
+pub use half::{bf16, f16};
+pub use matmul::{Activation, Dtype, Epilogue, PackedB, Precision};
 pub use parallel::{ParallelFor, Parallelism};
 pub use view::{MatMut, MatRef};

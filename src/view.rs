@@ -24,24 +24,24 @@ fn validate(what: &'static str, len: usize, rows: usize, cols: usize, row_stride
     at_least(what, len, extent(rows, cols, row_stride)?)
 }
 
-/// A read-only f32 matrix, stored row-major, seen plain or transposed.
+/// A read-only matrix (of f32 where no type is named), stored row-major, seen plain or transposed.
 ///
 /// Element `(i, j)` is `data[i * row_stride + j]`, or `data[j * row_stride + i]` of a transposed view.
 #[derive(Debug, Clone, Copy)]
-pub struct MatRef<'a> {
-    data: &'a [f32], // (stored rows - 1) * row_stride + stored cols
+pub struct MatRef<'a, T = f32> {
+    data: &'a [T], // (stored rows - 1) * row_stride + stored cols
     rows: usize,
     cols: usize,
     row_stride: usize,
     transposed: bool,
 }
 
-impl<'a> MatRef<'a> {
+impl<'a, T: Copy> MatRef<'a, T> {
     /// A view of `rows * cols` elements; row `i` starts at element `i * row_stride`.
     ///
     /// **Errors**: `row_stride < cols` (with more than one row), or `data` shorter than
     /// `(rows - 1) * row_stride + cols`.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Result<MatRef<'a>> {
+    pub fn new(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Result<MatRef<'a, T>> {
         validate("data.len", data.len(), rows, cols, row_stride)?;
         Ok(MatRef { data, rows, cols, row_stride, transposed: false })
     }
@@ -49,12 +49,12 @@ impl<'a> MatRef<'a> {
     /// A view whose rows follow each other without a gap.
     ///
     /// **Errors**: as [`MatRef::new`].
-    pub fn dense(data: &'a [f32], rows: usize, cols: usize) -> Result<MatRef<'a>> {
+    pub fn dense(data: &'a [T], rows: usize, cols: usize) -> Result<MatRef<'a, T>> {
         MatRef::new(data, rows, cols, cols)
     }
 
     /// The same memory seen as the transposed matrix. Copies nothing.
-    pub fn t(self) -> MatRef<'a> {
+    pub fn t(self) -> MatRef<'a, T> {
         MatRef { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
     }
 
@@ -74,7 +74,7 @@ impl<'a> MatRef<'a> {
     }
 
     /// Row `i` of a plain view, `None` for a transposed view or a row that is not there.
-    pub fn row(&self, i: usize) -> Option<&'a [f32]> {
+    pub fn row(&self, i: usize) -> Option<&'a [T]> {
         if self.transposed || i >= self.rows {
             return None;
         }
@@ -88,7 +88,7 @@ impl<'a> MatRef<'a> {
     }
 
     /// The elements from `(i, j)` on; an empty slice beyond the matrix.
-    pub(crate) fn from(&self, i: usize, j: usize) -> &'a [f32] {
+    pub(crate) fn from(&self, i: usize, j: usize) -> &'a [T] {
         let (rs, cs) = self.strides();
         self.data.get(i * rs + j * cs..).unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use super::{AttentionOptions, CHUNK, KvCache};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
-use crate::kernels::{KernelSet, LANES, Operand, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
 use std::ops::Range;
@@ -285,7 +285,7 @@ impl Item<'_> {
         let width = self.kernels.nv(mr) * LANES;
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES));
         for key in (first..end).step_by(width) {
-            let k = Panel { data: &all_keys[key * dim..], k_stride: LANES, vec_stride: dim * LANES };
+            let k = Panel { data: Elements::F32(&all_keys[key * dim..]), k_stride: LANES, vec_stride: dim * LANES };
             self.kernels.gemm(dim, q, k, scores.tile(0, key, mr, width.min(end - key)), false);
         }
     }
@@ -311,7 +311,7 @@ impl Item<'_> {
         let Ok(mut sums) = MatMut::dense(&mut sums[rows.start * dim..], mr, dim) else { return };
         let width = self.kernels.nv(mr) * LANES;
         for d in (0..dim).step_by(width) {
-            let v = Panel { data: &values[d..], k_stride: stride, vec_stride: LANES };
+            let v = Panel { data: Elements::F32(&values[d..]), k_stride: stride, vec_stride: LANES };
             self.kernels.gemm(keys.len(), p, v, sums.tile(0, d, mr, width), true);
         }
     }

@@ -15,7 +15,7 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use doors::{ActivationRows, Operand, Panel, Stripes};
+pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use row_doors::{Binary, Pairs, Unary};
@@ -24,7 +24,7 @@ use crate::isa::Isa;
 use generic::attention::{ChunkRow, MergeRow};
 use generic::elementwise::ElementRow;
 use generic::epilogue::EpilogueRow;
-use generic::gemm_f32::GemmTile;
+use generic::gemm::GemmTile;
 use generic::norm::NormRow;
 use generic::quant_exact::ExactTile;
 use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
@@ -40,8 +40,12 @@ type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
 pub(crate) struct KernelSet {
     pub(crate) isa: Isa,
     pub(crate) names: &'static [(&'static str, &'static str)],
-    /// `[MR - 1][NV - 1]`.
-    gemm: Tiles<GemmTile>,
+    /// `[MR - 1][NV - 1]`, for each element type of B.
+    gemm_f32: Tiles<GemmTile>,
+    gemm_f16: Tiles<GemmTile>,
+    gemm_bf16: Tiles<GemmTile>,
+    /// Products with bf16 dot instructions, where the CPU has them.
+    gemm_bf16_fast: fn() -> Option<Tiles<GemmTile>>,
     /// `[W - 1][C - 1]`.
     int8_q4: Tiles<Int8Tile>,
     int8_q8: Tiles<Int8Tile>,
@@ -119,6 +123,7 @@ macro_rules! shells {
         token: $S:ident,
         isa: $isa:expr,
         attributes: [$($attr:meta),*],
+        bf16_fast: $fast:expr,
         gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
         int8: $int8_name:literal { $($w:literal: $c:tt)+ },
         exact: $exact_name:literal $ce:tt,
@@ -126,7 +131,7 @@ macro_rules! shells {
         use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
         use crate::kernels::generic::epilogue::{self, EpilogueRow};
-        use crate::kernels::generic::gemm_f32::{self, GemmTile};
+        use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, F16, F32, GemmTile};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
         use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
@@ -138,9 +143,9 @@ macro_rules! shells {
         /// - the CPU has the features; and as the algorithm says.
         $(#[$attr])*
         #[inline(never)]
-        unsafe fn gemm<const MR: usize, const NV: usize>(t: &GemmTile) {
+        unsafe fn gemm<E: Element, const MR: usize, const NV: usize>(t: &GemmTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { gemm_f32::tile::<$S, MR, NV>($S::assume(), t) }
+            unsafe { tiles::tile::<$S, E, MR, NV>($S::assume(), t) }
         }
 
         /// # Safety
@@ -182,7 +187,10 @@ macro_rules! shells {
         pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
             isa: $isa,
             names: &[("matmul", $gemm_name), ("quant int8", $int8_name), ("quant f32", $exact_name)],
-            gemm: &[$(&[$(gemm::<$mr, $nv>),+]),+],
+            gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
+            gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
+            gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
+            gemm_bf16_fast: $fast,
             int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
             int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
             exact_q4: columns!(exact, [Q4] $ce),

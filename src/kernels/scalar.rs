@@ -138,6 +138,21 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 32 u16.
+        let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        pairs.map(|[first, second]| (u32::from(first) | u32::from(second) << 16) as i32)
+    }
+    #[inline(always)]
+    fn bf16_first(self, pairs: Self::I) -> Self::F {
+        pairs.map(|x| f32::from_bits((x as u32) << 16))
+    }
+    #[inline(always)]
+    fn bf16_second(self, pairs: Self::I) -> Self::F {
+        pairs.map(|x| f32::from_bits(x as u32 & 0xffff_0000))
+    }
+
+    #[inline(always)]
     fn i_splat(self, x: i32) -> Self::I {
         [x; LANES]
     }
@@ -223,6 +238,7 @@ super::shells! {
     token: Scalar,
     isa: Isa::Scalar,
     attributes: [],
+    bf16_fast: || None,
     gemm: "scalar-f32-6x16" { 1: [1] 2: [1] 3: [1] 4: [1] 5: [1] 6: [1] },
     int8: "scalar-int8-16x4" { 1: [1 2 3 4] },
     exact: "scalar-exact-16x4" [1 2 3 4],

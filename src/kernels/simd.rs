@@ -74,6 +74,16 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 16 u16.
     unsafe fn load_f16(self, p: *const u16) -> Self::F;
 
+    /// 16 pairs of bf16.
+    ///
+    /// # Safety
+    /// - `p` is valid for reads of 32 u16.
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I;
+    /// The first of each pair of bf16, widened exactly.
+    fn bf16_first(self, pairs: Self::I) -> Self::F;
+    /// The second of each pair of bf16, widened exactly.
+    fn bf16_second(self, pairs: Self::I) -> Self::F;
+
     fn i_splat(self, x: i32) -> Self::I;
     fn i_add(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a << BITS`.

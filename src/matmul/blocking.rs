@@ -57,6 +57,8 @@ pub(super) struct Shape {
     pub n: usize,
     pub k: usize,
     pub a_transposed: bool,
+    /// Whether A is rounded to bf16.
+    pub a_to_bf16: bool,
     pub b_transposed: bool,
     pub b_prepacked: bool,
     /// Whether C is read: the chains then need scratch of their own.
@@ -111,7 +113,11 @@ impl Blocking {
         };
         let tile_cols = most_cols.min(n.next_multiple_of(LANES)).max(LANES);
         let (kc, mc) = (even_split(k, most_k, 4), tile_rows.min(MC));
-        let a_scratch = if shape.a_transposed { mc * kc } else { 0 };
+        let a_scratch = match (shape.a_transposed, shape.a_to_bf16) {
+            (_, true) => mc * kc.div_ceil(2),
+            (true, false) => mc * kc,
+            (false, false) => 0,
+        };
         let b_scratch = match b_road {
             BRoad::Prepacked => 0,
             BRoad::Pack => kc * tile_cols,
@@ -149,8 +155,8 @@ mod tests {
     }
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
-        let (a_transposed, b_transposed, b_prepacked, reads_c) = (false, false, false, false);
-        Shape { m, n, k, a_transposed, b_transposed, b_prepacked, reads_c }
+        let (a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c) = Default::default();
+        Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c }
     }
 
     #[test]

@@ -6,12 +6,12 @@
 //! panels of B stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 
 use super::blocking::{BRoad, Blocking, Shape, even_split, panel_width};
-use super::pack::{Panels, pack_a, pack_b, pack_panel};
-use super::{Epilogue, PackedB, validate};
+use super::pack::{BlockOfB, Panels, pack_a, pack_a_bf16, pack_b, pack_panel};
+use super::{Dtype, Epilogue, PackedB, Precision, validate};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
 use crate::error::{Result, product};
-use crate::kernels::{KernelSet, LANES, Operand, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
 
@@ -33,7 +33,8 @@ pub(super) fn workspace_bytes(
     }
     let mut worst = 0;
     for reads_c in [false, true] {
-        let shape = Shape { m, n, k, a_transposed: true, b_transposed: true, b_prepacked, reads_c };
+        let (a_transposed, b_transposed, a_to_bf16) = (true, true, false);
+        let shape = Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c };
         worst = worst.max(Blocking::new(shape, ctx.kernels().mr()).lane_bytes()?);
     }
     product("workspace bytes", &[worst, ctx.lanes()])
@@ -43,6 +44,7 @@ pub(super) fn workspace_bytes(
 pub(super) fn run(
     ctx: &Context,
     ws: &mut Workspace,
+    precision: Precision,
     a: MatRef<'_>,
     b: Source<'_>,
     c: MatMut<'_>,
@@ -50,11 +52,14 @@ pub(super) fn run(
 ) -> Result<()> {
     validate(a, &c, epilogue)?;
     let kernels = ctx.kernels();
+    let bf16 = matches!(b, Source::Packed(b) if b.dtype() == Dtype::Bf16);
+    let fast = bf16 && precision == Precision::Fast && kernels.has_bf16_fast();
     let shape = Shape {
         m: c.rows(),
         n: c.cols(),
         k: a.cols(),
         a_transposed: a.is_transposed(),
+        a_to_bf16: fast,
         b_transposed: matches!(b, Source::Matrix(b) if b.is_transposed()),
         b_prepacked: matches!(b, Source::Packed(_)),
         reads_c: epilogue.beta != 0.0,
@@ -64,7 +69,7 @@ pub(super) fn run(
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
-    let item = Item { kernels, blocking, a, b, k, epilogue };
+    let item = Item { kernels, blocking, a, b, k, fast, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, lane_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())
@@ -77,6 +82,8 @@ struct Item<'a> {
     a: MatRef<'a>,
     b: Source<'a>,
     k: usize,
+    /// Whether A is rounded to bf16 for the bf16 dot instructions.
+    fast: bool,
     epilogue: &'a Epilogue<'a>,
 }
 
@@ -102,20 +109,12 @@ impl Item<'_> {
                 let mc = self.blocking.mc.min(rows - ic);
                 // As even as possible: 7 rows are 4 + 3, not 6 + 1.
                 let strip = even_split(mc, self.kernels.mr(), 1);
-                let packed = self.a.is_transposed();
-                if packed {
-                    pack_a(self.a, (origin.row + ic, mc), (p0, kc), strip, a_pack);
-                }
+                self.pack_block_of_a((origin.row + ic, mc), (p0, kc), strip, a_pack);
                 // LOOP 2: split mc into strips of at most mr rows.
                 let mut ir = 0;
                 while ir < mc {
                     let mr = strip.min(mc - ir);
-                    let a = if packed {
-                        Operand { data: &a_pack[ir * kc..], row_stride: 1, k_stride: mr }
-                    } else {
-                        let (row_stride, k_stride) = self.a.strides();
-                        Operand { data: self.a.from(origin.row + ic + ir, p0), row_stride, k_stride }
-                    };
+                    let a = self.strip_of_a((origin.row + ic, ir, mr), (p0, kc), a_pack);
                     self.panels(kc, a, &block, target.tile(ic + ir, 0, mr, cols), p0 > 0);
                     ir += mr;
                 }
@@ -132,15 +131,49 @@ impl Item<'_> {
     }
 
     /// LOOP 1: one strip of A against all columns of the item, one register tile at a time.
-    fn panels(&self, kc: usize, a: Operand<'_>, b: &Block<'_>, mut c: MatMut<'_>, resume: bool) {
+    fn panels(&self, kc: usize, a: Strip<'_>, b: &Block<'_>, mut c: MatMut<'_>, resume: bool) {
         let (mr, cols) = (c.rows(), c.cols());
         let nr = self.kernels.nv(mr) * LANES;
         let mut jr = 0;
         while jr < cols {
             let width = b.whole(jr, nr.min(cols - jr));
-            self.kernels.gemm(kc, a, b.at(jr), c.tile(0, jr, mr, width), resume);
+            let c = c.tile(0, jr, mr, width);
+            match a {
+                Strip::F32(a) => self.kernels.gemm(kc, a, b.at(jr), c, resume),
+                Strip::Bf16(a, row_stride) => {
+                    self.kernels.gemm_fast(kc.div_ceil(2), (a, row_stride), b.at(jr), c, resume);
+                }
+            }
             jr += width;
         }
+    }
+
+    /// Copies a block of A into scratch where the tile cannot read it as it lies.
+    fn pack_block_of_a(&self, rows: (usize, usize), k: (usize, usize), strip: usize, pack: &mut [f32]) {
+        if self.fast {
+            pack_a_bf16(self.a, rows, k, bytemuck::cast_slice_mut(pack));
+        } else if self.a.is_transposed() {
+            pack_a(self.a, rows, k, strip, pack);
+        }
+    }
+
+    /// Rows `ir..ir + mr` of the block of A that starts at `row0`.
+    fn strip_of_a<'s>(
+        &'s self,
+        (row0, ir, mr): (usize, usize, usize),
+        (p0, kc): (usize, usize),
+        pack: &'s [f32],
+    ) -> Strip<'s> {
+        if self.fast {
+            let pairs = kc.div_ceil(2);
+            return Strip::Bf16(&bytemuck::cast_slice(pack)[ir * pairs..], pairs);
+        }
+        Strip::F32(if self.a.is_transposed() {
+            Operand { data: &pack[ir * kc..], row_stride: 1, k_stride: mr }
+        } else {
+            let (row_stride, k_stride) = self.a.strides();
+            Operand { data: self.a.from(row0 + ir, p0), row_stride, k_stride }
+        })
     }
 
     /// The three parts of a lane's scratch: packed A, packed B, chains.
@@ -164,18 +197,27 @@ impl Item<'_> {
             Source::Packed(b) => Block::Packed { panels: b.panels(), p0, col0 },
             Source::Matrix(b) if self.blocking.b_road == BRoad::Pack => {
                 let width = panel_width(self.kernels);
-                pack_b(b, (p0, kc), (col0, cols), width, pack);
-                Block::Packed { panels: Panels { data: pack, k: kc, cols, width }, p0: 0, col0: 0 }
+                pack_b(b, BlockOfB { k: (p0, kc), cols: (col0, cols) }, (width, 1), |x| x, pack);
+                let panels = Panels { data: Elements::F32(pack), k: kc, cols, width };
+                Block::Packed { panels, p0: 0, col0: 0 }
             }
             Source::Matrix(b) => {
                 let whole = cols / LANES * LANES;
                 if whole < cols {
-                    pack_panel(b, (p0, kc), (col0 + whole, cols - whole), LANES, &mut pack[..kc * LANES]);
+                    let block = BlockOfB { k: (p0, kc), cols: (col0 + whole, cols - whole) };
+                    pack_panel(b, block, (LANES, 1), |x| x, &mut pack[..kc * LANES]);
                 }
                 Block::Stream { b, p0, col0, whole, ragged: pack }
             }
         }
     }
+}
+
+/// A strip of A as LOOP 1 reads it: f32, or rows of bf16 pairs with a row stride.
+#[derive(Clone, Copy)]
+enum Strip<'a> {
+    F32(Operand<'a>),
+    Bf16(&'a [[u16; 2]], usize),
 }
 
 /// A block of B as LOOP 1 reads it.
@@ -209,9 +251,9 @@ impl<'a> Block<'a> {
         match *self {
             Block::Packed { panels, p0, col0 } => panels.at(p0, col0 + jr),
             Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
-                Panel { data: b.from(p0, col0 + jr), k_stride: b.strides().0, vec_stride: LANES }
+                Panel { data: Elements::F32(b.from(p0, col0 + jr)), k_stride: b.strides().0, vec_stride: LANES }
             }
-            Block::Stream { ragged, .. } => Panel { data: ragged, k_stride: LANES, vec_stride: LANES },
+            Block::Stream { ragged, .. } => Panel { data: Elements::F32(ragged), k_stride: LANES, vec_stride: LANES },
         }
     }
 }

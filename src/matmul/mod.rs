@@ -11,7 +11,7 @@ mod packed_b;
 #[doc(hidden)]
 pub mod reference;
 
-pub use packed_b::PackedB;
+pub use packed_b::{Dtype, PackedB, Weight};
 
 use crate::buffer::Workspace;
 use crate::context::Context;
@@ -33,6 +33,21 @@ pub enum Activation {
     Gelu = 2,
     /// `x / (1 + e^-x)`
     Silu = 3,
+}
+
+/// How closely a product follows the definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum Precision {
+    /// One chain of f32 FMA for each element: the same bits on every machine.
+    #[default]
+    Exact = 0,
+    /// With bf16 weights, on CPUs with bf16 dot instructions: activations are rounded to bf16 (relative error
+    /// 2^-8 each) and summed in f32, at twice the rate. The error is at most
+    /// `(2^-8 + k * 2^-22) * sum |a||b|`. The bits depend on the instruction set, but not on threads or batch.
+    /// Everywhere else the same as `Exact`.
+    Fast = 1,
 }
 
 /// What happens to a finished product: `C = beta * C + act(alpha * AB + bias)`.
@@ -131,7 +146,7 @@ pub fn matmul(
 ) -> Result<()> {
     equal("b.rows", b.rows(), "must equal a.cols =", a.cols())?;
     equal("c.cols", c.cols(), "must equal b.cols =", b.cols())?;
-    run(ctx, ws, a, Source::Matrix(b), c, epilogue)
+    run(ctx, ws, Precision::Exact, a, Source::Matrix(b), c, epilogue)
 }
 
 /// The checks that every product of `a` into `c` shares.

@@ -1,86 +1,110 @@
 //! Packing: blocks of A and B copied into the order in which the register tile reads them.
 
-use crate::kernels::{LANES, Panel};
+use crate::kernels::{Elements, LANES, Panel};
 use crate::view::MatRef;
+use bytemuck::Pod;
+use half::bf16;
 
 /// Steps of k that a transposing copy handles at once: 64 lines of 64 bytes of the target stay in L1.
 const K_STEP: usize = 64;
 
-/// A block of B as panels of `width` columns: panel, then k, then column. The last panel is as wide as its
-/// columns need (a multiple of 16); columns that do not exist are zeros.
+/// A block of B as panels of `width` columns: panel, then group of `step` k, then column, then k within the
+/// group. The last panel is as wide as its columns need (a multiple of 16); what does not exist is zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
-    pub data: &'a [f32], // (ceil(cols / width), k, width)
+    pub data: Elements<'a>, // (ceil(cols / width), groups, width, step)
+    /// Steps of k, padded to whole groups.
     pub k: usize,
     pub cols: usize,
     pub width: usize,
 }
 
 impl<'a> Panels<'a> {
-    /// Elements of all panels.
+    /// Elements of all panels, for `k` a multiple of the group.
     pub(super) fn elements(k: usize, cols: usize) -> Option<usize> {
         cols.checked_next_multiple_of(LANES)?.checked_mul(k)
     }
 
-    /// The vectors of columns `col..` (a multiple of 16) from step `p` of k on. They may run on into the
-    /// next panels only where panels are one vector wide.
+    /// The vectors of columns `col..` (a multiple of 16) from step `p` of k (the first of a group) on. They
+    /// may run on into the next panels only where panels are one vector wide.
     pub(super) fn at(&self, p: usize, col: usize) -> Panel<'a> {
-        let panel = col / self.width;
-        let start = panel * self.width;
+        let step = self.data.step();
+        let start = col / self.width * self.width;
         let width = self.width.min((self.cols - start).next_multiple_of(LANES));
         Panel {
-            data: &self.data[start * self.k + p * width + (col - start)..],
-            k_stride: width,
-            vec_stride: if self.width == LANES { self.k * LANES } else { LANES },
+            data: self.data.from(start * self.k + p * width + (col - start) * step),
+            k_stride: width * step,
+            vec_stride: if self.width == LANES { self.k * LANES } else { LANES * step },
         }
     }
 }
 
-/// Packs columns `col0..col0 + cols` of rows `p0..p0 + k` of `b` into panels (see [`Panels`]).
-pub(super) fn pack_b(
-    b: MatRef<'_>,
-    (p0, k): (usize, usize),
-    (col0, cols): (usize, usize),
-    width: usize,
-    out: &mut [f32],
+/// Where in B a packed block comes from.
+#[derive(Clone, Copy)]
+pub(super) struct BlockOfB {
+    /// First step of k, and how many.
+    pub k: (usize, usize),
+    /// First column, and how many.
+    pub cols: (usize, usize),
+}
+
+/// Packs a block of `b` into panels (see [`Panels`]) of `width` columns and groups of `step` k, each element
+/// through `convert`. For k that is no multiple of `step`, `out` must hold zeros before.
+pub(super) fn pack_b<T: Copy, U: Pod>(
+    b: MatRef<'_, T>,
+    block: BlockOfB,
+    (width, step): (usize, usize),
+    convert: impl Fn(T) -> U + Copy,
+    out: &mut [U],
 ) {
+    let ((p0, k), (col0, cols)) = (block.k, block.cols);
+    let padded_k = k.next_multiple_of(step);
     let mut start = 0;
     while start < cols {
         let real = width.min(cols - start);
         let padded = real.next_multiple_of(LANES);
-        let panel = &mut out[start * k..start * k + padded * k];
-        pack_panel(b, (p0, k), (col0 + start, real), padded, panel);
+        let panel = &mut out[start * padded_k..(start + padded) * padded_k];
+        let block = BlockOfB { k: (p0, k), cols: (col0 + start, real) };
+        pack_panel(b, block, (padded, step), convert, panel);
         start += width;
     }
 }
 
-/// One panel: `out[p * padded + j] = b[p0 + p][col0 + j]`, zeros from `real` on.
-pub(super) fn pack_panel(
-    b: MatRef<'_>,
-    (p0, k): (usize, usize),
-    (col0, real): (usize, usize),
-    padded: usize,
-    out: &mut [f32],
+/// One panel: element `(p, j)` goes to `(p / step * padded + j) * step + p % step`.
+pub(super) fn pack_panel<T: Copy, U: Pod>(
+    b: MatRef<'_, T>,
+    block: BlockOfB,
+    (padded, step): (usize, usize),
+    convert: impl Fn(T) -> U,
+    out: &mut [U],
 ) {
+    let ((p0, k), (col0, real)) = (block.k, block.cols);
+    let group = padded * step;
     if b.is_transposed() {
-        let mut p = 0;
-        while p < k {
-            let step = K_STEP.min(k - p);
+        for p in (0..k).step_by(K_STEP) {
+            let steps = K_STEP.min(k - p);
             for j in 0..real {
-                let column = &b.from(p0 + p, col0 + j)[..step];
-                for (i, &x) in column.iter().enumerate() {
-                    out[(p + i) * padded + j] = x;
+                let column = &b.from(p0 + p, col0 + j)[..steps];
+                for (p, &x) in (p..).zip(column) {
+                    out[p / step * group + j * step + p % step] = convert(x);
                 }
             }
-            p += step;
-        }
-        for row in out.chunks_exact_mut(padded) {
-            row[real..].fill(0.0);
         }
     } else {
-        for (p, row) in out.chunks_exact_mut(padded).take(k).enumerate() {
-            row[..real].copy_from_slice(&b.from(p0 + p, col0)[..real]);
-            row[real..].fill(0.0);
+        for p in 0..k {
+            let row = &b.from(p0 + p, col0)[..real];
+            let out = &mut out[p / step * group + p % step..];
+            if step == 1 {
+                // A loop of its own: with a constant step it becomes a copy.
+                out.iter_mut().zip(row).for_each(|(out, &x)| *out = convert(x));
+            } else {
+                out.iter_mut().step_by(step).zip(row).for_each(|(out, &x)| *out = convert(x));
+            }
+        }
+    }
+    if real < padded {
+        for group in out.chunks_exact_mut(group) {
+            group[real * step..].fill(U::zeroed());
         }
     }
 }
@@ -107,6 +131,24 @@ pub(super) fn pack_a(
     }
 }
 
+/// Rounds rows of A to bf16, in pairs of k: `(rows, ceil(k / 2))`, zero where k is odd.
+pub(super) fn pack_a_bf16(
+    a: MatRef<'_>,
+    (row0, rows): (usize, usize),
+    (p0, k): (usize, usize),
+    out: &mut [[u16; 2]],
+) {
+    let (_, k_stride) = a.strides();
+    let pairs = k.div_ceil(2);
+    for (i, out) in out.chunks_exact_mut(pairs.max(1)).take(rows).enumerate() {
+        let row = a.from(row0 + i, p0);
+        let at = |p: usize| if p < k { bf16::from_f32(row[p * k_stride]).to_bits() } else { 0 };
+        for (pair, out) in out.iter_mut().enumerate() {
+            *out = [at(2 * pair), at(2 * pair + 1)];
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,18 +163,24 @@ mod tests {
             transposed[i % n * k + i / n] = *x;
         }
         let bt = MatRef::dense(&transposed, n, k).unwrap().t();
-        let elements = Panels::elements(k, n).unwrap();
-        let (mut one, mut two) = (vec![-1.0; elements], vec![-1.0; elements]);
-        pack_b(b, (0, k), (0, n), width, &mut one);
-        pack_b(bt, (0, k), (0, n), width, &mut two);
-        assert_eq!(one, two);
-        let panels = Panels { data: &one, k, cols: n, width };
-        for p in 0..k {
-            for j in 0..n {
-                let v = panels.at(p, j / LANES * LANES);
-                assert_eq!(v.data[j % LANES], data[p * n + j]);
+        for step in [1, 2] {
+            let padded_k = k.next_multiple_of(step);
+            let elements = Panels::elements(padded_k, n).unwrap();
+            let (mut one, mut two) = (vec![0u16; elements], vec![0u16; elements]);
+            let block = BlockOfB { k: (0, k), cols: (0, n) };
+            pack_b(b, block, (width, step), |x| x as u16, &mut one);
+            pack_b(bt, block, (width, step), |x| x as u16, &mut two);
+            assert_eq!(one, two);
+            let elements = if step == 1 { Elements::F16(&one) } else { Elements::Bf16(&one) };
+            let panels = Panels { data: elements, k: padded_k, cols: n, width };
+            let element = |p: usize, j: usize| match panels.at(p / step * step, j / LANES * LANES).data {
+                Elements::F16(x) | Elements::Bf16(x) => x[j % LANES * step + p % step],
+                Elements::F32(_) => unreachable!(),
+            };
+            for p in 0..k {
+                assert!((0..n).all(|j| element(p, j) == data[p * n + j] as u16));
+                assert!((n..48).all(|j| element(p, j) == 0));
             }
-            assert!(panels.at(p, 32).data[5..16].iter().all(|&x| x == 0.0));
         }
     }
 

@@ -1,22 +1,119 @@
 //! Weights packed once and multiplied many times.
 
-use super::Epilogue;
 use super::blocking::panel_width;
 use super::driver::{Source, run, workspace_bytes};
-use super::pack::{Panels, pack_b};
+use super::pack::{BlockOfB, Panels, pack_b};
+use super::{Epilogue, Precision};
 use crate::buffer::{AlignedBuf, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::kernels::Elements;
 use crate::view::{MatMut, MatRef};
+use half::{bf16, f16};
 
-/// An f32 matrix B in the order in which the register tiles read it, 64-byte aligned, in huge pages when it
-/// is large.
+/// Element types that a product can take as weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32 = 0,
+    /// IEEE binary16.
+    F16 = 1,
+    /// The upper half of a binary32.
+    Bf16 = 30,
+}
+
+impl Dtype {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+
+    /// `f32`, `f16`, `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// An element type of weights: f32, [`f16`] or [`bf16`].
+pub trait Weight: Copy + Sync + sealed::Sealed {
+    /// Its name as a number.
+    const DTYPE: Dtype;
+
+    #[doc(hidden)]
+    fn pack(ctx: &Context, b: MatRef<'_, Self>, elements: usize) -> Result<Storage>;
+}
+
+impl Weight for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+
+    fn pack(ctx: &Context, b: MatRef<'_, f32>, elements: usize) -> Result<Storage> {
+        Ok(Storage::F32(filled(ctx, b, 1, |x| x, elements)?))
+    }
+}
+
+impl Weight for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+
+    fn pack(ctx: &Context, b: MatRef<'_, f16>, elements: usize) -> Result<Storage> {
+        Ok(Storage::F16(filled(ctx, b, 1, f16::to_bits, elements)?))
+    }
+}
+
+impl Weight for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+
+    fn pack(ctx: &Context, b: MatRef<'_, bf16>, elements: usize) -> Result<Storage> {
+        Ok(Storage::Bf16(filled(ctx, b, 2, bf16::to_bits, elements)?))
+    }
+}
+
+/// A buffer with `b` packed in it.
+fn filled<T: Copy, U: bytemuck::Pod>(
+    ctx: &Context,
+    b: MatRef<'_, T>,
+    step: usize,
+    convert: impl Fn(T) -> U + Copy,
+    elements: usize,
+) -> Result<AlignedBuf<U>> {
+    let mut data = AlignedBuf::zeroed(elements)?;
+    let block = BlockOfB { k: (0, b.rows()), cols: (0, b.cols()) };
+    pack_b(b, block, (panel_width(ctx.kernels()), step), convert, data.as_mut_slice());
+    Ok(data)
+}
+
+/// The packed elements.
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+pub enum Storage {
+    F32(AlignedBuf<f32>),
+    F16(AlignedBuf<u16>),
+    Bf16(AlignedBuf<u16>),
+}
+
+/// A matrix B in the order in which the register tiles read it, in its own element type, 64-byte aligned, in
+/// huge pages when it is large. f16 and bf16 stay 2 bytes and are widened exactly in registers.
 ///
 /// The panels are as wide as the tile of the context that packed it; any other context multiplies with it
 /// too, with the same bits, at most a little slower.
 #[derive(Debug, Clone)]
 pub struct PackedB {
-    data: AlignedBuf<f32>, // (ceil(n / width), k, width)
+    data: Storage, // (ceil(n / width), groups of k, width, k in group)
     k: usize,
     n: usize,
     width: usize,
@@ -24,19 +121,17 @@ pub struct PackedB {
 }
 
 impl PackedB {
-    /// Packs `b`, plain or transposed.
+    /// Packs `b`, plain or transposed, of f32, [`f16`] or [`bf16`].
     ///
     /// **Shapes**: `b`: (k, n); weights stored (out_features, in_features) are packed as `w.t()`.
     /// **Errors**: `Overflow`, `Resource` when memory is short. **Cost**: one pass over `b`; one allocation of
-    /// `4 k n` bytes, n rounded up to 16.
-    pub fn pack(ctx: &Context, b: MatRef<'_>) -> Result<PackedB> {
+    /// k * n elements, n rounded up to 16 (and k to 2 for bf16).
+    pub fn pack<T: Weight>(ctx: &Context, b: MatRef<'_, T>) -> Result<PackedB> {
         let (k, n) = (b.rows(), b.cols());
-        let elements = Panels::elements(k, n).ok_or(Error::Overflow { what: "packed b" })?;
-        let mut data = AlignedBuf::zeroed(elements)?;
+        let padded_k = if T::DTYPE == Dtype::Bf16 { k.checked_next_multiple_of(2) } else { Some(k) };
+        let elements = padded_k.and_then(|k| Panels::elements(k, n));
+        let data = T::pack(ctx, b, elements.ok_or(Error::Overflow { what: "packed b" })?)?;
         let width = panel_width(ctx.kernels());
-        if k > 0 {
-            pack_b(b, (0, k), (0, n), width, data.as_mut_slice());
-        }
         Ok(PackedB { data, k, n, width, kernel: ctx.kernels().names[0].1 })
     }
 
@@ -50,9 +145,21 @@ impl PackedB {
         self.n
     }
 
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        match self.data {
+            Storage::F32(_) => Dtype::F32,
+            Storage::F16(_) => Dtype::F16,
+            Storage::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.data.bytes()
+        match &self.data {
+            Storage::F32(data) => data.bytes(),
+            Storage::F16(data) | Storage::Bf16(data) => data.bytes(),
+        }
     }
 
     /// The id of the kernel that the layout was made for, such as `avx512-f32-6x64`.
@@ -61,7 +168,12 @@ impl PackedB {
     }
 
     pub(super) fn panels(&self) -> Panels<'_> {
-        Panels { data: self.data.as_slice(), k: self.k, cols: self.n, width: self.width }
+        let data = match &self.data {
+            Storage::F32(data) => Elements::F32(data.as_slice()),
+            Storage::F16(data) => Elements::F16(data.as_slice()),
+            Storage::Bf16(data) => Elements::Bf16(data.as_slice()),
+        };
+        Panels { k: self.k.next_multiple_of(data.step()), data, cols: self.n, width: self.width }
     }
 
     /// Bytes of workspace that [`PackedB::multiply`] needs for `m` rows.
@@ -73,8 +185,9 @@ impl PackedB {
 
     /// `C = beta * C + act(alpha * A * B + bias)`: as [`matmul`](super::matmul()), without packing B.
     ///
-    /// **Shapes**: `a`: (m, k), `c`: (m, n). **Errors**: `Shape`, `Workspace`; nothing is changed then.
-    /// **Panics**: never. **Cost**: `2mnk` flops; reads B once for each 6 rows; allocates nothing.
+    /// **Shapes**: `a`: (m, k), `c`: (m, n). **Numerics**: the bits of the product with B widened to f32.
+    /// **Errors**: `Shape`, `Workspace`; nothing is changed then. **Panics**: never. **Cost**: `2mnk` flops;
+    /// reads B once for each 192 rows from memory; allocates nothing.
     pub fn multiply(
         &self,
         ctx: &Context,
@@ -83,8 +196,23 @@ impl PackedB {
         c: MatMut<'_>,
         epilogue: &Epilogue<'_>,
     ) -> Result<()> {
+        self.multiply_with(ctx, ws, Precision::Exact, a, c, epilogue)
+    }
+
+    /// [`PackedB::multiply`] with a choice of precision.
+    ///
+    /// **Numerics**: see [`Precision`]. **Errors**: as [`PackedB::multiply`].
+    pub fn multiply_with(
+        &self,
+        ctx: &Context,
+        ws: &mut Workspace,
+        precision: Precision,
+        a: MatRef<'_>,
+        c: MatMut<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
         equal("a.cols", a.cols(), "must equal the packed b's k =", self.k)?;
         equal("c.cols", c.cols(), "must equal the packed b's n =", self.n)?;
-        run(ctx, ws, a, Source::Packed(self), c, epilogue)
+        run(ctx, ws, precision, a, Source::Packed(self), c, epilogue)
     }
 }

@@ -8,7 +8,7 @@
 pub(super) mod attention;
 pub(super) mod elementwise;
 pub(super) mod epilogue;
-pub(super) mod gemm_f32;
+pub(super) mod gemm;
 pub(super) mod math;
 pub(super) mod norm;
 pub(super) mod quant_exact;

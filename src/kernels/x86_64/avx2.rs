@@ -180,6 +180,20 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
+        unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(16).cast())] }
+    }
+    #[inline(always)]
+    fn bf16_first(self, pairs: Self::I) -> Self::F {
+        halves!(h => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs[h])))
+    }
+    #[inline(always)]
+    fn bf16_second(self, pairs: Self::I) -> Self::F {
+        halves!(h => _mm256_castsi256_ps(_mm256_and_si256(pairs[h], _mm256_set1_epi32(-65536))))
+    }
+
+    #[inline(always)]
     fn i_splat(self, x: i32) -> Self::I {
         v!([_mm256_set1_epi32(x); 2])
     }
@@ -290,6 +304,7 @@ crate::kernels::shells! {
     token: Avx2,
     isa: Isa::Avx2,
     attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+    bf16_fast: || None,
     gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1 2] 4: [1] 5: [1] 6: [1] },
     int8: "avx2-int8-16x3" { 1: [1 2 3] },
     exact: "avx2-exact-16x5" [1 2 3 4 5],

@@ -134,6 +134,20 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    fn bf16_first(self, pairs: __m512i) -> __m512 {
+        v!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)))
+    }
+    #[inline(always)]
+    fn bf16_second(self, pairs: __m512i) -> __m512 {
+        v!(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536))))
+    }
+
+    #[inline(always)]
     fn i_splat(self, x: i32) -> __m512i {
         v!(_mm512_set1_epi32(x))
     }
@@ -225,6 +239,7 @@ crate::kernels::shells! {
     attributes: [target_feature(
         enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
     )],
+    bf16_fast: super::avx512_bf16::tiles,
     gemm: "avx512-f32-6x64" {
         1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
     },

@@ -1,0 +1,64 @@
+//! `Fast` products with bf16 weights: `vdpbf16ps` on CPUs with AVX-512 BF16, twice the rate of FMA.
+//!
+//! The activations are rounded to bf16, and each instruction adds the products of two k to the accumulator
+//! with roundings of its own (no fused chain, subnormals flushed): bits differ from the exact product, so
+//! this is an explicit option. They still do not depend on batch or threads: chains go over pairs of k in
+//! ascending order.
+
+use super::avx512::Avx512;
+use crate::kernels::generic::gemm::{GemmTile, finish, start};
+use crate::kernels::simd::Simd;
+use std::arch::x86_64::*;
+
+/// The tiles, `[MR - 1][NV - 1]`, where the CPU has the instruction. A is bf16 in pairs of k: its pointer is
+/// cast, its strides count pairs, and so does k.
+pub(in crate::kernels) fn tiles() -> Option<crate::kernels::Tiles<GemmTile>> {
+    macro_rules! row {
+        ($mr:literal) => {
+            &[tile::<$mr, 1>, tile::<$mr, 2>, tile::<$mr, 3>, tile::<$mr, 4>]
+        };
+    }
+    static TILES: crate::kernels::Tiles<GemmTile> = &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)];
+    (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(TILES)
+}
+
+/// # Safety
+/// - the CPU has AVX-512 BF16; A, B (pairs of bf16) and C are valid as [`GemmTile`] says.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[inline(never)]
+unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
+    // SAFETY: the CPU has AVX-512, C is valid: as the caller says.
+    let (s, mut acc) = unsafe { (Avx512::assume(), start::<Avx512, MR, NV>(Avx512::assume(), t)) };
+    let (mut a, mut b) = (t.a.cast::<i32>(), t.b.cast::<u16>());
+    for _ in 0..t.k {
+        let mut bv = [s.i_splat(0); NV];
+        for j in 0..NV {
+            // SAFETY: vector j < NV of a pair below k of B.
+            bv[j] = unsafe { s.load_bf16_pairs(b.add(j * t.b_vec_stride)) };
+        }
+        for i in 0..MR {
+            // SAFETY: pair p < k of row i < MR of A.
+            let av = unsafe { _mm512_set1_epi32(*a.add(i * t.a_row_stride)) };
+            for j in 0..NV {
+                // SAFETY: a cast between vectors of 512 bits.
+                let (x, y) = unsafe { (as_bf16(av), as_bf16(bv[j])) };
+                acc[i][j] = _mm512_dpbf16_ps(acc[i][j], x, y);
+            }
+        }
+        // Wrapping: after the last k both point past their operand and are not followed.
+        a = a.wrapping_add(t.a_k_stride);
+        b = b.wrapping_add(t.b_k_stride);
+    }
+    // SAFETY: C is valid, as the caller says.
+    unsafe { finish::<Avx512, MR, NV>(s, t, acc) }
+}
+
+/// The same bits as a vector of bf16.
+///
+/// # Safety
+/// - none beyond the features: every bit pattern is a vector of bf16.
+#[inline(always)]
+unsafe fn as_bf16(v: __m512i) -> __m512bh {
+    // SAFETY: both types are 64 plain bytes; std has no cast intrinsic between them.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(v) }
+}
