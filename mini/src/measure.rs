@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::progress;
+
 /// How long and how often to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -19,12 +21,14 @@ pub struct Effort {
 /// machine that changes its speed changes it for all of them. A first round
 /// warms up and does not count.
 ///
-/// `run` gets the number of the case and answers its time. The result has one
+/// A progress bar labelled `what` shows the share of the budget that is spent;
+/// it is drawn between the runs, never during one. `run` gets the number of the case and answers its time. The result has one
 /// sample a case, in milliseconds.
 ///
 /// # Errors
 /// The first one of `run`.
 pub fn interleaved(
+    what: &'static str,
     effort: Effort,
     cases: usize,
     mut run: impl FnMut(usize) -> Result<Duration>,
@@ -33,15 +37,19 @@ pub fn interleaved(
     for case in 0..cases {
         run(case)?;
     }
+    let bar = progress::bar(effort.budget.as_millis() as u64, what);
     let start = Instant::now();
     for round in 0..effort.most {
-        if round >= effort.least && start.elapsed() >= effort.budget {
+        let spent = start.elapsed();
+        if round >= effort.least && spent >= effort.budget {
             break;
         }
+        bar.set_position(spent.min(effort.budget).as_millis() as u64);
         for (case, sample) in samples.iter_mut().enumerate() {
             sample.push(run(case)?.as_secs_f64() * 1e3);
         }
     }
+    bar.finish_and_clear();
     Ok(samples)
 }
 
@@ -58,7 +66,7 @@ mod tests {
     #[test]
     fn cases_alternate_after_one_round_of_warming_up() {
         let mut order = Vec::new();
-        let samples = interleaved(effort(Duration::ZERO), 2, |case| {
+        let samples = interleaved("test", effort(Duration::ZERO), 2, |case| {
             order.push(case);
             Ok(Duration::from_millis(order.len() as u64))
         })
@@ -69,8 +77,8 @@ mod tests {
 
     #[test]
     fn rounds_end_at_the_limit_and_at_an_error() {
-        let samples = interleaved(effort(Duration::MAX), 1, |_| Ok(Duration::ZERO)).unwrap();
+        let samples = interleaved("test", effort(Duration::MAX), 1, |_| Ok(Duration::ZERO)).unwrap();
         assert_eq!(samples[0].len(), 5);
-        assert!(interleaved(effort(Duration::MAX), 1, |_| bail!("no")).is_err());
+        assert!(interleaved("test", effort(Duration::MAX), 1, |_| bail!("no")).is_err());
     }
 }

@@ -130,12 +130,18 @@ impl ModelArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Tokenizer;
 
     #[test]
     fn parameters_of_the_default_model() {
         let model = ModelArgs::default();
         assert_eq!(model.parameters(1004), 456_300);
         assert_eq!(model.head_size(), 32);
+    }
+
+    #[test]
+    fn the_vocabulary_is_that_of_the_corpus() {
+        assert_eq!(Tokenizer::from_text(&corpus::generate()).vocabulary(), VOCABULARY);
     }
 
     #[test]

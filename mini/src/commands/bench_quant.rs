@@ -94,7 +94,7 @@ fn qualities(ctx: &Context, models: &[Model]) -> Result<Vec<Quality>> {
 fn latencies(ctx: &Context, models: &[Model]) -> Result<(Vec<Vec<f64>>, Vec<usize>)> {
     let mut sessions =
         models.iter().map(|model| Session::new(ctx, model, PROMPT.len())).collect::<Result<Vec<_>>>()?;
-    let samples = interleaved(LATENCY, models.len(), |case| {
+    let samples = interleaved("latency", LATENCY, models.len(), |case| {
         Ok(generate(&mut sessions[case], &PROMPT, TOKENS, true, |_| ())?.elapsed)
     })?;
     let held = sessions.iter().map(|session| session.model().bytes() + session.bytes()).collect();

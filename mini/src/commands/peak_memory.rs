@@ -68,15 +68,12 @@ pub fn of_child(program: &Path, args: &ModelArgs, global: &GlobalArgs, quant: Qu
 
 /// The command line of the process.
 fn arguments(args: &ModelArgs, global: &GlobalArgs, quant: Quant) -> Vec<String> {
-    let value_name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-        value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    };
     let mut all = vec!["peak-memory".to_owned()];
     let mut push = |option: &str, value: String| all.extend([option.to_owned(), value]);
-    push("--quant", value_name(&|| quant.to_possible_value()));
+    push("--quant", name(quant));
     push("--threads", global.threads.to_string());
     if let Some(isa) = global.isa {
-        push("--isa", value_name(&|| isa.to_possible_value()));
+        push("--isa", name(isa));
     }
     for (option, value) in [
         ("--dim", args.dim),
@@ -89,6 +86,11 @@ fn arguments(args: &ModelArgs, global: &GlobalArgs, quant: Quant) -> Vec<String>
     }
     push("--seed", args.seed.to_string());
     all
+}
+
+/// The text that an option takes for `value`.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -70,11 +70,12 @@ fn summary(
     for (i, row) in rows.iter().enumerate() {
         writeln!(
             log,
-            "{:<12}{:<5}{:>7.3} MiB{:>9.3} ms{:>10.2} perplexity",
+            "{:<12}{:<5}{:>7.3} MiB{:>9.3} ms for {} tokens{:>10.2} perplexity",
             if i == 0 { "formats" } else { "" },
             row.config,
             row.size_mb,
             row.latency_ms,
+            bench::TOKENS,
             row.perplexity
         )?;
     }

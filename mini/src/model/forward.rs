@@ -7,6 +7,7 @@ use kvern::ops::{self, RopePairs, RopeTable};
 use kvern::{Context, MatMut, MatRef, Workspace};
 
 use super::{Model, NormWeights, Shape};
+use crate::cli::MAX_VALUES;
 
 const ROPE_BASE: f64 = 10_000.0;
 const NORM_EPSILON: f32 = 1e-5;
@@ -33,14 +34,20 @@ impl<'a> Session<'a> {
     /// `batch` tokens.
     ///
     /// # Errors
-    /// When memory is short.
+    /// When the activations are more than [`MAX_VALUES`], or memory is short.
     pub fn new(ctx: &'a Context, model: &'a Model, batch: usize) -> Result<Self> {
         let Shape { vocabulary, dim, heads, ffn, layers, context } = *model.shape();
+        let width = 5 * dim + ffn + vocabulary;
+        ensure!(
+            batch.checked_mul(width).is_some_and(|values| values as u64 <= MAX_VALUES),
+            "{batch} tokens at once of a model with --dim {dim} and --ffn {ffn} are more than \
+             {MAX_VALUES} activations; fewer tokens or a smaller --context are needed"
+        );
         let head_size = dim / heads;
         let options = AttentionOptions::new(heads);
         let cache = KvCache::new(KvCacheOptions::new(heads, head_size, context))?;
         let ws = Workspace::new(workspace_bytes(ctx, model, &options, &cache, batch)?)?;
-        let buffer = |width: usize| AlignedBuf::zeroed(batch.saturating_mul(width));
+        let buffer = |width: usize| AlignedBuf::zeroed(batch * width);
         Ok(Self {
             ctx,
             model,
