@@ -118,6 +118,22 @@ fn going_back_repeats_the_same_logits() {
     assert!(!session.is_empty() && session.truncate(5).is_err());
 }
 
+/// More rows may need less workspace: the products are cut another way.
+#[test]
+fn a_session_takes_every_number_of_tokens_up_to_its_batch() {
+    let ctx = context(Isa::detect(), 4);
+    for quant in Quant::ALL {
+        let model = Model::initial(&ctx, ModelArgs::default().shape(), 3, quant).unwrap();
+        for batch in [1, 4, 200] {
+            let mut session = Session::new(&ctx, &model, batch).unwrap();
+            for n in [1, 2, 3, 4, 7, 33, 192, 193, 200].into_iter().filter(|&n| n <= batch) {
+                session.clear();
+                assert_eq!(session.forward(&text(n as u32)).unwrap().len(), n * 1004);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_batch_beyond_the_limit_is_refused_with_the_numbers() {
     let ctx = Context::serial();
