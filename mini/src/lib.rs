@@ -6,10 +6,16 @@
 pub mod cli;
 pub mod commands;
 pub mod corpus;
+pub mod evaluate;
+pub mod generate;
+pub mod measure;
+pub mod model;
 pub mod outputs;
+pub mod peak;
 pub mod plots;
 pub mod progress;
 pub mod report;
+pub mod setup;
 pub mod stats;
 pub mod token_file;
 pub mod tokenizer;

@@ -1,9 +1,10 @@
 //! Command line of the Mini-Transformer: parse, check, dispatch.
 
+use std::env::current_exe;
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use mini::cli::{Cli, Command};
 use mini::commands;
@@ -21,32 +22,22 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let outputs = Outputs::new(&cli.global.out);
+    let global = &cli.global;
+    let outputs = Outputs::new(&global.out);
     let log = &mut stdout();
+    let program = || current_exe().context("cannot find the path of this program");
 
     match cli.command.unwrap_or_default() {
         Command::Corpus => commands::corpus::run(&outputs, log),
         Command::VerifyCorpus => commands::verify::run(&outputs, log),
         Command::Tokenize => commands::tokenize::run(&outputs, log),
         Command::Plot => commands::plot::run(&outputs, log),
-        Command::Generate(args) => {
-            args.check()?;
-            bail!("this build has no `generate`")
-        }
-        Command::Bench(model) => {
-            model.check()?;
-            bail!("this build has no `bench`")
-        }
+        Command::Generate(args) => commands::generate::run(&args, global, log),
+        Command::Bench(model) => commands::bench::run(&model, global, &outputs, log).map(|_| ()),
         Command::BenchQuant(model) => {
-            model.check()?;
-            bail!("this build has no `bench-quant`")
+            commands::bench_quant::run(&model, global, &program()?, &outputs, log).map(|_| ())
         }
-        Command::Run(model) => {
-            model.check()?;
-            commands::corpus::run(&outputs, log)?;
-            commands::verify::run(&outputs, log)?;
-            commands::tokenize::run(&outputs, log)?;
-            bail!("this build has no `bench` and no `bench-quant`, so `run` ends here")
-        }
+        Command::Run(model) => commands::run::run(&model, global, &program()?, &outputs, log),
+        Command::PeakMemory(args) => commands::peak_memory::run(&args, global, log),
     }
 }

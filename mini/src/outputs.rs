@@ -96,6 +96,25 @@ impl Outputs {
     pub fn plot_memory(&self) -> PathBuf {
         self.dir.join("plot_memoria.png")
     }
+
+    /// Every file of a complete run.
+    pub fn all(&self) -> [PathBuf; 13] {
+        [
+            self.corpus(),
+            self.corpus_sha256(),
+            self.tokens(),
+            self.vocab(),
+            self.bench(),
+            self.bench_context(),
+            self.bench_quant(),
+            self.memory_usage(),
+            self.accuracy_drop(),
+            self.plot_latency(),
+            self.plot_quant(),
+            self.plot_memory(),
+            self.plot_context(),
+        ]
+    }
 }
 
 #[cfg(test)]

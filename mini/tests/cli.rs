@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use mini::outputs::Outputs;
+
 fn mini(out: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mini"))
         .args(args)
@@ -62,6 +64,14 @@ fn bad_options_fail_with_their_names_and_no_panic() {
         (vec!["bench", "--heads", "5"], "--heads 5 does not divide --dim 128"),
         (vec!["generate", "--prompt", " "], "--prompt"),
         (vec!["plot"], "--out"),
+        (vec!["generate", "--tokens", "600"], "--tokens 600 are 608 tokens, more than --context 512"),
+        (
+            vec!["generate", "--dim", "48", "--heads", "2", "--quant", "int8"],
+            "--dim 48 is no multiple of 32, the block of Int8",
+        ),
+        (vec!["bench", "--context", "50"], "--context 50 is less than 51"),
+        (vec!["bench-quant", "--ffn", "100"], "--ffn 100 is no multiple of 32"),
+        (vec!["run", "--dim", "48", "--heads", "2"], "--dim 48 is no multiple of 32"),
         (vec!["nonsense"], "nonsense"),
     ] {
         let output = mini(dir.path(), &args);
@@ -69,4 +79,55 @@ fn bad_options_fail_with_their_names_and_no_panic() {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
     }
+}
+
+/// Files, summary and plots of everything at once.
+#[test]
+fn a_run_writes_every_file_and_says_what_it_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = mini(dir.path(), &["run"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "a run is quiet without a terminal");
+    for file in Outputs::new(dir.path()).all() {
+        assert!(file.metadata().unwrap().len() > 0, "{}", file.display());
+    }
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        mini::corpus::SHA256,
+        "456300 parameters",
+        "verdict: size Int4 0.254 < Int8 0.471 < FP32 1.743 MiB: yes",
+        "equal with and without cache, at 1 and 2 threads: yes",
+        "until there is training, every text is noise",
+        "plot_context.png",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+/// The file without timings has the same bytes at every tier and number of
+/// threads.
+#[test]
+fn the_quality_is_the_same_in_every_run() {
+    let quality = |options: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let model = ["--dim", "32", "--heads", "1", "--ffn", "32", "--context", "64"];
+        let output = mini(dir.path(), &[&["bench-quant"], &model[..], options].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        std::fs::read_to_string(Outputs::new(dir.path()).accuracy_drop()).unwrap()
+    };
+    let plain = quality(&[]);
+    assert_eq!(quality(&["--isa", "scalar"]), plain);
+    assert_eq!(quality(&["--threads", "2"]), plain);
+}
+
+#[test]
+fn the_cache_changes_no_logit_of_other_models_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = ["--dim", "64", "--heads", "8", "--ffn", "32", "--layers", "2", "--context", "51"];
+    let output = mini(dir.path(), &[&["bench"], &model[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches("  equal").count(), 3, "{text}");
+    let rows = std::fs::read_to_string(Outputs::new(dir.path()).bench_context()).unwrap();
+    assert_eq!(rows.lines().count(), 3, "the header, 16 and 32: {rows}");
 }

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::corpus;
-pub use model::{HEAD_SIZE_STEP, MAX_VALUES, ModelArgs};
+pub use model::{HEAD_SIZE_STEP, MAX_VALUES, ModelArgs, VOCABULARY};
 
 /// Words of the corpus in the default prompt of `generate`.
 const PROMPT_WORDS: usize = 8;
@@ -65,6 +65,9 @@ pub enum Command {
     Plot,
     /// All of the above, in order
     Run(ModelArgs),
+    /// Print the peak memory of generating with one weight format
+    #[command(hide = true)]
+    PeakMemory(PeakArgs),
 }
 
 impl Default for Command {
@@ -95,6 +98,20 @@ pub enum Quant {
     Int4,
 }
 
+impl Quant {
+    /// Every format, the reference first.
+    pub const ALL: [Self; 3] = [Self::Fp32, Self::Int8, Self::Int4];
+
+    /// The name in tables: `FP32`, `Int8`, `Int4`.
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::Fp32 => "FP32",
+            Self::Int8 => "Int8",
+            Self::Int4 => "Int4",
+        }
+    }
+}
+
 /// Options of `generate`.
 #[derive(Args, Clone, Debug)]
 pub struct GenerateArgs {
@@ -111,6 +128,17 @@ pub struct GenerateArgs {
     /// Compute the whole context anew for every token
     #[arg(long)]
     pub no_cache: bool,
+    /// Size and seed of the model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Options of `peak-memory`.
+#[derive(Args, Clone, Debug)]
+pub struct PeakArgs {
+    /// Weight format
+    #[arg(long, value_enum, default_value_t = Quant::Fp32)]
+    pub quant: Quant,
     /// Size and seed of the model.
     #[command(flatten)]
     pub model: ModelArgs,

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::range;
+use super::{Quant, range};
 use crate::corpus;
+use crate::model::Shape;
 use crate::tokenizer::SPECIAL;
 
 /// Head sizes are multiples of this many values.
@@ -12,6 +13,9 @@ pub const HEAD_SIZE_STEP: usize = 8;
 
 /// Limit of the parameters and of the cached values of a model: 4 GiB in f32.
 pub const MAX_VALUES: u64 = 1 << 30;
+
+/// Tokens of the corpus and the special ones.
+pub const VOCABULARY: usize = corpus::DISTINCT_WORDS as usize + SPECIAL.len();
 
 /// Size and seed of the model.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl ModelArgs {
             "--dim {dim} over --heads {heads} gives a head size of {size}, \
              which is no multiple of {HEAD_SIZE_STEP}"
         );
-        let parameters = self.parameters(corpus::DISTINCT_WORDS as usize + SPECIAL.len());
+        let parameters = self.parameters(VOCABULARY);
         ensure!(
             parameters <= MAX_VALUES,
             "--dim {dim}, --ffn {} and --layers {} give {parameters} parameters; \
@@ -81,6 +85,28 @@ impl ModelArgs {
             self.context
         );
         Ok(())
+    }
+
+    /// Checks that the inputs of every product fill whole blocks of `quant`.
+    ///
+    /// # Errors
+    /// When one does not; the message names the option, its value and the block.
+    pub fn check_blocks(&self, quant: Quant) -> Result<()> {
+        let block = kvern::quant::WeightFormat::Q8_0.block_len();
+        for (option, inputs) in [("--dim", self.dim), ("--ffn", self.ffn)] {
+            ensure!(
+                quant == Quant::Fp32 || inputs.is_multiple_of(block),
+                "{option} {inputs} is no multiple of {block}, the block of {}",
+                quant.config()
+            );
+        }
+        Ok(())
+    }
+
+    /// The sizes as the model takes them, with the corpus's vocabulary.
+    pub fn shape(&self) -> Shape {
+        let Self { dim, heads, ffn, layers, context, .. } = *self;
+        Shape { vocabulary: VOCABULARY, dim, heads, ffn, layers, context }
     }
 
     /// Values in one attention head.
@@ -104,12 +130,30 @@ impl ModelArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Tokenizer;
 
     #[test]
     fn parameters_of_the_default_model() {
         let model = ModelArgs::default();
         assert_eq!(model.parameters(1004), 456_300);
         assert_eq!(model.head_size(), 32);
+    }
+
+    #[test]
+    fn the_vocabulary_is_that_of_the_corpus() {
+        assert_eq!(Tokenizer::from_text(&corpus::generate()).vocabulary(), VOCABULARY);
+    }
+
+    #[test]
+    fn only_quantised_formats_need_whole_blocks() {
+        let model = ModelArgs { dim: 40, ffn: 100, ..ModelArgs::default() };
+        assert!(model.check_blocks(Quant::Fp32).is_ok());
+        let error = model.check_blocks(Quant::Int8).unwrap_err().to_string();
+        assert_eq!(error, "--dim 40 is no multiple of 32, the block of Int8");
+        let model = ModelArgs { dim: 128, ..model };
+        let error = model.check_blocks(Quant::Int4).unwrap_err().to_string();
+        assert_eq!(error, "--ffn 100 is no multiple of 32, the block of Int4");
+        assert!(ModelArgs::default().check_blocks(Quant::Int4).is_ok());
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! One file a subcommand. Each has a `run` that writes its files into the
 //! output directory and its findings to `log`.
 
+pub mod bench;
+pub mod bench_quant;
 pub mod corpus;
+pub mod generate;
+pub mod peak_memory;
 pub mod plot;
+pub mod run;
 pub mod tokenize;
 pub mod verify;

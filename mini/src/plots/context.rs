@@ -114,14 +114,14 @@ where
 }
 
 /// The smallest range between two powers of two that holds `values`, widened
-/// a little so that both ends get a tick, and its number of powers of two.
+/// so that both ends get a tick and their labels stay clear of the axis, and its number of powers of two.
 fn octaves(values: impl Iterator<Item = f64>) -> (Range<f64>, usize) {
     let (low, high) =
         values.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), value| (low.min(value), high.max(value)));
     let (first, last) = (low.log2().floor(), high.log2().ceil());
     // A single power of two would be an empty range.
     let last = last.max(first + 1.0);
-    let range = first.exp2() * 0.9..last.exp2() * 1.1;
+    let range = first.exp2() * 0.8..last.exp2() * 1.25;
     (range, (last - first) as usize + 1)
 }
 

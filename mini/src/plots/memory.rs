@@ -16,7 +16,7 @@ use crate::report::MemoryRow;
 pub fn memory(path: &Path, rows: &[MemoryRow]) -> Result<()> {
     let bars: Vec<Bar> =
         rows.iter().map(|row| Bar::new(&row.config, "memory_mb", row.memory_mb)).collect::<Result<_>>()?;
-    plot(path, "Memory of each weight format", |area| bars::draw(area, "", "memory (MB)", &bars))
+    plot(path, "Memory of each weight format", |area| bars::draw(area, "", "memory (MiB)", &bars))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub fn quant(path: &Path, rows: &[QuantRow]) -> Result<()> {
     let title = "Weight formats: size, latency and perplexity (lower is better)";
     plot(path, title, |area| {
         let panels = [
-            ("Size", "weights (MB)", size),
+            ("Size", "weights (MiB)", size),
             ("Latency", "latency (ms)", latency),
             ("Perplexity", "perplexity", perplexity),
         ];

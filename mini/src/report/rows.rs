@@ -21,7 +21,7 @@ pub struct BenchRow {
 /// A row of `bench_context.csv`: latency of one token at one context length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContextRow {
-    /// Tokens before the measured one.
+    /// Tokens up to the measured one, which is the last of them.
     pub context: u64,
     /// Latency per token with a KV cache, in milliseconds.
     pub with_cache_ms: f64,
@@ -34,13 +34,14 @@ pub struct ContextRow {
 pub struct QuantRow {
     /// Weight format: `FP32`, `Int8` or `Int4`.
     pub config: String,
-    /// Size of the weights in megabytes.
+    /// Size of the weights as packed, in MiB (2^20 bytes).
     pub size_mb: f64,
     /// Perplexity: the exponential of `loss`.
     pub perplexity: f64,
     /// Mean cross-entropy per token, in nats.
     pub loss: f64,
-    /// Mean latency of generating a fixed number of tokens, in milliseconds.
+    /// Median latency of generating a fixed number of tokens with the cache,
+    /// in milliseconds.
     pub latency_ms: f64,
     /// Sample standard deviation of the latency in milliseconds.
     pub latency_std: f64,
@@ -50,7 +51,8 @@ pub struct QuantRow {
     pub max_abs_logit_err: f64,
     /// Share of positions (0 to 1) whose largest logit is that of FP32.
     pub top1_agreement: f64,
-    /// Peak memory of the process in megabytes.
+    /// Peak resident memory of a process that generates, in MiB; 0 where the
+    /// system does not tell.
     pub peak_memory_mb: f64,
 }
 
@@ -59,6 +61,6 @@ pub struct QuantRow {
 pub struct MemoryRow {
     /// Weight format: `FP32`, `Int8` or `Int4`.
     pub config: String,
-    /// Memory in megabytes.
+    /// Bytes held by weights, caches, workspace and activations, in MiB.
     pub memory_mb: f64,
 }
