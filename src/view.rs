@@ -251,7 +251,7 @@ mod tests {
         let e = MatRef::new(&d, 2, 5, 4).unwrap_err();
         assert_eq!(e.to_string(), "row_stride = 4 must be at least 5");
         assert!(MatRef::new(&d, usize::MAX, 5, usize::MAX).is_err());
-        assert!(MatRef::new(&[], 0, 5, 5).is_ok());
+        assert!(MatRef::<f32>::new(&[], 0, 5, 5).is_ok());
         assert!(MatMut::new(&mut [0.0; 3], 2, 2, 2).is_err());
     }
 

@@ -231,6 +231,10 @@ fn a_full_cache_and_bad_shapes_are_refused_and_change_nothing() {
     assert!(ring.append(rows(7, 16), rows(7, 16)).unwrap_err().to_string().contains("capacity = 6"));
     assert!(ring.truncate(5).unwrap_err().to_string().starts_with("len = 5 must be at least"));
     ring.truncate(7).unwrap();
+    assert_eq!((ring.len(), ring.start()), (7, 3), "what was overwritten does not come back");
+    assert!(ring.truncate(5).is_err());
+    ring.truncate(0).unwrap();
+    assert_eq!((ring.len(), ring.start()), (0, 0));
     assert_eq!(out, [7.0; 64]);
 
     let bad = |o: KvCacheOptions| KvCache::new(o).unwrap_err().to_string();

@@ -4,7 +4,9 @@
 mod support;
 
 use kvern::matmul::{matmul, matmul_workspace_bytes, reference};
-use kvern::{Activation, Context, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace};
+use kvern::{
+    Activation, Context, Dtype, Epilogue, Isa, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16,
+};
 use proptest::prelude::*;
 use support::{Random, assert_same_bits, context, for_each_isa};
 
@@ -234,5 +236,102 @@ proptest! {
                 prop_assert!((f64::from(got) - want).abs() <= bound + 1e-6);
             }
         }
+    }
+}
+
+#[test]
+fn a_workspace_for_the_largest_batch_serves_every_smaller_one() {
+    let mut r = Random::new(7);
+    for (largest, n, k) in [(200, 384, 128), (40, 9000, 64), (33, 2100, 700), (5, 8200, 40), (300, 5, 3)] {
+        let (a, b, bias) = (r.vec(largest * k), r.vec(k * n), r.vec(n));
+        let ctx = Context::serial();
+        let mut ws = Workspace::new(matmul_workspace_bytes(&ctx, largest, n, k).unwrap()).unwrap();
+        let bm = MatRef::dense(&b, k, n).unwrap();
+        let p = PackedB::pack(&ctx, bm).unwrap();
+        let mut packed_ws = Workspace::new(p.workspace_bytes(&ctx, largest).unwrap()).unwrap();
+        let mut c = vec![0.0; largest * n];
+        for m in (1..=largest).filter(|m| m % 7 == 1 || largest - m < 3 || *m < 4) {
+            for e in [Epilogue::default(), Epilogue::default().scaled(1.0, 1.0).bias(&bias)] {
+                let out = |c| MatMut::dense(c, m, n).unwrap();
+                for at in [false, true] {
+                    let am = MatRef::dense(&a[..m * k], if at { k } else { m }, if at { m } else { k });
+                    let am = if at { am.unwrap().t() } else { am.unwrap() };
+                    let bt = MatRef::dense(&b, n, k).unwrap().t();
+                    for b in [bm, bt] {
+                        matmul(&ctx, &mut ws, am, b, out(&mut c[..m * n]), &e).unwrap();
+                    }
+                    p.multiply(&ctx, &mut packed_ws, am, out(&mut c[..m * n]), &e).unwrap();
+                }
+            }
+        }
+        let bytes = |m| matmul_workspace_bytes(&ctx, m, n, k).unwrap();
+        assert!((1..400).all(|m| bytes(m) <= bytes(m + 1)), "{n} {k}");
+    }
+}
+
+#[test]
+fn half_precision_weights_equal_the_widened_ones_and_are_half_the_size() {
+    let mut r = Random::new(8);
+    let shapes = (1..=70).map(|n| (1 + n * 3 % 11, n, 1 + n * 7 % 40)).chain([(50, 200, 1030), (1, 64, 513)]);
+    for (m, n, k) in shapes {
+        let (a, b) = (r.vec(m * k), r.vec(k * n));
+        let am = MatRef::dense(&a, m, k).unwrap();
+        let h: Vec<f16> = b.iter().map(|&x| f16::from_f32(x * 1e-3)).collect();
+        let g: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+        let wide_h: Vec<f32> = h.iter().map(|x| x.to_f32()).collect();
+        let wide_g: Vec<f32> = g.iter().map(|x| x.to_f32()).collect();
+        for_each_isa(|ctx| {
+            let check = |p: PackedB, wide: &[f32], dtype: Dtype| {
+                let mut want = vec![0.0; m * n];
+                product(ctx, am, MatRef::dense(wide, k, n).unwrap(), &mut want, &Epilogue::default());
+                let mut c = vec![f32::NAN; m * n];
+                packed(ctx, am, &p, &mut c, &Epilogue::default());
+                assert_same_bits(&c, &want, &format!("{dtype:?} {m}x{n}x{k} at {}", ctx.isa()));
+                assert_eq!(p.dtype(), dtype);
+                let padded_k = if dtype == Dtype::Bf16 { k.next_multiple_of(2) } else { k };
+                assert_eq!(p.bytes(), n.next_multiple_of(16) * padded_k * dtype.bytes());
+            };
+            check(PackedB::pack(ctx, MatRef::dense(&h, k, n).unwrap()).unwrap(), &wide_h, Dtype::F16);
+            check(PackedB::pack(ctx, MatRef::dense(&g, k, n).unwrap()).unwrap(), &wide_g, Dtype::Bf16);
+        });
+    }
+}
+
+#[test]
+fn fast_products_stay_within_their_bound_and_do_not_depend_on_batch_or_threads() {
+    let mut r = Random::new(9);
+    for (m, n, k) in [(50, 130, 515), (7, 64, 1), (13, 33, 1200)] {
+        let (a, b) = (r.vec(m * k), r.vec(k * n));
+        let am = MatRef::dense(&a, m, k).unwrap();
+        let b: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+        for_each_isa(|ctx| {
+            let p = PackedB::pack(ctx, MatRef::dense(&b, k, n).unwrap()).unwrap();
+            let fast = |ctx: &Context, a: MatRef<'_>| {
+                let mut ws = Workspace::new(p.workspace_bytes(ctx, a.rows()).unwrap()).unwrap();
+                let mut c = vec![f32::NAN; a.rows() * n];
+                let out = MatMut::dense(&mut c, a.rows(), n).unwrap();
+                p.multiply_with(ctx, &mut ws, Precision::Fast, a, out, &Epilogue::default()).unwrap();
+                c
+            };
+            let c = fast(ctx, am);
+            for (i, got) in c.iter().enumerate() {
+                let (row, col) = (i / n, i % n);
+                let (mut want, mut magnitude) = (0.0, 0.0);
+                for q in 0..k {
+                    let x = f64::from(a[row * k + q]) * f64::from(b[q * n + col].to_f32());
+                    want += x;
+                    magnitude += x.abs();
+                }
+                let bound = (2f64.powi(-8) + k as f64 * 2f64.powi(-22)) * magnitude;
+                assert!((f64::from(*got) - want).abs() <= bound, "{got} {want} {bound}");
+            }
+            for threads in [2, 3] {
+                assert_same_bits(&fast(&context(ctx.isa(), threads), am), &c, "threads");
+            }
+            let at: Vec<f32> = (0..m * k).map(|i| a[i % m * k + i / m]).collect();
+            assert_same_bits(&fast(ctx, MatRef::dense(&at, k, m).unwrap().t()), &c, "transposed a");
+            let last = MatRef::dense(am.row(m - 1).unwrap(), 1, k).unwrap();
+            assert_same_bits(&fast(ctx, last), &c[(m - 1) * n..], "one row");
+        });
     }
 }

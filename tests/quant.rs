@@ -228,3 +228,23 @@ fn bad_input_is_refused() {
     assert!(run(a, 1, 8, &mut Workspace::new(0).unwrap()).starts_with("workspace = 0 bytes"));
     assert_eq!(c, [5.0; 32]);
 }
+
+#[test]
+fn a_workspace_for_the_largest_batch_serves_every_smaller_one() {
+    let mut r = Random::new(4);
+    for (largest, n, k) in [(40, 1004, 128), (600, 70, 32), (9, 33, 4096), (20, 5000, 32)] {
+        let (a, w) = (r.vec(largest * k), r.vec(n * k));
+        let p = PackedWeights::quantize(WeightFormat::Q4_0, MatRef::dense(&w, n, k).unwrap()).unwrap();
+        let ctx = context(Isa::detect(), 3);
+        let bytes = |m| p.workspace_bytes(&ctx, m, Compute::Int8).unwrap();
+        let mut ws = Workspace::new(bytes(largest)).unwrap();
+        let mut c = vec![0.0; largest * n];
+        for m in (1..=largest).filter(|m| m % 5 == 1 || largest - m < 3 || *m < 8) {
+            let a = MatRef::dense(&a[..m * k], m, k).unwrap();
+            let c = MatMut::dense(&mut c[..m * n], m, n).unwrap();
+            let e = Epilogue::default().scaled(1.0, 1.0);
+            p.multiply(&ctx, &mut ws, Compute::Int8, a, c, &e).unwrap();
+        }
+        assert!((1..700).all(|m| bytes(m) <= bytes(m + 1)), "{n} {k}");
+    }
+}

@@ -285,7 +285,11 @@ impl Item<'_> {
         let width = self.kernels.nv(mr) * LANES;
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES));
         for key in (first..end).step_by(width) {
-            let k = Panel { data: Elements::F32(&all_keys[key * dim..]), k_stride: LANES, vec_stride: dim * LANES };
+            let k = Panel {
+                data: Elements::F32(&all_keys[key * dim..]),
+                k_stride: LANES,
+                vec_stride: dim * LANES,
+            };
             self.kernels.gemm(dim, q, k, scores.tile(0, key, mr, width.min(end - key)), false);
         }
     }

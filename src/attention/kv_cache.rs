@@ -46,8 +46,10 @@ pub struct KvCache {
     values: AlignedBuf<f32>, // (kv_heads, slots, value_stride)
     options: KvCacheOptions,
     slots: usize,
-    /// Tokens appended since the start, or since the last truncation: the next absolute position.
+    /// The next absolute position.
     len: usize,
+    /// The oldest position that no later token has overwritten. Truncation does not bring one back.
+    oldest: usize,
 }
 
 /// `what` must lie in 1..=limit.
@@ -88,6 +90,7 @@ impl KvCache {
             options,
             slots,
             len: 0,
+            oldest: 0,
         })
     }
 
@@ -108,7 +111,7 @@ impl KvCache {
 
     /// The oldest position that the cache still holds.
     pub fn start(&self) -> usize {
-        self.len.saturating_sub(self.options.capacity)
+        self.oldest
     }
 
     /// Bytes held.
@@ -119,6 +122,7 @@ impl KvCache {
     /// Forgets everything; keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
+        self.oldest = 0;
     }
 
     /// Forgets all tokens from position `len` on: the next append continues there.
@@ -129,6 +133,10 @@ impl KvCache {
         if len > self.len {
             let relation = "must be at most the cache's len =";
             return Err(Error::Shape { what: "len", got: len, relation, want: self.len });
+        }
+        if len == 0 {
+            self.clear();
+            return Ok(());
         }
         let seen = self.options.window.map_or(len, |window| (window - 1).min(len));
         if len - seen < self.start() {
@@ -166,6 +174,7 @@ impl KvCache {
             self.put((self.len + token) % self.slots, k, v);
         }
         self.len += adding;
+        self.oldest = self.oldest.max(self.len.saturating_sub(capacity));
         Ok(())
     }
 

@@ -261,7 +261,10 @@ impl KernelSet {
         let blocks = w.blocks;
         assert!(a.blocks == blocks && w.stripe_bytes == blocks.div_ceil(2) * pair);
         assert!(stripes * w.stripe_bytes <= w.data.len() && rows * a.record_bytes <= a.data.len());
-        assert!(a.record_bytes >= ActivationRows::record_bytes(blocks) && a.data.as_ptr().addr() % 4 == 0);
+        assert!(
+            a.record_bytes >= ActivationRows::record_bytes(blocks)
+                && a.data.as_ptr().addr().is_multiple_of(4)
+        );
         let d = &a.data[BLOCK * blocks..];
         let tile = Int8Tile {
             blocks,

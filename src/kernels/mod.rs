@@ -7,6 +7,9 @@
 //! A new ISA is one file that implements [`simd::Simd`] and calls [`shells!`]; the line in
 //! [`KernelSet::for_isa`] makes it selectable. Dispatch happens once, when a context is made.
 
+// Indices keep the shape of a tile in view, and iterators would be compiled outside of the features.
+#![allow(clippy::needless_range_loop)]
+
 mod doors;
 mod generic;
 mod row_doors;

@@ -137,8 +137,28 @@ impl Blocking {
 
     /// Bytes of scratch of one lane.
     pub(super) fn lane_bytes(&self) -> Result<usize> {
-        self.scratch.iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+        scratch_bytes(self.scratch)
     }
+}
+
+fn scratch_bytes(scratch: [usize; 3]) -> Result<usize> {
+    scratch.iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+}
+
+/// Bytes of scratch of one lane that are enough for any product of up to `m` rows, whatever its transposes
+/// and its epilogue: a caller sizes its workspace once, for its largest batch. Grows with m and with n.
+pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepacked: bool) -> Result<usize> {
+    let kc = even_split(k, KC, 4);
+    let rows = m.min(MC).next_multiple_of(mr);
+    let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
+    let b = if prepacked { 0 } else { kc * cols(NC) };
+    let packed = scratch_bytes([rows * kc, b, rows * cols(NC)])?;
+    if prepacked {
+        return Ok(packed);
+    }
+    let few = m.min(FEW_ROWS).next_multiple_of(mr) * cols(STREAM_NC_FEW_ROWS);
+    let stream = m.min(STREAM_ROWS).next_multiple_of(mr) * cols(STREAM_NC);
+    Ok(packed.max(scratch_bytes([rows * kc, kc * LANES, few.max(stream)])?))
 }
 
 #[cfg(test)]

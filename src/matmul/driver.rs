@@ -5,7 +5,7 @@
 //! in BLIS, LOOP 2 is outside LOOP 1: the 6-row strip of A is the operand that stays in L1 (12 KiB), and
 //! panels of B stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 
-use super::blocking::{BRoad, Blocking, Shape, even_split, panel_width};
+use super::blocking::{BRoad, Blocking, Shape, enough_lane_bytes, even_split, panel_width};
 use super::pack::{BlockOfB, Panels, pack_a, pack_a_bf16, pack_b, pack_panel};
 use super::{Dtype, Epilogue, PackedB, Precision, validate};
 use crate::buffer::{Arena, Workspace};
@@ -22,7 +22,7 @@ pub(super) enum Source<'a> {
     Packed(&'a PackedB),
 }
 
-/// Bytes of workspace for all lanes: the worst of all transposes and epilogues, which a query need not know.
+/// Bytes of workspace that are enough for all lanes and any product of up to `m` rows.
 pub(super) fn workspace_bytes(
     ctx: &Context,
     (m, n, k): (usize, usize, usize),
@@ -31,13 +31,8 @@ pub(super) fn workspace_bytes(
     for size in [m, n, k] {
         product("matrix size", &[size])?;
     }
-    let mut worst = 0;
-    for reads_c in [false, true] {
-        let (a_transposed, b_transposed, a_to_bf16) = (true, true, false);
-        let shape = Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c };
-        worst = worst.max(Blocking::new(shape, ctx.kernels().mr()).lane_bytes()?);
-    }
-    product("workspace bytes", &[worst, ctx.lanes()])
+    let lane = enough_lane_bytes(m, n, k, ctx.kernels().mr(), b_prepacked)?;
+    product("workspace bytes", &[lane, ctx.lanes()])
 }
 
 /// The product of `a` and `b` into `c`; the caller has checked what concerns B.
@@ -250,10 +245,14 @@ impl<'a> Block<'a> {
     fn at(&self, jr: usize) -> Panel<'a> {
         match *self {
             Block::Packed { panels, p0, col0 } => panels.at(p0, col0 + jr),
-            Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
-                Panel { data: Elements::F32(b.from(p0, col0 + jr)), k_stride: b.strides().0, vec_stride: LANES }
+            Block::Stream { b, p0, col0, whole, .. } if jr < whole => Panel {
+                data: Elements::F32(b.from(p0, col0 + jr)),
+                k_stride: b.strides().0,
+                vec_stride: LANES,
+            },
+            Block::Stream { ragged, .. } => {
+                Panel { data: Elements::F32(ragged), k_stride: LANES, vec_stride: LANES }
             }
-            Block::Stream { ragged, .. } => Panel { data: Elements::F32(ragged), k_stride: LANES, vec_stride: LANES },
         }
     }
 }

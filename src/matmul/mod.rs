@@ -110,7 +110,8 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// Bytes of workspace that [`matmul`] needs for `(m, k) x (k, n)` with any strides and transposes.
+/// Bytes of workspace that are enough for [`matmul`] of up to `m` rows, `(m, k) x (k, n)`, with any strides,
+/// transposes and epilogue.
 ///
 /// **Errors**: `Overflow` for sizes beyond the address space.
 pub fn matmul_workspace_bytes(ctx: &Context, m: usize, n: usize, k: usize) -> Result<usize> {

@@ -176,7 +176,7 @@ impl PackedB {
         Panels { k: self.k.next_multiple_of(data.step()), data, cols: self.n, width: self.width }
     }
 
-    /// Bytes of workspace that [`PackedB::multiply`] needs for `m` rows.
+    /// Bytes of workspace that are enough for [`PackedB::multiply`] of up to `m` rows.
     ///
     /// **Errors**: `Overflow`.
     pub fn workspace_bytes(&self, ctx: &Context, m: usize) -> Result<usize> {

@@ -67,6 +67,11 @@ impl RopeTable {
         self.rotary_dim
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.cos.bytes() + self.sin.bytes()
+    }
+
     fn row(table: &AlignedBuf<f32>, position: usize, pairs: usize) -> &[f32] {
         &table.as_slice()[position * pairs..(position + 1) * pairs]
     }

@@ -16,8 +16,13 @@ pub fn softmax(ctx: &Context, x: MatMut<'_>) {
 /// The index of the greatest element, the first of equals; NaN is left out, so `None` for an empty slice or
 /// one of NaN only.
 ///
-/// **Cost**: one vector pass for the maximum and one scan up to it.
+/// **Cost**: one vector pass for the maximum and one up to it.
 pub fn argmax(ctx: &Context, x: &[f32]) -> Option<usize> {
+    const CHUNK: usize = 64;
     let max = ctx.kernels().max(x);
-    x.iter().position(|&x| x == max)
+    // Whole chunks are compared without an exit, which the compiler vectorises; a plain `position` looks at
+    // one element at a time, half of the cost of the call.
+    let has = |chunk: &[f32]| chunk.iter().fold(false, |any, &x| any | (x == max));
+    let chunk = x.chunks(CHUNK).position(has)? * CHUNK;
+    x[chunk..].iter().position(|&x| x == max).map(|i| chunk + i)
 }

@@ -59,11 +59,16 @@ impl Plan {
 }
 
 impl PackedWeights {
-    /// Bytes of workspace that [`PackedWeights::multiply`] needs for `m` rows.
+    /// Bytes of workspace that are enough for [`PackedWeights::multiply`] of up to `m` rows.
     ///
     /// **Errors**: `Overflow`.
     pub fn workspace_bytes(&self, ctx: &Context, m: usize, compute: Compute) -> Result<usize> {
-        Plan::new(m, self.n(), self.k(), compute, true)?.workspace_bytes(ctx.lanes())
+        let plan = Plan::new(m, self.n(), self.k(), compute, true)?;
+        // Items of fewer rows have more columns, each with a chain: rows * columns is largest where the
+        // columns are as many as fill an item, or where all rows meet one tile.
+        let cols = (ITEM_MACS / self.k().max(1) + 2 * LANES * m.clamp(1, ROWS))
+            .max(plan.grid.tile_rows * plan.grid.tile_cols);
+        Plan { lane_bytes: Arena::bytes_for::<f32>(cols)?, ..plan }.workspace_bytes(ctx.lanes())
     }
 
     /// `C = beta * C + act(alpha * A * W^T + bias)`.

@@ -109,14 +109,15 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const MR: usize, const NV: usize>
                     acc[i][j] = s.fma(av, bv[j], acc[i][j]);
                 }
             }
-            // Wrapping: after the last k it points past A and is not followed.
-            a = a.wrapping_add(t.a_k_stride);
         };
     }
     for _ in 0..t.k / E::STEP {
+        // Wrapping: after the last k both point past their operand and are not followed.
         step!(0);
+        a = a.wrapping_add(t.a_k_stride);
         if E::STEP == 2 {
             step!(1);
+            a = a.wrapping_add(t.a_k_stride);
         }
         b = b.wrapping_add(t.b_k_stride);
     }
@@ -132,7 +133,10 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const MR: usize, const NV: usize>
 /// # Safety
 /// - C is valid as [`GemmTile`] says.
 #[inline(always)]
-pub(crate) unsafe fn start<S: Simd, const MR: usize, const NV: usize>(s: S, t: &GemmTile) -> [[S::F; NV]; MR] {
+pub(crate) unsafe fn start<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    t: &GemmTile,
+) -> [[S::F; NV]; MR] {
     let mut acc = [[s.splat(0.0); NV]; MR];
     if t.resume {
         for i in 0..MR {

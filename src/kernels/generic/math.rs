@@ -7,8 +7,15 @@
 use crate::kernels::simd::Simd;
 
 /// Coefficients of `p`, constant term first.
-const P: [f32; 7] =
-    [1.0, 0.693_147_2, 0.240_226_47, 0.055_503_29, 0.009_618_489, 0.001_339_993_1, 0.000_153_458_12];
+const P: [f32; 7] = [
+    1.0,
+    std::f32::consts::LN_2,
+    0.240_226_47,
+    0.055_503_29,
+    0.009_618_489,
+    0.001_339_993_1,
+    0.000_153_458_12,
+];
 
 /// `log2(e)` as a sum of two f32: the product `x * log2(e)` keeps its fraction accurate for large `x`.
 const LOG2E_HI: f32 = std::f32::consts::LOG2_E;
@@ -67,7 +74,7 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
 /// `x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function without the tanh.
 #[inline(always)]
 pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
-    const C: f32 = 1.595_769_1; // 2 * sqrt(2 / pi)
+    const C: f32 = 1.595_769_2; // 2 * sqrt(2 / pi)
     let x2 = s.mul(x, x);
     let inner = s.mul(x, s.fma(x2, s.splat(-C * 0.044_715), s.splat(-C)));
     gated(s, x, inner)

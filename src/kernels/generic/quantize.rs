@@ -30,7 +30,7 @@ pub(crate) unsafe fn row<S: Simd>(s: S, r: &QuantizeRow) {
         // x - x is zero for finite x and NaN otherwise; a maximum could lose the NaN.
         let poison = s.fold_add(s.add(s.sub(x0, x0), s.sub(x1, x1)));
         let d = absmax / 127.0 + poison;
-        let usable = d >= f32::MIN_POSITIVE && d < f32::INFINITY;
+        let usable = (f32::MIN_POSITIVE..f32::INFINITY).contains(&d);
         let (q0, q1) = if usable {
             let inv = s.splat(1.0 / d);
             (s.f_to_i32(s.mul(x0, inv)), s.f_to_i32(s.mul(x1, inv)))
