@@ -171,7 +171,7 @@ fn a_cache_counts_forgets_and_refuses() {
         ok(kvern_kv_cache_bytes(cache, &mut n));
         assert!(n >= 8 * 4 * WIDTH);
         ok(kvern_kv_cache_truncate(cache, 5));
-        refused(kvern_kv_cache_truncate(cache, 3), KVERN_STATUS_SHAPE, "len = 3");
+        refused(kvern_kv_cache_truncate(cache, 2), KVERN_STATUS_SHAPE, "len = 2");
         refused(kvern_kv_cache_append(cache, 5, k, WIDTH, k, WIDTH), KVERN_STATUS_CACHE_FULL, "capacity = 4");
         ok(kvern_kv_cache_clear(cache));
         ok(kvern_kv_cache_len(cache, &mut n));
@@ -277,7 +277,7 @@ unsafe extern "C" fn spawn_lanes(user: *mut c_void, lanes: usize, body: kvern_la
 
 #[test]
 fn any_threads_give_the_same_bits() {
-    const S: usize = 160;
+    const S: usize = 320;
     let (a, counter) = (Random::new(5).vec(S * S), AtomicUsize::new(0));
     let caller = kvern_context_options {
         lanes: 3,
