@@ -39,7 +39,6 @@ mod capi {
         println!("cargo::rerun-if-changed=src/capi");
         println!("cargo::rustc-env=KVERN_ABI_VERSION={ABI_VERSION}");
         println!("cargo::rustc-env=KVERN_HEADER={}", file.display());
-        println!("cargo::metadata=include={}", include.display());
         match var("CARGO_CFG_TARGET_OS").unwrap().as_str() {
             "macos" => {
                 let name = format!("@rpath/libkvern.{ABI_VERSION}.dylib");

@@ -2,7 +2,7 @@
  * close to plain C. Exits with 1 and a message otherwise.
  *
  * Build by hand, in the root of the repository:
- *     cargo build --release --lib --features capi
+ *     cargo build --release -p kvern --lib --features capi
  *     cc -std=c99 -O2 -Iinclude ffi-examples/c/decode_attention.c target/release/libkvern.a \
  *        -lpthread -ldl -lm -o decode_attention
  * With the shared library instead: -Ltarget/release -lkvern, after a link

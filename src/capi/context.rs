@@ -1,7 +1,7 @@
 //! Contexts: a tier and the threads.
 
 use super::args::{Options, choose, put, read_or_default, shared};
-use super::status::{Failure, KVERN_STATUS_NULL_POINTER, kvern_status};
+use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
 use super::{Checked, create, destroy, guard};
 use crate::error::Error;
 use crate::parallel::MAX_LANES;
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn kvern_context_kernel_name(
             None => {
                 let names: Vec<&str> = ctx.context.kernel_names().iter().map(|&(op, _)| op).collect();
                 let message = format!("operation = {operation:?} must be one of {}", names.join(", "));
-                Err(Failure::new(super::status::KVERN_STATUS_OPTION, message))
+                Err(Failure::new(KVERN_STATUS_OPTION, message))
             }
         }
     })

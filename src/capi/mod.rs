@@ -140,6 +140,18 @@ mod tests {
         assert_eq!((guard(|| Ok(())), message().as_str()), (KVERN_STATUS_OK, ""));
     }
 
+    /// What the header lets threads share, Rust must let them share.
+    #[test]
+    fn objects_may_be_shared_as_the_header_says() {
+        fn shared<T: Send + Sync>() {}
+        shared::<super::context::kvern_context>();
+        shared::<super::matmul::kvern_packed_b>();
+        shared::<super::quant::kvern_weights>();
+        shared::<super::attention::kvern_kv_cache>();
+        shared::<super::ops::kvern_rope_table>();
+        shared::<kvern_workspace>();
+    }
+
     #[test]
     fn a_panic_inside_of_a_change_poisons() {
         let mut ws = kvern_workspace(Guarded::new(Workspace::new(64).unwrap()));
