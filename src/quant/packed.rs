@@ -38,15 +38,18 @@ impl PackedWeights {
     pub fn quantize(format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
         let (n, k) = (w.rows(), w.cols());
         let mut packed = PackedWeights::zeroed(format, n, k)?;
-        let mut row_blocks = vec![0u8; format.bytes(1, k)?];
-        for i in 0..n {
+        // Unlike a Vec, this refuses an absurd k instead of aborting.
+        let mut row_blocks = AlignedBuf::<u8>::zeroed(format.bytes(1, k)?)?;
+        // Rows without elements need no work, and there may be absurdly many.
+        let rows = if k == 0 { 0 } else { n };
+        for i in 0..rows {
             let row = w.row(i).ok_or(Error::Option {
                 what: "w",
                 got: "a transposed view".into(),
                 allowed: "plain: rows are output features",
             })?;
-            quantize(format, row, &mut row_blocks)?;
-            packed.put_row(i, &row_blocks);
+            quantize(format, row, row_blocks.as_mut_slice())?;
+            packed.put_row(i, row_blocks.as_slice());
         }
         Ok(packed)
     }

@@ -1,0 +1,85 @@
+//! With the feature `capi`: the C header (into OUT_DIR, never into the source tree) and the SONAME.
+
+fn main() {
+    #[cfg(feature = "capi")]
+    capi::build();
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+#[cfg(feature = "capi")]
+mod capi {
+    use cbindgen::{Builder, Config};
+    use std::env::var;
+    use std::fmt::Write;
+    use std::path::Path;
+
+    /// Grows by one with every change that breaks a compiled caller.
+    const ABI_VERSION: u32 = 0;
+
+    /// The sections of the header: title, file in `src/capi`. A file uses names of earlier ones only.
+    const SECTIONS: [(&str, &str); 8] = [
+        ("Version", "version"),
+        ("Status", "status"),
+        ("Context", "context"),
+        ("Workspace", "workspace"),
+        ("Matrix products", "matmul"),
+        ("Quantised weights", "quant"),
+        ("Attention", "attention"),
+        ("Row operations", "ops"),
+    ];
+
+    pub fn build() {
+        let root = var("CARGO_MANIFEST_DIR").unwrap();
+        let include = Path::new(&var("OUT_DIR").unwrap()).join("include");
+        let file = include.join("kvern.h");
+        std::fs::create_dir_all(&include).unwrap();
+        std::fs::write(&file, header(Path::new(&root))).unwrap();
+
+        println!("cargo::rerun-if-changed=cbindgen.toml");
+        println!("cargo::rerun-if-changed=src/capi");
+        println!("cargo::rustc-env=KVERN_ABI_VERSION={ABI_VERSION}");
+        println!("cargo::rustc-env=KVERN_HEADER={}", file.display());
+        match var("CARGO_CFG_TARGET_OS").unwrap().as_str() {
+            "macos" => {
+                let name = format!("@rpath/libkvern.{ABI_VERSION}.dylib");
+                println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,{name}");
+            }
+            "windows" => {}
+            _ => println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkvern.so.{ABI_VERSION}"),
+        }
+    }
+
+    /// The whole header. One run of cbindgen for each section, because a single run sorts all constants
+    /// before all types before all functions; each run parses one file and asks cargo for nothing.
+    fn header(root: &Path) -> String {
+        let mut config = Config::from_file(root.join("cbindgen.toml")).unwrap();
+        let mut text = config.header.take().unwrap();
+        let trailer = config.trailer.take().unwrap();
+        for (title, file) in SECTIONS {
+            write!(text, "\n\n/* {:-<96} */\n", format!("---- {title} ")).unwrap();
+            if file == "version" {
+                text.push_str(&version_macros());
+            }
+            let path = root.join("src/capi").join(file).with_extension("rs");
+            let mut section = Vec::new();
+            Builder::new().with_config(config.clone()).with_src(path).generate().unwrap().write(&mut section);
+            text.push('\n');
+            text.push_str(String::from_utf8(section).unwrap().trim());
+        }
+        text + "\n\n" + trailer.trim_start()
+    }
+
+    /// From Cargo.toml, so that they are typed once.
+    fn version_macros() -> String {
+        let mut text = String::from("\n/** The version of this header. */\n");
+        for part in ["MAJOR", "MINOR", "PATCH"] {
+            let number = var(format!("CARGO_PKG_VERSION_{part}")).unwrap();
+            writeln!(text, "#define KVERN_VERSION_{part} {number}").unwrap();
+        }
+        let version = var("CARGO_PKG_VERSION").unwrap();
+        writeln!(text, "#define KVERN_VERSION_STRING \"{version}\"").unwrap();
+        text.push_str("/** Grows with every change that breaks a compiled caller. */\n");
+        writeln!(text, "#define KVERN_ABI_VERSION {ABI_VERSION}").unwrap();
+        text
+    }
+}

@@ -1,0 +1,1091 @@
+/*
+ * kvern: the arithmetic of transformers on CPUs. Matrix products against f32, int8 and int4 weights, fused
+ * attention over a key-value cache, and the row operations between them.
+ *
+ * This file is generated from src/capi. C99 and C++.
+ *
+ * What
+ *   The same input gives the same output bits on every machine, for any number of threads, and for a token
+ *   alone or in a batch. A program makes a context (which instruction set, which threads), a workspace
+ *   (scratch memory), its weights, and then calls:
+ *
+ *       kvern_context *ctx = NULL;
+ *       if (kvern_context_create(NULL, &ctx) != KVERN_STATUS_OK)
+ *           die(kvern_last_error_message());
+ *
+ * Memory
+ *   Objects are opaque. A create function writes the object to its last argument, NULL on failure; the
+ *   destroy function of its type frees it and takes NULL as well. Arrays belong to the caller, and kvern
+ *   keeps no pointer to them. Matrices are row-major: element (i, j) of x is x[i * x_row_stride + j]. Sizes
+ *   and strides are in elements unless a name says bytes. A pointer may be NULL where there are no elements.
+ *   An output must not overlap an input, counted from the first element to the last one, gaps included.
+ *   Compute calls allocate nothing: ask the function *_workspace_bytes once for the largest sizes that will
+ *   come, and make a workspace of the largest answer. One workspace serves calls of all kinds.
+ *
+ * Options
+ *   Options are passed by pointer and start with struct_size. Initialise them with the macro that is named
+ *   beside the struct; then zero means default in every field. Fields are only ever appended, so programs
+ *   and libraries of different age work together: a field that a library does not know must be zero.
+ *
+ * Threads
+ *   What a call gets as a pointer to const may be used by other threads at the same time; what it gets as a
+ *   pointer to non-const belongs to the call alone. So contexts and weights are shared, and each thread has
+ *   a workspace. kvern starts no thread unless kvern_context_options ask for it.
+ *
+ * Errors
+ *   A call returns KVERN_STATUS_OK or a negative status, and kvern_last_error_message then names the
+ *   argument and the numbers that disagree. A refused call has changed nothing but its `out` pointer. NULL
+ *   pointers, unknown enum numbers, sizes beyond the address space, misaligned and overlapping arrays are
+ *   refused. No call aborts the program or throws. KVERN_STATUS_PANIC reports a fault of kvern itself; an
+ *   object that was being changed then answers KVERN_STATUS_POISONED.
+ *   What C cannot check stays the caller's part: that pointers point to live memory of the stated size and
+ *   type, and that nothing is used after it was destroyed. Callbacks must not throw.
+ *
+ * ABI
+ *   Within one KVERN_ABI_VERSION there are only additions: no function, field, constant or meaning goes
+ *   away. The shared library is named after it (libkvern.so.0 for version 0). `Since` names the first
+ *   release of a function.
+ */
+#ifndef KVERN_H
+#define KVERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Version ----------------------------------------------------------------------------------- */
+
+/** The version of this header. */
+#define KVERN_VERSION_MAJOR 0
+#define KVERN_VERSION_MINOR 1
+#define KVERN_VERSION_PATCH 0
+#define KVERN_VERSION_STRING "0.1.0"
+/** Grows with every change that breaks a compiled caller. */
+#define KVERN_ABI_VERSION 0
+
+/**
+ * The ABI version of the library that runs. A program that was compiled against another
+ * `KVERN_ABI_VERSION` must not go on.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+uint32_t kvern_abi_version(void);
+
+/**
+ * The version of the library that runs, such as `0.1.0`. Static, never NULL.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+const char *kvern_version_string(void);
+
+/* ---- Status ------------------------------------------------------------------------------------ */
+
+/**
+ * What a call returns: 0 or a negative code. A number never changes its meaning; new ones may be added.
+ */
+typedef int32_t kvern_status;
+
+/**
+ * The call did what it says.
+ */
+#define KVERN_STATUS_OK 0
+
+/**
+ * A pointer is NULL that must not be.
+ */
+#define KVERN_STATUS_NULL_POINTER -1
+
+/**
+ * A dimension, a stride or an index disagrees with another one.
+ */
+#define KVERN_STATUS_SHAPE -2
+
+/**
+ * This CPU, this build or this version lacks what was asked for.
+ */
+#define KVERN_STATUS_UNSUPPORTED -3
+
+/**
+ * An output overlaps an input.
+ */
+#define KVERN_STATUS_ALIASED -4
+
+/**
+ * The workspace is smaller than the query said.
+ */
+#define KVERN_STATUS_WORKSPACE -5
+
+/**
+ * A size does not fit the address space.
+ */
+#define KVERN_STATUS_OVERFLOW -6
+
+/**
+ * A value is outside of its range: an enum number, a flag, an option.
+ */
+#define KVERN_STATUS_OPTION -7
+
+/**
+ * The key-value cache has no room and no window that would let it forget.
+ */
+#define KVERN_STATUS_CACHE_FULL -8
+
+/**
+ * The system gave no memory or no thread.
+ */
+#define KVERN_STATUS_RESOURCE -9
+
+/**
+ * A pointer is not aligned to its type.
+ */
+#define KVERN_STATUS_MISALIGNED -10
+
+/**
+ * A fault of the library, caught. Report it with the message.
+ */
+#define KVERN_STATUS_PANIC -11
+
+/**
+ * An earlier call on this object ended with PANIC: only destroy it.
+ */
+#define KVERN_STATUS_POISONED -12
+
+/**
+ * A buffer is too short.
+ */
+#define KVERN_STATUS_LENGTH -13
+
+/**
+ * Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
+ * `b_row_stride = 64 must be at least 128`. UTF-8, never NULL, "" after a call that succeeded.
+ *
+ * The text belongs to the library and is valid until the next kvern call on this thread; this function,
+ * `kvern_status_name` and the version functions are not such calls.
+ * Threads: any; each thread has a message of its own.
+ * Since: 0.1
+ */
+const char *kvern_last_error_message(void);
+
+/**
+ * The name of a status, such as `KVERN_STATUS_SHAPE`; `KVERN_STATUS_?` for a number that is none.
+ *
+ * The text is static and never NULL. Threads: any.
+ * Since: 0.1
+ */
+const char *kvern_status_name(kvern_status status);
+
+/* ---- Context ----------------------------------------------------------------------------------- */
+
+/**
+ * A tier and the threads that compute. Immutable: any number of threads may call through one context at a
+ * time, each with its own workspace.
+ */
+typedef struct kvern_context kvern_context;
+
+/**
+ * An instruction-set tier: a `KVERN_ISA_*` number. All tiers give the same bits.
+ */
+typedef int32_t kvern_isa;
+
+/**
+ * One lane of a parallel region, to be called as `body(arg, lane)`.
+ */
+typedef void (*kvern_lane_body)(void *arg, size_t lane);
+
+/**
+ * The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
+ * order, and returns when all of these calls have returned. A lane that is called late finds less work, one
+ * that is never called costs nothing, and a second call of it does nothing. Must not throw; may be called
+ * from several threads at once when the context is.
+ */
+typedef void (*kvern_parallel_for)(void *user, size_t lanes, kvern_lane_body body, void *arg);
+
+/**
+ * What a context is made from. Start from KVERN_CONTEXT_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_context_options).
+     */
+    size_t struct_size;
+    /**
+     * Threads that compute, the calling one included: 1..=256; 0 means 1. Others are started at once and
+     * belong to the context.
+     */
+    uint32_t threads;
+    /**
+     * The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
+     */
+    kvern_isa isa_cap;
+    /**
+     * With `parallel_for`: how many lanes are useful, 1..=256, typically its number of threads. Else 0.
+     */
+    size_t lanes;
+    /**
+     * The caller's own threads, instead of `threads`; NULL for none.
+     */
+    kvern_parallel_for parallel_for;
+    /**
+     * Passed to `parallel_for`. Must stay valid until the context is destroyed.
+     */
+    void *user;
+} kvern_context_options;
+
+/**
+ * As an option: the machine's best tier.
+ */
+#define KVERN_ISA_DEFAULT 0
+
+/**
+ * Portable code.
+ */
+#define KVERN_ISA_SCALAR 1
+
+/**
+ * x86-64 with AVX2, FMA and F16C.
+ */
+#define KVERN_ISA_AVX2 2
+
+/**
+ * x86-64 with AVX-512 F, BW, VL, DQ and VNNI.
+ */
+#define KVERN_ISA_AVX512 3
+
+/**
+ * Makes a context.
+ *
+ * `options`: NULL for all defaults: the calling thread alone, the machine's best tier.
+ * `out`: receives the context, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED (a tier that the machine lacks, or a field of a
+ * newer header), RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_create(const kvern_context_options *options,
+                                  kvern_context **out);
+
+/**
+ * Ends the context's threads and frees it. NULL is a no-op.
+ *
+ * Threads: `ctx` exclusive.
+ * Since: 0.1
+ */
+void kvern_context_destroy(kvern_context *ctx);
+
+/**
+ * `*out` = the tier that the context computes with, a `KVERN_ISA_*` number.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_isa(const kvern_context *ctx, kvern_isa *out);
+
+/**
+ * `*out` = the most lanes that compute at once: 1 for a context without threads.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_lanes(const kvern_context *ctx, size_t *out);
+
+/**
+ * `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.
+ *
+ * `operation`: its name, NUL-terminated; the message of a failure lists the names.
+ * `out`: receives a text that lives as long as the context.
+ * Errors: NULL_POINTER, OPTION (no such operation). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_kernel_name(const kvern_context *ctx,
+                                       const char *operation,
+                                       const char **out);
+
+/**
+ * The highest tier of this machine, a `KVERN_ISA_*` number.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_isa kvern_isa_detect(void);
+
+/**
+ * The name of a tier, such as `avx2`; `?` for a number that is none. Static, never NULL.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+const char *kvern_isa_name(kvern_isa isa);
+
+/* ---- Workspace --------------------------------------------------------------------------------- */
+
+/**
+ * Scratch memory for compute calls, which allocate nothing. One workspace serves any number of calls, one
+ * at a time: give each thread its own.
+ */
+typedef struct kvern_workspace kvern_workspace;
+
+/**
+ * Makes a workspace of `bytes` bytes, 64-byte aligned. 0 is allowed: `kvern_workspace_reserve` grows it.
+ *
+ * `out`: receives the workspace, NULL on failure.
+ * Errors: NULL_POINTER, OVERFLOW, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_workspace_create(size_t bytes,
+                                    kvern_workspace **out);
+
+/**
+ * Grows the workspace to at least `bytes` bytes; it never shrinks. What it held is lost.
+ *
+ * Errors: NULL_POINTER, OVERFLOW, RESOURCE (the old memory is still there), POISONED.
+ * Threads: `ws` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_workspace_reserve(kvern_workspace *ws, size_t bytes);
+
+/**
+ * `*out` = the bytes that the workspace holds.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_workspace_bytes(const kvern_workspace *ws, size_t *out);
+
+/**
+ * Frees the workspace. NULL is a no-op.
+ *
+ * Threads: `ws` exclusive.
+ * Since: 0.1
+ */
+void kvern_workspace_destroy(kvern_workspace *ws);
+
+/* ---- Matrix products --------------------------------------------------------------------------- */
+
+/**
+ * An f32 matrix B, packed once and multiplied many times. Immutable.
+ */
+typedef struct kvern_packed_b kvern_packed_b;
+
+/**
+ * A function of one element: a `KVERN_ACTIVATION_*` number.
+ */
+typedef int32_t kvern_activation;
+
+/**
+ * What happens to a finished product AB: `C = beta * C + act(alpha * AB + bias)`. Start from
+ * KVERN_EPILOGUE_INIT; NULL instead of a pointer to it means `C = AB`.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_epilogue).
+     */
+    size_t struct_size;
+    /**
+     * Factor of the product; 0 means 1.
+     */
+    float alpha;
+    /**
+     * Factor of what C holds already. With 0, C is not read; with 1, it is a residual.
+     */
+    float beta;
+    /**
+     * Added to each row, n elements; NULL for none. Must not overlap C.
+     */
+    const float *bias;
+    /**
+     * Applied after the bias.
+     */
+    kvern_activation activation;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+} kvern_epilogue;
+
+/**
+ * x
+ */
+#define KVERN_ACTIVATION_IDENTITY 0
+
+/**
+ * max(x, 0)
+ */
+#define KVERN_ACTIVATION_RELU 1
+
+/**
+ * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+ */
+#define KVERN_ACTIVATION_GELU 2
+
+/**
+ * x / (1 + e^-x)
+ */
+#define KVERN_ACTIVATION_SILU 3
+
+/**
+ * `*out` = the bytes of workspace that `kvern_matmul_run` needs for these sizes, whatever the strides.
+ *
+ * Errors: NULL_POINTER, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_matmul_workspace_bytes(const kvern_context *ctx,
+                                          size_t m,
+                                          size_t n,
+                                          size_t k,
+                                          size_t *out);
+
+/**
+ * `C = beta * C + act(alpha * A * B + bias)`, f32, row-major, strides in elements.
+ *
+ * `a`: (m, k), stored (k, m) when `transpose_a` is 1. `b`: (k, n), stored (n, k) when `transpose_b` is 1.
+ * `c`: (m, n), must not overlap the inputs. `epilogue`: NULL for `C = A * B`.
+ * Each element of A * B is one chain of fused multiply-adds over k ascending. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a stride below its row), OPTION, UNSUPPORTED, ALIASED,
+ * WORKSPACE, POISONED; C is unchanged then. Threads: `ctx` shared, `ws` and C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_matmul_run(const kvern_context *ctx,
+                              kvern_workspace *ws,
+                              size_t m,
+                              size_t n,
+                              size_t k,
+                              const float *a,
+                              size_t a_row_stride,
+                              int32_t transpose_a,
+                              const float *b,
+                              size_t b_row_stride,
+                              int32_t transpose_b,
+                              float *c,
+                              size_t c_row_stride,
+                              const kvern_epilogue *epilogue);
+
+/**
+ * Packs B for many products. `b` is not needed afterwards.
+ *
+ * `b`: (k, n), f32, row-major, stride in elements; stored (n, k) when `transpose_b` is 1, as weights
+ * (out_features, in_features) are. `out`: receives the object, NULL on failure. Any context may use it.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_pack(const kvern_context *ctx,
+                                 size_t k,
+                                 size_t n,
+                                 const float *b,
+                                 size_t b_row_stride,
+                                 int32_t transpose_b,
+                                 kvern_packed_b **out);
+
+/**
+ * `*out` = the bytes that the packed matrix holds.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_bytes(const kvern_packed_b *b, size_t *out);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_packed_b_multiply` needs for m rows.
+ *
+ * Errors: NULL_POINTER, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_workspace_bytes(const kvern_context *ctx,
+                                            const kvern_packed_b *b,
+                                            size_t m,
+                                            size_t *out);
+
+/**
+ * `C = beta * C + act(alpha * A * B + bias)` with a packed B: the bits of `kvern_matmul_run`, sooner.
+ *
+ * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of B. `c` must not
+ * overlap the inputs. `epilogue`: NULL for `C = A * B`. Allocates nothing.
+ * Errors: as `kvern_matmul_run`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_multiply(const kvern_context *ctx,
+                                     kvern_workspace *ws,
+                                     const kvern_packed_b *b,
+                                     size_t m,
+                                     size_t n,
+                                     size_t k,
+                                     const float *a,
+                                     size_t a_row_stride,
+                                     float *c,
+                                     size_t c_row_stride,
+                                     const kvern_epilogue *epilogue);
+
+/**
+ * Frees the packed matrix. NULL is a no-op.
+ *
+ * Threads: `b` exclusive.
+ * Since: 0.1
+ */
+void kvern_packed_b_destroy(kvern_packed_b *b);
+
+/* ---- Quantised weights ------------------------------------------------------------------------- */
+
+/**
+ * A weight matrix W (n output features, k input features), quantised and packed. Immutable.
+ */
+typedef struct kvern_weights kvern_weights;
+
+/**
+ * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF.
+ */
+typedef int32_t kvern_weight_format;
+
+/**
+ * How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.
+ */
+typedef int32_t kvern_compute;
+
+/**
+ * 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
+ */
+#define KVERN_WEIGHTS_Q4_0 2
+
+/**
+ * 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
+ */
+#define KVERN_WEIGHTS_Q8_0 8
+
+/**
+ * Activations are rounded to int8 in blocks of 32: fast, the default.
+ */
+#define KVERN_COMPUTE_INT8 0
+
+/**
+ * Activations stay f32: the bits of dequantising first.
+ */
+#define KVERN_COMPUTE_F32 1
+
+/**
+ * Quantises and packs f32 weights. `w` is not needed afterwards.
+ *
+ * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of 32.
+ * `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_quantize(kvern_weight_format format,
+                                    size_t n,
+                                    size_t k,
+                                    const float *w,
+                                    size_t w_row_stride,
+                                    kvern_weights **out);
+
+/**
+ * Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
+ *
+ * `blocks`: n rows of k / 32 blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+ * `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_blocks(kvern_weight_format format,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *blocks,
+                                       size_t blocks_bytes,
+                                       kvern_weights **out);
+
+/**
+ * Writes the weights as GGUF blocks, bit for bit what was packed.
+ *
+ * `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`). Threads: `weights` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_to_blocks(const kvern_weights *weights,
+                                     uint8_t *blocks,
+                                     size_t blocks_bytes);
+
+/**
+ * Writes row `row` of W (one output feature) in f32, exactly.
+ *
+ * `out`: receives k elements; k must be that of the weights.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE. Threads: `weights` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_dequantize_row(const kvern_weights *weights,
+                                          size_t row,
+                                          size_t k,
+                                          float *out);
+
+/**
+ * `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to 64.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_bytes(const kvern_weights *weights,
+                                 size_t *out);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_weights_multiply` needs for m rows.
+ *
+ * Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_workspace_bytes(const kvern_context *ctx,
+                                           const kvern_weights *weights,
+                                           kvern_compute compute,
+                                           size_t m,
+                                           size_t *out);
+
+/**
+ * `C = beta * C + act(alpha * A * W^T + bias)`.
+ *
+ * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
+ * must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
+ * row alone. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
+ * Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
+ * unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply(const kvern_context *ctx,
+                                    kvern_workspace *ws,
+                                    const kvern_weights *weights,
+                                    kvern_compute compute,
+                                    size_t m,
+                                    size_t n,
+                                    size_t k,
+                                    const float *a,
+                                    size_t a_row_stride,
+                                    float *c,
+                                    size_t c_row_stride,
+                                    const kvern_epilogue *epilogue);
+
+/**
+ * Frees the weights. NULL is a no-op.
+ *
+ * Threads: `weights` exclusive.
+ * Since: 0.1
+ */
+void kvern_weights_destroy(kvern_weights *weights);
+
+/**
+ * `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of 32.
+ *
+ * Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_blocks_bytes(kvern_weight_format format, size_t rows, size_t k, size_t *out);
+
+/**
+ * Quantises f32 values into GGUF blocks, byte for byte as the reference implementation of the formats.
+ *
+ * `x`: len elements, a multiple of 32. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
+ * any alignment; must not overlap `x`.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_blocks_quantize(kvern_weight_format format,
+                                   const float *x,
+                                   size_t len,
+                                   uint8_t *blocks,
+                                   size_t blocks_bytes);
+
+/**
+ * Dequantises GGUF blocks, exactly.
+ *
+ * `blocks`: exactly `kvern_blocks_bytes(format, 1, len)` bytes, any alignment. `out`: receives len elements,
+ * a multiple of 32; must not overlap `blocks`.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_blocks_dequantize(kvern_weight_format format,
+                                     const uint8_t *blocks,
+                                     size_t blocks_bytes,
+                                     float *out,
+                                     size_t len);
+
+/* ---- Attention --------------------------------------------------------------------------------- */
+
+/**
+ * Keys and values of one layer: a ring that is written in place.
+ */
+typedef struct kvern_kv_cache kvern_kv_cache;
+
+/**
+ * What a key-value cache is made from. Start from KVERN_KV_CACHE_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_kv_cache_options).
+     */
+    size_t struct_size;
+    /**
+     * Key-value heads, at least 1.
+     */
+    size_t kv_heads;
+    /**
+     * Elements of a key and of a value, a multiple of 8.
+     */
+    size_t head_dim;
+    /**
+     * Tokens that the cache holds, at least 1.
+     */
+    size_t capacity;
+    /**
+     * Tokens that a query sees, itself included; 0 for all. With a window, a full cache forgets its oldest
+     * token; without one, it refuses more.
+     */
+    size_t window;
+} kvern_kv_cache_options;
+
+/**
+ * What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_attention_options).
+     */
+    size_t struct_size;
+    /**
+     * Query heads, a multiple of the cache's kv_heads; 0 for as many. Query head h uses key-value head
+     * h / (heads / kv_heads).
+     */
+    size_t heads;
+    /**
+     * Factor of the scores; 0 for 1 / sqrt(head_dim).
+     */
+    float scale;
+    /**
+     * 0: a query sees keys at its own position and before. 1: the whole cache, which has no window then.
+     */
+    int32_t non_causal;
+} kvern_attention_options;
+
+/**
+ * Makes an empty cache. All its memory is taken at once: 8 * kv_heads * head_dim bytes a token.
+ *
+ * `out`: receives the cache, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a window beyond the capacity), UNSUPPORTED, OVERFLOW,
+ * RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_create(const kvern_kv_cache_options *options,
+                                   kvern_kv_cache **out);
+
+/**
+ * Appends tokens at positions len..len + tokens. Keys are stored as given: rotate them first.
+ *
+ * `k`, `v`: (tokens, kv_heads * head_dim), f32, heads side by side, strides in elements. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, CACHE_FULL, POISONED; nothing is changed then.
+ * Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
+                                   size_t tokens,
+                                   const float *k,
+                                   size_t k_row_stride,
+                                   const float *v,
+                                   size_t v_row_stride);
+
+/**
+ * Forgets all tokens from position `len` on; the next append continues there.
+ *
+ * Errors: NULL_POINTER, SHAPE (beyond the end, or so far back that a wrapped ring no longer holds what a
+ * query there would see), POISONED; nothing is changed then. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_truncate(kvern_kv_cache *cache,
+                                     size_t len);
+
+/**
+ * Forgets all tokens; keeps the memory.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_clear(kvern_kv_cache *cache);
+
+/**
+ * `*out` = the next position: tokens appended since the start.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_len(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the oldest position that the cache still holds.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_start(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the bytes that the cache holds.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_bytes(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * Frees the cache. NULL is a no-op.
+ *
+ * Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+void kvern_kv_cache_destroy(kvern_kv_cache *cache);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_attention_run` needs for q_len queries, whatever the cache
+ * holds by then.
+ *
+ * Errors: NULL_POINTER, OPTION, SHAPE (heads no multiple of kv_heads), UNSUPPORTED, OVERFLOW, POISONED.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_workspace_bytes(const kvern_context *ctx,
+                                             const kvern_attention_options *options,
+                                             const kvern_kv_cache *cache,
+                                             size_t q_len,
+                                             size_t *out);
+
+/**
+ * Attention of the cache's last q_len tokens over the cache: append their keys and values first.
+ * `out[i][h] = softmax(scale * q[i][h] . K^T) V` over the keys that query i sees.
+ *
+ * `q`, `out`: (q_len, heads * head_dim), f32, heads side by side, strides in elements; they must not
+ * overlap. A query of a batch has the bits of the same query alone. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens), OPTION, UNSUPPORTED,
+ * ALIASED, WORKSPACE, POISONED; `out` is unchanged then.
+ * Threads: `ctx` and `cache` shared, `ws` and `out` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_run(const kvern_context *ctx,
+                                 kvern_workspace *ws,
+                                 const kvern_attention_options *options,
+                                 const kvern_kv_cache *cache,
+                                 size_t q_len,
+                                 const float *q,
+                                 size_t q_row_stride,
+                                 float *out,
+                                 size_t out_row_stride);
+
+/* ---- Row operations ---------------------------------------------------------------------------- */
+
+/**
+ * Cosines and sines for `kvern_rope`. Immutable.
+ */
+typedef struct kvern_rope_table kvern_rope_table;
+
+/**
+ * Which elements of a head are rotated together: a `KVERN_ROPE_*` number.
+ */
+typedef int32_t kvern_rope_pairs;
+
+/**
+ * (i, i + n/2): GPT-NeoX, and Llama as converted by Hugging Face.
+ */
+#define KVERN_ROPE_HALVES 0
+
+/**
+ * (2i, 2i + 1): the paper, GPT-J, and Llama as published.
+ */
+#define KVERN_ROPE_INTERLEAVED 1
+
+/**
+ * `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
+ *
+ * `x`, `y`: (rows, n), f32, strides in elements. `gain`, `bias`: n elements. `y` must not overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_layer_norm(const kvern_context *ctx,
+                              size_t rows,
+                              size_t n,
+                              const float *x,
+                              size_t x_row_stride,
+                              const float *gain,
+                              const float *bias,
+                              float eps,
+                              float *y,
+                              size_t y_row_stride);
+
+/**
+ * `y = x / sqrt(mean(x^2) + eps) * gain`, row by row.
+ *
+ * `x`, `y`: (rows, n), f32, strides in elements. `gain`: n elements. `y` must not overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_rms_norm(const kvern_context *ctx,
+                            size_t rows,
+                            size_t n,
+                            const float *x,
+                            size_t x_row_stride,
+                            const float *gain,
+                            float eps,
+                            float *y,
+                            size_t y_row_stride);
+
+/**
+ * `x = exp(x - max(x)) / sum`, in place, row by row. A row of -inf becomes zeros.
+ *
+ * `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_softmax(const kvern_context *ctx,
+                           size_t rows,
+                           size_t n,
+                           float *x,
+                           size_t x_row_stride);
+
+/**
+ * `x = act(x)`, in place.
+ *
+ * `activation`: a `KVERN_ACTIVATION_*` number. `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_activate(const kvern_context *ctx,
+                            kvern_activation activation,
+                            size_t rows,
+                            size_t n,
+                            float *x,
+                            size_t x_row_stride);
+
+/**
+ * `x = silu(x) * z`, in place: the gate of SwiGLU.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_silu_mul(const kvern_context *ctx,
+                            size_t rows,
+                            size_t n,
+                            float *x,
+                            size_t x_row_stride,
+                            const float *z,
+                            size_t z_row_stride);
+
+/**
+ * `x = x + z`, in place: the residual addition.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_add(const kvern_context *ctx,
+                       size_t rows,
+                       size_t n,
+                       float *x,
+                       size_t x_row_stride,
+                       const float *z,
+                       size_t z_row_stride);
+
+/**
+ * Makes the table of `position * base^(-2i / rotary_dim)` for positions 0..positions.
+ *
+ * `rotary_dim`: the rotated part of a head, even, usually all of it. `base`: usually 10000.
+ * `out`: receives the table, NULL on failure.
+ * Errors: NULL_POINTER, OPTION, OVERFLOW, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_create(size_t rotary_dim,
+                                     size_t positions,
+                                     double base,
+                                     kvern_rope_table **out);
+
+/**
+ * Frees the table. NULL is a no-op.
+ *
+ * Threads: `table` exclusive.
+ * Since: 0.1
+ */
+void kvern_rope_table_destroy(kvern_rope_table *table);
+
+/**
+ * Rotates each head of each token in place: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair.
+ * Token i stands at position first + i.
+ *
+ * `pairs`: a `KVERN_ROPE_*` number. `x`: (tokens, heads * head_dim), f32, stride in elements; elements of a
+ * head beyond the table's rotary_dim stay.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, SHAPE (a table too short or wider than a head); `x` is
+ * unchanged then. Threads: `ctx` and `table` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_rope(const kvern_context *ctx,
+                        const kvern_rope_table *table,
+                        kvern_rope_pairs pairs,
+                        size_t first,
+                        size_t tokens,
+                        size_t heads,
+                        size_t head_dim,
+                        float *x,
+                        size_t x_row_stride);
+
+/**
+ * `out[i] = table[ids[i]]`.
+ *
+ * `table`: (vocabulary, n), f32. `ids`: tokens elements. `out`: (tokens, n), f32, must not overlap the
+ * inputs. Strides in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (an id beyond the table), ALIASED; `out` is unchanged
+ * then. Threads: `ctx` shared, `out` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_embedding(const kvern_context *ctx,
+                             size_t vocabulary,
+                             size_t n,
+                             const float *table,
+                             size_t table_row_stride,
+                             size_t tokens,
+                             const uint32_t *ids,
+                             float *out,
+                             size_t out_row_stride);
+
+/**
+ * `out[i] = W[ids[i]]`, dequantised exactly: W's output features are the vocabulary.
+ *
+ * `ids`: tokens elements. `out`: (tokens, k), f32, stride in elements, must not overlap `ids`; k must be
+ * that of the weights.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (an id beyond W, a wrong k), ALIASED; `out` is unchanged
+ * then. Threads: `ctx` and `weights` shared, `out` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_embedding_quantized(const kvern_context *ctx,
+                                       const kvern_weights *weights,
+                                       size_t k,
+                                       size_t tokens,
+                                       const uint32_t *ids,
+                                       float *out,
+                                       size_t out_row_stride);
+
+/**
+ * `*out` = the index of the greatest element of `x`, the first of equals. NaN is not greater than anything.
+ *
+ * `x`: n elements, f32.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (no element is a number). Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_argmax(const kvern_context *ctx,
+                          size_t n,
+                          const float *x,
+                          size_t *out);
+
+/* ---- Initialisers ------------------------------------------------------------------------------ */
+
+/** Options with all defaults: `kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;` */
+#define KVERN_CONTEXT_OPTIONS_INIT { sizeof(kvern_context_options), 0, 0, 0, NULL, NULL }
+#define KVERN_EPILOGUE_INIT { sizeof(kvern_epilogue), 0, 0, NULL, 0, 0 }
+#define KVERN_KV_CACHE_OPTIONS_INIT { sizeof(kvern_kv_cache_options), 0, 0, 0, 0 }
+#define KVERN_ATTENTION_OPTIONS_INIT { sizeof(kvern_attention_options), 0, 0, 0 }
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* KVERN_H */

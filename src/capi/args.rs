@@ -1,0 +1,288 @@
+//! Arguments: the only place where what C passes becomes references. Everything that can be checked without
+//! reading memory is checked first, in constant time, and a refusal names the argument.
+
+use super::Checked;
+use super::status::*;
+use crate::error::{Error, product};
+use crate::view::{MatMut, MatRef};
+use bytemuck::Pod;
+use std::mem::MaybeUninit;
+
+/// The largest options struct that a caller may pass: a size beyond it is taken for garbage.
+const MAX_OPTIONS: usize = 4096;
+
+/// `len` elements at `ptr` can be a slice: they fit the address space, and unless there are none, `ptr` is
+/// aligned and not NULL.
+pub(super) fn check<T>(what: &str, ptr: *const T, len: usize) -> Checked<()> {
+    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
+    let end = bytes.and_then(|bytes| ptr.addr().checked_add(bytes));
+    if end.is_none() {
+        let message = format!("{what} = {len} elements does not fit the address space");
+        return Err(Failure::new(KVERN_STATUS_OVERFLOW, message));
+    }
+    if len == 0 {
+        return Ok(());
+    }
+    if ptr.is_null() {
+        return Err(Failure::new(KVERN_STATUS_NULL_POINTER, format!("{what} is NULL")));
+    }
+    if !ptr.is_aligned() {
+        let message = format!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>());
+        return Err(Failure::new(KVERN_STATUS_MISALIGNED, message));
+    }
+    Ok(())
+}
+
+/// An object to read.
+///
+/// # Safety
+/// - `ptr` is NULL or points to a live `T` that nobody changes meanwhile.
+pub(super) unsafe fn shared<'a, T>(what: &str, ptr: *const T) -> Checked<&'a T> {
+    check(what, ptr, 1)?;
+    // SAFETY: not NULL and aligned; the rest is the caller's promise.
+    Ok(unsafe { &*ptr })
+}
+
+/// An object to change.
+///
+/// # Safety
+/// - `ptr` is NULL or points to a live `T` that nobody else uses meanwhile.
+pub(super) unsafe fn exclusive<'a, T>(what: &str, ptr: *mut T) -> Checked<&'a mut T> {
+    check(what, ptr, 1)?;
+    // SAFETY: not NULL and aligned; the rest is the caller's promise.
+    Ok(unsafe { &mut *ptr })
+}
+
+/// Writes a result.
+///
+/// # Safety
+/// - `ptr` is NULL or points to writable memory of a `T`, initialised or not.
+pub(super) unsafe fn put<T: Copy>(what: &str, ptr: *mut T, value: T) -> Checked<()> {
+    check(what, ptr, 1)?;
+    // SAFETY: not NULL and aligned; the rest is the caller's promise.
+    unsafe { ptr.write(value) };
+    Ok(())
+}
+
+/// A range of memory with the name of its argument.
+pub(super) type Span = (&'static str, std::ops::Range<usize>);
+
+/// A checked array or row-major matrix of the caller.
+#[derive(Clone, Copy)]
+pub(super) struct Array<T> {
+    what: &'static str,
+    ptr: *mut T, // (rows, cols), row i at ptr + i * row_stride
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    len: usize,
+}
+
+impl<T: Pod> Array<T> {
+    /// `len` elements in a row.
+    pub fn new(what: &'static str, ptr: *const T, len: usize) -> Checked<Array<T>> {
+        check(what, ptr, len)?;
+        Ok(Array { what, ptr: ptr.cast_mut(), rows: 1, cols: len, row_stride: len, len })
+    }
+
+    /// `rows * cols` elements, rows `row_stride` apart.
+    pub fn matrix(
+        what: &'static str,
+        ptr: *const T,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Checked<Array<T>> {
+        if rows > 1 && row_stride < cols {
+            let message = format!("{what}_row_stride = {row_stride} must be at least {cols}");
+            return Err(Failure::new(KVERN_STATUS_SHAPE, message));
+        }
+        let overflow =
+            || Failure::new(KVERN_STATUS_OVERFLOW, format!("{what} does not fit the address space"));
+        let len = match (rows, cols) {
+            (0, _) | (_, 0) => 0,
+            _ => {
+                let body = product(what, &[rows - 1, row_stride]).map_err(|_| overflow())?;
+                body.checked_add(cols).ok_or_else(overflow)?
+            }
+        };
+        check(what, ptr, len)?;
+        Ok(Array { what, ptr: ptr.cast_mut(), rows, cols, row_stride, len })
+    }
+
+    /// The bytes from the first element to the last one.
+    pub fn span(&self) -> Span {
+        let start = self.ptr.addr();
+        (self.what, start..start + self.len * size_of::<T>())
+    }
+
+    /// This output shares no byte range with `others`.
+    pub fn apart_from(self, others: &[Span]) -> Checked<Array<T>> {
+        let (_, own) = self.span();
+        for (other, range) in others {
+            let empty = own.is_empty() || range.is_empty();
+            if !empty && own.start < range.end && range.start < own.end {
+                let message = format!("{} overlaps {other}", self.what);
+                return Err(Failure::new(KVERN_STATUS_ALIASED, message));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The elements, to read.
+    ///
+    /// # Safety
+    /// - the memory is readable, initialised, and unchanged for `'a`.
+    pub unsafe fn get<'a>(&self) -> &'a [T] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: `check` saw a pointer that is aligned, not NULL, and a length that fits.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
+    }
+
+    /// The elements, to write.
+    ///
+    /// # Safety
+    /// - the memory is writable and reached through nothing else for `'a`.
+    pub unsafe fn get_mut<'a>(&self) -> &'a mut [T] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: `check` saw a pointer that is aligned, not NULL, and a length that fits.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr, self.len) }
+    }
+}
+
+impl Array<f32> {
+    /// The matrix, to read.
+    ///
+    /// # Safety
+    /// - as [`Array::get`].
+    pub unsafe fn view<'a>(&self) -> Checked<MatRef<'a>> {
+        // SAFETY: handed on to the caller.
+        Ok(MatRef::new(unsafe { self.get() }, self.rows, self.cols, self.row_stride)?)
+    }
+
+    /// The matrix, to write.
+    ///
+    /// # Safety
+    /// - as [`Array::get_mut`].
+    pub unsafe fn view_mut<'a>(&self) -> Checked<MatMut<'a>> {
+        // SAFETY: handed on to the caller.
+        Ok(MatMut::new(unsafe { self.get_mut() }, self.rows, self.cols, self.row_stride)?)
+    }
+}
+
+/// An f32 matrix that is stored transposed when the flag says so: stored `(cols, rows)` then.
+pub(super) fn stored(
+    what: &'static str,
+    ptr: *const f32,
+    (rows, cols): (usize, usize),
+    row_stride: usize,
+    transposed: bool,
+) -> Checked<Array<f32>> {
+    let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
+    Array::matrix(what, ptr, rows, cols, row_stride)
+}
+
+/// An options struct: plain old C, first field `struct_size`, valid when all its bytes are zero.
+///
+/// # Safety
+/// - every bit pattern that a C caller can store in the struct is a valid value of it.
+pub(super) unsafe trait Options: Copy {}
+
+/// Reads the options that the caller's header knows; fields that it does not know are zero.
+///
+/// # Safety
+/// - `ptr` is NULL or points to `struct_size` readable bytes, of which `struct_size` is the first field.
+pub(super) unsafe fn read<T: Options>(what: &str, ptr: *const T) -> Checked<T> {
+    check(what, ptr, 1)?;
+    // SAFETY: not NULL and aligned; every options struct starts with its size.
+    let size = unsafe { ptr.cast::<usize>().read() };
+    if !(size_of::<usize>()..=MAX_OPTIONS).contains(&size) || !size.is_multiple_of(align_of::<T>()) {
+        // A struct's size is a multiple of its alignment; another one would cut a pointer in two.
+        let message = format!("{what}->struct_size = {size} must be sizeof the struct: {}", size_of::<T>());
+        return Err(Failure::new(KVERN_STATUS_OPTION, message));
+    }
+    for i in size_of::<T>()..size {
+        // SAFETY: byte i lies inside of the size that the caller gave.
+        if unsafe { ptr.cast::<u8>().add(i).read() } != 0 {
+            let message = format!("{what} uses a field of a newer kvern (byte {i} is not zero)");
+            return Err(Failure::new(KVERN_STATUS_UNSUPPORTED, message));
+        }
+    }
+    let mut options = MaybeUninit::<T>::zeroed();
+    let known = size.min(size_of::<T>());
+    // SAFETY: `known` bytes are readable at `ptr` and writable in `options`; a trait bound makes every
+    // pattern of them, with zeroes behind, a value.
+    Ok(unsafe {
+        std::ptr::copy_nonoverlapping(ptr.cast::<u8>(), options.as_mut_ptr().cast(), known);
+        options.assume_init()
+    })
+}
+
+/// [`read`], with NULL for all defaults.
+///
+/// # Safety
+/// - as [`read`].
+pub(super) unsafe fn read_or_default<T: Options>(what: &str, ptr: *const T) -> Checked<T> {
+    if ptr.is_null() {
+        // SAFETY: all zeroes are a value by the trait's contract.
+        return Ok(unsafe { MaybeUninit::zeroed().assume_init() });
+    }
+    // SAFETY: handed on to the caller.
+    unsafe { read(what, ptr) }
+}
+
+/// The value that an enum number stands for.
+pub(super) fn choose<T: Copy>(
+    what: &'static str,
+    number: i32,
+    allowed: &'static str,
+    values: &[(i32, T)],
+) -> Checked<T> {
+    let found = values.iter().find(|(n, _)| *n == number);
+    found
+        .map(|&(_, value)| value)
+        .ok_or_else(|| Error::Option { what, got: number.to_string(), allowed }.into())
+}
+
+/// A flag: 0 or 1.
+pub(super) fn flag(what: &'static str, number: i32) -> Checked<bool> {
+    choose(what, number, "0 or 1", &[(0, false), (1, true)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_checked_without_being_read() {
+        let status = |r: Checked<Array<f32>>| r.err().map(|f| (f.status, f.message)).unwrap_or_default();
+        let far = std::ptr::without_provenance::<f32>(0x1000);
+        assert_eq!(status(Array::new("x", std::ptr::null(), 0)).0, KVERN_STATUS_OK);
+        assert_eq!(status(Array::new("x", std::ptr::null(), 1)), (-1, "x is NULL".into()));
+        assert_eq!(status(Array::new("x", far, isize::MAX as usize / 4 + 1)).0, KVERN_STATUS_OVERFLOW);
+        assert_eq!(status(Array::new("x", far.with_addr(usize::MAX - 7), 4)).0, KVERN_STATUS_OVERFLOW);
+        let (code, text) = status(Array::new("x", far.with_addr(0x1002), 4));
+        assert_eq!((code, text.as_str()), (KVERN_STATUS_MISALIGNED, "x = 0x1002 must be aligned to 4 bytes"));
+        let (code, text) = status(Array::matrix("x", far, 2, 5, 4));
+        assert_eq!((code, text.as_str()), (KVERN_STATUS_SHAPE, "x_row_stride = 4 must be at least 5"));
+        for (rows, cols, stride) in [(usize::MAX, 2, usize::MAX), (3, 2, usize::MAX / 2), (1, usize::MAX, 0)]
+        {
+            assert_eq!(status(Array::matrix("x", far, rows, cols, stride)).0, KVERN_STATUS_OVERFLOW);
+        }
+        assert_eq!(status(Array::matrix("x", std::ptr::null(), usize::MAX, 0, 0)).0, KVERN_STATUS_OK);
+    }
+
+    #[test]
+    fn overlaps_are_found_by_bytes() {
+        let x = [0f32; 8];
+        let part = |from: usize, len| Array::new("y", &x[from], len).unwrap();
+        assert!(part(0, 4).apart_from(&[part(4, 4).span()]).is_ok());
+        assert!(part(4, 4).apart_from(&[part(0, 4).span(), part(4, 0).span()]).is_ok());
+        let e = part(0, 5).apart_from(&[part(4, 4).span()]).err().unwrap();
+        assert_eq!((e.status, e.message.as_str()), (KVERN_STATUS_ALIASED, "y overlaps y"));
+    }
+}

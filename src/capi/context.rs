@@ -1,0 +1,282 @@
+//! Contexts: a tier and the threads.
+
+use super::args::{Options, choose, put, read_or_default, shared};
+use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
+use super::{Checked, create, destroy, guard};
+use crate::error::Error;
+use crate::parallel::MAX_LANES;
+use crate::{Context, ContextOptions, Isa, ParallelFor, Parallelism};
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
+/// An instruction-set tier: a `KVERN_ISA_*` number. All tiers give the same bits.
+pub type kvern_isa = i32;
+
+/// As an option: the machine's best tier.
+pub const KVERN_ISA_DEFAULT: kvern_isa = 0;
+/// Portable code.
+pub const KVERN_ISA_SCALAR: kvern_isa = 1;
+/// x86-64 with AVX2, FMA and F16C.
+pub const KVERN_ISA_AVX2: kvern_isa = 2;
+/// x86-64 with AVX-512 F, BW, VL, DQ and VNNI.
+pub const KVERN_ISA_AVX512: kvern_isa = 3;
+
+/// One lane of a parallel region, to be called as `body(arg, lane)`.
+pub type kvern_lane_body = unsafe extern "C" fn(arg: *mut c_void, lane: usize);
+
+/// The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
+/// order, and returns when all of these calls have returned. A lane that is called late finds less work, one
+/// that is never called costs nothing, and a second call of it does nothing. Must not throw; may be called
+/// from several threads at once when the context is.
+pub type kvern_parallel_for =
+    Option<unsafe extern "C" fn(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void)>;
+
+/// What a context is made from. Start from KVERN_CONTEXT_OPTIONS_INIT.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct kvern_context_options {
+    /// sizeof(kvern_context_options).
+    pub struct_size: usize,
+    /// Threads that compute, the calling one included: 1..=256; 0 means 1. Others are started at once and
+    /// belong to the context.
+    pub threads: u32,
+    /// The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
+    pub isa_cap: kvern_isa,
+    /// With `parallel_for`: how many lanes are useful, 1..=256, typically its number of threads. Else 0.
+    pub lanes: usize,
+    /// The caller's own threads, instead of `threads`; NULL for none.
+    pub parallel_for: kvern_parallel_for,
+    /// Passed to `parallel_for`. Must stay valid until the context is destroyed.
+    pub user: *mut c_void,
+}
+
+const _: () = assert!(size_of::<kvern_context_options>() == 40, "no padding, or garbage becomes an option");
+// SAFETY: integers, a nullable function and an opaque pointer: every pattern that C can store is a value.
+unsafe impl Options for kvern_context_options {}
+
+/// A tier and the threads that compute. Immutable: any number of threads may call through one context at a
+/// time, each with its own workspace.
+#[derive(Debug)]
+pub struct kvern_context {
+    pub(super) context: Context,
+    /// `(operation, kernel id)`, with their NULs.
+    kernels: Vec<(CString, CString)>,
+}
+
+/// A C caller's `parallel_for`.
+struct Caller {
+    run: unsafe extern "C" fn(*mut c_void, usize, kvern_lane_body, *mut c_void),
+    user: *mut c_void,
+    lanes: usize,
+}
+
+// SAFETY: the header makes it the caller's duty that `run` and `user` may be used from any thread.
+unsafe impl Send for Caller {}
+// SAFETY: as above, at once.
+unsafe impl Sync for Caller {}
+
+/// What `arg` points to while a region runs.
+struct Region<'a> {
+    body: &'a (dyn Fn(usize) + Sync),
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Runs one lane. A panic waits in the region: the caller's frames are not ours to unwind.
+unsafe extern "C" fn run_lane(arg: *mut c_void, lane: usize) {
+    // SAFETY: `arg` is the region of `Caller::run`, which outlives the calls by the caller's contract.
+    let region = unsafe { &*arg.cast::<Region<'_>>() };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (region.body)(lane)))
+        && let Ok(mut slot) = region.panic.lock()
+    {
+        slot.get_or_insert(payload);
+    }
+}
+
+impl ParallelFor for Caller {
+    fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync)) {
+        let region = Region { body, panic: Mutex::new(None) };
+        let arg = std::ptr::from_ref(&region).cast_mut().cast();
+        // SAFETY: `run` is the caller's function with the caller's `user`; `arg` is live until it returns.
+        unsafe { (self.run)(self.user, lanes, run_lane, arg) };
+        if let Ok(Some(payload)) = region.panic.into_inner() {
+            resume_unwind(payload);
+        }
+    }
+}
+
+fn isa(what: &'static str, number: kvern_isa) -> Checked<Option<Isa>> {
+    let mut values = vec![(KVERN_ISA_DEFAULT, None)];
+    values.extend(Isa::ALL.map(|isa| (isa as i32, Some(isa))));
+    choose(what, number, "a KVERN_ISA number", &values)
+}
+
+fn option(what: &'static str, got: usize, allowed: &'static str) -> Failure {
+    Error::Option { what, got: got.to_string(), allowed }.into()
+}
+
+fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
+    let threads = options.threads as usize;
+    match options.parallel_for {
+        None if options.lanes != 0 => {
+            Err(option("options->lanes", options.lanes, "0 without a parallel_for"))
+        }
+        None if threads > MAX_LANES => Err(option("options->threads", threads, "0..=256")),
+        None => Ok(Parallelism::Threads(threads.max(1))),
+        Some(_) if threads > 1 => Err(option("options->threads", threads, "0 or 1 with a parallel_for")),
+        Some(_) if !(1..=MAX_LANES).contains(&options.lanes) => {
+            Err(option("options->lanes", options.lanes, "1..=256 with a parallel_for"))
+        }
+        Some(run) => {
+            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, lanes: options.lanes })))
+        }
+    }
+}
+
+fn make(options: &kvern_context_options) -> Checked<kvern_context> {
+    let mut made_from = ContextOptions::default().parallelism(parallelism(options)?);
+    made_from.isa_cap = isa("options->isa_cap", options.isa_cap)?;
+    let context = Context::new(&made_from)?;
+    let c_string = |s: &str| CString::new(s).unwrap_or_default();
+    let kernels = context.kernel_names().iter().map(|(op, id)| (c_string(op), c_string(id))).collect();
+    Ok(kvern_context { context, kernels })
+}
+
+/// Makes a context.
+///
+/// `options`: NULL for all defaults: the calling thread alone, the machine's best tier.
+/// `out`: receives the context, NULL on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED (a tier that the machine lacks, or a field of a
+/// newer header), RESOURCE. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_create(
+    options: *const kvern_context_options,
+    out: *mut *mut kvern_context,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { create(out, || make(&read_or_default("options", options)?)) })
+}
+
+/// Ends the context's threads and frees it. NULL is a no-op.
+///
+/// Threads: `ctx` exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_destroy(ctx: *mut kvern_context) {
+    // SAFETY: `ctx` is NULL or live and exclusive, by the header's contract.
+    unsafe { destroy(ctx) }
+}
+
+/// `*out` = the tier that the context computes with, a `KVERN_ISA_*` number.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_isa(ctx: *const kvern_context, out: *mut kvern_isa) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.isa() as kvern_isa) })
+}
+
+/// `*out` = the most lanes that compute at once: 1 for a context without threads.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_lanes(ctx: *const kvern_context, out: *mut usize) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.lanes()) })
+}
+
+/// `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.
+///
+/// `operation`: its name, NUL-terminated; the message of a failure lists the names.
+/// `out`: receives a text that lives as long as the context.
+/// Errors: NULL_POINTER, OPTION (no such operation). Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_kernel_name(
+    ctx: *const kvern_context,
+    operation: *const c_char,
+    out: *mut *const c_char,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, and `operation` ends with a NUL, by the header's contract.
+    guard(|| unsafe {
+        put("out", out, std::ptr::null())?;
+        let ctx = shared("ctx", ctx)?;
+        if operation.is_null() {
+            return Err(Failure::new(KVERN_STATUS_NULL_POINTER, "operation is NULL".into()));
+        }
+        let operation = CStr::from_ptr(operation);
+        match ctx.kernels.iter().find(|(op, _)| op.as_c_str() == operation) {
+            Some((_, id)) => put("out", out, id.as_ptr()),
+            None => {
+                let names: Vec<&str> = ctx.context.kernel_names().iter().map(|&(op, _)| op).collect();
+                let message = format!("operation = {operation:?} must be one of {}", names.join(", "));
+                Err(Failure::new(KVERN_STATUS_OPTION, message))
+            }
+        }
+    })
+}
+
+/// The highest tier of this machine, a `KVERN_ISA_*` number.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_detect() -> kvern_isa {
+    catch_unwind(|| Isa::detect() as kvern_isa).unwrap_or(KVERN_ISA_SCALAR)
+}
+
+/// The name of a tier, such as `avx2`; `?` for a number that is none. Static, never NULL.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_name(isa: kvern_isa) -> *const c_char {
+    let name = match isa {
+        KVERN_ISA_DEFAULT => c"default",
+        KVERN_ISA_SCALAR => c"scalar",
+        KVERN_ISA_AVX2 => c"avx2",
+        KVERN_ISA_AVX512 => c"avx512",
+        _ => c"?",
+    };
+    name.as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_have_the_numbers_and_names_of_the_safe_api() {
+        assert_eq!(Isa::ALL.map(|i| i as i32), [KVERN_ISA_SCALAR, KVERN_ISA_AVX2, KVERN_ISA_AVX512]);
+        for isa in Isa::ALL {
+            // SAFETY: the name is static.
+            assert_eq!(unsafe { CStr::from_ptr(kvern_isa_name(isa as i32)) }.to_str(), Ok(isa.name()));
+        }
+    }
+
+    unsafe extern "C" fn backwards(_: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void) {
+        for lane in (0..lanes).rev() {
+            // SAFETY: `body` is called with its `arg` during the region.
+            unsafe { body(arg, lane) };
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_passes_the_callers_frames_as_a_value() {
+        let caller = Caller { run: backwards, user: std::ptr::null_mut(), lanes: 3 };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            caller.run(3, &|lane| assert_ne!(lane, 1, "lane one"));
+        }));
+        let text = super::super::panic_text(&*result.unwrap_err()).to_owned();
+        assert!(text.contains("lane one"), "{text}");
+        caller.run(3, &|lane| assert!(lane < 3));
+    }
+}

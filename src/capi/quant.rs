@@ -1,0 +1,273 @@
+//! Quantised weights and blocks.
+
+use super::args::{Array, choose, exclusive, put, shared};
+use super::context::kvern_context;
+use super::matmul::{Finish, kvern_epilogue};
+use super::status::kvern_status;
+use super::workspace::kvern_workspace;
+use super::{Checked, create, destroy, guard};
+use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
+
+/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF.
+pub type kvern_weight_format = i32;
+
+/// 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
+pub const KVERN_WEIGHTS_Q4_0: kvern_weight_format = 2;
+/// 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
+pub const KVERN_WEIGHTS_Q8_0: kvern_weight_format = 8;
+
+/// How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.
+pub type kvern_compute = i32;
+
+/// Activations are rounded to int8 in blocks of 32: fast, the default.
+pub const KVERN_COMPUTE_INT8: kvern_compute = 0;
+/// Activations stay f32: the bits of dequantising first.
+pub const KVERN_COMPUTE_F32: kvern_compute = 1;
+
+/// A weight matrix W (n output features, k input features), quantised and packed. Immutable.
+#[derive(Debug)]
+pub struct kvern_weights(pub(super) PackedWeights);
+
+fn format(number: kvern_weight_format) -> Checked<WeightFormat> {
+    let values = WeightFormat::ALL.map(|format| (format as i32, format));
+    choose("format", number, "a KVERN_WEIGHTS number", &values)
+}
+
+fn compute(number: kvern_compute) -> Checked<Compute> {
+    let values = [Compute::Int8, Compute::F32].map(|compute| (compute as i32, compute));
+    choose("compute", number, "a KVERN_COMPUTE number", &values)
+}
+
+/// Quantises and packs f32 weights. `w` is not needed afterwards.
+///
+/// `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of 32.
+/// `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_quantize(
+    format: kvern_weight_format,
+    n: usize,
+    k: usize,
+    w: *const f32,
+    w_row_stride: usize,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let format = self::format(format)?;
+            let w = Array::matrix("w", w, n, k, w_row_stride)?.view()?;
+            Ok(kvern_weights(PackedWeights::quantize(format, w)?))
+        })
+    })
+}
+
+/// Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
+///
+/// `blocks`: n rows of k / 32 blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+/// `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_blocks(
+    format: kvern_weight_format,
+    n: usize,
+    k: usize,
+    blocks: *const u8,
+    blocks_bytes: usize,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let format = self::format(format)?;
+            let blocks = Array::new("blocks", blocks, blocks_bytes)?.get();
+            Ok(kvern_weights(PackedWeights::from_blocks(format, n, k, blocks)?))
+        })
+    })
+}
+
+/// Writes the weights as GGUF blocks, bit for bit what was packed.
+///
+/// `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`). Threads: `weights` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_to_blocks(
+    weights: *const kvern_weights,
+    blocks: *mut u8,
+    blocks_bytes: usize,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        let weights = shared("weights", weights)?;
+        Ok(weights.0.to_blocks(Array::new("blocks", blocks, blocks_bytes)?.get_mut())?)
+    })
+}
+
+/// Writes row `row` of W (one output feature) in f32, exactly.
+///
+/// `out`: receives k elements; k must be that of the weights.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE. Threads: `weights` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_dequantize_row(
+    weights: *const kvern_weights,
+    row: usize,
+    k: usize,
+    out: *mut f32,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        let weights = shared("weights", weights)?;
+        Ok(weights.0.dequantize_row(row, Array::new("out", out, k)?.get_mut())?)
+    })
+}
+
+/// `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to 64.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_bytes(weights: *const kvern_weights, out: *mut usize) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("weights", weights)?.0.bytes()) })
+}
+
+/// `*out` = the bytes of workspace that `kvern_weights_multiply` needs for m rows.
+///
+/// Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_workspace_bytes(
+    ctx: *const kvern_context,
+    weights: *const kvern_weights,
+    compute: kvern_compute,
+    m: usize,
+    out: *mut usize,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, weights) = (shared("ctx", ctx)?, shared("weights", weights)?);
+        put("out", out, weights.0.workspace_bytes(&ctx.context, m, self::compute(compute)?)?)
+    })
+}
+
+/// `C = beta * C + act(alpha * A * W^T + bias)`.
+///
+/// `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
+/// must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
+/// row alone. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
+/// Allocates nothing.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
+/// unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_multiply(
+    ctx: *const kvern_context,
+    ws: *mut kvern_workspace,
+    weights: *const kvern_weights,
+    compute: kvern_compute,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    a_row_stride: usize,
+    c: *mut f32,
+    c_row_stride: usize,
+    epilogue: *const kvern_epilogue,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, ws, w) = (shared("ctx", ctx)?, exclusive("ws", ws)?, shared("weights", weights)?);
+        let (compute, finish) = (self::compute(compute)?, Finish::read(epilogue, n)?);
+        let a = Array::matrix("a", a, m, k, a_row_stride)?;
+        let c = Array::matrix("c", c, m, n, c_row_stride)?.apart_from(&[a.span(), finish.span()])?;
+        let (a, c, epilogue) = (a.view()?, c.view_mut()?, finish.get());
+        Ok(ws.0.change("ws", |ws| w.0.multiply(&ctx.context, ws, compute, a, c, &epilogue))??)
+    })
+}
+
+/// Frees the weights. NULL is a no-op.
+///
+/// Threads: `weights` exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_destroy(weights: *mut kvern_weights) {
+    // SAFETY: `weights` is NULL or live and exclusive, by the header's contract.
+    unsafe { destroy(weights) }
+}
+
+/// `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of 32.
+///
+/// Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_blocks_bytes(
+    format: kvern_weight_format,
+    rows: usize,
+    k: usize,
+    out: *mut usize,
+) -> kvern_status {
+    // SAFETY: `out` is NULL or writable, by the header's contract.
+    guard(|| unsafe { put("out", out, self::format(format)?.bytes(rows, k)?) })
+}
+
+/// Quantises f32 values into GGUF blocks, byte for byte as the reference implementation of the formats.
+///
+/// `x`: len elements, a multiple of 32. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
+/// any alignment; must not overlap `x`.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_blocks_quantize(
+    format: kvern_weight_format,
+    x: *const f32,
+    len: usize,
+    blocks: *mut u8,
+    blocks_bytes: usize,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        let format = self::format(format)?;
+        let x = Array::new("x", x, len)?;
+        let blocks = Array::new("blocks", blocks, blocks_bytes)?.apart_from(&[x.span()])?;
+        Ok(quantize(format, x.get(), blocks.get_mut())?)
+    })
+}
+
+/// Dequantises GGUF blocks, exactly.
+///
+/// `blocks`: exactly `kvern_blocks_bytes(format, 1, len)` bytes, any alignment. `out`: receives len elements,
+/// a multiple of 32; must not overlap `blocks`.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_blocks_dequantize(
+    format: kvern_weight_format,
+    blocks: *const u8,
+    blocks_bytes: usize,
+    out: *mut f32,
+    len: usize,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        let format = self::format(format)?;
+        let blocks = Array::new("blocks", blocks, blocks_bytes)?;
+        let out = Array::new("out", out, len)?.apart_from(&[blocks.span()])?;
+        Ok(dequantize(format, blocks.get(), out.get_mut())?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enums_have_the_numbers_of_the_safe_api() {
+        assert_eq!(WeightFormat::ALL.map(|f| f as i32), [KVERN_WEIGHTS_Q4_0, KVERN_WEIGHTS_Q8_0]);
+        assert_eq!(compute(KVERN_COMPUTE_INT8).ok(), Some(Compute::default()));
+        assert_eq!(compute(KVERN_COMPUTE_F32).ok(), Some(Compute::F32));
+    }
+}

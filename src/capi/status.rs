@@ -1,0 +1,162 @@
+//! Status codes, and the message of a thread's last failure.
+
+use crate::error::Error;
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char};
+
+/// What a call returns: 0 or a negative code. A number never changes its meaning; new ones may be added.
+pub type kvern_status = i32;
+
+/// The call did what it says.
+pub const KVERN_STATUS_OK: kvern_status = 0;
+/// A pointer is NULL that must not be.
+pub const KVERN_STATUS_NULL_POINTER: kvern_status = -1;
+/// A dimension, a stride or an index disagrees with another one.
+pub const KVERN_STATUS_SHAPE: kvern_status = -2;
+/// This CPU, this build or this version lacks what was asked for.
+pub const KVERN_STATUS_UNSUPPORTED: kvern_status = -3;
+/// An output overlaps an input.
+pub const KVERN_STATUS_ALIASED: kvern_status = -4;
+/// The workspace is smaller than the query said.
+pub const KVERN_STATUS_WORKSPACE: kvern_status = -5;
+/// A size does not fit the address space.
+pub const KVERN_STATUS_OVERFLOW: kvern_status = -6;
+/// A value is outside of its range: an enum number, a flag, an option.
+pub const KVERN_STATUS_OPTION: kvern_status = -7;
+/// The key-value cache has no room and no window that would let it forget.
+pub const KVERN_STATUS_CACHE_FULL: kvern_status = -8;
+/// The system gave no memory or no thread.
+pub const KVERN_STATUS_RESOURCE: kvern_status = -9;
+/// A pointer is not aligned to its type.
+pub const KVERN_STATUS_MISALIGNED: kvern_status = -10;
+/// A fault of the library, caught. Report it with the message.
+pub const KVERN_STATUS_PANIC: kvern_status = -11;
+/// An earlier call on this object ended with PANIC: only destroy it.
+pub const KVERN_STATUS_POISONED: kvern_status = -12;
+/// A buffer is too short.
+pub const KVERN_STATUS_LENGTH: kvern_status = -13;
+
+/// Why a call is refused: what the caller gets.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub status: kvern_status,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(status: kvern_status, message: String) -> Failure {
+        Failure { status, message }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        let status = match e {
+            Error::Shape { .. } => KVERN_STATUS_SHAPE,
+            Error::Length { .. } => KVERN_STATUS_LENGTH,
+            Error::Workspace { .. } => KVERN_STATUS_WORKSPACE,
+            Error::Overflow { .. } => KVERN_STATUS_OVERFLOW,
+            Error::Option { .. } => KVERN_STATUS_OPTION,
+            Error::CacheFull { .. } => KVERN_STATUS_CACHE_FULL,
+            Error::Unsupported { .. } => KVERN_STATUS_UNSUPPORTED,
+            Error::Resource { .. } => KVERN_STATUS_RESOURCE,
+        };
+        Failure::new(status, e.to_string())
+    }
+}
+
+thread_local! {
+    /// The message with its NUL; its memory stays in place between two calls.
+    static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sets the thread's message. A thread that is ending has none.
+pub(super) fn report(text: &str) {
+    let _ = MESSAGE.try_with(|message| {
+        let mut message = message.borrow_mut();
+        message.clear();
+        if !text.is_empty() {
+            // A NUL inside of the text would cut it off.
+            message.extend(text.bytes().map(|byte| if byte == 0 { b' ' } else { byte }));
+            message.push(0);
+        }
+    });
+}
+
+/// Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
+/// `b_row_stride = 64 must be at least 128`. UTF-8, never NULL, "" after a call that succeeded.
+///
+/// The text belongs to the library and is valid until the next kvern call on this thread; this function,
+/// `kvern_status_name` and the version functions are not such calls.
+/// Threads: any; each thread has a message of its own.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_last_error_message() -> *const c_char {
+    let message = MESSAGE.try_with(|m| m.borrow().first().map(|byte| std::ptr::from_ref(byte).cast()));
+    message.ok().flatten().unwrap_or(c"".as_ptr())
+}
+
+/// The name of a status, such as `KVERN_STATUS_SHAPE`; `KVERN_STATUS_?` for a number that is none.
+///
+/// The text is static and never NULL. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_status_name(status: kvern_status) -> *const c_char {
+    name(status).as_ptr()
+}
+
+fn name(status: kvern_status) -> &'static CStr {
+    match status {
+        KVERN_STATUS_OK => c"KVERN_STATUS_OK",
+        KVERN_STATUS_NULL_POINTER => c"KVERN_STATUS_NULL_POINTER",
+        KVERN_STATUS_SHAPE => c"KVERN_STATUS_SHAPE",
+        KVERN_STATUS_UNSUPPORTED => c"KVERN_STATUS_UNSUPPORTED",
+        KVERN_STATUS_ALIASED => c"KVERN_STATUS_ALIASED",
+        KVERN_STATUS_WORKSPACE => c"KVERN_STATUS_WORKSPACE",
+        KVERN_STATUS_OVERFLOW => c"KVERN_STATUS_OVERFLOW",
+        KVERN_STATUS_OPTION => c"KVERN_STATUS_OPTION",
+        KVERN_STATUS_CACHE_FULL => c"KVERN_STATUS_CACHE_FULL",
+        KVERN_STATUS_RESOURCE => c"KVERN_STATUS_RESOURCE",
+        KVERN_STATUS_MISALIGNED => c"KVERN_STATUS_MISALIGNED",
+        KVERN_STATUS_PANIC => c"KVERN_STATUS_PANIC",
+        KVERN_STATUS_POISONED => c"KVERN_STATUS_POISONED",
+        KVERN_STATUS_LENGTH => c"KVERN_STATUS_LENGTH",
+        _ => c"KVERN_STATUS_?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_status_of_its_own() {
+        let errors = [
+            Error::Shape { what: "a", got: 1, relation: "must equal", want: 2 },
+            Error::Length { what: "a", got: 1, need: 2 },
+            Error::Workspace { got: 1, need: 2 },
+            Error::Overflow { what: "a" },
+            Error::Option { what: "a", got: "1".into(), allowed: "2" },
+            Error::CacheFull { len: 1, adding: 2, capacity: 2 },
+            Error::Unsupported { what: "a" },
+            Error::Resource { what: "bytes", amount: 1 },
+        ];
+        let mut seen = Vec::new();
+        for e in errors {
+            let (text, failure) = (e.to_string(), Failure::from(e));
+            assert_eq!(failure.message, text);
+            assert!(failure.status < 0 && !seen.contains(&failure.status));
+            seen.push(failure.status);
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<_> = (-13..=0).map(name).collect();
+        assert!(!names.contains(&name(-14)));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 14);
+        assert_eq!(name(1), c"KVERN_STATUS_?");
+    }
+}

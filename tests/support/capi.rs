@@ -1,0 +1,127 @@
+//! Objects of the C ABI for the tests that call it from Rust.
+#![allow(dead_code)] // each test binary uses its own part
+
+use kvern::capi::attention::*;
+use kvern::capi::context::*;
+use kvern::capi::matmul::*;
+use kvern::capi::ops::*;
+use kvern::capi::quant::*;
+use kvern::capi::status::*;
+use kvern::capi::workspace::*;
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::null_mut;
+
+/// Rows and columns of the objects: A (M, K), weights (N, K), one cache of KV_HEADS heads.
+pub const M: usize = 3;
+pub const N: usize = 5;
+pub const K: usize = 64;
+pub const KV_HEADS: usize = 2;
+pub const HEAD_DIM: usize = 8;
+pub const WIDTH: usize = KV_HEADS * HEAD_DIM;
+
+pub fn text(s: *const c_char) -> String {
+    // SAFETY: every text of the library is a live C string.
+    unsafe { CStr::from_ptr(s) }.to_str().unwrap().to_owned()
+}
+
+pub fn message() -> String {
+    text(kvern_last_error_message())
+}
+
+#[track_caller]
+pub fn ok(status: kvern_status) {
+    assert_eq!(status, KVERN_STATUS_OK, "{}", message());
+    assert_eq!(message(), "");
+}
+
+/// The last call must have been refused with this status and a message with this text.
+#[track_caller]
+pub fn refused(status: kvern_status, want: kvern_status, part: &str) {
+    let names = (text(kvern_status_name(status)), text(kvern_status_name(want)));
+    assert_eq!(names.0, names.1, "{}", message());
+    assert!(message().contains(part), "`{}` lacks `{part}`", message());
+}
+
+pub fn context_options() -> kvern_context_options {
+    kvern_context_options {
+        struct_size: size_of::<kvern_context_options>(),
+        threads: 0,
+        isa_cap: KVERN_ISA_DEFAULT,
+        lanes: 0,
+        parallel_for: None,
+        user: null_mut::<c_void>(),
+    }
+}
+
+pub fn epilogue() -> kvern_epilogue {
+    kvern_epilogue {
+        struct_size: size_of::<kvern_epilogue>(),
+        alpha: 0.0,
+        beta: 0.0,
+        bias: std::ptr::null(),
+        activation: KVERN_ACTIVATION_IDENTITY,
+        flags: 0,
+    }
+}
+
+pub fn cache_options(capacity: usize, window: usize) -> kvern_kv_cache_options {
+    let struct_size = size_of::<kvern_kv_cache_options>();
+    kvern_kv_cache_options { struct_size, kv_heads: KV_HEADS, head_dim: HEAD_DIM, capacity, window }
+}
+
+pub fn attention_options(heads: usize) -> kvern_attention_options {
+    let struct_size = size_of::<kvern_attention_options>();
+    kvern_attention_options { struct_size, heads, scale: 0.0, non_causal: 0 }
+}
+
+/// One object of each type, made through the ABI.
+pub struct Objects {
+    pub ctx: *mut kvern_context,
+    pub ws: *mut kvern_workspace,
+    pub packed: *mut kvern_packed_b,
+    pub weights: *mut kvern_weights,
+    pub cache: *mut kvern_kv_cache,
+    pub table: *mut kvern_rope_table,
+    /// What `packed` and `weights` were made from, (N, K).
+    pub w: Vec<f32>,
+}
+
+impl Objects {
+    pub fn new() -> Objects {
+        let w: Vec<f32> = (0..N * K).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect();
+        let mut o = Objects {
+            ctx: null_mut(),
+            ws: null_mut(),
+            packed: null_mut(),
+            weights: null_mut(),
+            cache: null_mut(),
+            table: null_mut(),
+            w,
+        };
+        let w = o.w.as_ptr();
+        // SAFETY: every pointer is live and of the stated size.
+        unsafe {
+            ok(kvern_context_create(&context_options(), &mut o.ctx));
+            ok(kvern_workspace_create(1 << 20, &mut o.ws));
+            ok(kvern_packed_b_pack(o.ctx, K, N, w, K, 1, &mut o.packed));
+            ok(kvern_weights_quantize(KVERN_WEIGHTS_Q8_0, N, K, w, K, &mut o.weights));
+            ok(kvern_kv_cache_create(&cache_options(8, 0), &mut o.cache));
+            ok(kvern_rope_table_create(HEAD_DIM, 16, 10000.0, &mut o.table));
+        }
+        o
+    }
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        // SAFETY: each object was made by its create function and is not used any more.
+        unsafe {
+            kvern_packed_b_destroy(self.packed);
+            kvern_weights_destroy(self.weights);
+            kvern_kv_cache_destroy(self.cache);
+            kvern_rope_table_destroy(self.table);
+            kvern_workspace_destroy(self.ws);
+            kvern_context_destroy(self.ctx);
+        }
+    }
+}

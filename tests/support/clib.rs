@@ -1,0 +1,76 @@
+//! The built C library and the C compiler, for tests that go through both.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The directory of `libkvern.a` and the shared library, built with the feature `capi`.
+///
+/// `cargo test` leaves libraries behind too, but a build without the feature writes to the same file names
+/// and cargo does not notice. So this build has a directory of its own beside the profiles.
+pub fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap(); // target/<profile>/deps/<test>
+        let target = test.ancestors().nth(3).unwrap().join("capi-library");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+        let output = Command::new(cargo)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--package", "kvern", "--lib", "--features", "capi", "--offline", "--target-dir"])
+            .arg(&target)
+            // The layout below holds for a plain build only.
+            .env_remove("CARGO_BUILD_TARGET")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        target.join("debug")
+    })
+}
+
+/// The shared library.
+pub fn shared_library() -> PathBuf {
+    library().join(format!("{}kvern{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+}
+
+/// Whether `program` can be started; says so when it cannot.
+pub fn exists(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: there is no {program}");
+    }
+    found
+}
+
+/// Runs a command to its end and gives its output; a failure is a failure of the test.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{out}{err}");
+    out.into_owned()
+}
+
+/// A fresh directory for the files of one test.
+pub fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// A compiler command with the strictest warnings and the committed header.
+pub fn compiler(program: &str, standard: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args([&format!("-std={standard}"), "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+    command.arg(format!("-I{}/include", env!("CARGO_MANIFEST_DIR")));
+    command
+}
+
+/// Compiles a C file, links the static library, and runs the program.
+#[track_caller]
+pub fn compile_and_run(source: &Path, name: &str) -> String {
+    let program = scratch(name).join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let mut cc = compiler("cc", "c99");
+    cc.arg(source).arg(library().join("libkvern.a")).args(["-lpthread", "-ldl", "-lm", "-o"]).arg(&program);
+    run(&mut cc);
+    run(&mut Command::new(&program))
+}
