@@ -22,6 +22,7 @@ macro_rules! refuse {
 }
 
 /// Memory of every kind, large enough for every call with the sizes of [`Objects`].
+#[allow(clippy::type_complexity)] // one owner for each kind of memory
 struct Arrays {
     x: *mut f32,
     y: *mut f32,
@@ -258,7 +259,7 @@ fn cache_with(size: usize, excess: u8) -> kvern_status {
     let mut memory = vec![0usize; 1024];
     let ours = kvern_kv_cache_options { struct_size: size, ..cache_options(4, 9) };
     memory[..5].copy_from_slice(&[size, ours.kv_heads, ours.head_dim, ours.capacity, 0]);
-    if size >= 32 && size < 40 {
+    if (32..40).contains(&size) {
         memory[4] = 9; // a window beyond the struct: it must not be read
     }
     memory[6] = usize::from(excess);

@@ -252,15 +252,15 @@ fn a_workspace_for_the_largest_batch_serves_every_smaller_one() {
         let mut c = vec![0.0; largest * n];
         for m in (1..=largest).filter(|m| m % 7 == 1 || largest - m < 3 || *m < 4) {
             for e in [Epilogue::default(), Epilogue::default().scaled(1.0, 1.0).bias(&bias)] {
-                let out = |c| MatMut::dense(c, m, n).unwrap();
+                let mut c = MatMut::dense(&mut c[..m * n], m, n).unwrap();
                 for at in [false, true] {
                     let am = MatRef::dense(&a[..m * k], if at { k } else { m }, if at { m } else { k });
                     let am = if at { am.unwrap().t() } else { am.unwrap() };
                     let bt = MatRef::dense(&b, n, k).unwrap().t();
                     for b in [bm, bt] {
-                        matmul(&ctx, &mut ws, am, b, out(&mut c[..m * n]), &e).unwrap();
+                        matmul(&ctx, &mut ws, am, b, c.reborrow(), &e).unwrap();
                     }
-                    p.multiply(&ctx, &mut packed_ws, am, out(&mut c[..m * n]), &e).unwrap();
+                    p.multiply(&ctx, &mut packed_ws, am, c.reborrow(), &e).unwrap();
                 }
             }
         }

@@ -142,20 +142,26 @@ mod x86 {
 
     pub fn peaks(isa: Isa) -> Peaks {
         let (mut f32, mut int8, mut bf16) = (0.0, 0.0, 0.0);
-        // SAFETY (all blocks): the tier or the feature was found on this machine.
+        /// Best rate of one of the loops below.
+        macro_rules! rate {
+            ($work:expr, $call:ident) => {
+                // SAFETY: the match arm's tier, or the feature asked for, is there on this machine.
+                best_rate($work, || unsafe { $call() })
+            };
+        }
         match isa {
             Isa::Avx512 => {
                 let lanes = (STEPS * 24 * 16) as f64;
-                f32 = best_rate(2.0 * lanes, || unsafe { fma512() });
-                int8 = best_rate(8.0 * lanes, || unsafe { vnni512() });
+                f32 = rate!(2.0 * lanes, fma512);
+                int8 = rate!(8.0 * lanes, vnni512);
                 if is_x86_feature_detected!("avx512bf16") {
-                    bf16 = best_rate(4.0 * lanes, || unsafe { bf16_512() });
+                    bf16 = rate!(4.0 * lanes, bf16_512);
                 }
             }
             Isa::Avx2 => {
                 let lanes = (STEPS * 12 * 8) as f64;
-                f32 = best_rate(2.0 * lanes, || unsafe { fma256() });
-                int8 = best_rate(8.0 * lanes, || unsafe { maddubs256() });
+                f32 = rate!(2.0 * lanes, fma256);
+                int8 = rate!(8.0 * lanes, maddubs256);
             }
             _ => {}
         }

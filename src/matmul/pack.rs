@@ -58,6 +58,9 @@ pub(super) fn pack_b<T: Copy, U: Pod>(
     out: &mut [U],
 ) {
     let ((p0, k), (col0, cols)) = (block.k, block.cols);
+    if k == 0 {
+        return; // however many columns an empty matrix claims to have
+    }
     let padded_k = k.next_multiple_of(step);
     let mut start = 0;
     while start < cols {
