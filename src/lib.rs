@@ -1,13 +1,63 @@
-//! kvern
+//! kvern is the BLAS for transformers on CPUs: matrix products with f32, f16, bf16, int8 and int4 weights
+//! (dequantised in registers), fused attention over a ring-buffer KV cache, and the row operations between
+//! them. Results have the same bits on every machine: any instruction set, any number of threads, any batch,
+//! prefilled or decoded, cached or recomputed.
+//!
+//! # Conventions
+//! Matrices are row-major; strides are in elements and called `row_stride`; `C = A * B` is (m, k) x (k, n).
+//! Weights of a layer are W (n output features, k input features), multiplied as `A * W^T`. Heads lie side by
+//! side in a row: (tokens, heads * head_dim). Every compute call takes a [`Context`] (which kernels, which
+//! threads) and, where it needs scratch, a [`Workspace`] that the caller sized by a query; it allocates
+//! nothing, and returns an [`Error`] that names the argument and both numbers instead of panicking.
+//!
+//! # How data flows
+//! ```text
+//! your program -> matmul / quant / attention / ops   safe API: checks shapes, plans
+//!                    -> drivers                      loops, named as in the papers
+//!                       -> kernels                   one algorithm each, one shell for each instruction set
+//! C program ---> capi (feature `capi`) -> the same safe API
+//! ```
+//!
+//! # One decoder step
+//! ```
+//! use kvern::attention::{self, AttentionOptions, KvCache, KvCacheOptions, attend};
+//! use kvern::quant::{Compute, PackedWeights, WeightFormat};
+//! use kvern::{Context, Epilogue, MatMut, MatRef, Workspace};
+//!
+//! let ctx = Context::serial();
+//! let (dim, heads) = (64, 2);
+//! let w: Vec<f32> = (0..3 * dim * dim).map(|i| (i % 13) as f32 / 50.0 - 0.1).collect();
+//!
+//! // Once: pack the q, k, v projections as 4-bit weights, make a cache, size the workspace.
+//! let qkv = PackedWeights::quantize(WeightFormat::Q4_0, MatRef::dense(&w, 3 * dim, dim)?)?;
+//! let mut cache = KvCache::new(KvCacheOptions::new(heads, dim / heads, 128))?;
+//! let options = AttentionOptions::new(heads);
+//! let mut ws = Workspace::new(qkv.workspace_bytes(&ctx, 1, Compute::Int8)?)?;
+//! ws.reserve(attention::workspace_bytes(&ctx, &options, &cache, 1)?)?;
+//!
+//! // Each token: project, append, attend.
+//! let x = vec![0.5f32; dim];
+//! let (mut y, mut out) = (vec![0.0f32; 3 * dim], vec![0.0f32; dim]);
+//! let a = MatRef::dense(&x, 1, dim)?;
+//! let c = MatMut::dense(&mut y, 1, 3 * dim)?;
+//! qkv.multiply(&ctx, &mut ws, Compute::Int8, a, c, &Epilogue::default())?;
+//! let part = |i: usize| MatRef::dense(&y[i * dim..(i + 1) * dim], 1, dim);
+//! cache.append(part(1)?, part(2)?)?;
+//! attend(&ctx, &mut ws, &options, part(0)?, &cache, MatMut::dense(&mut out, 1, dim)?)?;
+//! # Ok::<(), kvern::Error>(())
+//! ```
+//!
+//! # Unsafe code
+//! is confined to five modules: `kernels` (behind doors that check every bound), `view`, `buffer`, `capi`,
+//! and `parallel`, which has to hand a borrowed job to its threads without allocating.
 #![deny(unsafe_code)]
-
-#[cfg(feature = "capi")]
-#[allow(unsafe_code)]
-pub mod capi;
 
 pub mod attention;
 #[allow(unsafe_code)]
 pub mod buffer;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod capi;
 mod context;
 mod error;
 mod isa;

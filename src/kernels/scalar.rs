@@ -40,9 +40,10 @@ const MAGIC: f32 = 12_582_912.0;
 impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
-    type Q = [u8; 4 * LANES];
+    type Q = [u32; LANES]; // 4 bytes a lane, first byte lowest
     type A = [i8; 4];
     type N = [i32; LANES];
+    const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -185,23 +186,24 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_q(self, p: *const u8) -> Self::Q {
         // SAFETY: the caller's pointer is valid for 64 bytes.
-        unsafe { p.cast::<Self::Q>().read_unaligned() }
+        let bytes = unsafe { p.cast::<[[u8; 4]; LANES]>().read_unaligned() };
+        bytes.map(u32::from_le_bytes)
     }
     #[inline(always)]
     fn q_zero(self) -> Self::Q {
-        [0; 4 * LANES]
+        [0; LANES]
     }
     #[inline(always)]
     fn nib_lo(self, q: Self::Q) -> Self::Q {
-        q.map(|b| b & 15)
+        q.map(|x| x & 0x0f0f_0f0f)
     }
     #[inline(always)]
     fn nib_hi(self, q: Self::Q) -> Self::Q {
-        q.map(|b| b >> 4)
+        q.map(|x| x >> 4 & 0x0f0f_0f0f)
     }
     #[inline(always)]
     fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F {
-        std::array::from_fn(|i| f32::from(q[4 * i + J as usize]))
+        q.map(|x| (x >> (8 * J) & 255) as f32)
     }
     #[inline(always)]
     unsafe fn load_a(self, p: *const i8) -> Self::A {
@@ -215,9 +217,15 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn nib_dot(self, acc: Self::N, w: Self::Q, a: Self::A) -> Self::N {
-        std::array::from_fn(|i| {
-            (0..4).fold(acc[i], |sum, j| sum.wrapping_add(i32::from(w[4 * i + j]) * i32::from(a[j])))
-        })
+        // One byte of all lanes after the other: each loop becomes a vector multiplication.
+        let mut sum = acc;
+        for j in 0..4 {
+            let (shift, a) = (8 * j, i32::from(a[j]));
+            for i in 0..LANES {
+                sum[i] += (w[i] >> shift & 255) as i32 * a;
+            }
+        }
+        sum
     }
     #[inline(always)]
     fn nib_end(self, acc: Self::N, _init: Self::I) -> Self::I {

@@ -25,6 +25,8 @@ pub(crate) trait Simd: Copy {
     type A: Copy;
     /// Accumulator of dot products with 4-bit weights.
     type N: Copy;
+    /// Whether a second accumulator is worth its registers where few others are in use.
+    const SPARE_REGISTERS: bool;
 
     /// The token without the check.
     ///

@@ -59,7 +59,7 @@ impl Format for Q4 {
         let mut high = [[s.nib_start(zero); C]; W];
         // Few accumulators: the high nibbles get chains of their own, or the latency of the dot
         // instruction (4 cycles) would bound a 2x1 tile to half of the load rate.
-        let two_chains = W * C <= 4;
+        let two_chains = S::SPARE_REGISTERS && W * C <= 4;
         for c in 0..C {
             init[c] = s.i_shl::<3>(neg_sum[c]);
             for j in 0..W {

@@ -61,6 +61,7 @@ impl Simd for Avx2 {
     type Q = [__m256i; 2];
     type A = __m256i;
     type N = [__m256i; 2]; // 16-bit sums of pairs
+    const SPARE_REGISTERS: bool = true;
 
     #[inline(always)]
     unsafe fn assume() -> Self {

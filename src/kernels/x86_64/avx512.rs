@@ -35,6 +35,7 @@ impl Simd for Avx512 {
     type Q = __m512i;
     type A = __m512i;
     type N = __m512i;
+    const SPARE_REGISTERS: bool = true;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
