@@ -335,3 +335,50 @@ fn fast_products_stay_within_their_bound_and_do_not_depend_on_batch_or_threads()
         });
     }
 }
+
+#[test]
+fn gated_products_and_half_outputs_are_the_plain_steps_in_one_pass() {
+    let mut r = Random::new(10);
+    for (m, n, k) in [(1, 70, 33), (7, 300, 64), (40, 17, 600), (200, 260, 20)] {
+        let (a, b, u, bias) = (r.vec(m * k), r.vec(k * n), r.vec(k * n), r.vec(n));
+        let a = MatRef::dense(&a, m, k).unwrap();
+        let (bm, um) = (MatRef::dense(&b, k, n).unwrap(), MatRef::dense(&u, k, n).unwrap());
+        let e = Epilogue::default().scaled(0.5, 0.0).bias(&bias).activation(Activation::Silu);
+        for_each_isa(|ctx| {
+            for threads in [1, 3] {
+                let ctx = &context(ctx.isa(), threads);
+                let (b, up) = (PackedB::pack(ctx, bm).unwrap(), PackedB::pack(ctx, um).unwrap());
+                let mut ws = Workspace::new(b.workspace_bytes(ctx, m).unwrap()).unwrap();
+                let (mut gate, mut factor) = (vec![0.0; m * n], vec![0.0; m * n]);
+                packed(ctx, a, &b, &mut gate, &e);
+                packed(ctx, a, &up, &mut factor, &Epilogue::default());
+                let want: Vec<f32> = gate.iter().zip(&factor).map(|(g, f)| g * f).collect();
+                let mut c = vec![f32::NAN; m * n];
+                let out = MatMut::dense(&mut c, m, n).unwrap();
+                b.multiply_gated(ctx, &mut ws, Precision::Exact, a, &up, out, &e).unwrap();
+                assert_same_bits(&c, &want, "gated");
+
+                let mut half = vec![f16::NAN; m * n];
+                let out = MatMut::dense(&mut half, m, n).unwrap();
+                b.multiply_gated(ctx, &mut ws, Precision::Exact, a, &up, out, &e).unwrap();
+                assert!(half.iter().zip(&want).all(|(h, w)| h.to_bits() == f16::from_f32(*w).to_bits()));
+                let mut brain = vec![bf16::NAN; m * n];
+                let out = MatMut::dense(&mut brain, m, n).unwrap();
+                b.multiply_with(ctx, &mut ws, Precision::Exact, a, out, &e).unwrap();
+                assert!(brain.iter().zip(&gate).all(|(h, w)| h.to_bits() == bf16::from_f32(*w).to_bits()));
+            }
+        });
+        let ctx = Context::serial();
+        let (b, up) = (PackedB::pack(&ctx, bm).unwrap(), PackedB::pack(&ctx, bm.t()).unwrap());
+        let mut ws = Workspace::new(1 << 24).unwrap();
+        let mut c = vec![f16::ONE; m * n];
+        let out = MatMut::dense(&mut c, m, n).unwrap();
+        let beta = Epilogue::default().scaled(1.0, 1.0);
+        let e = b.multiply_with(&ctx, &mut ws, Precision::Exact, a, out, &beta).unwrap_err();
+        assert!(e.to_string().starts_with("beta = 1 must be 0"), "{e}");
+        let out = MatMut::dense(&mut c, m, n).unwrap();
+        let e = b.multiply_gated(&ctx, &mut ws, Precision::Exact, a, &up, out, &Epilogue::default());
+        assert!(e.unwrap_err().to_string().starts_with("up.k = "));
+        assert!(c.iter().all(|x| *x == f16::ONE));
+    }
+}

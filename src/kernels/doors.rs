@@ -190,10 +190,12 @@ impl KernelSet {
     }
 
     /// Applies `epilogue` to finished chains in `acc` (`None`: they are in `c`). `col` is the column of the
-    /// tile in the whole output, where its part of the bias starts.
+    /// tile in the whole output, where its part of the bias starts; `gate` holds a factor for each element of
+    /// the tile, row after row.
     pub(crate) fn epilogue(
         &self,
         mut acc: Option<MatMut<'_>>,
+        gate: Option<&[f32]>,
         mut c: MatMut<'_>,
         col: usize,
         epilogue: &Epilogue<'_>,
@@ -214,12 +216,13 @@ impl KernelSet {
                 acc,
                 c: c.as_mut_ptr(),
                 bias,
+                gate: gate.map_or(std::ptr::null(), |gate| gate[i * cols..(i + 1) * cols].as_ptr()),
                 cols,
                 alpha: epilogue.alpha,
                 beta: epilogue.beta,
                 activation: epilogue.activation,
             };
-            // SAFETY: CPU checked; acc, c and bias have `cols` elements each.
+            // SAFETY: CPU checked; acc, c, bias and gate have `cols` elements each.
             unsafe { (self.epilogue)(&row) }
         }
     }

@@ -61,8 +61,8 @@ pub(super) struct Shape {
     pub a_to_bf16: bool,
     pub b_transposed: bool,
     pub b_prepacked: bool,
-    /// Whether C is read: the chains then need scratch of their own.
-    pub reads_c: bool,
+    /// Tiles of chains that need scratch of their own: C is read or holds another type, a gated product.
+    pub chain_tiles: usize,
 }
 
 /// Numbers of one product.
@@ -98,7 +98,8 @@ impl Blocking {
         let col_blocks = n.div_ceil(NC).max(1);
         let row_blocks = m.div_ceil(MC).min(ITEMS.div_ceil(col_blocks)).max(1);
         // Chains apart from C live in scratch, which bounds the rows of an item.
-        let most_rows = if shape.reads_c { MC } else { m.div_ceil(row_blocks).next_multiple_of(mr).max(mr) };
+        let most_rows =
+            if shape.chain_tiles > 0 { MC } else { m.div_ceil(row_blocks).next_multiple_of(mr).max(mr) };
         let tile_rows = even_split(m, most_rows, mr);
         let b_road = match (shape.b_prepacked, shape.b_transposed || m > STREAM_ROWS) {
             (true, _) => BRoad::Prepacked,
@@ -123,7 +124,7 @@ impl Blocking {
             BRoad::Pack => kc * tile_cols,
             BRoad::Stream => kc * LANES,
         };
-        let c_scratch = if shape.reads_c { tile_rows * tile_cols } else { 0 };
+        let c_scratch = shape.chain_tiles * tile_rows * tile_cols;
         Blocking {
             kc,
             mc,
@@ -151,11 +152,10 @@ pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepack
     let kc = even_split(k, KC, 4);
     let rows = m.min(MC).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
-    let b = if prepacked { 0 } else { kc * cols(NC) };
-    let packed = scratch_bytes([rows * kc, b, rows * cols(NC)])?;
     if prepacked {
-        return Ok(packed);
+        return scratch_bytes([rows * kc, 0, 2 * rows * cols(NC)]); // gated, and not f32
     }
+    let packed = scratch_bytes([rows * kc, kc * cols(NC), rows * cols(NC)])?;
     let few = m.min(FEW_ROWS).next_multiple_of(mr) * cols(STREAM_NC_FEW_ROWS);
     let stream = m.min(STREAM_ROWS).next_multiple_of(mr) * cols(STREAM_NC);
     Ok(packed.max(scratch_bytes([rows * kc, kc * LANES, few.max(stream)])?))
@@ -175,8 +175,8 @@ mod tests {
     }
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
-        let (a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c) = Default::default();
-        Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, reads_c }
+        let (a_transposed, a_to_bf16, b_transposed, b_prepacked, chain_tiles) = Default::default();
+        Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, chain_tiles }
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Pack));
         let b = Blocking::new(shape(1, 4096, 4096), 6);
         assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
-        let b = Blocking::new(Shape { reads_c: true, ..shape(4096, 64, 64) }, 6);
+        let b = Blocking::new(Shape { chain_tiles: 1, ..shape(4096, 64, 64) }, 6);
         assert!(b.tile_rows <= MC && b.tile_cols == 64);
         assert!(Blocking::new(shape(1, 128, 128), 6).serial);
         assert_eq!(Blocking::new(Shape { b_prepacked: true, ..shape(9, 9, 9) }, 6).lane_bytes(), Ok(0));

@@ -7,10 +7,10 @@
 
 use super::blocking::{BRoad, Blocking, Shape, enough_lane_bytes, even_split, panel_width};
 use super::pack::{BlockOfB, Panels, pack_a, pack_a_bf16, pack_b, pack_panel};
-use super::{Dtype, Epilogue, PackedB, Precision, validate};
+use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
-use crate::error::{Result, product};
+use crate::error::{Error, Result, product};
 use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
@@ -35,20 +35,36 @@ pub(super) fn workspace_bytes(
     product("workspace bytes", &[lane, ctx.lanes()])
 }
 
-/// The product of `a` and `b` into `c`; the caller has checked what concerns B.
-pub(super) fn run(
+/// One product, as its public entry was asked for it.
+pub(super) struct Request<'a> {
+    pub precision: Precision,
+    pub a: MatRef<'a>,
+    pub b: Source<'a>,
+    /// A second B whose product is the factor of the gated one.
+    pub up: Option<&'a PackedB>,
+    pub epilogue: Epilogue<'a>,
+}
+
+/// The product into `c`; the caller has checked what concerns B.
+pub(super) fn run<T: Output>(
     ctx: &Context,
     ws: &mut Workspace,
-    precision: Precision,
-    a: MatRef<'_>,
-    b: Source<'_>,
-    c: MatMut<'_>,
-    epilogue: &Epilogue<'_>,
+    request: &Request<'_>,
+    c: MatMut<'_, T>,
 ) -> Result<()> {
-    validate(a, &c, epilogue)?;
+    let Request { precision, a, b, up, epilogue } = *request;
+    validate(a, &c, &epilogue)?;
+    let reads_c = epilogue.beta != 0.0;
+    let plain_output = T::DTYPE == Dtype::F32 && up.is_none();
+    if reads_c && !plain_output {
+        let (got, allowed) =
+            (epilogue.beta.to_string(), "0 for a gated product or an output that is not f32");
+        return Err(Error::Option { what: "beta", got, allowed });
+    }
     let kernels = ctx.kernels();
-    let bf16 = matches!(b, Source::Packed(b) if b.dtype() == Dtype::Bf16);
-    let fast = bf16 && precision == Precision::Fast && kernels.has_bf16_fast();
+    let bf16 = |b: &PackedB| b.dtype() == Dtype::Bf16;
+    let all_bf16 = matches!(b, Source::Packed(b) if bf16(b)) && up.is_none_or(bf16);
+    let fast = all_bf16 && precision == Precision::Fast && kernels.has_bf16_fast();
     let shape = Shape {
         m: c.rows(),
         n: c.cols(),
@@ -57,14 +73,14 @@ pub(super) fn run(
         a_to_bf16: fast,
         b_transposed: matches!(b, Source::Matrix(b) if b.is_transposed()),
         b_prepacked: matches!(b, Source::Packed(_)),
-        reads_c: epilogue.beta != 0.0,
+        chain_tiles: usize::from(reads_c || T::DTYPE != Dtype::F32) + usize::from(up.is_some()),
     };
     let blocking = Blocking::new(shape, kernels.mr());
     let lane_bytes = blocking.lane_bytes()?;
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
-    let item = Item { kernels, blocking, a, b, k, fast, epilogue };
+    let item = Item { kernels, blocking, a, b, up, k, fast, reads_c, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, lane_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())
@@ -76,28 +92,67 @@ struct Item<'a> {
     blocking: Blocking,
     a: MatRef<'a>,
     b: Source<'a>,
+    up: Option<&'a PackedB>,
     k: usize,
     /// Whether A is rounded to bf16 for the bf16 dot instructions.
     fast: bool,
-    epilogue: &'a Epilogue<'a>,
+    reads_c: bool,
+    epilogue: Epilogue<'a>,
 }
 
 impl Item<'_> {
-    /// One work item: the tile `c` of the output, all of k.
-    fn run(&self, arena: Arena<'_>, origin: Origin, mut c: MatMut<'_>) {
+    /// One work item: the tile `c` of the output, all of k, then the epilogue while the tile is in cache.
+    fn run<T: Output>(&self, arena: Arena<'_>, origin: Origin, mut c: MatMut<'_, T>) {
         let (rows, cols) = (c.rows(), c.cols());
-        let (a_pack, b_pack, chains) = self.scratch(arena);
-        // (rows, cols): the chains, apart from C when the epilogue still reads it.
-        let mut chains = if chains.is_empty() { None } else { MatMut::dense(chains, rows, cols).ok() };
+        let (a_pack, b_pack, scratch) = self.scratch(arena);
+        // (rows, cols) each: the second factor of a gated product, and the chains themselves when the
+        // epilogue still reads C, or C holds another type.
+        let tile = rows * cols;
+        let (gate, chains) = scratch.split_at_mut(if self.up.is_some() { tile } else { 0 });
+        if let (Some(up), Ok(gate)) = (self.up, MatMut::dense(gate, rows, cols)) {
+            self.chains(Source::Packed(up), a_pack, b_pack, origin, gate);
+        }
+        let gate = self.up.map(|_| &*gate);
+        match T::as_f32(&mut c) {
+            Some(mut c) if !self.reads_c => {
+                self.chains(self.b, a_pack, b_pack, origin, c.reborrow());
+                if gate.is_some() || !self.epilogue.is_plain() {
+                    self.kernels.epilogue(None, gate, c, origin.col, &self.epilogue);
+                }
+            }
+            Some(c) => {
+                if let Ok(mut chains) = MatMut::dense(chains, rows, cols) {
+                    self.chains(self.b, a_pack, b_pack, origin, chains.reborrow());
+                    self.kernels.epilogue(Some(chains), gate, c, origin.col, &self.epilogue);
+                }
+            }
+            None => {
+                if let Ok(mut chains) = MatMut::dense(&mut chains[..tile], rows, cols) {
+                    self.chains(self.b, a_pack, b_pack, origin, chains.reborrow());
+                    self.kernels.epilogue(None, gate, chains.reborrow(), origin.col, &self.epilogue);
+                    for i in 0..rows {
+                        T::narrow(chains.row(i), c.row(i));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The chains of the tile at `origin` with one B, into `target`.
+    fn chains(
+        &self,
+        b: Source<'_>,
+        a_pack: &mut [f32],
+        b_pack: &mut [f32],
+        origin: Origin,
+        mut target: MatMut<'_>,
+    ) {
+        let (rows, cols) = (target.rows(), target.cols());
         // LOOP 4: split k into kc parts. Chains are stored after each part and resumed: same bits.
         let mut p0 = 0;
         loop {
             let kc = self.blocking.kc.min(self.k - p0);
-            let block = self.block_of_b(b_pack, (p0, kc), (origin.col, cols));
-            let mut target = match &mut chains {
-                Some(chains) => chains.reborrow(),
-                None => c.reborrow(),
-            };
+            let block = self.block_of_b(b, b_pack, (p0, kc), (origin.col, cols));
             // LOOP 3: split the rows into mc parts.
             let mut ic = 0;
             while ic < rows {
@@ -119,9 +174,6 @@ impl Item<'_> {
             if p0 >= self.k {
                 break;
             }
-        }
-        if !self.epilogue.is_plain() {
-            self.kernels.epilogue(chains, c, origin.col, self.epilogue);
         }
     }
 
@@ -183,12 +235,13 @@ impl Item<'_> {
 
     /// Rows `p0..p0 + kc` of columns `col0..col0 + cols` of B: packed, or where they lie.
     fn block_of_b<'s>(
-        &'s self,
+        &self,
+        b: Source<'s>,
         pack: &'s mut [f32],
         (p0, kc): (usize, usize),
         (col0, cols): (usize, usize),
     ) -> Block<'s> {
-        match self.b {
+        match b {
             Source::Packed(b) => Block::Packed { panels: b.panels(), p0, col0 },
             Source::Matrix(b) if self.blocking.b_road == BRoad::Pack => {
                 let width = panel_width(self.kernels);

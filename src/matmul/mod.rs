@@ -11,13 +11,13 @@ mod packed_b;
 #[doc(hidden)]
 pub mod reference;
 
-pub use packed_b::{Dtype, PackedB, Weight};
+pub use packed_b::{Dtype, Output, PackedB, Weight};
 
 use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Result, at_least, equal};
 use crate::view::{MatMut, MatRef};
-use driver::{Source, run};
+use driver::{Request, Source, run};
 
 /// A function that is applied to each element of a product before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,11 +147,12 @@ pub fn matmul(
 ) -> Result<()> {
     equal("b.rows", b.rows(), "must equal a.cols =", a.cols())?;
     equal("c.cols", c.cols(), "must equal b.cols =", b.cols())?;
-    run(ctx, ws, Precision::Exact, a, Source::Matrix(b), c, epilogue)
+    let (precision, b) = (Precision::Exact, Source::Matrix(b));
+    run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
 }
 
 /// The checks that every product of `a` into `c` shares.
-fn validate(a: MatRef<'_>, c: &MatMut<'_>, epilogue: &Epilogue<'_>) -> Result<()> {
+fn validate<T: Output>(a: MatRef<'_>, c: &MatMut<'_, T>, epilogue: &Epilogue<'_>) -> Result<()> {
     equal("c.rows", c.rows(), "must equal a.rows =", a.rows())?;
     if c.rows() > 1 {
         at_least("c.row_stride", c.row_stride(), c.cols())?;

@@ -1,7 +1,7 @@
 //! Weights packed once and multiplied many times.
 
 use super::blocking::panel_width;
-use super::driver::{Source, run, workspace_bytes};
+use super::driver::{Request, Source, run, workspace_bytes};
 use super::pack::{BlockOfB, Panels, pack_b};
 use super::{Epilogue, Precision};
 use crate::buffer::{AlignedBuf, Workspace};
@@ -9,6 +9,8 @@ use crate::context::Context;
 use crate::error::{Error, Result, equal};
 use crate::kernels::Elements;
 use crate::view::{MatMut, MatRef};
+use bytemuck::Pod;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Element types that a product can take as weights.
@@ -83,8 +85,48 @@ impl Weight for bf16 {
     }
 }
 
+/// An element type of results: f32, [`f16`] or [`bf16`].
+pub trait Output: Weight + Pod + Send {
+    #[doc(hidden)]
+    fn as_f32<'a>(c: &'a mut MatMut<'_, Self>) -> Option<MatMut<'a>>;
+
+    /// Rounds f32 to the type, ties to even.
+    #[doc(hidden)]
+    fn narrow(from: &[f32], to: &mut [Self]);
+}
+
+impl Output for f32 {
+    fn as_f32<'a>(c: &'a mut MatMut<'_, f32>) -> Option<MatMut<'a>> {
+        Some(c.reborrow())
+    }
+
+    fn narrow(from: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl Output for f16 {
+    fn as_f32<'a>(_: &'a mut MatMut<'_, f16>) -> Option<MatMut<'a>> {
+        None
+    }
+
+    fn narrow(from: &[f32], to: &mut [f16]) {
+        to.convert_from_f32_slice(from);
+    }
+}
+
+impl Output for bf16 {
+    fn as_f32<'a>(_: &'a mut MatMut<'_, bf16>) -> Option<MatMut<'a>> {
+        None
+    }
+
+    fn narrow(from: &[f32], to: &mut [bf16]) {
+        to.convert_from_f32_slice(from);
+    }
+}
+
 /// A buffer with `b` packed in it.
-fn filled<T: Copy, U: bytemuck::Pod>(
+fn filled<T: Copy, U: Pod>(
     ctx: &Context,
     b: MatRef<'_, T>,
     step: usize,
@@ -199,20 +241,50 @@ impl PackedB {
         self.multiply_with(ctx, ws, Precision::Exact, a, c, epilogue)
     }
 
-    /// [`PackedB::multiply`] with a choice of precision.
+    /// [`PackedB::multiply`] with a choice of precision and of the type of the result.
     ///
-    /// **Numerics**: see [`Precision`]. **Errors**: as [`PackedB::multiply`].
-    pub fn multiply_with(
+    /// **Numerics**: see [`Precision`]; an f16 or bf16 result is the f32 one rounded once, ties to even.
+    /// **Errors**: as [`PackedB::multiply`]; `Option` for a beta with a result that is not f32.
+    pub fn multiply_with<T: Output>(
         &self,
         ctx: &Context,
         ws: &mut Workspace,
         precision: Precision,
         a: MatRef<'_>,
-        c: MatMut<'_>,
+        c: MatMut<'_, T>,
         epilogue: &Epilogue<'_>,
     ) -> Result<()> {
+        self.check(a, &c)?;
+        let b = Source::Packed(self);
+        run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
+    }
+
+    /// The gate of a feed-forward layer in one pass: `C = act(alpha * A * B + bias) * (A * UP)`, with B this
+    /// matrix and `act` usually SiLU.
+    ///
+    /// **Shapes**: `a`: (m, k), `up`: packed (k, n), `c`: (m, n). **Numerics**: the bits of both products,
+    /// the activation, and one multiplication, each rounded once. **Errors**: `Shape`, `Workspace`; `Option`
+    /// for a beta. **Cost**: `4mnk` flops; neither product is written to memory.
+    #[allow(clippy::too_many_arguments)] // a product with one operand more
+    pub fn multiply_gated<T: Output>(
+        &self,
+        ctx: &Context,
+        ws: &mut Workspace,
+        precision: Precision,
+        a: MatRef<'_>,
+        up: &PackedB,
+        c: MatMut<'_, T>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
+        self.check(a, &c)?;
+        equal("up.k", up.k, "must equal the packed b's k =", self.k)?;
+        equal("up.n", up.n, "must equal the packed b's n =", self.n)?;
+        let b = Source::Packed(self);
+        run(ctx, ws, &Request { precision, a, b, up: Some(up), epilogue: *epilogue }, c)
+    }
+
+    fn check<T: Output>(&self, a: MatRef<'_>, c: &MatMut<'_, T>) -> Result<()> {
         equal("a.cols", a.cols(), "must equal the packed b's k =", self.k)?;
-        equal("c.cols", c.cols(), "must equal the packed b's n =", self.n)?;
-        run(ctx, ws, precision, a, Source::Packed(self), c, epilogue)
+        equal("c.cols", c.cols(), "must equal the packed b's n =", self.n)
     }
 }

@@ -161,7 +161,7 @@ impl Item<'_> {
             Compute::F32 => self.exact(origin, target),
         }
         if !self.epilogue.is_plain() {
-            self.kernels.epilogue(chains, c, origin.col, self.epilogue);
+            self.kernels.epilogue(chains, None, c, origin.col, self.epilogue);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What happens to a finished chain: `c = beta * c + act(alpha * acc + bias)`.
+//! What happens to a finished chain: `c = beta * c + act(alpha * acc + bias) (* gate)`.
 //!
 //! One pass over rows that the tile kernel has just left in L1 or L2.
 
@@ -12,6 +12,7 @@ pub(crate) struct EpilogueRow {
     pub acc: *const f32,  // (cols): the chains; may be `c` itself
     pub c: *mut f32,      // (cols)
     pub bias: *const f32, // (cols), or null
+    pub gate: *const f32, // (cols), or null
     pub cols: usize,
     pub alpha: f32,
     pub beta: f32,
@@ -19,7 +20,7 @@ pub(crate) struct EpilogueRow {
 }
 
 /// # Safety
-/// - `acc`, `c` and a non-null `bias` are valid for `cols` f32.
+/// - `acc`, `c`, and `bias` and `gate` where they are not null, are valid for `cols` f32.
 #[inline(always)]
 pub(crate) unsafe fn row<S: Simd>(s: S, e: &EpilogueRow) {
     let (alpha, beta) = (s.splat(e.alpha), s.splat(e.beta));
@@ -38,6 +39,9 @@ pub(crate) unsafe fn row<S: Simd>(s: S, e: &EpilogueRow) {
                 Activation::Gelu => math::gelu(s, x),
                 Activation::Silu => math::silu(s, x),
             };
+            if !e.gate.is_null() {
+                x = s.mul(x, s.load_n(e.gate.add(j), n));
+            }
             if e.beta != 0.0 {
                 x = s.fma(beta, s.load_n(e.c.add(j), n), x);
             }
