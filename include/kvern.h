@@ -161,6 +161,16 @@ typedef int32_t kvern_status;
 #define KVERN_STATUS_LENGTH -13
 
 /**
+ * A stored object is truncated, foreign or damaged.
+ */
+#define KVERN_STATUS_BLOB -14
+
+/**
+ * Reading or writing a file failed.
+ */
+#define KVERN_STATUS_IO -15
+
+/**
  * Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
  * `b_row_stride = 64 must be at least 128`. UTF-8, never NULL, "" after a call that succeeded.
  *

@@ -64,6 +64,24 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// A stored object is not what it claims to be: truncated, foreign, damaged, or of another shape.
+    Blob {
+        /// The part that is wrong, for example `checksum`.
+        what: &'static str,
+        /// What was found.
+        got: String,
+        /// What was expected.
+        want: String,
+    },
+    /// Reading or writing a file failed.
+    Io {
+        /// What was done, for example `open`.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// The system's reason.
+        kind: std::io::ErrorKind,
+    },
     /// The system gave no memory or no thread.
     Resource {
         /// What was asked for.
@@ -87,6 +105,8 @@ impl fmt::Display for Error {
                 write!(f, "cache holds {len} tokens, adding {adding} exceeds capacity = {capacity}")
             }
             Error::Unsupported { what } => write!(f, "{what} is not available on this CPU or build"),
+            Error::Blob { what, got, want } => write!(f, "stored {what} = {got} must be {want}"),
+            Error::Io { what, path, kind } => write!(f, "cannot {what} {path}: {kind}"),
             Error::Resource { what, amount } => write!(f, "the system refused {what} ({amount})"),
         }
     }

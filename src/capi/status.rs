@@ -35,6 +35,10 @@ pub const KVERN_STATUS_PANIC: kvern_status = -11;
 pub const KVERN_STATUS_POISONED: kvern_status = -12;
 /// A buffer is too short.
 pub const KVERN_STATUS_LENGTH: kvern_status = -13;
+/// A stored object is truncated, foreign or damaged.
+pub const KVERN_STATUS_BLOB: kvern_status = -14;
+/// Reading or writing a file failed.
+pub const KVERN_STATUS_IO: kvern_status = -15;
 
 /// Why a call is refused: what the caller gets.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ impl From<Error> for Failure {
             Error::CacheFull { .. } => KVERN_STATUS_CACHE_FULL,
             Error::Unsupported { .. } => KVERN_STATUS_UNSUPPORTED,
             Error::Resource { .. } => KVERN_STATUS_RESOURCE,
+            Error::Blob { .. } => KVERN_STATUS_BLOB,
+            Error::Io { .. } => KVERN_STATUS_IO,
         };
         Failure::new(status, e.to_string())
     }
@@ -121,6 +127,8 @@ fn name(status: kvern_status) -> &'static CStr {
         KVERN_STATUS_PANIC => c"KVERN_STATUS_PANIC",
         KVERN_STATUS_POISONED => c"KVERN_STATUS_POISONED",
         KVERN_STATUS_LENGTH => c"KVERN_STATUS_LENGTH",
+        KVERN_STATUS_BLOB => c"KVERN_STATUS_BLOB",
+        KVERN_STATUS_IO => c"KVERN_STATUS_IO",
         _ => c"KVERN_STATUS_?",
     }
 }
@@ -140,6 +148,8 @@ mod tests {
             Error::CacheFull { len: 1, adding: 2, capacity: 2 },
             Error::Unsupported { what: "a" },
             Error::Resource { what: "bytes", amount: 1 },
+            Error::Blob { what: "magic", got: "a".into(), want: "b".into() },
+            Error::Io { what: "open", path: "a".into(), kind: std::io::ErrorKind::NotFound },
         ];
         let mut seen = Vec::new();
         for e in errors {
@@ -152,11 +162,11 @@ mod tests {
 
     #[test]
     fn names_are_distinct() {
-        let mut names: Vec<_> = (-13..=0).map(name).collect();
-        assert!(!names.contains(&name(-14)));
+        let mut names: Vec<_> = (-15..=0).map(name).collect();
+        assert!(!names.contains(&name(-16)));
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 16);
         assert_eq!(name(1), c"KVERN_STATUS_?");
     }
 }

@@ -98,6 +98,9 @@ impl KernelSet {
     }
 }
 
+/// The ids of the f32 product kernels, by tier: what a stored packed matrix may name.
+pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-6x16", "avx2-f32-6x16", "avx512-f32-6x64"];
+
 /// Bytes of one stripe (16 rows) of 4-bit weights for 64 k.
 pub(crate) const Q4_PAIR_BYTES: usize = pair_bytes::<Q4>();
 /// Bytes of one stripe (16 rows) of 8-bit weights for 64 k.

@@ -4,6 +4,7 @@
 //! element of `A * B` is one chain of fused multiply-adds over k ascending, so its bits depend on its row
 //! of A and its column of B alone: not on m, n, blocking, threads or the instruction set.
 
+mod blob;
 mod blocking;
 mod driver;
 mod pack;

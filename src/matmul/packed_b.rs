@@ -155,11 +155,11 @@ pub enum Storage {
 /// too, with the same bits, at most a little slower.
 #[derive(Debug, Clone)]
 pub struct PackedB {
-    data: Storage, // (ceil(n / width), groups of k, width, k in group)
-    k: usize,
-    n: usize,
-    width: usize,
-    kernel: &'static str,
+    pub(super) data: Storage, // (ceil(n / width), groups of k, width, k in group)
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) width: usize,
+    pub(super) kernel: &'static str,
 }
 
 impl PackedB {
@@ -170,11 +170,15 @@ impl PackedB {
     /// k * n elements, n rounded up to 16 (and k to 2 for bf16).
     pub fn pack<T: Weight>(ctx: &Context, b: MatRef<'_, T>) -> Result<PackedB> {
         let (k, n) = (b.rows(), b.cols());
-        let padded_k = if T::DTYPE == Dtype::Bf16 { k.checked_next_multiple_of(2) } else { Some(k) };
-        let elements = padded_k.and_then(|k| Panels::elements(k, n));
-        let data = T::pack(ctx, b, elements.ok_or(Error::Overflow { what: "packed b" })?)?;
+        let data = T::pack(ctx, b, PackedB::elements(T::DTYPE, k, n)?)?;
         let width = panel_width(ctx.kernels());
         Ok(PackedB { data, k, n, width, kernel: ctx.kernels().names[0].1 })
+    }
+
+    /// Elements held for a (k, n) matrix of `dtype`.
+    pub(super) fn elements(dtype: Dtype, k: usize, n: usize) -> Result<usize> {
+        let padded_k = if dtype == Dtype::Bf16 { k.checked_next_multiple_of(2) } else { Some(k) };
+        padded_k.and_then(|k| Panels::elements(k, n)).ok_or(Error::Overflow { what: "packed b" })
     }
 
     /// Rows of B.

@@ -5,7 +5,7 @@ use crate::peers;
 use crate::timing::{Candidate, interleave};
 use anyhow::{Result, ensure};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
-use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, PackedB, Workspace};
+use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
 use std::cell::RefCell;
 
 /// m x n x k: the squares, the wide layers of a 4096 model at several batch sizes, and small nets.
@@ -110,11 +110,63 @@ pub fn run(options: &Options) -> Result<()> {
             let case = format!("{name}{road}");
             table.row(&Row { case, kernel: kernel.into(), seconds, operations, bytes, best_peer }, floor);
         }
+        half_rows(options, &limits, &table, (m, n, k), copies)?;
         for (peer, times) in peers.iter().zip(&times[2..]) {
             let (case, kernel) = (name.clone(), peer.name().to_owned());
             let row = Row { case, kernel, seconds: times.median(), operations, bytes, best_peer: None };
             table.row(&row, floor);
         }
+    }
+    Ok(())
+}
+
+/// f16 and bf16 weights, exact and `Fast`, beside packed f32 ones; only where weights are large.
+fn half_rows(
+    options: &Options,
+    limits: &Limits,
+    table: &Table,
+    (m, n, k): (usize, usize, usize),
+    copies: usize,
+) -> Result<()> {
+    if n * k < 1 << 20 {
+        return Ok(());
+    }
+    let threads = usize::from(options.threads);
+    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
+    let (a, b) = (values(m * k, 1), values(n * k, 2));
+    let h: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
+    let g: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+    let (h, g) = (MatRef::dense(&h, k, n)?, MatRef::dense(&g, k, n)?);
+    let half: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(&ctx, h)).collect::<Result<_, _>>()?;
+    let brain: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(&ctx, g)).collect::<Result<_, _>>()?;
+    let state = RefCell::new((Workspace::new(half[0].workspace_bytes(&ctx, m)?)?, vec![0f32; m * n]));
+    let am = MatRef::dense(&a, m, k)?;
+    let roads = [
+        ("f16", &half, Precision::Exact),
+        ("bf16", &brain, Precision::Exact),
+        ("bf16 fast", &brain, Precision::Fast),
+    ];
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for (_, weights, precision) in roads {
+        let (state, ctx) = (&state, &ctx);
+        let mut turn = 0;
+        candidates.push(Box::new(move || {
+            turn += 1;
+            let (ws, c) = &mut *state.borrow_mut();
+            let c = MatMut::dense(c, m, n).expect("shape");
+            let e = Epilogue::default();
+            weights[turn % copies].multiply_with(ctx, ws, precision, am, c, &e).expect("valid call");
+        }));
+    }
+    let times = interleave(&mut candidates, options.budget());
+    let operations = 2.0 * (m * n * k) as f64;
+    let bytes = if copies > 1 || n * k * 4 >= MEMORY_BYTES { (2 * n * k) as f64 } else { 0.0 };
+    for ((name, _, precision), times) in roads.iter().zip(&times) {
+        let fast = *precision == Precision::Fast && limits.peaks.bf16 > 0.0;
+        let floor = limits.floor(operations, bytes, if fast { limits.peaks.bf16 } else { limits.peaks.f32 });
+        let case = format!("{name} {m}x{n}x{k} packed");
+        let kernel = ctx.kernel_names()[0].1.to_owned();
+        table.row(&Row { case, kernel, seconds: times.median(), operations, bytes, best_peer: None }, floor);
     }
     Ok(())
 }
