@@ -123,7 +123,7 @@ impl KernelSet {
 
     /// Whether [`KernelSet::gemm_fast`] can run here.
     pub(crate) fn has_bf16_fast(&self) -> bool {
-        (self.gemm_bf16_fast)().is_some()
+        (self.fast_bf16)().is_some()
     }
 
     /// [`KernelSet::gemm`] with bf16 dot instructions: `a` holds rows of bf16 pairs of k, `row_stride` in
@@ -136,14 +136,28 @@ impl KernelSet {
         c: MatMut<'_>,
         resume: bool,
     ) {
-        let Some(table) = (self.gemm_bf16_fast)() else { return };
+        let Some(fast) = (self.fast_bf16)() else { return };
         let (a, row_stride) = a;
         assert!(matches!(b.data, Elements::Bf16(_)));
         if pairs > 0 && c.rows() > 0 {
             assert!(reach(c.rows(), row_stride) + pairs <= a.len());
         }
         // SAFETY: the pair of A that is furthest off was just checked.
-        unsafe { Self::tile(table, pairs, 1, a.as_ptr().cast(), (row_stride, 1), b, c, resume) }
+        unsafe { Self::tile(fast.tiles, pairs, 1, a.as_ptr().cast(), (row_stride, 1), b, c, resume) }
+    }
+
+    /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
+    /// paired with zero. Does nothing on a CPU without the instructions.
+    pub(crate) fn round_to_bf16(&self, x: &[f32], out: &mut [[u16; 2]]) {
+        let Some(fast) = (self.fast_bf16)() else { return };
+        assert!(out.len() == x.len().div_ceil(2));
+        if x.len() % 2 == 1
+            && let Some(last) = out.last_mut()
+        {
+            last[1] = 0;
+        }
+        // SAFETY: the CPU has the instructions; `out` holds at least as many elements as `x`.
+        unsafe { (fast.round)(x.as_ptr(), x.len(), out.as_mut_ptr().cast()) }
     }
 
     /// Runs the kernel of `table` for the shape of `c` on `k` steps, `step` of which share a group of B.

@@ -38,6 +38,13 @@ use std::sync::OnceLock;
 /// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
 type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
 
+/// Products with bf16 dot instructions.
+struct FastBf16 {
+    tiles: Tiles<GemmTile>,
+    /// Rounds f32 to bf16: `(x, n, out)`.
+    round: unsafe fn(*const f32, usize, *mut u16),
+}
+
 /// The kernels of one tier, as entries that may be called once the CPU was checked. Private fields: the
 /// doors are the only way in.
 pub(crate) struct KernelSet {
@@ -48,7 +55,7 @@ pub(crate) struct KernelSet {
     gemm_f16: Tiles<GemmTile>,
     gemm_bf16: Tiles<GemmTile>,
     /// Products with bf16 dot instructions, where the CPU has them.
-    gemm_bf16_fast: fn() -> Option<Tiles<GemmTile>>,
+    fast_bf16: fn() -> Option<&'static FastBf16>,
     /// `[W - 1][C - 1]`.
     int8_q4: Tiles<Int8Tile>,
     int8_q8: Tiles<Int8Tile>,
@@ -196,7 +203,7 @@ macro_rules! shells {
             gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
             gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
             gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
-            gemm_bf16_fast: $fast,
+            fast_bf16: $fast,
             int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
             int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
             exact_q4: columns!(exact, [Q4] $ce),

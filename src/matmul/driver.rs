@@ -198,7 +198,7 @@ impl Item<'_> {
     /// Copies a block of A into scratch where the tile cannot read it as it lies.
     fn pack_block_of_a(&self, rows: (usize, usize), k: (usize, usize), strip: usize, pack: &mut [f32]) {
         if self.fast {
-            pack_a_bf16(self.a, rows, k, bytemuck::cast_slice_mut(pack));
+            pack_a_bf16(self.kernels, self.a, rows, k, bytemuck::cast_slice_mut(pack));
         } else if self.a.is_transposed() {
             pack_a(self.a, rows, k, strip, pack);
         }

@@ -1,9 +1,8 @@
 //! Packing: blocks of A and B copied into the order in which the register tile reads them.
 
-use crate::kernels::{Elements, LANES, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Panel};
 use crate::view::MatRef;
 use bytemuck::Pod;
-use half::bf16;
 
 /// Steps of k that a transposing copy handles at once: 64 lines of 64 bytes of the target stay in L1.
 const K_STEP: usize = 64;
@@ -136,18 +135,27 @@ pub(super) fn pack_a(
 
 /// Rounds rows of A to bf16, in pairs of k: `(rows, ceil(k / 2))`, zero where k is odd.
 pub(super) fn pack_a_bf16(
+    kernels: &KernelSet,
     a: MatRef<'_>,
     (row0, rows): (usize, usize),
     (p0, k): (usize, usize),
     out: &mut [[u16; 2]],
 ) {
     let (_, k_stride) = a.strides();
-    let pairs = k.div_ceil(2);
-    for (i, out) in out.chunks_exact_mut(pairs.max(1)).take(rows).enumerate() {
+    for (i, out) in out.chunks_exact_mut(k.div_ceil(2).max(1)).take(rows).enumerate() {
         let row = a.from(row0 + i, p0);
-        let at = |p: usize| if p < k { bf16::from_f32(row[p * k_stride]).to_bits() } else { 0 };
-        for (pair, out) in out.iter_mut().enumerate() {
-            *out = [at(2 * pair), at(2 * pair + 1)];
+        if k_stride == 1 {
+            kernels.round_to_bf16(&row[..k], out);
+            continue;
+        }
+        let mut gathered = [0f32; K_STEP];
+        for (step, out) in out.chunks_mut(K_STEP / 2).enumerate() {
+            let p = step * K_STEP;
+            let gathered = &mut gathered[..K_STEP.min(k - p)];
+            for (q, x) in gathered.iter_mut().enumerate() {
+                *x = row[(p + q) * k_stride];
+            }
+            kernels.round_to_bf16(gathered, out);
         }
     }
 }

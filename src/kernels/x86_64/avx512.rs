@@ -240,7 +240,7 @@ crate::kernels::shells! {
     attributes: [target_feature(
         enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
     )],
-    bf16_fast: super::avx512_bf16::tiles,
+    bf16_fast: super::avx512_bf16::kernels,
     gemm: "avx512-f32-6x64" {
         1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
     },

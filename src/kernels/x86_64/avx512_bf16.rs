@@ -6,20 +6,40 @@
 //! ascending order.
 
 use super::avx512::Avx512;
+use crate::kernels::FastBf16;
 use crate::kernels::generic::gemm::{GemmTile, finish, start};
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// The tiles, `[MR - 1][NV - 1]`, where the CPU has the instruction. A is bf16 in pairs of k: its pointer is
-/// cast, its strides count pairs, and so does k.
-pub(in crate::kernels) fn tiles() -> Option<crate::kernels::Tiles<GemmTile>> {
+/// The kernels, where the CPU has the instructions. A of the tiles, `[MR - 1][NV - 1]`, is bf16 in pairs of k:
+/// its pointer is cast, its strides count pairs, and so does k.
+pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
     macro_rules! row {
         ($mr:literal) => {
             &[tile::<$mr, 1>, tile::<$mr, 2>, tile::<$mr, 3>, tile::<$mr, 4>]
         };
     }
-    static TILES: crate::kernels::Tiles<GemmTile> = &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)];
-    (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(TILES)
+    static KERNELS: FastBf16 =
+        FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round };
+    (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(&KERNELS)
+}
+
+/// Rounds `n` f32 to bf16, ties to even, subnormals to zero.
+///
+/// # Safety
+/// - the CPU has AVX-512 BF16; `x` is valid for reads of `n` f32 and `out` for writes of `n` u16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[inline(never)]
+unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
+    for i in (0..n).step_by(16) {
+        let mask = if n - i < 16 { (1u16 << (n - i)) - 1 } else { u16::MAX };
+        // SAFETY: the mask keeps both accesses inside the n elements; both vectors are 32 plain bytes.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x.add(i)));
+            let bits = std::mem::transmute::<__m256bh, __m256i>(rounded);
+            _mm256_mask_storeu_epi16(out.add(i).cast(), mask, bits);
+        }
+    }
 }
 
 /// # Safety
