@@ -26,7 +26,8 @@ fn products(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("matmul {isa}"));
         group.sample_size(10);
         for (m, n, k) in SHAPES {
-            let values = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 13) as f32 / 8.0 - 0.75).collect() };
+            let values =
+                |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 13) as f32 / 8.0 - 0.75).collect() };
             let (a, b) = (values(m * k), values(k * n));
             let half: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
             let brain: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();

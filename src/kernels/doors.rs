@@ -203,6 +203,25 @@ impl KernelSet {
         unsafe { table[rows - 1][vectors - 1](&tile) }
     }
 
+    /// Copies `rows` rows of `16 * vectors` elements, `row_stride` apart, so that they follow each other.
+    pub(crate) fn copy_rows(
+        &self,
+        from: &[f32],
+        row_stride: usize,
+        rows: usize,
+        vectors: usize,
+        to: &mut [f32],
+    ) {
+        let width = vectors * LANES;
+        if rows == 0 || width == 0 {
+            return;
+        }
+        assert!(reach(rows, row_stride) + width <= from.len() && rows * width <= to.len());
+        let copy = CopyRows { from: from.as_ptr(), row_stride, rows, vectors, to: to.as_mut_ptr() };
+        // SAFETY: CPU checked; the assert covers both operands.
+        unsafe { (self.copy_rows)(&copy) }
+    }
+
     /// Applies `epilogue` to finished chains in `acc` (`None`: they are in `c`). `col` is the column of the
     /// tile in the whole output, where its part of the bias starts; `gate` holds a factor for each element of
     /// the tile, row after row.

@@ -29,6 +29,7 @@ use generic::elementwise::ElementRow;
 use generic::epilogue::EpilogueRow;
 use generic::gemm::GemmTile;
 use generic::norm::NormRow;
+use generic::pack::CopyRows;
 use generic::quant_exact::ExactTile;
 use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
 use generic::quantize::QuantizeRow;
@@ -62,6 +63,7 @@ pub(crate) struct KernelSet {
     /// `[C - 1]`.
     exact_q4: &'static [unsafe fn(&ExactTile)],
     exact_q8: &'static [unsafe fn(&ExactTile)],
+    copy_rows: unsafe fn(&CopyRows),
     epilogue: unsafe fn(&EpilogueRow),
     quantize: unsafe fn(&QuantizeRow),
     chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
@@ -146,6 +148,7 @@ macro_rules! shells {
         use crate::kernels::generic::epilogue::{self, EpilogueRow};
         use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, F16, F32, GemmTile};
         use crate::kernels::generic::norm::{self, NormRow};
+        use crate::kernels::generic::pack::{self, CopyRows};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
         use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
@@ -179,6 +182,7 @@ macro_rules! shells {
             unsafe { quant_exact::tile::<$S, F, C>($S::assume(), t) }
         }
 
+        entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
         entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
@@ -208,6 +212,7 @@ macro_rules! shells {
             int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
             exact_q4: columns!(exact, [Q4] $ce),
             exact_q8: columns!(exact, [Q8] $ce),
+            copy_rows,
             epilogue: epilogue_row,
             quantize: quantize_row,
             chunk_softmax,

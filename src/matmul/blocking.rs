@@ -29,8 +29,10 @@ const STREAM_NC_FEW_ROWS: usize = 8192;
 /// Rows up to which the longest stretches win.
 const FEW_ROWS: usize = 2;
 
-/// Elements of B up to which any order of reading is as good: a quarter of a 1 MiB L2.
-const NEAR_ELEMENTS: usize = 64 * 1024;
+/// Elements of B up to which it is read where it lies for any number of rows: 1 MiB, an L2. The tile reads
+/// whole lines of it in any case, and a packing pass costs more than it saves: 128^3 is 1.03x, 256^3 1.07x,
+/// 512^3 1.03x faster without.
+const NEAR_ELEMENTS: usize = 256 * 1024;
 
 /// Multiply-adds below which a product stays on the calling thread: 256 Ki take about 5 us, and entering
 /// a region takes about 1 us.
@@ -101,13 +103,15 @@ impl Blocking {
         let most_rows =
             if shape.chain_tiles > 0 { MC } else { m.div_ceil(row_blocks).next_multiple_of(mr).max(mr) };
         let tile_rows = even_split(m, most_rows, mr);
-        let b_road = match (shape.b_prepacked, shape.b_transposed || m > STREAM_ROWS) {
+        let near = k.saturating_mul(n) <= NEAR_ELEMENTS;
+        let pack = shape.b_transposed || (m > STREAM_ROWS && !near);
+        let b_road = match (shape.b_prepacked, pack) {
             (true, _) => BRoad::Prepacked,
             (false, true) => BRoad::Pack,
             (false, false) => BRoad::Stream,
         };
         let (most_k, most_cols) = match b_road {
-            BRoad::Stream if k.saturating_mul(n) <= NEAR_ELEMENTS => (KC, NC),
+            BRoad::Stream if near => (KC, NC),
             BRoad::Stream if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
             BRoad::Stream => (STREAM_KC, STREAM_NC),
             BRoad::Prepacked | BRoad::Pack => (KC, NC),
@@ -182,7 +186,9 @@ mod tests {
     #[test]
     fn items_depend_on_the_shape_alone() {
         let b = Blocking::new(shape(512, 512, 512), 6);
-        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Pack));
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Stream));
+        let b = Blocking::new(shape(1024, 1024, 1024), 6);
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 516, 256, BRoad::Pack));
         let b = Blocking::new(shape(1, 4096, 4096), 6);
         assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
         let b = Blocking::new(Shape { chain_tiles: 1, ..shape(4096, 64, 64) }, 6);

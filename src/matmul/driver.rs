@@ -245,7 +245,8 @@ impl Item<'_> {
             Source::Packed(b) => Block::Packed { panels: b.panels(), p0, col0 },
             Source::Matrix(b) if self.blocking.b_road == BRoad::Pack => {
                 let width = panel_width(self.kernels);
-                pack_b(b, BlockOfB { k: (p0, kc), cols: (col0, cols) }, (width, 1), |x| x, pack);
+                let block = BlockOfB { k: (p0, kc), cols: (col0, cols) };
+                pack_b(self.kernels, b, block, (width, 1), pack);
                 let panels = Panels { data: Elements::F32(pack), k: kc, cols, width };
                 Block::Packed { panels, p0: 0, col0: 0 }
             }
@@ -253,7 +254,7 @@ impl Item<'_> {
                 let whole = cols / LANES * LANES;
                 if whole < cols {
                     let block = BlockOfB { k: (p0, kc), cols: (col0 + whole, cols - whole) };
-                    pack_panel(b, block, (LANES, 1), |x| x, &mut pack[..kc * LANES]);
+                    pack_panel(self.kernels, b, block, (LANES, 1), &mut pack[..kc * LANES]);
                 }
                 Block::Stream { b, p0, col0, whole, ragged: pack }
             }

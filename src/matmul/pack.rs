@@ -47,13 +47,13 @@ pub(super) struct BlockOfB {
     pub cols: (usize, usize),
 }
 
-/// Packs a block of `b` into panels (see [`Panels`]) of `width` columns and groups of `step` k, each element
-/// through `convert`. For k that is no multiple of `step`, `out` must hold zeros before.
-pub(super) fn pack_b<T: Copy, U: Pod>(
+/// Packs a block of `b` into panels (see [`Panels`]) of `width` columns and groups of `step` k. U holds the
+/// bits of T. For k that is no multiple of `step`, `out` must hold zeros before.
+pub(super) fn pack_b<T: Pod, U: Pod>(
+    kernels: &KernelSet,
     b: MatRef<'_, T>,
     block: BlockOfB,
     (width, step): (usize, usize),
-    convert: impl Fn(T) -> U + Copy,
     out: &mut [U],
 ) {
     let ((p0, k), (col0, cols)) = (block.k, block.cols);
@@ -67,17 +67,17 @@ pub(super) fn pack_b<T: Copy, U: Pod>(
         let padded = real.next_multiple_of(LANES);
         let panel = &mut out[start * padded_k..(start + padded) * padded_k];
         let block = BlockOfB { k: (p0, k), cols: (col0 + start, real) };
-        pack_panel(b, block, (padded, step), convert, panel);
+        pack_panel(kernels, b, block, (padded, step), panel);
         start += width;
     }
 }
 
 /// One panel: element `(p, j)` goes to `(p / step * padded + j) * step + p % step`.
-pub(super) fn pack_panel<T: Copy, U: Pod>(
+pub(super) fn pack_panel<T: Pod, U: Pod>(
+    kernels: &KernelSet,
     b: MatRef<'_, T>,
     block: BlockOfB,
     (padded, step): (usize, usize),
-    convert: impl Fn(T) -> U,
     out: &mut [U],
 ) {
     let ((p0, k), (col0, real)) = (block.k, block.cols);
@@ -86,22 +86,21 @@ pub(super) fn pack_panel<T: Copy, U: Pod>(
         for p in (0..k).step_by(K_STEP) {
             let steps = K_STEP.min(k - p);
             for j in 0..real {
-                let column = &b.from(p0 + p, col0 + j)[..steps];
+                let column: &[U] = bytemuck::cast_slice(&b.from(p0 + p, col0 + j)[..steps]);
                 for (p, &x) in (p..).zip(column) {
-                    out[p / step * group + j * step + p % step] = convert(x);
+                    out[p / step * group + j * step + p % step] = x;
                 }
             }
         }
+    } else if step == 1 && real == padded && size_of::<T>() == 4 {
+        let (row_stride, _) = b.strides();
+        let from = bytemuck::cast_slice(b.from(p0, col0));
+        kernels.copy_rows(from, row_stride, k, padded / LANES, bytemuck::cast_slice_mut(out));
     } else {
         for p in 0..k {
-            let row = &b.from(p0 + p, col0)[..real];
+            let row: &[U] = bytemuck::cast_slice(&b.from(p0 + p, col0)[..real]);
             let out = &mut out[p / step * group + p % step..];
-            if step == 1 {
-                // A loop of its own: with a constant step it becomes a copy.
-                out.iter_mut().zip(row).for_each(|(out, &x)| *out = convert(x));
-            } else {
-                out.iter_mut().step_by(step).zip(row).for_each(|(out, &x)| *out = convert(x));
-            }
+            out.iter_mut().step_by(step).zip(row).for_each(|(out, &x)| *out = x);
         }
     }
     if real < padded {
@@ -167,9 +166,9 @@ mod tests {
     #[test]
     fn panels_hold_each_element_once_and_zeros_elsewhere() {
         let (k, n, width) = (5, 37, 32);
-        let data: Vec<f32> = (1..=k * n).map(|x| x as f32).collect();
+        let data: Vec<u16> = (1..=k * n).map(|x| x as u16).collect();
         let b = MatRef::dense(&data, k, n).unwrap();
-        let mut transposed = vec![0.0; k * n];
+        let mut transposed = vec![0; k * n];
         for (i, x) in data.iter().enumerate() {
             transposed[i % n * k + i / n] = *x;
         }
@@ -179,8 +178,8 @@ mod tests {
             let elements = Panels::elements(padded_k, n).unwrap();
             let (mut one, mut two) = (vec![0u16; elements], vec![0u16; elements]);
             let block = BlockOfB { k: (0, k), cols: (0, n) };
-            pack_b(b, block, (width, step), |x| x as u16, &mut one);
-            pack_b(bt, block, (width, step), |x| x as u16, &mut two);
+            pack_b(KernelSet::scalar(), b, block, (width, step), &mut one);
+            pack_b(KernelSet::scalar(), bt, block, (width, step), &mut two);
             assert_eq!(one, two);
             let elements = if step == 1 { Elements::F16(&one) } else { Elements::Bf16(&one) };
             let panels = Panels { data: elements, k: padded_k, cols: n, width };
@@ -189,7 +188,7 @@ mod tests {
                 Elements::F32(_) => unreachable!(),
             };
             for p in 0..k {
-                assert!((0..n).all(|j| element(p, j) == data[p * n + j] as u16));
+                assert!((0..n).all(|j| element(p, j) == data[p * n + j]));
                 assert!((n..48).all(|j| element(p, j) == 0));
             }
         }

@@ -65,7 +65,7 @@ impl Weight for f32 {
     const DTYPE: Dtype = Dtype::F32;
 
     fn pack(ctx: &Context, b: MatRef<'_, f32>, elements: usize) -> Result<Storage> {
-        Ok(Storage::F32(filled(ctx, b, 1, |x| x, elements)?))
+        Ok(Storage::F32(filled(ctx, b, 1, elements)?))
     }
 }
 
@@ -73,7 +73,7 @@ impl Weight for f16 {
     const DTYPE: Dtype = Dtype::F16;
 
     fn pack(ctx: &Context, b: MatRef<'_, f16>, elements: usize) -> Result<Storage> {
-        Ok(Storage::F16(filled(ctx, b, 1, f16::to_bits, elements)?))
+        Ok(Storage::F16(filled(ctx, b, 1, elements)?))
     }
 }
 
@@ -81,7 +81,7 @@ impl Weight for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
 
     fn pack(ctx: &Context, b: MatRef<'_, bf16>, elements: usize) -> Result<Storage> {
-        Ok(Storage::Bf16(filled(ctx, b, 2, bf16::to_bits, elements)?))
+        Ok(Storage::Bf16(filled(ctx, b, 2, elements)?))
     }
 }
 
@@ -126,16 +126,15 @@ impl Output for bf16 {
 }
 
 /// A buffer with `b` packed in it.
-fn filled<T: Copy, U: Pod>(
+fn filled<T: Pod, U: Pod>(
     ctx: &Context,
     b: MatRef<'_, T>,
     step: usize,
-    convert: impl Fn(T) -> U + Copy,
     elements: usize,
 ) -> Result<AlignedBuf<U>> {
     let mut data = AlignedBuf::zeroed(elements)?;
     let block = BlockOfB { k: (0, b.rows()), cols: (0, b.cols()) };
-    pack_b(b, block, (panel_width(ctx.kernels()), step), convert, data.as_mut_slice());
+    pack_b(ctx.kernels(), b, block, (panel_width(ctx.kernels()), step), data.as_mut_slice());
     Ok(data)
 }
 

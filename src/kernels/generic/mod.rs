@@ -11,6 +11,7 @@ pub(super) mod epilogue;
 pub(super) mod gemm;
 pub(super) mod math;
 pub(super) mod norm;
+pub(super) mod pack;
 pub(super) mod quant_exact;
 pub(super) mod quant_int8;
 pub(super) mod quantize;
