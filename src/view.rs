@@ -209,6 +209,10 @@ pub(crate) fn for_each_tile<T: Pod + Send>(
     if out.rows == 0 || out.cols == 0 {
         return;
     }
+    if out.rows <= grid.tile_rows && out.cols <= grid.tile_cols {
+        // One item: no divisions, no cursor. They are a third of the cost of the smallest products.
+        return body(Arena::over(&mut scratch[..lane_bytes]), Origin { row: 0, col: 0 }, out);
+    }
     let row_blocks = out.rows.div_ceil(grid.tile_rows);
     let items = row_blocks * out.cols.div_ceil(grid.tile_cols);
     let lanes = executor.lanes().min(items);

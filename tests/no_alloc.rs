@@ -38,59 +38,60 @@ fn compute_calls_allocate_nothing() {
     let mut c = vec![0.0f32; m * n];
     let mut x = vec![0.5f32; 300 * 512];
     let table = RopeTable::new(32, 300, 1e4).unwrap();
-    for isa in Isa::available() {
-        for threads in [1, 2] {
-            let options = ContextOptions::default().isa_cap(*isa).threads(threads);
-            let ctx = Context::new(&options).unwrap();
-            let packed = PackedB::pack(&ctx, wm.t()).unwrap();
-            let quantised = WeightFormat::ALL.map(|format| PackedWeights::quantize(format, wm).unwrap());
-            let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
-            let attention = AttentionOptions::new(16);
-            let mut ws = Workspace::new(0).unwrap();
-            for bytes in [
-                matmul_workspace_bytes(&ctx, m, n, k).unwrap(),
-                quantised[0].workspace_bytes(&ctx, m, Compute::Int8).unwrap(),
-                attention::workspace_bytes(&ctx, &attention, &cache, 300).unwrap(),
-            ] {
-                ws.reserve(bytes).unwrap();
-            }
-            let e = Epilogue::default().scaled(1.0, 1.0).bias(&bias).activation(Activation::Gelu);
-            let mut everything = || {
-                let ws = &mut ws;
-                for (a, b) in [(am, wm.t()), (MatRef::dense(&a, k, m).unwrap().t(), wm.t())] {
-                    matmul(&ctx, ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
-                }
-                packed.multiply(&ctx, ws, am, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
-                for weights in &quantised {
-                    for compute in [Compute::Int8, Compute::F32] {
-                        let c = MatMut::dense(&mut c, m, n).unwrap();
-                        weights.multiply(&ctx, ws, compute, am, c, &e).unwrap();
-                    }
-                }
-                cache.clear();
-                let kv = MatRef::dense(&w[..300 * 128], 300, 128).unwrap();
-                cache.append(kv, kv).unwrap();
-                let q = MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
-                let q = MatRef::new(&a[..8 * 512], 8, 512, 512).unwrap_or(q);
-                let out = MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap();
-                attend(&ctx, ws, &attention, q, &cache, out).unwrap();
-                let rows = || MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
-                let mut y = MatMut::dense(&mut x[..300 * 256], 300, 256).unwrap();
-                ops::layer_norm(&ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();
-                ops::rms_norm(&ctx, rows(), &bias, 1e-5, y.reborrow()).unwrap();
-                ops::rope(&ctx, &table, RopePairs::Halves, 32, 0, y.reborrow()).unwrap();
-                ops::activate(&ctx, Activation::Silu, y.reborrow());
-                ops::silu_mul(&ctx, y.reborrow(), rows()).unwrap();
-                ops::add(&ctx, y.reborrow(), rows()).unwrap();
-                ops::softmax(&ctx, y.reborrow());
-                ops::argmax(&ctx, y.row(0)).unwrap();
-                let y = MatMut::dense(&mut x[..2 * 320], 2, 320).unwrap();
-                ops::embedding_quantized(&ctx, &quantised[0], &[3, 5], y).unwrap();
-            };
-            everything(); // the first region of a team may initialise thread-local state
-            let before = ALLOCATIONS.load(SeqCst);
-            everything();
-            assert_eq!(ALLOCATIONS.load(SeqCst) - before, 0, "{ctx:?}");
+    // All alive to the end: a thread that ends allocates, at a time of its own.
+    let contexts = Isa::available().iter().flat_map(|isa| {
+        [1, 2].map(|n| Context::new(&ContextOptions::default().isa_cap(*isa).threads(n)).unwrap())
+    });
+    let contexts: Vec<Context> = contexts.collect();
+    for ctx in &contexts {
+        let packed = PackedB::pack(ctx, wm.t()).unwrap();
+        let quantised = WeightFormat::ALL.map(|format| PackedWeights::quantize(format, wm).unwrap());
+        let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
+        let attention = AttentionOptions::new(16);
+        let mut ws = Workspace::new(0).unwrap();
+        for bytes in [
+            matmul_workspace_bytes(ctx, m, n, k).unwrap(),
+            quantised[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
+            attention::workspace_bytes(ctx, &attention, &cache, 300).unwrap(),
+        ] {
+            ws.reserve(bytes).unwrap();
         }
+        let e = Epilogue::default().scaled(1.0, 1.0).bias(&bias).activation(Activation::Gelu);
+        let mut everything = || {
+            let ws = &mut ws;
+            for (a, b) in [(am, wm.t()), (MatRef::dense(&a, k, m).unwrap().t(), wm.t())] {
+                matmul(ctx, ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
+            }
+            packed.multiply(ctx, ws, am, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
+            for weights in &quantised {
+                for compute in [Compute::Int8, Compute::F32] {
+                    let c = MatMut::dense(&mut c, m, n).unwrap();
+                    weights.multiply(ctx, ws, compute, am, c, &e).unwrap();
+                }
+            }
+            cache.clear();
+            let kv = MatRef::dense(&w[..300 * 128], 300, 128).unwrap();
+            cache.append(kv, kv).unwrap();
+            let q = MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
+            let q = MatRef::new(&a[..8 * 512], 8, 512, 512).unwrap_or(q);
+            let out = MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap();
+            attend(ctx, ws, &attention, q, &cache, out).unwrap();
+            let rows = || MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
+            let mut y = MatMut::dense(&mut x[..300 * 256], 300, 256).unwrap();
+            ops::layer_norm(ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();
+            ops::rms_norm(ctx, rows(), &bias, 1e-5, y.reborrow()).unwrap();
+            ops::rope(ctx, &table, RopePairs::Halves, 32, 0, y.reborrow()).unwrap();
+            ops::activate(ctx, Activation::Silu, y.reborrow());
+            ops::silu_mul(ctx, y.reborrow(), rows()).unwrap();
+            ops::add(ctx, y.reborrow(), rows()).unwrap();
+            ops::softmax(ctx, y.reborrow());
+            ops::argmax(ctx, y.row(0)).unwrap();
+            let y = MatMut::dense(&mut x[..2 * 320], 2, 320).unwrap();
+            ops::embedding_quantized(ctx, &quantised[0], &[3, 5], y).unwrap();
+        };
+        everything(); // the first region of a team may initialise thread-local state
+        let before = ALLOCATIONS.load(SeqCst);
+        everything();
+        assert_eq!(ALLOCATIONS.load(SeqCst) - before, 0, "{ctx:?}");
     }
 }

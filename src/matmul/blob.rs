@@ -74,8 +74,8 @@ impl Header {
             kernel,
         };
         let Header { k, n, width, data_bytes, .. } = header;
-        if width == 0 || width > 64 * LANES || width % LANES != 0 {
-            return wrong("panel width", width, "a multiple of 16, at most 1024");
+        if !width.is_power_of_two() || !(LANES..=64 * LANES).contains(&width) {
+            return wrong("panel width", width, "a power of two from 16 to 1024");
         }
         let elements = PackedB::elements(dtype, k, n)?;
         let bytes = product("stored data bytes", &[elements, dtype.bytes()])?;

@@ -89,7 +89,11 @@ pub(super) fn panel_width(kernels: &KernelSet) -> usize {
 }
 
 /// `total` split into the fewest parts of at most `most`, as evenly as multiples of `unit` allow.
+#[inline(always)] // for the units that are constants
 pub(super) fn even_split(total: usize, most: usize, unit: usize) -> usize {
+    if total <= most {
+        return total.next_multiple_of(unit).max(unit); // small calls feel each division
+    }
     let parts = total.div_ceil(most).max(1);
     total.div_ceil(parts).next_multiple_of(unit).max(unit)
 }

@@ -28,7 +28,7 @@ impl<'a> Panels<'a> {
     /// may run on into the next panels only where panels are one vector wide.
     pub(super) fn at(&self, p: usize, col: usize) -> Panel<'a> {
         let step = self.data.step();
-        let start = col / self.width * self.width;
+        let start = col & !(self.width - 1); // widths are powers of two
         let width = self.width.min((self.cols - start).next_multiple_of(LANES));
         Panel {
             data: self.data.from(start * self.k + p * width + (col - start) * step),
