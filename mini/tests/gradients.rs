@@ -65,7 +65,7 @@ fn attention(qkv: &Rows) -> Rows {
     let mut out = vec![vec![0.0; dim]; qkv.len()];
     for head in 0..SHAPE.heads {
         let part = |i: usize, part: usize| &qkv[i][part * dim + head * size..][..size];
-        for i in 0..qkv.len() {
+        for (i, out) in out.iter_mut().enumerate() {
             let q = rotate(part(i, 0), i);
             let score = |j: usize| {
                 let k = rotate(part(j, 1), j);
@@ -74,7 +74,7 @@ fn attention(qkv: &Rows) -> Rows {
             let scores: Vec<f64> = (0..=i).map(score).collect();
             for (j, p) in softmax(&scores).into_iter().enumerate() {
                 for (d, v) in part(j, 2).iter().enumerate() {
-                    out[i][head * size + d] += p * v;
+                    out[head * size + d] += p * v;
                 }
             }
         }

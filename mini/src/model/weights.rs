@@ -96,6 +96,15 @@ impl Weights {
         }
     }
 
+    /// The weights that a training begins with: the initial ones with a head
+    /// of zeros, so that the first prediction is the uniform one. With a random
+    /// head, a short training would spend its steps on forgetting it.
+    pub fn to_train(shape: &Shape, seed: u64) -> Self {
+        let mut weights = Self::initial(shape, seed);
+        weights.head.weight.fill(0.0);
+        weights
+    }
+
     /// As many values, all zero: for gradients and moments.
     pub fn zeros(shape: &Shape) -> Self {
         let Shape { vocabulary, dim, ffn, .. } = *shape;

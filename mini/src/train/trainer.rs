@@ -60,12 +60,12 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// A training from the initial weights of `seed`.
+    /// A training from the weights that [`Weights::to_train`] draws from `seed`.
     ///
     /// # Errors
     /// As [`Trainer::new`].
     pub fn initial(ctx: &'a Context, shape: Shape, seed: u64, batch: (usize, usize)) -> Result<Self> {
-        Self::new(ctx, shape, Weights::initial(&shape, seed), Adam::new(&shape), batch)
+        Self::new(ctx, shape, Weights::to_train(&shape, seed), Adam::new(&shape), batch)
     }
 
     /// The mean cross-entropy of a batch; its gradients are then in
@@ -111,6 +111,11 @@ impl<'a> Trainer<'a> {
         );
         self.adam.update(&mut self.weights, &self.gradients, factor, rate);
         Ok(StepReport { loss, norm, rate })
+    }
+
+    /// Ends the training.
+    pub fn into_parts(self) -> (Weights, Adam) {
+        (self.weights, self.adam)
     }
 
     /// The weights.
