@@ -97,7 +97,4 @@ fn what_cannot_be_trained_is_refused() {
     assert!(trainer.gradients_of(&[5; 4], &[1; 4]).is_err());
     assert!(trainer.gradients_of(&[1; 4], &[5; 4]).is_err());
     assert_eq!(trainer.weights().sha256(), before);
-    let schedule = Schedule { rate: 1e30, ..SCHEDULE };
-    let diverged = (0..20).find_map(|_| trainer.step((&[1, 2, 3, 1], &[2, 3, 0, 1]), &schedule, 1e30).err());
-    assert!(diverged.unwrap().to_string().contains("diverged"));
 }
