@@ -176,6 +176,10 @@ impl Checkpoint {
         let text = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
         let header: Header = serde_json::from_str(text.context("no metadata of this program")?)
             .context("the metadata is not of this program")?;
+        // The checks below multiply sizes: none may be beyond what the options take.
+        for size in [header.dim, header.heads, header.ffn, header.layers, header.context] {
+            ensure!((1..=1 << 17).contains(&size), "a size of {size} is not in 1..=131072");
+        }
         let args = header.args();
         args.check()?;
         let vocabulary = header.tokenizer.vocabulary();

@@ -94,7 +94,7 @@ fn a_checkpoint_is_read_as_it_was_written_and_a_strange_one_is_refused() {
         ("\"head.bias\"", "\"head.bios\"", "head.bias"),
         ("\"held_out\"", "\"held_off\"", "held_out"),
         ("\\\"heads\\\":1", "\\\"heads\\\":3", "--heads 3"),
-        ("\\\"heads\\\":1", "\\\"heads\\\":0", "--heads 0"),
+        ("\\\"heads\\\":1", "\\\"heads\\\":0", "a size of 0"),
         ("\\\"dim\\\":32", "\\\"dim\\\":64", "shape"),
         ("\\\"<PAD>\\\"", "\\\"<PUD>\\\"", "metadata"),
         ("\"mini\"", "\"maxi\"", "no metadata"),
