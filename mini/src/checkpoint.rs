@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::ModelArgs;
 use crate::model::{Shape, Weights};
-use crate::tokenizer::Tokenizer;
 use crate::train::Adam;
+use crate::vocabulary::Vocabulary;
 
 /// Key of the metadata's only entry.
 const KEY: &str = "mini";
@@ -67,14 +67,14 @@ pub struct Header {
     /// Longest context in tokens.
     pub context: usize,
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Vocabulary,
 }
 
 impl Header {
     /// The sizes.
     pub fn shape(&self) -> Shape {
         let Self { dim, heads, ffn, layers, context, .. } = *self;
-        Shape { vocabulary: self.tokenizer.vocabulary(), dim, heads, ffn, layers, context }
+        Shape { vocabulary: self.tokenizer.len(), dim, heads, ffn, layers, context }
     }
 
     /// The sizes as options.
@@ -182,7 +182,7 @@ impl Checkpoint {
         }
         let args = header.args();
         args.check()?;
-        let vocabulary = header.tokenizer.vocabulary();
+        let vocabulary = header.tokenizer.len();
         let limit = crate::cli::MAX_VALUES;
         ensure!(args.parameters(vocabulary) <= limit, "the model has more than {limit} parameters");
         let tensors = SafeTensors::deserialize(bytes)?;

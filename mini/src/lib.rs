@@ -16,6 +16,8 @@ pub mod measure;
 pub mod model;
 pub mod outputs;
 pub mod peak;
+#[cfg(feature = "bpe")]
+pub mod pieces;
 pub mod plots;
 pub mod progress;
 pub mod random;
@@ -28,3 +30,4 @@ pub mod text;
 pub mod token_file;
 pub mod tokenizer;
 pub mod train;
+pub mod vocabulary;

@@ -10,6 +10,7 @@ use crate::corpus;
 use crate::model::{Shape, Weights};
 use crate::outputs::Outputs;
 use crate::tokenizer::Tokenizer;
+use crate::vocabulary::Vocabulary;
 
 /// Ids of the seed's corpus that initial weights are evaluated on.
 const INITIAL_IDS: usize = 4097;
@@ -21,7 +22,7 @@ pub struct Source {
     /// The weights.
     pub weights: Weights,
     /// Words to ids and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Vocabulary,
     /// Ids to evaluate on.
     pub held_out: Vec<u32>,
     /// Predictions in a window of the evaluation: what it was trained on.
@@ -45,7 +46,7 @@ impl Source {
         Self {
             shape,
             weights: Weights::initial(&shape, args.seed),
-            tokenizer,
+            tokenizer: Vocabulary::Words(tokenizer),
             held_out,
             window: shape.context.min(INITIAL_IDS - 1),
             entropy: Some(libm::log(f64::from(corpus::DISTINCT_WORDS))),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::corpus;
 use crate::language::Language;
 use crate::tokenizer::Tokenizer;
+use crate::vocabulary::Vocabulary;
 
 /// Seed of the generated language.
 pub const LANGUAGE_SEED: u64 = 42;
@@ -23,7 +24,7 @@ pub struct Text {
     /// `seed`, `language` or `file`: the stem of the files about it.
     pub name: &'static str,
     /// Words to ids and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Vocabulary,
     /// Ids to train on.
     pub training: Vec<u32>,
     /// Ids to evaluate on, which are not trained on.
@@ -41,6 +42,7 @@ impl Text {
         let mut training = tokenizer.encode(&text);
         let held_out = training.split_off(training.len().saturating_sub(HELD_OUT));
         let entropy = Some(libm::log(f64::from(corpus::DISTINCT_WORDS)));
+        let tokenizer = Vocabulary::Words(tokenizer);
         Self { name: "seed", tokenizer, training, held_out, entropy }
     }
 
@@ -53,18 +55,18 @@ impl Text {
             name: "language",
             training: tokenizer.encode(&text),
             held_out: tokenizer.encode(&language.held_out_text()),
-            tokenizer,
+            tokenizer: Vocabulary::Words(tokenizer),
             entropy: Some(Language::entropy()),
         }
     }
 
     /// A file of the user's. Its last tenth (16,385 tokens at most) is held
-    /// out; the vocabulary is made from the rest and has at most `vocabulary`
-    /// tokens.
+    /// out; `vocabulary` makes the vocabulary from the rest.
     ///
     /// # Errors
-    /// When the file cannot be read, is not UTF-8, or has fewer than 20 tokens.
-    pub fn file(path: &Path, vocabulary: usize) -> Result<Self> {
+    /// When the file cannot be read, is not UTF-8, or has fewer than 20 tokens, or
+    /// `vocabulary` fails.
+    pub fn file(path: &Path, vocabulary: impl FnOnce(&str) -> Result<Vocabulary>) -> Result<Self> {
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read --corpus {}", path.display()))?;
         // The vocabulary must not know the words that are held out.
@@ -72,9 +74,9 @@ impl Text {
         let mut spaces = text.char_indices().filter(|(_, c)| c.is_whitespace()).map(|(i, _)| i);
         let cut = spaces.rfind(|&i| i <= cut).unwrap_or(0);
         let (known, rest) = text.split_at(cut);
-        let tokenizer = Tokenizer::most_frequent(known, vocabulary);
-        let training = tokenizer.encode(known);
-        let mut held_out = tokenizer.encode(rest);
+        let tokenizer = vocabulary(known)?;
+        let training = tokenizer.encode(known)?;
+        let mut held_out = tokenizer.encode(rest)?;
         held_out.truncate(MOST_HELD_OUT);
         ensure!(
             training.len() >= 18 && held_out.len() >= 2,

@@ -199,3 +199,18 @@ fn two_runs_are_the_same_and_their_archives_too() {
         assert_eq!(is_timed(name), timed, "{name}");
     }
 }
+
+#[cfg(feature = "bpe")]
+#[test]
+fn pieces_of_words_are_learnt_and_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text.txt");
+    std::fs::write(&file, "där står ein baum im wald und rauscht\n".repeat(200)).unwrap();
+    let options = ["--tokenizer", "bpe", "--vocabulary", "320", "--steps", "150", "--lr", "1e-2"];
+    let text = train(dir.path(), &[&["--corpus", file.to_str().unwrap()], &options[..]].concat());
+    assert!(text.contains("vocabulary "), "{text}");
+    let weights = dir.path().join("file.safetensors");
+    let generate = ["generate", "--weights", weights.to_str().unwrap(), "--context", "64", "--tokens", "6"];
+    let found = good(dir.path(), &[&generate, &["--prompt", "där står ein baum"][..]].concat());
+    assert!(found.contains("im wald und rauscht"), "{found}");
+}

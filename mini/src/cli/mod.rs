@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::pack;
 pub use generate::GenerateArgs;
 pub use model::{HEAD_SIZE_STEP, MAX_VALUES, ModelArgs, VOCABULARY};
-pub use train::{RunArgs, TextArg, TrainArgs};
+pub use train::{RunArgs, TextArg, TokenizerArg, TrainArgs};
 
 /// Mini-Transformer with KV cache and quantisation, from corpus to plots.
 #[derive(Debug, Parser)]

@@ -17,6 +17,16 @@ pub enum TextArg {
     Language,
 }
 
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenizerArg {
+    /// A word between white space
+    Word,
+    /// A piece of a word, by byte-pair encoding
+    #[cfg(feature = "bpe")]
+    Bpe,
+}
+
 /// Options of `train`.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
@@ -26,6 +36,9 @@ pub struct TrainArgs {
     /// A text file of your own (UTF-8) instead
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub corpus: Option<PathBuf>,
+    /// What a token of the file is (`bpe` in builds with the feature of that name)
+    #[arg(long, value_enum, default_value_t = TokenizerArg::Word, requires = "corpus")]
+    pub tokenizer: TokenizerArg,
     /// Most tokens in the vocabulary of the file
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "corpus")]
     #[arg(value_parser = range(300..=65_536), allow_negative_numbers = true)]
@@ -117,6 +130,7 @@ impl TrainArgs {
         Self {
             text: TextArg::Seed,
             corpus: None,
+            tokenizer: TokenizerArg::Word,
             vocabulary: 4096,
             steps: 100,
             stop_after: None,
@@ -137,7 +151,7 @@ impl TrainArgs {
     pub fn of_language(model: &ModelArgs) -> Self {
         Self {
             text: TextArg::Language,
-            steps: 1200,
+            steps: 1500,
             batch: 16,
             lr: 5e-3,
             warmup: 20,
@@ -150,7 +164,7 @@ impl TrainArgs {
 /// Options of `run`, `test-idem`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct RunArgs {
-    /// Steps of both trainings [default: 100 on the seed's words, 1200 on the language]
+    /// Steps of both trainings [default: 100 on the seed's words, 1500 on the language]
     #[arg(long, value_name = "N")]
     #[arg(value_parser = range(1..=10_000_000), allow_negative_numbers = true)]
     pub steps: Option<usize>,

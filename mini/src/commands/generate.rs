@@ -12,7 +12,7 @@ use crate::outputs::Outputs;
 use crate::sampling::Sampler;
 use crate::setup;
 use crate::source::Source;
-use crate::tokenizer::Tokenizer;
+use crate::vocabulary::Vocabulary;
 
 /// Tokens of the held-out text in the default prompt.
 const PROMPT: usize = 8;
@@ -29,7 +29,7 @@ pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mu
     args.model.check_blocks(args.quant)?;
     let source = Source::choose(args.weights.as_deref(), &args.model, outputs)?;
     let prompt = match &args.prompt {
-        Some(text) => source.tokenizer.encode(text),
+        Some(text) => source.tokenizer.encode(text)?,
         None => source.held_out.iter().copied().take(PROMPT).collect(),
     };
     let end = args.until.as_deref().map(|word| end(&source.tokenizer, word)).transpose()?;
@@ -50,7 +50,7 @@ pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mu
         return beams_of(&mut session, &source.tokenizer, &prompt, search, log);
     }
 
-    write!(log, "{} |", source.tokenizer.decode(&prompt)?)?;
+    write!(log, "{} | ", source.tokenizer.decode(&prompt)?)?;
     let mut sampler = Sampler::new(&ctx, args.model.seed, args.temperature, args.top_k, args.top_p);
     let mut hash = LogitsHash::default();
     let mut ids = Vec::new();
@@ -60,12 +60,12 @@ pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mu
         hash.update(logits);
         ids.push(id);
         let text = source.tokenizer.decode(&ids)?;
-        if shown == 0 {
-            write!(log, " ")?;
+        // A character whose last bytes are still to come ends in a replacement.
+        if !text.ends_with(char::REPLACEMENT_CHARACTER) {
+            write!(log, "{}", text.get(shown..).unwrap_or_default())?;
+            log.flush()?;
+            shown = text.len();
         }
-        write!(log, "{}", text.get(shown..).unwrap_or_default())?;
-        log.flush()?;
-        shown = text.len();
         Ok(Some(id) != end)
     })?;
     writeln!(log)?;
@@ -85,8 +85,8 @@ pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mu
 }
 
 /// The token of `--until`.
-fn end(tokenizer: &Tokenizer, word: &str) -> Result<u32> {
-    let ids = tokenizer.encode(word);
+fn end(tokenizer: &Vocabulary, word: &str) -> Result<u32> {
+    let ids = tokenizer.encode(word)?;
     let known =
         ids.first().filter(|_| ids.len() == 1 && tokenizer.decode(&ids).is_ok_and(|text| text == word));
     known.copied().with_context(|| format!("--until {word:?} is no token of the vocabulary"))
@@ -94,7 +94,7 @@ fn end(tokenizer: &Tokenizer, word: &str) -> Result<u32> {
 
 fn beams_of(
     session: &mut Session<'_>,
-    tokenizer: &Tokenizer,
+    tokenizer: &Vocabulary,
     prompt: &[u32],
     wanted: Search,
     log: &mut impl Write,

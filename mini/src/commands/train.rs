@@ -9,7 +9,7 @@ use kvern::Context;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Checkpoint, Header};
-use crate::cli::{GlobalArgs, Quant, TextArg, TrainArgs};
+use crate::cli::{GlobalArgs, Quant, TextArg, TokenizerArg, TrainArgs};
 use crate::corpus::hex;
 use crate::evaluate::{Quality, evaluate};
 use crate::model::{Model, Session, Shape, Weights};
@@ -21,7 +21,9 @@ use crate::report::{
 };
 use crate::setup;
 use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::train::{Adam, Batches, Schedule, Trainer};
+use crate::vocabulary::Vocabulary;
 
 /// Trains as the options say.
 ///
@@ -73,9 +75,18 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut i
 
 fn text(args: &TrainArgs) -> Result<Text> {
     match (&args.corpus, args.text) {
-        (Some(path), _) => Text::file(path, args.vocabulary),
+        (Some(path), _) => Text::file(path, |text| vocabulary(args, text)),
         (None, TextArg::Seed) => Ok(Text::seed()),
         (None, TextArg::Language) => Ok(Text::language()),
+    }
+}
+
+/// The vocabulary of a file.
+fn vocabulary(args: &TrainArgs, text: &str) -> Result<Vocabulary> {
+    match args.tokenizer {
+        TokenizerArg::Word => Ok(Vocabulary::Words(Tokenizer::most_frequent(text, args.vocabulary))),
+        #[cfg(feature = "bpe")]
+        TokenizerArg::Bpe => Ok(Vocabulary::Pieces(crate::pieces::Pieces::train(text, args.vocabulary)?)),
     }
 }
 
