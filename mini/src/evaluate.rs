@@ -14,6 +14,9 @@ pub struct Quality {
     pub perplexity: f64,
     /// Largest absolute difference of a logit from the reference.
     pub max_abs_logit_err: f64,
+    /// Mean Kullback-Leibler divergence of the distribution from the
+    /// reference's, in nats.
+    pub kl: f64,
     /// Share of positions whose greatest logit is that of the reference.
     pub top1_agreement: f64,
 }
@@ -22,6 +25,7 @@ pub struct Quality {
 #[derive(Clone, Default)]
 struct Sums {
     loss: f64,
+    kl: f64,
     error: f32,
     agreed: usize,
 }
@@ -83,9 +87,12 @@ impl Sums {
         for ((found, exact), &target) in rows.zip(targets) {
             let all_nan = "every logit of a position is NaN";
             let best = ops::argmax(ctx, found).context(all_nan)?;
-            self.agreed += usize::from(Some(best) == ops::argmax(ctx, exact));
+            let exact_best = ops::argmax(ctx, exact).context(all_nan)?;
+            self.agreed += usize::from(best == exact_best);
             self.error = found.iter().zip(exact).fold(self.error, |error, (a, b)| error.max((a - b).abs()));
             self.loss += cross_entropy(ctx, found, best, target as usize, scratch)?;
+            let log_sum = log_sum(found, best, scratch);
+            self.kl += divergence(ctx, (exact, exact_best), (found, log_sum), scratch)?;
         }
         Ok(())
     }
@@ -95,6 +102,7 @@ impl Sums {
         Quality {
             loss,
             perplexity: libm::exp(loss),
+            kl: self.kl / positions as f64,
             max_abs_logit_err: f64::from(self.error),
             top1_agreement: self.agreed as f64 / positions as f64,
         }
@@ -117,6 +125,31 @@ fn cross_entropy(
     ops::softmax(ctx, MatMut::dense(scratch, 1, n)?);
     let distance = f64::from(logits[best]) - f64::from(logits[target]);
     Ok(distance - libm::log(f64::from(scratch[best])))
+}
+
+/// The logarithm of the sum of the exponentials of logits, of which
+/// `probabilities` is the softmax.
+fn log_sum(logits: &[f32], best: usize, probabilities: &[f32]) -> f64 {
+    f64::from(logits[best]) - libm::log(f64::from(probabilities[best]))
+}
+
+/// Divergence of `found` from `exact`: the sum of `p (ln p - ln q)`, written
+/// with logits so that it takes two logarithms and no more. Sums ascend.
+fn divergence(
+    ctx: &Context,
+    (exact, best): (&[f32], usize),
+    (found, found_log_sum): (&[f32], f64),
+    scratch: &mut [f32],
+) -> Result<f64> {
+    scratch.copy_from_slice(exact);
+    let n = scratch.len();
+    ops::softmax(ctx, MatMut::dense(scratch, 1, n)?);
+    let mut sum = 0.0;
+    for ((&p, &a), &b) in scratch.iter().zip(exact).zip(found) {
+        sum += f64::from(p) * (f64::from(a) - f64::from(b));
+    }
+    // Rounding may leave a tiny negative number where both are the same.
+    Ok((sum - log_sum(exact, best, scratch) + found_log_sum).max(0.0))
 }
 
 #[cfg(test)]
@@ -153,9 +186,10 @@ mod tests {
         };
         let (found, windows) = run(16);
         assert_eq!(windows, 3);
-        assert_eq!((found[0].max_abs_logit_err, found[0].top1_agreement), (0.0, 1.0));
+        assert_eq!((found[0].max_abs_logit_err, found[0].kl, found[0].top1_agreement), (0.0, 0.0, 1.0));
         let [int8, int4] = [1, 2].map(|i| found[i].max_abs_logit_err);
         assert!(0.0 < int8 && int8 < int4 && int4 < 2.0, "{int8} {int4}");
+        assert!(0.0 < found[1].kl && found[1].kl < found[2].kl, "{found:?}");
         for quality in &found {
             assert!((quality.perplexity.ln() - quality.loss).abs() < 1e-9);
             assert!((0.0..=1.0).contains(&quality.top1_agreement));

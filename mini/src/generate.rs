@@ -20,14 +20,11 @@ pub struct Generation {
 }
 
 /// Appends `count` tokens to `prompt`, each time the one with the greatest
-/// logit (the first of equals).
-///
-/// With `cached`, each pass takes the tokens that are new. Without, it begins
-/// with empty caches and takes the whole sequence, as a network that has no
-/// cache must. `observe` gets the logits that each token is chosen from.
+/// logit (the first of equals); `observe` gets the logits that each token is
+/// chosen from. The rest is as [`generate_with`].
 ///
 /// # Errors
-/// When the prompt is empty, or the session has no room for the tokens.
+/// As [`generate_with`].
 pub fn generate(
     session: &mut Session<'_>,
     prompt: &[u32],
@@ -35,8 +32,34 @@ pub fn generate(
     cached: bool,
     mut observe: impl FnMut(&[f32]),
 ) -> Result<Generation> {
-    ensure!(!prompt.is_empty(), "the prompt has 0 tokens; at least 1 is needed");
     let ctx = session.context();
+    let greatest = |logits: &[f32]| Ok(ops::argmax(ctx, logits).context("every logit is NaN")? as u32);
+    generate_with(session, prompt, count, cached, greatest, |logits, _| {
+        observe(logits);
+        Ok(true)
+    })
+}
+
+/// Appends up to `count` tokens to `prompt`, each of which `choose` picks from
+/// the logits.
+///
+/// With `cached`, each pass takes the tokens that are new. Without, it begins
+/// with empty caches and takes the whole sequence, as a network that has no
+/// cache must. `observe` gets the logits that each token is chosen from and the
+/// token; no more tokens follow when it answers `false`.
+///
+/// # Errors
+/// When the prompt is empty, the session has no room for the tokens, or one of
+/// the two functions fails.
+pub fn generate_with(
+    session: &mut Session<'_>,
+    prompt: &[u32],
+    count: usize,
+    cached: bool,
+    mut choose: impl FnMut(&[f32]) -> Result<u32>,
+    mut observe: impl FnMut(&[f32], u32) -> Result<bool>,
+) -> Result<Generation> {
+    ensure!(!prompt.is_empty(), "the prompt has 0 tokens; at least 1 is needed");
     let vocabulary = session.model().shape().vocabulary;
     let mut ids = Vec::with_capacity(prompt.len() + count);
     ids.extend_from_slice(prompt);
@@ -52,12 +75,14 @@ pub fn generate(
         }
         let logits = session.forward(&ids[seen..])?;
         let last = &logits[logits.len() - vocabulary..];
-        let best = ops::argmax(ctx, last).context("every logit is NaN")?;
+        let chosen = choose(last)?;
         elapsed += start.elapsed();
 
-        observe(last);
         seen = ids.len();
-        ids.push(best as u32);
+        ids.push(chosen);
+        if !observe(last, chosen)? {
+            break;
+        }
     }
     ids.drain(..prompt.len());
     Ok(Generation { ids, elapsed })

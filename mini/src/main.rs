@@ -29,15 +29,19 @@ fn run(cli: Cli) -> Result<()> {
 
     match cli.command.unwrap_or_default() {
         Command::Corpus => commands::corpus::run(&outputs, log),
-        Command::VerifyCorpus => commands::verify::run(&outputs, log),
+        Command::VerifyCorpus => commands::verify_corpus::run(&outputs, log),
         Command::Tokenize => commands::tokenize::run(&outputs, log),
         Command::Plot => commands::plot::run(&outputs, log),
-        Command::Generate(args) => commands::generate::run(&args, global, log),
+        Command::Generate(args) => commands::generate::run(&args, global, &outputs, log),
+        Command::Train(args) => commands::train::run(&args, global, &outputs, log),
         Command::Bench(model) => commands::bench::run(&model, global, &outputs, log).map(|_| ()),
         Command::BenchQuant(model) => {
             commands::bench_quant::run(&model, global, &program()?, &outputs, log).map(|_| ())
         }
-        Command::Run(model) => commands::run::run(&model, global, &program()?, &outputs, log),
-        Command::PeakMemory(args) => commands::peak_memory::run(&args, global, log),
+        Command::Run(args) => commands::run::run(&args, global, &program()?, &outputs, log),
+        Command::TestIdem(args) => commands::idem::run(&args, global, &program()?, &outputs, log),
+        Command::Pack(args) => commands::pack::run(&args, &outputs, log),
+        Command::Verify(args) => commands::verify::run(&args, &outputs, log),
+        Command::PeakMemory(args) => commands::peak_memory::run(&args, global, &outputs, log),
     }
 }

@@ -5,6 +5,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// Directory of the timings that no other file is made from.
+const TIMINGS: &str = "timings";
+
+/// The files with timings beside those in [`TIMINGS`]: tables under names of
+/// old, and the plots of them.
+const TIMED: [&str; 6] = [
+    "bench.csv",
+    "bench_context.csv",
+    "bench_quant.csv",
+    "plot_latencia.png",
+    "plot_context.png",
+    "plot_quant.png",
+];
+
+/// Whether the file with this name in an output directory holds timings, and
+/// so differs from run to run: it lies in `timings/`, or is a `bench*.csv`, or
+/// the plot of one. All other files have the same bytes in every run.
+pub fn is_timed(name: &str) -> bool {
+    name.split(['/', '\\']).next() == Some(TIMINGS) && name != TIMINGS || TIMED.contains(&name)
+}
+
 /// The output directory (`--out`). Each method below gives the path of one
 /// file in it; none of them touches the disk.
 #[derive(Clone, Debug)]
@@ -97,8 +118,52 @@ impl Outputs {
         self.dir.join("plot_memoria.png")
     }
 
+    /// Quality of the trained models.
+    pub fn metrics(&self) -> PathBuf {
+        self.dir.join("metrics.json")
+    }
+
+    /// Checkpoint of the training on a text.
+    pub fn checkpoint(&self, text: &str) -> PathBuf {
+        self.dir.join(format!("{text}.safetensors"))
+    }
+
+    /// Loss of each step of the training on a text.
+    pub fn loss(&self, text: &str) -> PathBuf {
+        self.dir.join(format!("loss_{text}.csv"))
+    }
+
+    /// Plot of [`Outputs::loss`].
+    pub fn plot_loss(&self, text: &str) -> PathBuf {
+        self.dir.join(format!("plot_loss_{text}.png"))
+    }
+
+    /// What the machine and the program are.
+    pub fn environment(&self) -> PathBuf {
+        self.dir.join("env.txt")
+    }
+
+    /// SHA-256 of every file without timings, in the format of `sha256sum`.
+    pub fn hashes(&self) -> PathBuf {
+        self.dir.join("hashes.txt")
+    }
+
+    /// Creates the directory of the timings that no other file is made from.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create_timings(&self) -> Result<()> {
+        let dir = self.dir.join(TIMINGS);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))
+    }
+
+    /// Time of the training on a text.
+    pub fn training_time(&self, text: &str) -> PathBuf {
+        self.dir.join(TIMINGS).join(format!("train_{text}.csv"))
+    }
+
     /// Every file of a complete run.
-    pub fn all(&self) -> [PathBuf; 13] {
+    pub fn all(&self) -> [PathBuf; 24] {
         [
             self.corpus(),
             self.corpus_sha256(),
@@ -113,6 +178,17 @@ impl Outputs {
             self.plot_quant(),
             self.plot_memory(),
             self.plot_context(),
+            self.checkpoint("seed"),
+            self.checkpoint("language"),
+            self.loss("seed"),
+            self.loss("language"),
+            self.plot_loss("seed"),
+            self.plot_loss("language"),
+            self.metrics(),
+            self.training_time("seed"),
+            self.training_time("language"),
+            self.environment(),
+            self.hashes(),
         ]
     }
 }

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 /// The special tokens, in the order of their ids.
 pub const SPECIAL: [&str; 4] = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"];
@@ -26,7 +27,8 @@ pub const BOS: u32 = 2;
 pub const EOS: u32 = 3;
 
 /// A vocabulary and both its directions: word to id, id to word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Tokenizer {
     tokens: Vec<String>,
     ids: HashMap<String, u32>,
@@ -52,6 +54,13 @@ impl Tokenizer {
 
         let tokens = SPECIAL.into_iter().chain(words);
         Self::from_tokens(tokens.map(str::to_owned).collect())
+    }
+
+    /// As [`Tokenizer::from_text`], with the `limit` most frequent tokens.
+    pub fn most_frequent(text: &str, limit: usize) -> Self {
+        let mut tokens = Self::from_text(text).tokens;
+        tokens.truncate(limit.max(SPECIAL.len()));
+        Self::from_tokens(tokens)
     }
 
     fn from_tokens(tokens: Vec<String>) -> Self {
@@ -139,6 +148,20 @@ impl Tokenizer {
             }
         }
         String::new()
+    }
+}
+
+impl From<Tokenizer> for Vec<String> {
+    fn from(tokenizer: Tokenizer) -> Self {
+        tokenizer.tokens
+    }
+}
+
+impl TryFrom<Vec<String>> for Tokenizer {
+    type Error = anyhow::Error;
+
+    fn try_from(tokens: Vec<String>) -> Result<Self> {
+        Self::parse(&(tokens.join("\n") + "\n"))
     }
 }
 

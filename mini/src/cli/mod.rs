@@ -4,19 +4,19 @@
 //! options, in [`ModelArgs::check`]. Either way the message names the option,
 //! the value and the limit.
 
+mod generate;
 mod model;
+mod train;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::corpus;
+use crate::commands::pack;
+pub use generate::GenerateArgs;
 pub use model::{HEAD_SIZE_STEP, MAX_VALUES, ModelArgs, VOCABULARY};
-
-/// Words of the corpus in the default prompt of `generate`.
-const PROMPT_WORDS: usize = 8;
+pub use train::{RunArgs, TextArg, TokenizerArg, TrainArgs};
 
 /// Mini-Transformer with KV cache and quantisation, from corpus to plots.
 #[derive(Debug, Parser)]
@@ -57,6 +57,8 @@ pub enum Command {
     Tokenize,
     /// Generate tokens after a prompt
     Generate(GenerateArgs),
+    /// Train a model
+    Train(TrainArgs),
     /// Measure the latency with and without KV cache
     Bench(ModelArgs),
     /// Measure size, quality and latency of each weight format
@@ -64,7 +66,13 @@ pub enum Command {
     /// Draw the plots of the measurements
     Plot,
     /// All of the above, in order
-    Run(ModelArgs),
+    Run(RunArgs),
+    /// Run everything twice and compare every file without timings
+    TestIdem(RunArgs),
+    /// Pack the files without timings into one archive
+    Pack(PackArgs),
+    /// Check the archive and the files against their hashes
+    Verify(PackArgs),
     /// Print the peak memory of generating with one weight format
     #[command(hide = true)]
     PeakMemory(PeakArgs),
@@ -72,7 +80,7 @@ pub enum Command {
 
 impl Default for Command {
     fn default() -> Self {
-        Self::Run(ModelArgs::default())
+        Self::Run(RunArgs::default())
     }
 }
 
@@ -112,27 +120,6 @@ impl Quant {
     }
 }
 
-/// Options of `generate`.
-#[derive(Args, Clone, Debug)]
-pub struct GenerateArgs {
-    /// Text to go on from [default: the first words of the corpus]
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
-    /// Tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    #[arg(value_parser = range(1..=1_000_000), allow_negative_numbers = true)]
-    pub tokens: usize,
-    /// Weight format
-    #[arg(long, value_enum, default_value_t = Quant::Fp32)]
-    pub quant: Quant,
-    /// Compute the whole context anew for every token
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Size and seed of the model.
-    #[command(flatten)]
-    pub model: ModelArgs,
-}
-
 /// Options of `peak-memory`.
 #[derive(Args, Clone, Debug)]
 pub struct PeakArgs {
@@ -144,25 +131,23 @@ pub struct PeakArgs {
     pub model: ModelArgs,
 }
 
-impl GenerateArgs {
-    /// Checks the limits that relate several options, and the prompt.
-    ///
-    /// # Errors
-    /// As [`ModelArgs::check`], and when the prompt has no word.
-    pub fn check(&self) -> Result<()> {
-        if let Some(prompt) = &self.prompt {
-            ensure!(
-                prompt.split_whitespace().next().is_some(),
-                "--prompt {prompt:?} has 0 words; at least 1 is needed"
-            );
-        }
-        self.model.check()
+/// Options of `pack` and `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct PackArgs {
+    /// Directory of the archive
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    pub dist: PathBuf,
+}
+
+impl PackArgs {
+    /// The archive.
+    pub fn archive(&self) -> PathBuf {
+        self.dist.join(format!("{}.tar.gz", pack::NAME))
     }
 
-    /// The prompt, or its default.
-    pub fn prompt(&self) -> String {
-        let default = || corpus::first_words(PROMPT_WORDS);
-        self.prompt.clone().unwrap_or_else(default)
+    /// SHA-256 of the archive and of each file in it.
+    pub fn sums(&self) -> PathBuf {
+        self.dist.join(format!("{}.sha256", pack::NAME))
     }
 }
 
@@ -206,7 +191,7 @@ mod tests {
             panic!("not `run`");
         };
         assert_eq!(by_default, parsed);
-        parsed.check().unwrap();
+        parsed.model.check().unwrap();
     }
 
     #[test]
@@ -267,13 +252,12 @@ mod tests {
     #[test]
     fn options_of_generate() {
         let args = generate_args("");
-        assert!(args.prompt().starts_with("word704 word225"));
         assert_eq!((args.tokens, args.quant), (50, Quant::Fp32));
         assert!(!args.no_cache);
 
         let args = generate_args(" --prompt word1 --tokens 3 --quant int4 --no-cache");
         args.check().unwrap();
-        assert_eq!(args.prompt(), "word1");
+        assert_eq!(args.prompt.as_deref(), Some("word1"));
         assert_eq!((args.tokens, args.quant), (3, Quant::Int4));
         assert!(args.no_cache);
     }

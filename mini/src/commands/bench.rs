@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use kvern::Context;
 
 use crate::cli::{GlobalArgs, ModelArgs, Quant};
-use crate::corpus;
 use crate::generate::{generate, generate_hashed};
 use crate::measure::{Effort, interleaved};
 use crate::model::{Model, Session};
@@ -15,8 +14,9 @@ use crate::outputs::Outputs;
 use crate::progress;
 use crate::report::{BenchRow, ContextRow, NO_CACHE, WITH_CACHE, write_rows};
 use crate::setup;
+use crate::source::Source;
 use crate::stats;
-use crate::tokenizer::{BOS, Tokenizer};
+use crate::tokenizer::BOS;
 
 /// Tokens that are generated in one measurement.
 pub const TOKENS: usize = 50;
@@ -54,7 +54,9 @@ pub fn run(
     Quant::ALL.into_iter().try_for_each(|quant| args.check_blocks(quant))?;
     outputs.create()?;
     let ctx = setup::context(global.isa, global.threads)?;
-    let model = Model::initial(&ctx, args.shape(), args.seed, Quant::Fp32)?;
+    let source = Source::choose(None, args, outputs)?;
+    let model = Model::pack(&ctx, source.shape, source.weights.clone(), Quant::Fp32)?;
+    writeln!(log, "weights: {}", source.describe())?;
 
     let rows = generation(&ctx, &model)?;
     write_rows(&outputs.bench(), &rows)?;
@@ -65,13 +67,13 @@ pub fn run(
     let speed_up = rows[1].mean_ms / rows[0].mean_ms;
     writeln!(log, "  speed-up   {speed_up:>9.2} x")?;
 
-    let rows = contexts(&ctx, &model)?;
+    let rows = contexts(&ctx, &model, &source.held_out)?;
     write_rows(&outputs.bench_context(), &rows)?;
     writeln!(log, "one token, in ms:\n  {:>7}{:>12}{:>12}", "context", "with cache", "no cache")?;
     for ContextRow { context, with_cache_ms, no_cache_ms } in &rows {
         writeln!(log, "  {context:>7}{with_cache_ms:>12.4}{no_cache_ms:>12.4}")?;
     }
-    Ok(Findings { speed_up, hashes: hashes(args, global, log)? })
+    Ok(Findings { speed_up, hashes: hashes(&source, global, log)? })
 }
 
 /// As [`ModelArgs::check`], and that the context has room for a measurement.
@@ -107,10 +109,9 @@ fn generation(ctx: &Context, model: &Model) -> Result<Vec<BenchRow>> {
 
 /// The rows of `bench_context.csv`: the last of `context` tokens, computed
 /// with the others in the cache, and all of them computed anew.
-fn contexts(ctx: &Context, model: &Model) -> Result<Vec<ContextRow>> {
-    let text = corpus::generate();
-    let ids = Tokenizer::from_text(&text).encode(&text);
-    let possible = CONTEXTS.into_iter().filter(|&context| context <= model.shape().context);
+fn contexts(ctx: &Context, model: &Model, ids: &[u32]) -> Result<Vec<ContextRow>> {
+    let limit = model.shape().context.min(ids.len());
+    let possible = CONTEXTS.into_iter().filter(|&context| context <= limit);
     let most = possible.clone().max().unwrap_or(1);
     let (mut cached, mut anew) = (Session::new(ctx, model, most)?, Session::new(ctx, model, most)?);
     let row = |context: usize| {
@@ -146,14 +147,14 @@ fn contexts(ctx: &Context, model: &Model) -> Result<Vec<ContextRow>> {
 
 /// The hashes of the logits of each format, after comparing those with and
 /// without cache at 1 and 2 threads.
-fn hashes(args: &ModelArgs, global: &GlobalArgs, log: &mut impl Write) -> Result<Vec<(Quant, String)>> {
+fn hashes(source: &Source, global: &GlobalArgs, log: &mut impl Write) -> Result<Vec<(Quant, String)>> {
     let contexts = [setup::context(global.isa, 1)?, setup::context(global.isa, 2)?];
     let bar = progress::bar(4 * Quant::ALL.len() as u64, "logits");
     let mut all = Vec::new();
     let mut differing = Vec::new();
     writeln!(log, "logits sha256, with and without cache, at 1 and 2 threads:")?;
     for quant in Quant::ALL {
-        let model = Model::initial(&contexts[0], args.shape(), args.seed, quant)?;
+        let model = Model::pack(&contexts[0], source.shape, source.weights.clone(), quant)?;
         let mut found = Vec::new();
         for ctx in &contexts {
             let mut session = Session::new(ctx, &model, PROMPT.len() + TOKENS)?;

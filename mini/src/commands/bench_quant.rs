@@ -10,21 +10,17 @@ use kvern::Context;
 
 use super::bench::{PROMPT, TOKENS, check};
 use super::peak_memory;
+use super::train::qualities;
 use crate::cli::{GlobalArgs, ModelArgs, Quant};
-use crate::corpus;
-use crate::evaluate::{Quality, evaluate};
+use crate::evaluate::Quality;
 use crate::generate::generate;
 use crate::measure::{Effort, interleaved};
 use crate::model::{Model, Session};
 use crate::outputs::Outputs;
-use crate::progress;
 use crate::report::{MemoryRow, QuantRow, accuracy_drops, write_accuracy, write_rows};
 use crate::setup;
+use crate::source::Source;
 use crate::stats;
-use crate::tokenizer::Tokenizer;
-
-/// Positions of the corpus that are predicted.
-const POSITIONS: usize = 4096;
 
 const LATENCY: Effort = Effort { budget: Duration::from_millis(2000), least: 5, most: 400 };
 
@@ -49,12 +45,14 @@ pub fn run(
     Quant::ALL.into_iter().try_for_each(|quant| args.check_blocks(quant))?;
     outputs.create()?;
     let ctx = setup::context(global.isa, global.threads)?;
+    let source = Source::choose(None, args, outputs)?;
     let models = Quant::ALL
         .into_iter()
-        .map(|quant| Model::initial(&ctx, args.shape(), args.seed, quant))
+        .map(|quant| Model::pack(&ctx, source.shape, source.weights.clone(), quant))
         .collect::<Result<Vec<_>>>()?;
 
-    let qualities = qualities(&ctx, &models)?;
+    let qualities =
+        qualities(&ctx, source.shape, &source.weights, &source.held_out, source.window, &Quant::ALL)?;
     let (latencies, held) = latencies(&ctx, &models)?;
     let mut rows = Vec::new();
     for ((model, quality), sample) in models.iter().zip(qualities).zip(&latencies) {
@@ -69,24 +67,10 @@ pub fn run(
     write_rows(&outputs.memory_usage(), &memory)?;
     write_accuracy(&outputs.accuracy_drop(), &accuracy_drops(&rows)?)?;
 
+    writeln!(log, "weights: {}", source.describe())?;
     write_table(&rows, &memory, log)?;
     verdict(&rows, log)?;
     Ok(rows)
-}
-
-/// The quality of each model on the first positions of the corpus, the first
-/// model being the reference.
-fn qualities(ctx: &Context, models: &[Model]) -> Result<Vec<Quality>> {
-    let text = corpus::generate();
-    let mut ids = Tokenizer::from_text(&text).encode(&text);
-    ids.truncate(POSITIONS + 1);
-    let window = models.first().map_or(1, |model| model.shape().context).min(POSITIONS);
-    let mut sessions =
-        models.iter().map(|model| Session::new(ctx, model, window)).collect::<Result<Vec<_>>>()?;
-    let bar = progress::bar(POSITIONS.div_ceil(window) as u64, "perplexity");
-    let qualities = evaluate(&mut sessions, &ids, window, || bar.inc(1));
-    bar.finish_and_clear();
-    qualities
 }
 
 /// A sample of generation times with cache for each model, in milliseconds,

@@ -2,30 +2,38 @@
 
 use std::io::Write;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use crate::beam::{Search, search};
 use crate::cli::{GenerateArgs, GlobalArgs};
-use crate::corpus;
-use crate::generate::generate_hashed;
+use crate::generate::{LogitsHash, generate_with};
 use crate::model::{Model, Session};
+use crate::outputs::Outputs;
+use crate::sampling::Sampler;
 use crate::setup;
-use crate::tokenizer::Tokenizer;
+use crate::source::Source;
+use crate::vocabulary::Vocabulary;
 
-/// What every text of an untrained model is worth.
-pub const UNTRAINED: &str =
-    "the weights are the seeded initial ones: until there is training, every text is noise";
+/// Tokens of the held-out text in the default prompt.
+const PROMPT: usize = 8;
 
-/// Prints the prompt with its continuation, the hash of the logits, and the
-/// time per token. It writes no file.
+/// Prints the prompt with its continuation, word by word as it is found, the
+/// hash of the logits, and the time per token; or the best texts of a beam
+/// search. It writes no file.
 ///
 /// # Errors
-/// When the options do not fit together or the machine.
-pub fn run(args: &GenerateArgs, global: &GlobalArgs, log: &mut impl Write) -> Result<()> {
+/// When the options do not fit together or the machine, or a checkpoint cannot
+/// be read.
+pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     args.check()?;
     args.model.check_blocks(args.quant)?;
-    let tokenizer = Tokenizer::from_text(&corpus::generate());
-    let prompt = tokenizer.encode(&args.prompt());
-    let (given, wanted, limit) = (prompt.len(), args.tokens, args.model.context);
+    let source = Source::choose(args.weights.as_deref(), &args.model, outputs)?;
+    let prompt = match &args.prompt {
+        Some(text) => source.tokenizer.encode(text)?,
+        None => source.held_out.iter().copied().take(PROMPT).collect(),
+    };
+    let end = args.until.as_deref().map(|word| end(&source.tokenizer, word)).transpose()?;
+    let (given, wanted, limit) = (prompt.len(), args.tokens, source.shape.context);
     ensure!(
         given + wanted <= limit,
         "a prompt of {given} tokens and --tokens {wanted} are {} tokens, more than --context {limit}",
@@ -33,24 +41,79 @@ pub fn run(args: &GenerateArgs, global: &GlobalArgs, log: &mut impl Write) -> Re
     );
 
     let ctx = setup::context(global.isa, global.threads)?;
-    let model = Model::initial(&ctx, args.model.shape(), args.model.seed, args.quant)?;
+    let model = Model::pack(&ctx, source.shape, source.weights.clone(), args.quant)?;
     let cached = !args.no_cache;
     let batch = if cached { given } else { given + wanted - 1 };
     let mut session = Session::new(&ctx, &model, batch)?;
-    let (generation, hash) = generate_hashed(&mut session, &prompt, wanted, cached)?;
+    if let Some(beams) = args.beam {
+        let search = Search { beams, tokens: wanted, penalty: args.length_penalty, end };
+        return beams_of(&mut session, &source.tokenizer, &prompt, search, log);
+    }
 
-    writeln!(log, "{} | {}", tokenizer.decode(&prompt)?, tokenizer.decode(&generation.ids)?)?;
-    writeln!(log, "logits sha256: {hash}")?;
+    write!(log, "{} | ", source.tokenizer.decode(&prompt)?)?;
+    let mut sampler = Sampler::new(&ctx, args.model.seed, args.temperature, args.top_k, args.top_p);
+    let mut hash = LogitsHash::default();
+    let mut ids = Vec::new();
+    let mut shown = 0;
+    let choose = |logits: &[f32]| sampler.choose(logits);
+    let generation = generate_with(&mut session, &prompt, wanted, cached, choose, |logits, id| {
+        hash.update(logits);
+        ids.push(id);
+        let text = source.tokenizer.decode(&ids)?;
+        // A character whose last bytes are still to come ends in a replacement.
+        if !text.ends_with(char::REPLACEMENT_CHARACTER) {
+            write!(log, "{}", text.get(shown..).unwrap_or_default())?;
+            log.flush()?;
+            shown = text.len();
+        }
+        Ok(Some(id) != end)
+    })?;
+    writeln!(log)?;
+
+    writeln!(log, "logits sha256: {}", hash.finish())?;
     let time = generation.elapsed.as_secs_f64() * 1e3;
     writeln!(
         log,
         "{time:.3} ms, {:.4} ms per token ({}, {}, {})",
-        time / wanted as f64,
+        time / generation.ids.len() as f64,
         args.quant.config(),
         if cached { "with cache" } else { "no cache" },
         setup::describe(&ctx)
     )?;
-    writeln!(log, "note: {UNTRAINED}")?;
+    writeln!(log, "weights: {}", source.describe())?;
+    Ok(())
+}
+
+/// The token of `--until`.
+fn end(tokenizer: &Vocabulary, word: &str) -> Result<u32> {
+    let ids = tokenizer.encode(word)?;
+    let known =
+        ids.first().filter(|_| ids.len() == 1 && tokenizer.decode(&ids).is_ok_and(|text| text == word));
+    known.copied().with_context(|| format!("--until {word:?} is no token of the vocabulary"))
+}
+
+fn beams_of(
+    session: &mut Session<'_>,
+    tokenizer: &Vocabulary,
+    prompt: &[u32],
+    wanted: Search,
+    log: &mut impl Write,
+) -> Result<()> {
+    writeln!(log, "{} |", tokenizer.decode(prompt)?)?;
+    for beam in search(session, prompt, wanted)? {
+        writeln!(
+            log,
+            "{:>9.4} {:>9.4}  {}",
+            beam.score(wanted.penalty),
+            beam.log_probability,
+            tokenizer.decode(&beam.ids)?
+        )?;
+    }
+    writeln!(
+        log,
+        "score (log-probability over a power {} of the length), log-probability, text",
+        wanted.penalty
+    )?;
     Ok(())
 }
 
@@ -65,7 +128,7 @@ mod tests {
         let cli = Cli::try_parse_from(format!("mini generate {options}").split_whitespace())?;
         let Some(Command::Generate(args)) = cli.command else { panic!("not `generate`") };
         let mut log = Vec::new();
-        run(&args, &cli.global, &mut log)?;
+        run(&args, &cli.global, &Outputs::new("missing"), &mut log)?;
         Ok(String::from_utf8(log)?)
     }
 

@@ -13,8 +13,10 @@ use super::bench::{PROMPT, TOKENS};
 use crate::cli::{GlobalArgs, ModelArgs, PeakArgs, Quant};
 use crate::generate::generate;
 use crate::model::{Model, Session};
+use crate::outputs::Outputs;
 use crate::peak;
 use crate::setup;
+use crate::source::Source;
 
 /// What is printed where the system does not tell.
 const UNKNOWN: &str = "unknown";
@@ -24,11 +26,12 @@ const UNKNOWN: &str = "unknown";
 ///
 /// # Errors
 /// When the options do not fit together or the machine.
-pub fn run(args: &PeakArgs, global: &GlobalArgs, log: &mut impl Write) -> Result<()> {
+pub fn run(args: &PeakArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     super::bench::check(&args.model)?;
     args.model.check_blocks(args.quant)?;
     let ctx = setup::context(global.isa, global.threads)?;
-    let model = Model::initial(&ctx, args.model.shape(), args.model.seed, args.quant)?;
+    let source = Source::choose(None, &args.model, outputs)?;
+    let model = Model::pack(&ctx, source.shape, source.weights, args.quant)?;
     peak::reset();
     let mut session = Session::new(&ctx, &model, PROMPT.len())?;
     generate(&mut session, &PROMPT, TOKENS, true, |_| ())?;
@@ -71,6 +74,7 @@ fn arguments(args: &ModelArgs, global: &GlobalArgs, quant: Quant) -> Vec<String>
     let mut all = vec!["peak-memory".to_owned()];
     let mut push = |option: &str, value: String| all.extend([option.to_owned(), value]);
     push("--quant", name(quant));
+    push("--out", global.out.display().to_string());
     push("--threads", global.threads.to_string());
     if let Some(isa) = global.isa {
         push("--isa", name(isa));
@@ -116,7 +120,7 @@ mod tests {
         let global = GlobalArgs { out: "out".into(), isa: None, threads: 1 };
         let args = PeakArgs { quant: Quant::Int8, model: ModelArgs::default() };
         let mut log = Vec::new();
-        run(&args, &global, &mut log).unwrap();
+        run(&args, &global, &Outputs::new("missing"), &mut log).unwrap();
         let text = String::from_utf8(log).unwrap();
         assert!(text.trim() == UNKNOWN || text.trim().parse::<u64>().unwrap() > 1 << 19, "{text}");
     }

@@ -1,81 +1,163 @@
-//! `mini verify-corpus`: compare the corpus on disk with the generated one.
+//! `mini verify`: the archive of `pack` against its hashes, and the files of
+//! the output directory against `hashes.txt`.
 
-use std::io::Write;
+use std::fs;
+use std::io::{Read, Write};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
+use tar::Archive;
 
-use crate::corpus;
+use super::pack::NAME;
+use crate::cli::PackArgs;
+use crate::corpus::sha256_hex;
+use crate::hashes::{self, FileHash};
 use crate::outputs::Outputs;
 
-/// Compares `corpus.txt` and `corpus.sha256` with the generated corpus.
+/// Checks what there is: the archive, `hashes.txt`, or both.
 ///
 /// # Errors
-/// When a file cannot be read or differs; the message has both hashes and,
-/// for the corpus, both lengths and the offset of the first difference.
-pub fn run(outputs: &Outputs, log: &mut impl Write) -> Result<()> {
-    let path = outputs.corpus();
-    let found = corpus::verify(&path)?;
-    ensure!(found.matches(), "{} is not the corpus\n{found}", path.display());
-
-    let path = outputs.corpus_sha256();
-    let stored = corpus::read_sha256(&path)?;
+/// When neither is there, or something differs; the message names the archive
+/// and the first file in it that is not as it was packed, or each file of the
+/// directory that differs.
+pub fn run(args: &PackArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
+    let (archive, listed) = (args.archive().try_exists()?, outputs.hashes().try_exists()?);
     ensure!(
-        stored == found.expected_sha256,
-        "{} has {stored}, but the corpus has {}",
-        path.display(),
-        found.expected_sha256
+        archive || listed,
+        "neither {} nor {} is there: run `mini run` and `mini pack` first",
+        args.archive().display(),
+        outputs.hashes().display()
     );
-    writeln!(log, "corpus verified: SHA-256 {stored}")?;
+    if listed {
+        let expected = hashes::read(&outputs.hashes())?;
+        let present: Vec<String> = expected
+            .iter()
+            .map(|hash| hash.name.clone())
+            .filter(|name| outputs.dir().join(name).exists())
+            .collect();
+        let differences = hashes::differences(&expected, &hashes::of(outputs.dir(), &present)?);
+        ensure!(
+            differences.is_empty(),
+            "--out {} is not as it was:\n{}",
+            outputs.dir().display(),
+            differences.join("\n")
+        );
+        writeln!(log, "{}: {} files verified", outputs.dir().display(), expected.len())?;
+    }
+    if archive {
+        check_archive(args, log)?;
+    }
     Ok(())
+}
+
+fn check_archive(args: &PackArgs, log: &mut impl Write) -> Result<()> {
+    let path = args.archive();
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let expected = hashes::read(&args.sums())?;
+    let (whole, files) = expected.split_first().context("the file of hashes is empty")?;
+    ensure!(whole.name == format!("{NAME}.tar.gz"), "{} is of another archive", args.sums().display());
+    let found = sha256_hex(&bytes);
+    if found != whole.sha256 {
+        let place = damaged(&bytes, files).unwrap_or_else(|| "no file in it: its headers".into());
+        anyhow::bail!(
+            "{} is not as it was packed: SHA-256 {found}, not {}; damaged: {place}",
+            path.display(),
+            whole.sha256
+        );
+    }
+    ensure!(damaged(&bytes, files).is_none(), "{} does not hold what its hashes say", path.display());
+    writeln!(log, "{}: SHA-256 {found}, {} files verified", path.display(), files.len())?;
+    Ok(())
+}
+
+/// The first file that is not in the archive as it should be.
+fn damaged(archive: &[u8], files: &[FileHash]) -> Option<String> {
+    let mut archive = Archive::new(GzDecoder::new(archive));
+    let mut entries = archive.entries().ok()?;
+    for file in files {
+        let read = || -> Option<(String, String)> {
+            let mut entry = entries.next()?.ok()?;
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).ok()?;
+            Some((entry.path().ok()?.to_str()?.to_owned(), sha256_hex(&bytes)))
+        };
+        let mut read = read;
+        if read() != Some((file.name.clone(), file.sha256.clone())) {
+            return Some(file.name.clone());
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
+    use super::super::pack;
     use super::*;
 
-    fn with_corpus() -> (tempfile::TempDir, Outputs) {
+    fn packed() -> (tempfile::TempDir, PackArgs, Outputs) {
         let dir = tempfile::tempdir().unwrap();
-        let outputs = Outputs::new(dir.path());
-        crate::commands::corpus::run(&outputs, &mut Vec::new()).unwrap();
-        (dir, outputs)
+        let outputs = Outputs::new(dir.path().join("out"));
+        outputs.create().unwrap();
+        for (name, byte) in [("a.txt", b'a'), ("b.txt", b'b'), ("bench.csv", b't')] {
+            fs::write(outputs.dir().join(name), vec![byte; 5000]).unwrap();
+        }
+        let args = PackArgs { dist: dir.path().join("dist") };
+        pack::run(&args, &outputs, &mut Vec::new()).unwrap();
+        (dir, args, outputs)
     }
 
-    fn error(outputs: &Outputs) -> String {
-        format!("{:#}", run(outputs, &mut Vec::new()).unwrap_err())
-    }
-
-    #[test]
-    fn the_written_corpus_is_verified() {
-        let (_dir, outputs) = with_corpus();
-        run(&outputs, &mut Vec::new()).unwrap();
-    }
-
-    #[test]
-    fn a_truncated_corpus_is_refused() {
-        let (_dir, outputs) = with_corpus();
-        fs::write(outputs.corpus(), "word704 word2").unwrap();
-        let error = error(&outputs);
-        assert!(error.contains("first difference at byte 13"), "{error}");
+    fn verify(args: &PackArgs, outputs: &Outputs) -> Result<String> {
+        let mut log = Vec::new();
+        run(args, outputs, &mut log)?;
+        Ok(String::from_utf8(log)?)
     }
 
     #[test]
-    fn a_wrong_stored_digest_is_refused() {
-        let (_dir, outputs) = with_corpus();
-        let wrong = corpus::sha256_hex(b"");
-        corpus::write_sha256(&outputs.corpus_sha256(), &wrong, "corpus.txt").unwrap();
-        let error = error(&outputs);
-        assert!(error.contains(&wrong), "{error}");
-        assert!(error.contains(corpus::SHA256), "{error}");
+    fn an_archive_is_the_same_every_time_and_verified() {
+        let (_dir, args, outputs) = packed();
+        let first = fs::read(args.archive()).unwrap();
+        pack::run(&args, &outputs, &mut Vec::new()).unwrap();
+        assert!(fs::read(args.archive()).unwrap() == first);
+        assert!(verify(&args, &outputs).unwrap().contains("2 files verified"));
+        // Magic, deflate, no flags, time 0, best compression, unknown system.
+        assert_eq!(first[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255]);
     }
 
     #[test]
-    fn missing_files_are_named() {
-        let (_dir, outputs) = with_corpus();
-        fs::remove_file(outputs.corpus_sha256()).unwrap();
-        assert!(error(&outputs).contains("corpus.sha256"));
-        fs::remove_file(outputs.corpus()).unwrap();
-        assert!(error(&outputs).contains("corpus.txt"));
+    fn every_flipped_byte_is_found() {
+        let (_dir, args, outputs) = packed();
+        let good = fs::read(args.archive()).unwrap();
+        let mut named = 0;
+        for i in 0..good.len() {
+            let mut bad = good.clone();
+            bad[i] ^= 0x10;
+            fs::write(args.archive(), &bad).unwrap();
+            let error = verify(&args, &outputs).unwrap_err().to_string();
+            assert!(error.contains("is not as it was packed"), "byte {i}: {error}");
+            named += usize::from(error.contains("damaged: proy-v1.0.0/"));
+        }
+        assert!(named * 2 > good.len(), "{named} of {}", good.len());
+    }
+
+    #[test]
+    fn a_changed_file_of_the_directory_is_named() {
+        let (_dir, args, outputs) = packed();
+        let names = ["a.txt".to_owned(), "b.txt".to_owned()];
+        hashes::write(&outputs.hashes(), &hashes::of(outputs.dir(), &names).unwrap()).unwrap();
+        assert!(verify(&args, &outputs).unwrap().contains("out: 2 files verified"));
+        fs::write(outputs.dir().join("a.txt"), "other").unwrap();
+        fs::remove_file(outputs.dir().join("b.txt")).unwrap();
+        let error = verify(&args, &outputs).unwrap_err().to_string();
+        assert!(error.contains("a.txt differs") && error.contains("b.txt is missing"), "{error}");
+    }
+
+    #[test]
+    fn nothing_to_pack_or_verify_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (args, outputs) = (PackArgs { dist: dir.path().join("d") }, Outputs::new(dir.path().join("o")));
+        assert!(verify(&args, &outputs).unwrap_err().to_string().contains("mini pack"));
+        assert!(pack::run(&args, &outputs, &mut Vec::new()).is_err());
+        outputs.create().unwrap();
+        assert!(pack::run(&args, &outputs, &mut Vec::new()).is_err());
     }
 }

@@ -9,8 +9,8 @@ use kvern::{Context, MatMut, MatRef, Workspace};
 use super::{Model, NormWeights, Shape};
 use crate::cli::MAX_VALUES;
 
-const ROPE_BASE: f64 = 10_000.0;
-const NORM_EPSILON: f32 = 1e-5;
+pub(crate) const ROPE_BASE: f64 = 10_000.0;
+pub(crate) const NORM_EPSILON: f32 = 1e-5;
 
 /// A sequence in progress. Everything it needs is allocated by
 /// [`Session::new`]; [`Session::forward`] allocates nothing.

@@ -21,6 +21,7 @@ use kvern::{Activation, Context};
 
 use crate::cli::Quant;
 pub use forward::Session;
+pub(crate) use forward::{NORM_EPSILON, ROPE_BASE};
 pub use init::InitialWeights;
 pub use linear::{Embedding, Linear};
 pub use weights::{BlockWeights, LinearWeights, NormWeights, Weights};

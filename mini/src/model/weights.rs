@@ -1,10 +1,14 @@
 //! The weights in f32, as they are initialised: the source that the packed
 //! model is made from.
 
+use sha2::{Digest, Sha256};
+
 use super::Shape;
 use super::init::InitialWeights;
+use crate::corpus::hex;
 
 /// A linear map with bias.
+#[derive(Clone)]
 pub struct LinearWeights {
     /// Rows are outputs: (outputs, inputs).
     pub weight: Vec<f32>,
@@ -26,6 +30,7 @@ impl LinearWeights {
 }
 
 /// Gain and bias of a LayerNorm.
+#[derive(Clone)]
 pub struct NormWeights {
     /// (dim)
     pub gain: Vec<f32>,
@@ -40,6 +45,7 @@ impl NormWeights {
 }
 
 /// One transformer block.
+#[derive(Clone)]
 pub struct BlockWeights {
     /// Norm before the attention.
     pub norm1: NormWeights,
@@ -57,6 +63,7 @@ pub struct BlockWeights {
 }
 
 /// All weights of a model.
+#[derive(Clone)]
 pub struct Weights {
     /// (vocabulary, dim)
     pub embedding: Vec<f32>,
@@ -89,13 +96,46 @@ impl Weights {
         }
     }
 
+    /// The weights that a training begins with: the initial ones with a head
+    /// of zeros, so that the first prediction is the uniform one. With a random
+    /// head, a short training would spend its steps on forgetting it.
+    pub fn to_train(shape: &Shape, seed: u64) -> Self {
+        let mut weights = Self::initial(shape, seed);
+        weights.head.weight.fill(0.0);
+        weights
+    }
+
+    /// As many values, all zero: for gradients and moments.
+    pub fn zeros(shape: &Shape) -> Self {
+        let Shape { vocabulary, dim, ffn, .. } = *shape;
+        let linear = |outputs: usize, inputs: usize| LinearWeights {
+            weight: vec![0.0; outputs * inputs],
+            bias: vec![0.0; outputs],
+            inputs,
+        };
+        let norm = || NormWeights { gain: vec![0.0; dim], bias: vec![0.0; dim] };
+        let block = |_| BlockWeights {
+            norm1: norm(),
+            qkv: linear(3 * dim, dim),
+            output: linear(dim, dim),
+            norm2: norm(),
+            up: linear(ffn, dim),
+            down: linear(dim, ffn),
+        };
+        Self {
+            embedding: vec![0.0; vocabulary * dim],
+            blocks: (0..shape.layers).map(block).collect(),
+            head: linear(vocabulary, dim),
+        }
+    }
+
     /// Number of values.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().map(|tensor| tensor.len()).sum()
     }
 
-    /// Every tensor once.
-    fn tensors(&self) -> Vec<&[f32]> {
+    /// Every tensor once, in a fixed order.
+    pub fn tensors(&self) -> Vec<&[f32]> {
         let mut all: Vec<&[f32]> = vec![&self.embedding];
         for block in &self.blocks {
             for norm in [&block.norm1, &block.norm2] {
@@ -108,20 +148,55 @@ impl Weights {
         all.extend([&self.head.weight[..], &self.head.bias]);
         all
     }
+
+    /// Every tensor once, in the order of [`Weights::tensors`].
+    pub fn tensors_mut(&mut self) -> Vec<&mut [f32]> {
+        let mut all: Vec<&mut [f32]> = vec![&mut self.embedding];
+        for block in &mut self.blocks {
+            for norm in [&mut block.norm1, &mut block.norm2] {
+                all.extend([&mut norm.gain[..], &mut norm.bias]);
+            }
+            for linear in [&mut block.qkv, &mut block.output, &mut block.up, &mut block.down] {
+                all.extend([&mut linear.weight[..], &mut linear.bias]);
+            }
+        }
+        all.extend([&mut self.head.weight[..], &mut self.head.bias]);
+        all
+    }
+
+    /// The names of the tensors, in the order of [`Weights::tensors`].
+    pub fn names(&self) -> Vec<String> {
+        let mut all = vec!["embedding".to_owned()];
+        for i in 0..self.blocks.len() {
+            for norm in ["norm1", "norm2"] {
+                all.extend(["gain", "bias"].map(|part| format!("blocks.{i}.{norm}.{part}")));
+            }
+            for linear in ["qkv", "output", "up", "down"] {
+                all.extend(["weight", "bias"].map(|part| format!("blocks.{i}.{linear}.{part}")));
+            }
+        }
+        all.extend(["head.weight", "head.bias"].map(str::to_owned));
+        all
+    }
+
+    /// SHA-256 over the bits of all tensors in order, as little-endian f32.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for tensor in self.tensors() {
+            let bytes: Vec<u8> = tensor.iter().flat_map(|x| x.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+        hex(&hash.finalize())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::ModelArgs;
-    use crate::corpus::sha256_hex;
 
     fn digest(seed: u64) -> String {
-        let weights = Weights::initial(&ModelArgs::default().shape(), seed);
-        let tensors = weights.tensors();
-        let bytes: Vec<u8> =
-            tensors.iter().flat_map(|tensor| tensor.iter().flat_map(|x| x.to_le_bytes())).collect();
-        sha256_hex(&bytes)
+        Weights::initial(&ModelArgs::default().shape(), seed).sha256()
     }
 
     #[test]
@@ -137,5 +212,17 @@ mod tests {
     fn the_weights_are_the_same_on_every_machine() {
         assert_eq!(digest(42), "f3c3a375ca2b819a27c97d5f2b4628bc3238075a113f32742f4ff475698e5610");
         assert_ne!(digest(42), digest(43));
+    }
+
+    #[test]
+    fn tensors_names_and_zeros_go_together() {
+        let shape = ModelArgs { layers: 2, dim: 32, heads: 1, ffn: 32, ..ModelArgs::default() }.shape();
+        let (mut weights, zeros) = (Weights::initial(&shape, 1), Weights::zeros(&shape));
+        let lengths: Vec<usize> = weights.tensors().iter().map(|tensor| tensor.len()).collect();
+        assert!(zeros.tensors().iter().map(|tensor| tensor.len()).eq(lengths.iter().copied()));
+        assert!(weights.tensors_mut().iter().map(|tensor| tensor.len()).eq(lengths.iter().copied()));
+        assert_eq!(weights.names().len(), lengths.len());
+        assert_eq!(weights.names()[5], "blocks.0.qkv.weight");
+        assert!(zeros.tensors().concat().iter().all(|&x| x == 0.0));
     }
 }

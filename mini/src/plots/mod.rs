@@ -6,11 +6,13 @@
 mod bars;
 mod context;
 mod latency;
+mod loss;
 mod memory;
 mod quant;
 mod style;
 
 pub use context::context;
 pub use latency::latency;
+pub use loss::loss;
 pub use memory::memory;
 pub use quant::quant;

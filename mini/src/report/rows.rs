@@ -56,6 +56,32 @@ pub struct QuantRow {
     pub peak_memory_mb: f64,
 }
 
+/// A row of `loss_*.csv`: one step of a training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossRow {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Mean cross-entropy of the batch, in nats.
+    pub loss: f64,
+    /// Norm of all gradients before clipping.
+    pub norm: f64,
+    /// Learning rate.
+    pub rate: f64,
+}
+
+/// The row of `timings/train_*.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRow {
+    /// Name of the text.
+    pub text: String,
+    /// Steps that were timed.
+    pub steps: u64,
+    /// Their time.
+    pub seconds: f64,
+    /// Mean time of a step in milliseconds.
+    pub ms_per_step: f64,
+}
+
 /// A row of `memory_usage.csv`: memory of one weight format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryRow {
