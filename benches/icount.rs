@@ -1,9 +1,10 @@
 //! Instructions of every public compute operation, counted by Callgrind, and of the pairs that prove a claim.
 //!
 //! `cargo run -p kvern-perf -- gate` runs this and compares it with `perf/icount.tsv`. A case is
-//! `group::function::size`; the first part of a bench id is its tier (`any` where no tier is chosen). Contexts are serial (instructions of
-//! other threads are not counted) and capped at `scalar` or `avx2` (Valgrind knows no AVX-512). Each bench
-//! body is one call: allocation, packing, detection of the CPU and first uses happen in its setup.
+//! `group::function::size`; the first part of a bench id is its tier (`any` where no tier is chosen).
+//! Contexts are serial (instructions of other threads are not counted) and capped at `scalar` or `avx2`
+//! (Valgrind knows no AVX-512). Each bench body is one call: allocation, packing, detection of the CPU and
+//! first uses happen in its setup.
 
 #[path = "icount/attention.rs"]
 mod attention;
