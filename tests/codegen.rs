@@ -1,7 +1,8 @@
 //! The machine code of the product microkernels: all of the arithmetic of a tile in the hot loop, no calls,
 //! and no accumulator that travels through the stack.
 //!
-//! Reads the disassembly of this very test. `perf/codegen.tsv` holds the same facts of the release build.
+//! Reads the disassembly of this very test. Spills are looked at in builds without debug assertions, as in
+//! `cargo test --release` and in the gate, whose `perf/codegen.tsv` holds all of these facts.
 
 mod support;
 
@@ -31,6 +32,9 @@ fn the_hot_loops_are_as_designed() {
     // A context links the kernels of every tier, also of those that this machine lacks.
     assert_eq!(Context::serial().isa(), Isa::detect());
     let Some(loops) = loops() else { return };
+    if cfg!(debug_assertions) {
+        eprintln!("skipped: spills, in a build with debug assertions");
+    }
     let bad = design::violations(&loops, cfg!(debug_assertions));
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
@@ -41,10 +45,7 @@ fn a_loop_that_breaks_the_design_is_found() {
     let breaks = |change: &dyn Fn(&mut Vec<disasm::Loop>), what: &str| {
         let mut loops = good.clone();
         change(&mut loops);
-        assert!(
-            design::violations(&loops, cfg!(debug_assertions)).iter().any(|v| v.contains(what)),
-            "{what}"
-        );
+        assert!(design::violations(&loops, false).iter().any(|v| v.contains(what)), "{what}");
     };
     let first = good.iter().position(|l| l.kernel == "avx512::gemm").expect("a product");
     breaks(&|l| drop(l.remove(first)), "are not the tiles");
