@@ -1,15 +1,19 @@
-//! `kvern-perf`: the machine's ceilings, and kvern's share of them beside its peers.
+//! `kvern-perf`: the machine's ceilings, kvern's share of them beside its peers, and the ledger of
+//! instruction counts with its gate.
 //!
-//! Everything that is compared runs interleaved in one process, and every figure is a median or a best of
+//! What is timed runs interleaved in one process, and every figure is a median or a best of
 //! many: these numbers are for ratios, not for absolute claims.
 
+mod bytes;
 mod ceilings;
+mod ledger;
 mod peers;
 mod speed;
 mod timing;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(version, about = "Measures kvern against the machine's limits and against its peers")]
@@ -31,6 +35,14 @@ enum Command {
         #[command(subcommand)]
         what: Speed,
     },
+    /// Count instructions and compare with the committed ledger (0 ok, 1 tools, 3 regression, 4 stale)
+    Gate(ledger::Options),
+    /// Count instructions and rewrite the ledger
+    Bless(ledger::Options),
+    /// Bytes that each operation streams: the model beside what the library holds
+    Bytes,
+    /// Markdown table of the ledger against a revision, and a chart of its history
+    Report(ledger::ReportOptions),
 }
 
 #[derive(Subcommand)]
@@ -39,12 +51,14 @@ enum Speed {
     Matmul(speed::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Ceilings { threads } => {
-            ceilings::print(usize::from(threads));
-            Ok(())
-        }
-        Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options),
+        Command::Bytes => bytes::print()?,
+        Command::Ceilings { threads } => ceilings::print(usize::from(threads)),
+        Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options)?,
+        Command::Gate(options) => return ledger::gate(&options),
+        Command::Bless(options) => return ledger::bless(&options),
+        Command::Report(options) => ledger::report(&options)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,55 @@
+//! The machine code of the product microkernels: all of the arithmetic of a tile in the hot loop, no calls,
+//! and no accumulator that travels through the stack.
+//!
+//! Reads the disassembly of this very test. Spills are looked at in builds without debug assertions, as in
+//! `cargo test --release` and in the gate, whose `perf/codegen.tsv` holds all of these facts.
+
+mod support;
+
+#[path = "support/design.rs"]
+mod design;
+#[path = "support/disasm.rs"]
+mod disasm;
+
+use kvern::{Context, Isa};
+use std::process::Command;
+
+/// The loops in this executable, `None` where they cannot be read.
+fn loops() -> Option<Vec<disasm::Loop>> {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("skipped: the microkernels that this reads are for x86-64");
+        return None;
+    }
+    let exe = std::env::current_exe().expect("the path of this test");
+    let out = Command::new("objdump").args(["-d", "-C", "--no-show-raw-insn"]).arg(exe).output();
+    let Ok(out) = out.map_err(|e| eprintln!("skipped: objdump: {e}")) else { return None };
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    Some(disasm::loops(&String::from_utf8_lossy(&out.stdout)))
+}
+
+#[test]
+fn the_hot_loops_are_as_designed() {
+    // A context links the kernels of every tier, also of those that this machine lacks.
+    assert_eq!(Context::serial().isa(), Isa::detect());
+    let Some(loops) = loops() else { return };
+    if cfg!(debug_assertions) {
+        eprintln!("skipped: spills, in a build with debug assertions");
+    }
+    let bad = design::violations(&loops, cfg!(debug_assertions));
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn a_loop_that_breaks_the_design_is_found() {
+    let Some(good) = loops() else { return };
+    let breaks = |change: &dyn Fn(&mut Vec<disasm::Loop>), what: &str| {
+        let mut loops = good.clone();
+        change(&mut loops);
+        assert!(design::violations(&loops, false).iter().any(|v| v.contains(what)), "{what}");
+    };
+    let first = good.iter().position(|l| l.kernel == "avx512::gemm").expect("a product");
+    breaks(&|l| drop(l.remove(first)), "are not the tiles");
+    breaks(&|l| l[first].fma = 23, "are not the tiles");
+    breaks(&|l| l[first].spills = 99, "vector spills");
+    breaks(&|l| l[first].calls = 1, "calls in the loop");
+}
