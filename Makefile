@@ -10,8 +10,16 @@ generate:       ; $(MINI) generate
 bench:          ; $(MINI) bench
 bench-quant:    ; $(MINI) bench-quant
 plot:           ; $(MINI) plot
+train:          ; $(MINI) train
+test-idem:      ; $(MINI) test-idem
+pack:           ; $(MINI) pack
+verify:         ; $(MINI) verify
 test:           ; cargo test
 coverage:       ; perf/coverage.sh
+coverage-mini:  ; perf/coverage-mini.sh
+gate:           ; cargo run --quiet -p kvern-perf -- gate
+bless:          ; perf/bless.sh
 clean:          ; cargo clean
 
-.PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot test coverage clean
+.PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify test \
+        coverage coverage-mini gate bless clean
