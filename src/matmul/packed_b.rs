@@ -52,7 +52,7 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// An element type of weights: f32, [`f16`] or [`bf16`].
+/// An element type of weights: f32, [`f16`](struct@f16) or [`bf16`].
 pub trait Weight: Copy + Sync + sealed::Sealed {
     /// Its name as a number.
     const DTYPE: Dtype;
@@ -85,7 +85,7 @@ impl Weight for bf16 {
     }
 }
 
-/// An element type of results: f32, [`f16`] or [`bf16`].
+/// An element type of results: f32, [`f16`](struct@f16) or [`bf16`].
 pub trait Output: Weight + Pod + Send {
     #[doc(hidden)]
     fn as_f32<'a>(c: &'a mut MatMut<'_, Self>) -> Option<MatMut<'a>>;
@@ -162,7 +162,7 @@ pub struct PackedB {
 }
 
 impl PackedB {
-    /// Packs `b`, plain or transposed, of f32, [`f16`] or [`bf16`].
+    /// Packs `b`, plain or transposed, of f32, [`f16`](struct@f16) or [`bf16`].
     ///
     /// **Shapes**: `b`: (k, n); weights stored (out_features, in_features) are packed as `w.t()`.
     /// **Errors**: `Overflow`, `Resource` when memory is short. **Cost**: one pass over `b`; one allocation of
