@@ -11,6 +11,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod doors;
+mod gemm_doors;
 mod generic;
 mod row_doors;
 mod scalar;
@@ -18,7 +19,8 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
+pub(crate) use doors::{ActivationRows, Stripes};
+pub(crate) use gemm_doors::{Elements, Finishing, Operand, Outputs, Panel, Run, Strips};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use row_doors::{Binary, Pairs, Unary};
@@ -26,7 +28,7 @@ pub(crate) use row_doors::{Binary, Pairs, Unary};
 use crate::isa::Isa;
 use generic::attention::{ChunkRow, MergeRow};
 use generic::elementwise::ElementRow;
-use generic::epilogue::EpilogueRow;
+use generic::epilogue::{EpilogueRow, Finish, TileRows};
 use generic::gemm::GemmTile;
 use generic::norm::NormRow;
 use generic::pack::CopyRows;
@@ -65,6 +67,7 @@ pub(crate) struct KernelSet {
     exact_q8: &'static [unsafe fn(&ExactTile)],
     copy_rows: unsafe fn(&CopyRows),
     epilogue: unsafe fn(&EpilogueRow),
+    finish_rows: unsafe fn(&Finish, &TileRows),
     quantize: unsafe fn(&QuantizeRow),
     chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
     chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
@@ -145,8 +148,8 @@ macro_rules! shells {
     ) => {
         use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
-        use crate::kernels::generic::epilogue::{self, EpilogueRow};
-        use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, F16, F32, GemmTile};
+        use crate::kernels::generic::epilogue::{self, EpilogueRow, Finish, TileRows};
+        use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, Exact, F16, F32, GemmTile};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyRows};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
@@ -161,7 +164,7 @@ macro_rules! shells {
         #[inline(never)]
         unsafe fn gemm<E: Element, const MR: usize, const NV: usize>(t: &GemmTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { tiles::tile::<$S, E, MR, NV>($S::assume(), t) }
+            unsafe { tiles::tiles::<$S, Exact<E>, MR, NV>($S::assume(), t) }
         }
 
         /// # Safety
@@ -184,6 +187,7 @@ macro_rules! shells {
 
         entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
+        entry!([$($attr),*] $S, finish_rows = epilogue::rows, (f: &Finish, t: &TileRows));
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
         entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
         entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
@@ -214,6 +218,7 @@ macro_rules! shells {
             exact_q8: columns!(exact, [Q8] $ce),
             copy_rows,
             epilogue: epilogue_row,
+            finish_rows,
             quantize: quantize_row,
             chunk_softmax,
             chunk_merge,

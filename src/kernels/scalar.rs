@@ -137,6 +137,20 @@ impl Simd for Scalar {
         let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
         bits.map(|b| half::f16::from_bits(b).to_f32_const())
     }
+    #[inline(always)]
+    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F, n: usize) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: i < n, and the caller's pointer is valid for n u16.
+            unsafe { p.add(i).write_unaligned(half::f16::from_f32_const(x).to_bits()) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F, n: usize) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: i < n, and the caller's pointer is valid for n u16.
+            unsafe { p.add(i).write_unaligned(half::bf16::from_f32_const(x).to_bits()) }
+        }
+    }
 
     #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {

@@ -76,6 +76,15 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 16 u16.
     unsafe fn load_f16(self, p: *const u16) -> Self::F;
 
+    /// The first `n <= 16` lanes rounded to f16, ties to even.
+    /// # Safety
+    /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
+    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F, n: usize);
+    /// The first `n <= 16` lanes rounded to bf16, ties to even.
+    /// # Safety
+    /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
+    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F, n: usize);
+
     /// 16 pairs of bf16.
     ///
     /// # Safety

@@ -63,8 +63,10 @@ pub(super) struct Shape {
     pub a_to_bf16: bool,
     pub b_transposed: bool,
     pub b_prepacked: bool,
-    /// Tiles of chains that need scratch of their own: C is read or holds another type, a gated product.
-    pub chain_tiles: usize,
+    /// Whether C cannot hold chains between parts of k: it is read at the end, or holds another type.
+    pub chains_apart: bool,
+    /// Whether a second product, of the same size, is the factor of this one.
+    pub gated: bool,
 }
 
 /// Numbers of one product.
@@ -104,8 +106,11 @@ impl Blocking {
         let col_blocks = n.div_ceil(NC).max(1);
         let row_blocks = m.div_ceil(MC).min(ITEMS.div_ceil(col_blocks)).max(1);
         // Chains apart from C live in scratch, which bounds the rows of an item.
-        let most_rows =
-            if shape.chain_tiles > 0 { MC } else { m.div_ceil(row_blocks).next_multiple_of(mr).max(mr) };
+        let most_rows = if shape.chains_apart || shape.gated {
+            MC
+        } else {
+            m.div_ceil(row_blocks).next_multiple_of(mr).max(mr)
+        };
         let tile_rows = even_split(m, most_rows, mr);
         let near = k.saturating_mul(n) <= NEAR_ELEMENTS;
         let pack = shape.b_transposed || (m > STREAM_ROWS && !near);
@@ -132,7 +137,8 @@ impl Blocking {
             BRoad::Pack => kc * tile_cols,
             BRoad::Stream => kc * LANES,
         };
-        let c_scratch = shape.chain_tiles * tile_rows * tile_cols;
+        let chains_apart = shape.chains_apart && k > kc;
+        let c_scratch = (usize::from(chains_apart) + usize::from(shape.gated)) * tile_rows * tile_cols;
         Blocking {
             kc,
             mc,
@@ -183,8 +189,9 @@ mod tests {
     }
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
-        let (a_transposed, a_to_bf16, b_transposed, b_prepacked, chain_tiles) = Default::default();
-        Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, chain_tiles }
+        let (a_transposed, a_to_bf16, b_transposed, b_prepacked) = Default::default();
+        let (chains_apart, gated) = Default::default();
+        Shape { m, n, k, a_transposed, a_to_bf16, b_transposed, b_prepacked, chains_apart, gated }
     }
 
     #[test]
@@ -195,7 +202,7 @@ mod tests {
         assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 516, 256, BRoad::Pack));
         let b = Blocking::new(shape(1, 4096, 4096), 6);
         assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
-        let b = Blocking::new(Shape { chain_tiles: 1, ..shape(4096, 64, 64) }, 6);
+        let b = Blocking::new(Shape { chains_apart: true, ..shape(4096, 64, 64) }, 6);
         assert!(b.tile_rows <= MC && b.tile_cols == 64);
         assert!(Blocking::new(shape(1, 128, 128), 6).serial);
         assert_eq!(Blocking::new(Shape { b_prepacked: true, ..shape(9, 9, 9) }, 6).lane_bytes(), Ok(0));

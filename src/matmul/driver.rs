@@ -11,7 +11,7 @@ use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, product};
-use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
+use crate::kernels::{Elements, Finishing, KernelSet, LANES, Operand, Outputs, Panel, Run, Strips};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
 
@@ -73,14 +73,15 @@ pub(super) fn run<T: Output>(
         a_to_bf16: fast,
         b_transposed: matches!(b, Source::Matrix(b) if b.is_transposed()),
         b_prepacked: matches!(b, Source::Packed(_)),
-        chain_tiles: usize::from(reads_c || T::DTYPE != Dtype::F32) + usize::from(up.is_some()),
+        chains_apart: reads_c || T::DTYPE != Dtype::F32,
+        gated: up.is_some(),
     };
     let blocking = Blocking::new(shape, kernels.mr());
     let lane_bytes = blocking.lane_bytes()?;
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
-    let item = Item { kernels, blocking, a, b, up, k, fast, reads_c, epilogue };
+    let item = Item { kernels, blocking, a, b, up, k, fast, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, lane_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())
@@ -96,63 +97,49 @@ struct Item<'a> {
     k: usize,
     /// Whether A is rounded to bf16 for the bf16 dot instructions.
     fast: bool,
-    reads_c: bool,
     epilogue: Epilogue<'a>,
 }
 
 impl Item<'_> {
-    /// One work item: the tile `c` of the output, all of k, then the epilogue while the tile is in cache.
-    fn run<T: Output>(&self, arena: Arena<'_>, origin: Origin, mut c: MatMut<'_, T>) {
+    /// One work item: the tile `c` of the output, all of k, and the epilogue on the last part of it.
+    fn run<T: Output>(&self, arena: Arena<'_>, origin: Origin, c: MatMut<'_, T>) {
         let (rows, cols) = (c.rows(), c.cols());
         let (a_pack, b_pack, scratch) = self.scratch(arena);
-        // (rows, cols) each: the second factor of a gated product, and the chains themselves when the
-        // epilogue still reads C, or C holds another type.
-        let tile = rows * cols;
-        let (gate, chains) = scratch.split_at_mut(if self.up.is_some() { tile } else { 0 });
-        if let (Some(up), Ok(gate)) = (self.up, MatMut::dense(gate, rows, cols)) {
-            self.chains(Source::Packed(up), a_pack, b_pack, origin, gate);
+        let most = self.blocking.tile_rows * self.blocking.tile_cols;
+        let (gate, chains) = scratch.split_at_mut(if self.up.is_some() { most } else { 0 });
+        if let (Some(up), Ok(out)) = (self.up, MatMut::dense(gate, rows, cols)) {
+            let mut gate = Outputs { out, chains: None };
+            self.chains(Source::Packed(up), (a_pack, b_pack), origin, &mut gate, None);
         }
-        let gate = self.up.map(|_| &*gate);
-        match T::as_f32(&mut c) {
-            Some(mut c) if !self.reads_c => {
-                self.chains(self.b, a_pack, b_pack, origin, c.reborrow());
-                if gate.is_some() || !self.epilogue.is_plain() {
-                    self.kernels.epilogue(None, gate, c, origin.col, &self.epilogue);
-                }
-            }
-            Some(c) => {
-                if let Ok(mut chains) = MatMut::dense(chains, rows, cols) {
-                    self.chains(self.b, a_pack, b_pack, origin, chains.reborrow());
-                    self.kernels.epilogue(Some(chains), gate, c, origin.col, &self.epilogue);
-                }
-            }
-            None => {
-                if let Ok(mut chains) = MatMut::dense(&mut chains[..tile], rows, cols) {
-                    self.chains(self.b, a_pack, b_pack, origin, chains.reborrow());
-                    self.kernels.epilogue(None, gate, chains.reborrow(), origin.col, &self.epilogue);
-                    for i in 0..rows {
-                        T::narrow(chains.row(i), c.row(i));
-                    }
-                }
-            }
-        }
+        let gate = self.up.map(|_| (&*gate, cols)); // (rows, cols)
+        let finishing = Finishing { epilogue: &self.epilogue, gate, row: 0, col: origin.col, gate_col: 0 };
+        let plain = gate.is_none() && self.epilogue.is_plain() && T::DTYPE == Dtype::F32;
+        // (rows, cols): chains between parts of k, where C cannot hold them.
+        let chains = match chains {
+            [] => None,
+            chains => MatMut::dense(&mut chains[..rows * cols], rows, cols).ok(),
+        };
+        let mut out = Outputs { out: c, chains };
+        self.chains(self.b, (a_pack, b_pack), origin, &mut out, if plain { None } else { Some(finishing) });
     }
 
-    /// The chains of the tile at `origin` with one B, into `target`.
-    fn chains(
+    /// The product of the tile at `origin` with one B, into `out`.
+    fn chains<T: Output>(
         &self,
         b: Source<'_>,
-        a_pack: &mut [f32],
-        b_pack: &mut [f32],
+        (a_pack, b_pack): (&mut [f32], &mut [f32]),
         origin: Origin,
-        mut target: MatMut<'_>,
+        out: &mut Outputs<'_, T>,
+        finishing: Option<Finishing<'_>>,
     ) {
-        let (rows, cols) = (target.rows(), target.cols());
+        let (rows, cols) = (out.out.rows(), out.out.cols());
         // LOOP 4: split k into kc parts. Chains are stored after each part and resumed: same bits.
         let mut p0 = 0;
         loop {
             let kc = self.blocking.kc.min(self.k - p0);
+            let last = p0 + kc >= self.k;
             let block = self.block_of_b(b, b_pack, (p0, kc), (origin.col, cols));
+            let part = Part { kc, resume: p0 > 0, finishing: if last { finishing } else { None } };
             // LOOP 3: split the rows into mc parts.
             let mut ic = 0;
             while ic < rows {
@@ -160,35 +147,47 @@ impl Item<'_> {
                 // As even as possible: 7 rows are 4 + 3, not 6 + 1.
                 let strip = even_split(mc, self.kernels.mr(), 1);
                 self.pack_block_of_a((origin.row + ic, mc), (p0, kc), strip, a_pack);
-                // LOOP 2: split mc into strips of at most mr rows.
-                let mut ir = 0;
-                while ir < mc {
-                    let mr = strip.min(mc - ir);
-                    let a = self.strip_of_a((origin.row + ic, ir, mr), (p0, kc), a_pack);
-                    self.panels(kc, a, &block, target.tile(ic + ir, 0, mr, cols), p0 > 0);
-                    ir += mr;
+                // LOOP 2, in the kernel: strips of at most mr rows; then the rows that make no whole strip.
+                let whole = mc / strip * strip;
+                for (ir, mr, rows) in [(0, strip, whole), (whole, mc - whole, mc - whole)] {
+                    if rows > 0 {
+                        let a = self.strips_of_a((origin.row + ic, ir, mr), (p0, kc), a_pack);
+                        self.panels(&part, (a, mr), &block, (ic + ir, rows), out);
+                    }
                 }
                 ic += mc;
             }
             p0 += kc;
-            if p0 >= self.k {
+            if last {
                 break;
             }
         }
     }
 
-    /// LOOP 1: one strip of A against all columns of the item, one register tile at a time.
-    fn panels(&self, kc: usize, a: Strip<'_>, b: &Block<'_>, mut c: MatMut<'_>, resume: bool) {
-        let (mr, cols) = (c.rows(), c.cols());
+    /// Strips of `mr` rows against all columns of the item, in runs of panels that follow each other evenly.
+    fn panels<T: Output>(
+        &self,
+        part: &Part<'_>,
+        (a, mr): (StripsOfA<'_>, usize),
+        b: &Block<'_>,
+        (row, rows): (usize, usize),
+        out: &mut Outputs<'_, T>,
+    ) {
+        let cols = out.out.cols();
         let nr = self.kernels.nv(mr) * LANES;
         let mut jr = 0;
         while jr < cols {
-            let width = b.whole(jr, nr.min(cols - jr));
-            let c = c.tile(0, jr, mr, width);
+            let (run, width) = b.run(jr, cols - jr, nr);
+            let mut c = out.tile(row, jr, rows, width);
+            let finishing = part.finishing.map(|f| Finishing { row, col: f.col + jr, gate_col: jr, ..f });
             match a {
-                Strip::F32(a) => self.kernels.gemm(kc, a, b.at(jr), c, resume),
-                Strip::Bf16(a, row_stride) => {
-                    self.kernels.gemm_fast(kc.div_ceil(2), (a, row_stride), b.at(jr), c, resume);
+                StripsOfA::F32(operand, stride) => {
+                    let a = Strips { operand, rows: mr, stride };
+                    self.kernels.gemm_strips(part.kc, a, run, &mut c, part.resume, finishing);
+                }
+                StripsOfA::Bf16(a, row_stride) => {
+                    let (pairs, a) = (part.kc.div_ceil(2), (a, row_stride, mr));
+                    self.kernels.gemm_fast(pairs, a, run, &mut c, part.resume, finishing);
                 }
             }
             jr += width;
@@ -204,23 +203,23 @@ impl Item<'_> {
         }
     }
 
-    /// Rows `ir..ir + mr` of the block of A that starts at `row0`.
-    fn strip_of_a<'s>(
+    /// Strips of `mr` rows from row `ir` on of the block of A that starts at `row0`.
+    fn strips_of_a<'s>(
         &'s self,
         (row0, ir, mr): (usize, usize, usize),
         (p0, kc): (usize, usize),
         pack: &'s [f32],
-    ) -> Strip<'s> {
+    ) -> StripsOfA<'s> {
         if self.fast {
             let pairs = kc.div_ceil(2);
-            return Strip::Bf16(&bytemuck::cast_slice(pack)[ir * pairs..], pairs);
+            return StripsOfA::Bf16(&bytemuck::cast_slice(pack)[ir * pairs..], pairs);
         }
-        Strip::F32(if self.a.is_transposed() {
-            Operand { data: &pack[ir * kc..], row_stride: 1, k_stride: mr }
-        } else {
-            let (row_stride, k_stride) = self.a.strides();
-            Operand { data: self.a.from(row0 + ir, p0), row_stride, k_stride }
-        })
+        if self.a.is_transposed() {
+            return StripsOfA::F32(Operand { data: &pack[ir * kc..], row_stride: 1, k_stride: mr }, mr * kc);
+        }
+        let (row_stride, k_stride) = self.a.strides();
+        let data = self.a.from(row0 + ir, p0);
+        StripsOfA::F32(Operand { data, row_stride, k_stride }, mr * row_stride)
     }
 
     /// The three parts of a lane's scratch: packed A, packed B, chains.
@@ -262,10 +261,19 @@ impl Item<'_> {
     }
 }
 
-/// A strip of A as LOOP 1 reads it: f32, or rows of bf16 pairs with a row stride.
+/// One part of k.
+struct Part<'a> {
+    kc: usize,
+    resume: bool,
+    /// What happens to the chains after this part, the last one.
+    finishing: Option<Finishing<'a>>,
+}
+
+/// Strips of A as the kernel reads them: f32 and the elements from strip to strip, or rows of bf16 pairs
+/// with a row stride.
 #[derive(Clone, Copy)]
-enum Strip<'a> {
-    F32(Operand<'a>),
+enum StripsOfA<'a> {
+    F32(Operand<'a>, usize),
     Bf16(&'a [[u16; 2]], usize),
 }
 
@@ -288,24 +296,19 @@ enum Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// How many of `wanted` columns from `jr` on one tile can take.
-    fn whole(&self, jr: usize, wanted: usize) -> usize {
-        match self {
-            Block::Stream { whole, .. } if jr < *whole => wanted.min(whole - jr),
-            _ => wanted,
-        }
-    }
-
-    fn at(&self, jr: usize) -> Panel<'a> {
+    /// Panels of `nr` columns from column `jr` on, as many as lie evenly, and how many of the `cols` columns
+    /// that are left they cover.
+    fn run(&self, jr: usize, cols: usize, nr: usize) -> (Run<'a>, usize) {
         match *self {
-            Block::Packed { panels, p0, col0 } => panels.at(p0, col0 + jr),
-            Block::Stream { b, p0, col0, whole, .. } if jr < whole => Panel {
-                data: Elements::F32(b.from(p0, col0 + jr)),
-                k_stride: b.strides().0,
-                vec_stride: LANES,
-            },
+            Block::Packed { panels, p0, col0 } => panels.run(p0, col0 + jr, cols, nr),
+            Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
+                let data = Elements::F32(b.from(p0, col0 + jr));
+                let panel = Panel { data, k_stride: b.strides().0, vec_stride: LANES };
+                (Run { panel, stride: nr }, whole - jr)
+            }
             Block::Stream { ragged, .. } => {
-                Panel { data: Elements::F32(ragged), k_stride: LANES, vec_stride: LANES }
+                let data = Elements::F32(ragged);
+                (Run { panel: Panel { data, k_stride: LANES, vec_stride: LANES }, stride: 0 }, cols)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Packing: blocks of A and B copied into the order in which the register tile reads them.
 
-use crate::kernels::{Elements, KernelSet, LANES, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Panel, Run};
 use crate::view::MatRef;
 use bytemuck::Pod;
 
@@ -24,16 +24,26 @@ impl<'a> Panels<'a> {
         cols.checked_next_multiple_of(LANES)?.checked_mul(k)
     }
 
-    /// The vectors of columns `col..` (a multiple of 16) from step `p` of k (the first of a group) on. They
-    /// may run on into the next panels only where panels are one vector wide.
-    pub(super) fn at(&self, p: usize, col: usize) -> Panel<'a> {
+    /// Panels of `nr` columns (as many vectors as the tile has) from column `col` (a multiple of 16) and step
+    /// `p` of k (the first of a group) on, as many as lie evenly, and how many of `cols` columns they cover.
+    pub(super) fn run(&self, p: usize, col: usize, cols: usize, nr: usize) -> (Run<'a>, usize) {
         let step = self.data.step();
         let start = col & !(self.width - 1); // widths are powers of two
-        let width = self.width.min((self.cols - start).next_multiple_of(LANES));
-        Panel {
-            data: self.data.from(start * self.k + p * width + (col - start) * step),
-            k_stride: width * step,
-            vec_stride: if self.width == LANES { self.k * LANES } else { LANES * step },
+        let padded = (self.cols - start).next_multiple_of(LANES);
+        let width = self.width.min(padded);
+        let data = self.data.from(start * self.k + p * width + (col - start) * step);
+        let k_stride = width * step;
+        if self.width == LANES {
+            // Vectors are panels of their own.
+            let vec_stride = self.k * LANES;
+            let panel = Panel { data, k_stride, vec_stride };
+            return (Run { panel, stride: nr / LANES * vec_stride }, cols);
+        }
+        let panel = Panel { data, k_stride, vec_stride: LANES * step };
+        if col == start && width == nr {
+            (Run { panel, stride: width * self.k }, (padded / width * width).min(cols))
+        } else {
+            (Run { panel, stride: nr * step }, (start + width - col).min(cols))
         }
     }
 }
@@ -183,7 +193,12 @@ mod tests {
             assert_eq!(one, two);
             let elements = if step == 1 { Elements::F16(&one) } else { Elements::Bf16(&one) };
             let panels = Panels { data: elements, k: padded_k, cols: n, width };
-            let element = |p: usize, j: usize| match panels.at(p / step * step, j / LANES * LANES).data {
+            let element = |p: usize, j: usize| match panels
+                .run(p / step * step, j / LANES * LANES, LANES, LANES)
+                .0
+                .panel
+                .data
+            {
                 Elements::F16(x) | Elements::Bf16(x) => x[j % LANES * step + p % step],
                 Elements::F32(_) => unreachable!(),
             };

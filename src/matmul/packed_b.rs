@@ -10,7 +10,6 @@ use crate::error::{Error, Result, equal};
 use crate::kernels::Elements;
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Element types that a product can take as weights.
@@ -89,19 +88,11 @@ impl Weight for bf16 {
 pub trait Output: Weight + Pod + Send {
     #[doc(hidden)]
     fn as_f32<'a>(c: &'a mut MatMut<'_, Self>) -> Option<MatMut<'a>>;
-
-    /// Rounds f32 to the type, ties to even.
-    #[doc(hidden)]
-    fn narrow(from: &[f32], to: &mut [Self]);
 }
 
 impl Output for f32 {
     fn as_f32<'a>(c: &'a mut MatMut<'_, f32>) -> Option<MatMut<'a>> {
         Some(c.reborrow())
-    }
-
-    fn narrow(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
     }
 }
 
@@ -109,19 +100,11 @@ impl Output for f16 {
     fn as_f32<'a>(_: &'a mut MatMut<'_, f16>) -> Option<MatMut<'a>> {
         None
     }
-
-    fn narrow(from: &[f32], to: &mut [f16]) {
-        to.convert_from_f32_slice(from);
-    }
 }
 
 impl Output for bf16 {
     fn as_f32<'a>(_: &'a mut MatMut<'_, bf16>) -> Option<MatMut<'a>> {
         None
-    }
-
-    fn narrow(from: &[f32], to: &mut [bf16]) {
-        to.convert_from_f32_slice(from);
     }
 }
 

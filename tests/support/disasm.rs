@@ -53,22 +53,35 @@ pub fn loops(objdump: &str) -> Vec<Loop> {
     found
 }
 
-/// The innermost loop with the most arithmetic.
+/// The loop over k: of those that store no vector but to the stack, the one with the most arithmetic. The
+/// loops over tiles around it store results, or call the epilogue through its pointer.
 fn hot_loop(kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
-    let mut spans: Vec<(usize, usize)> = Vec::new();
+    let mut loops = Vec::new();
     for (end, (address, text)) in code.iter().enumerate() {
         let mut words = text.split_whitespace();
         let (Some(jump), Some(target)) = (words.next(), words.next()) else { continue };
         let Ok(target) = u64::from_str_radix(target, 16) else { continue };
         if jump.starts_with('j') && target <= *address {
-            spans.extend(code.iter().position(|(a, _)| *a == target).map(|start| (start, end)));
+            let start = code.iter().position(|(a, _)| *a == target);
+            loops.extend(start.map(|start| &code[start..=end]).filter(|code| !code.iter().any(stores)));
         }
     }
-    let inner = |&&(s, e): &&(usize, usize)| {
-        !spans.iter().any(|&(s2, e2)| (s2, e2) != (s, e) && s <= s2 && e2 <= e && e2 - s2 < e - s)
-    };
-    let loops = spans.iter().filter(inner).map(|&(s, e)| classify(kernel, &code[s..=e]));
+    let loops = loops.into_iter().map(|code| classify(kernel, code));
     loops.max_by_key(|l| (l.fma + l.dot, l.instructions)).filter(|l| l.fma + l.dot > 0)
+}
+
+/// Whether an instruction stores a vector elsewhere than on the stack, or calls through a pointer.
+fn stores((_, text): &(u64, String)) -> bool {
+    if text.starts_with("call") && text.contains('*') {
+        return true;
+    }
+    let operands = text.split('#').next().unwrap_or_default().trim();
+    // AT&T order: the destination is last, after a mask if there is one.
+    let operands = operands.split('{').next().unwrap_or_default();
+    text.starts_with("vmov")
+        && operands.ends_with(')')
+        && !operands.contains("(%rsp")
+        && !operands.contains("(%rbp")
 }
 
 fn classify(kernel: &str, code: &[(u64, String)]) -> Loop {

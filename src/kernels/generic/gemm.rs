@@ -1,4 +1,9 @@
-//! The register tile: MR rows by NV vectors of 16 columns, broadcast-FMA, B in f32, f16 or bf16.
+//! The register tile: MR rows by NV vectors of 16 columns, broadcast-FMA, B in f32, f16 or bf16; and the two
+//! loops around it.
+//!
+//! LOOP 2 (strips of MR rows) and LOOP 1 (panels of NV vectors) run inside the kernel: between two tiles lie
+//! 24 stores and one mispredicted branch, which the FMAs still in flight hide. One call for each tile, with
+//! its checks and its indirect branch, cost 85 cycles a tile, 5 % at k = 64.
 //!
 //! `c[i][j] = chain over k ascending of fma(a[i][k], b[k][j], acc)` (NUMERICS rule 1). A is broadcast from
 //! memory, B loaded in full vectors; nothing is shuffled, nothing summed across lanes. 6x64 on AVX-512:
@@ -9,6 +14,7 @@
 //! not use, and join the same chain: the result has the bits of the product with the widened weights.
 
 use super::LANES;
+use super::epilogue::{self, Finish};
 use crate::kernels::simd::Simd;
 
 /// An element type of B: how 16 columns of `STEP` consecutive k are stored and widened.
@@ -69,106 +75,172 @@ impl Element for Bf16 {
     }
 }
 
-/// Operands of one tile. Strides of B are in its elements and for whole groups of `STEP` k.
+/// Operands of `strips x panels` register tiles. Strides of B are in its elements and for whole groups of
+/// `STEP` k.
 pub(crate) struct GemmTile {
     pub k: usize,
-    pub a: *const f32, // (MR, k): element (i, p) at a + i * a_row_stride + p * a_k_stride
+    pub a: *const f32, // (strips, MR, k): element (i, p) of a strip at i * a_row_stride + p * a_k_stride
     pub a_row_stride: usize,
     pub a_k_stride: usize,
-    pub b: *const u8, // (k / STEP, NV, 16, STEP): vector (g, v) at b + g * b_k_stride + v * b_vec_stride
+    pub a_strip_stride: usize,
+    pub b: *const u8, // (panels, k / STEP, NV, 16, STEP): vector (g, v) at g * b_k_stride + v * b_vec_stride
     pub b_k_stride: usize,
     pub b_vec_stride: usize,
-    pub c: *mut f32, // (MR, 16 * (NV - 1) + tail), row i at c + i * c_row_stride
+    pub b_panel_stride: usize,
+    /// The chains: read where they go on, written unless `finish` takes them. Null where neither happens.
+    pub c: *mut f32, // (strips * MR, 16 * (panels * NV - 1) + tail), row i at c + i * c_row_stride
     pub c_row_stride: usize,
-    /// Columns of the last vector that exist in C: 1..=16.
+    pub strips: usize,
+    pub panels: usize,
+    /// Columns of the very last vector that exist in C: 1..=16.
     pub tail: usize,
     /// Whether the chains go on from what C holds (a later block of k) or start from +0.0.
     pub resume: bool,
+    /// What happens to the finished chains; null: they are stored in C.
+    pub finish: *const Finish,
+}
+
+/// How the chains of one tile are formed.
+pub(crate) trait Chains<S: Simd> {
+    /// Bytes of an element of B.
+    const B_BYTES: usize;
+
+    /// Adds the products of all k of the tile at `a` and `b` to `acc`.
+    ///
+    /// # Safety
+    /// - every element of A and B (full vectors of whole groups) that the comments of [`GemmTile`] name is
+    ///   valid, and B is aligned to its elements.
+    unsafe fn add<const MR: usize, const NV: usize>(
+        s: S,
+        t: &GemmTile,
+        a: *const f32,
+        b: *const u8,
+        acc: &mut [[S::F; NV]; MR],
+    );
+}
+
+/// FMA chains with the weights widened exactly.
+pub(crate) struct Exact<E>(std::marker::PhantomData<E>);
+
+impl<S: Simd, E: Element> Chains<S> for Exact<E> {
+    const B_BYTES: usize = size_of::<E::Raw>();
+
+    #[inline(always)]
+    unsafe fn add<const MR: usize, const NV: usize>(
+        s: S,
+        t: &GemmTile,
+        mut a: *const f32,
+        b: *const u8,
+        acc: &mut [[S::F; NV]; MR],
+    ) {
+        let mut b = b.cast::<E::Raw>();
+        /// One step of k.
+        macro_rules! step {
+            ($step:expr) => {
+                let mut bv = [s.splat(0.0); NV];
+                for j in 0..NV {
+                    // SAFETY: vector j < NV of a group below k of B.
+                    bv[j] = unsafe { E::widen(s, b.add(j * t.b_vec_stride), $step) };
+                }
+                for i in 0..MR {
+                    // SAFETY: element p < k of row i < MR of A.
+                    let av = s.splat(unsafe { *a.add(i * t.a_row_stride) });
+                    for j in 0..NV {
+                        acc[i][j] = s.fma(av, bv[j], acc[i][j]);
+                    }
+                }
+            };
+        }
+        for _ in 0..t.k / E::STEP {
+            // Wrapping: after the last k both point past their operand and are not followed.
+            step!(0);
+            a = a.wrapping_add(t.a_k_stride);
+            if E::STEP == 2 {
+                step!(1);
+                a = a.wrapping_add(t.a_k_stride);
+            }
+            b = b.wrapping_add(t.b_k_stride);
+        }
+        if t.k % E::STEP == 1 {
+            step!(0);
+        }
+    }
 }
 
 /// # Safety
-/// - every element of A, B (full vectors of whole groups) and C that the comments of [`GemmTile`] name is
-///   valid, and B is aligned to its elements.
+/// - every element of A, B (full vectors of whole groups), C and the operands of `finish` that the comments
+///   of [`GemmTile`] and [`Finish`] name is valid, and B is aligned to its elements.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, E: Element, const MR: usize, const NV: usize>(s: S, t: &GemmTile) {
-    // SAFETY: C is valid, as the caller says.
-    let mut acc = unsafe { start::<S, MR, NV>(s, t) };
-    let (mut a, mut b) = (t.a, t.b.cast::<E::Raw>());
-    /// One step of k.
-    macro_rules! step {
-        ($step:expr) => {
-            let mut bv = [s.splat(0.0); NV];
-            for j in 0..NV {
-                // SAFETY: vector j < NV of a group below k of B.
-                bv[j] = unsafe { E::widen(s, b.add(j * t.b_vec_stride), $step) };
+pub(crate) unsafe fn tiles<S: Simd, D: Chains<S>, const MR: usize, const NV: usize>(s: S, t: &GemmTile) {
+    // LOOP 2: strips of MR rows; one strip of A (6 x 512 x 4 = 12 KiB) stays in L1.
+    for strip in 0..t.strips {
+        let a = t.a.wrapping_add(strip * t.a_strip_stride);
+        // LOOP 1: panels of NV vectors stream from L2.
+        for panel in 0..t.panels {
+            let b = t.b.wrapping_add(panel * t.b_panel_stride * D::B_BYTES);
+            let (row, col) = (strip * MR, panel * NV * LANES);
+            let c = t.c.wrapping_add(row * t.c_row_stride + col);
+            let tail = if panel + 1 == t.panels { t.tail } else { LANES };
+            let mut acc = [[s.splat(0.0); NV]; MR];
+            if t.resume {
+                // SAFETY: the tile at (row, col) of C is valid, as the caller says.
+                unsafe { resume::<S, MR, NV>(s, c, t.c_row_stride, tail, &mut acc) };
             }
-            for i in 0..MR {
-                // SAFETY: element p < k of row i < MR of A.
-                let av = s.splat(unsafe { *a.add(i * t.a_row_stride) });
-                for j in 0..NV {
-                    acc[i][j] = s.fma(av, bv[j], acc[i][j]);
+            // SAFETY: strip and panel are in range: A and B are valid, as the caller says.
+            unsafe { D::add::<MR, NV>(s, t, a, b, &mut acc) };
+            // SAFETY: a pointer that is not null is valid, and so are the operands, as the caller says.
+            unsafe {
+                match t.finish.as_ref() {
+                    None => store::<S, MR, NV>(s, c, t.c_row_stride, tail, &acc),
+                    Some(f) => epilogue::finish::<S, MR, NV>(s, f, (row, col), tail, acc),
                 }
             }
-        };
-    }
-    for _ in 0..t.k / E::STEP {
-        // Wrapping: after the last k both point past their operand and are not followed.
-        step!(0);
-        a = a.wrapping_add(t.a_k_stride);
-        if E::STEP == 2 {
-            step!(1);
-            a = a.wrapping_add(t.a_k_stride);
         }
-        b = b.wrapping_add(t.b_k_stride);
     }
-    if t.k % E::STEP == 1 {
-        step!(0);
-    }
-    // SAFETY: C is valid, as the caller says.
-    unsafe { finish::<S, MR, NV>(s, t, acc) }
 }
 
-/// The accumulators at the start: zeros, or what C holds.
+/// The chains so far.
 ///
 /// # Safety
-/// - C is valid as [`GemmTile`] says.
+/// - C is valid for reads of MR rows, `row_stride` apart, of `16 * (NV - 1) + tail` f32.
 #[inline(always)]
-pub(crate) unsafe fn start<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn resume<S: Simd, const MR: usize, const NV: usize>(
     s: S,
-    t: &GemmTile,
-) -> [[S::F; NV]; MR] {
-    let mut acc = [[s.splat(0.0); NV]; MR];
-    if t.resume {
-        for i in 0..MR {
-            for j in 0..NV {
-                // SAFETY: row i < MR, vector j < NV of C; the last vector is read up to `tail`.
-                acc[i][j] = unsafe {
-                    let p = t.c.add(i * t.c_row_stride + j * LANES);
-                    if j + 1 == NV { s.load_n(p, t.tail) } else { s.load(p) }
-                };
-            }
+    c: *const f32,
+    row_stride: usize,
+    tail: usize,
+    acc: &mut [[S::F; NV]; MR],
+) {
+    for i in 0..MR {
+        for j in 0..NV {
+            // SAFETY: row i < MR, vector j < NV of C; the last vector is read up to `tail`.
+            acc[i][j] = unsafe {
+                let p = c.add(i * row_stride + j * LANES);
+                if j + 1 == NV { s.load_n(p, tail) } else { s.load(p) }
+            };
         }
     }
-    acc
 }
 
 /// Stores the accumulators.
 ///
 /// # Safety
-/// - C is valid as [`GemmTile`] says.
+/// - C is valid for writes of MR rows, `row_stride` apart, of `16 * (NV - 1) + tail` f32.
 #[inline(always)]
-pub(crate) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
+pub(super) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
     s: S,
-    t: &GemmTile,
-    acc: [[S::F; NV]; MR],
+    c: *mut f32,
+    row_stride: usize,
+    tail: usize,
+    acc: &[[S::F; NV]; MR],
 ) {
     for i in 0..MR {
         for j in 0..NV {
             // SAFETY: row i < MR, vector j < NV of C; the last vector is written up to `tail`.
             unsafe {
-                let p = t.c.add(i * t.c_row_stride + j * LANES);
-                if j + 1 == NV && t.tail < LANES {
-                    s.store_n(p, acc[i][j], t.tail);
+                let p = c.add(i * row_stride + j * LANES);
+                if j + 1 == NV && tail < LANES {
+                    s.store_n(p, acc[i][j], tail);
                 } else {
                     s.store(p, acc[i][j]);
                 }

@@ -133,6 +133,28 @@ impl Simd for Avx512 {
         // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }
+    #[inline(always)]
+    unsafe fn store_f16_n(self, p: *mut u16, a: __m512, n: usize) {
+        // SAFETY: the mask keeps the access inside the n u16 of the caller; `self` proves the features.
+        unsafe {
+            let rounded = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a);
+            _mm256_mask_storeu_epi16(p.cast(), mask(n), rounded);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, p: *mut u16, a: __m512, n: usize) {
+        // `vcvtneps2bf16` flushes subnormals: no.
+        // SAFETY: the mask keeps the access inside the n u16 of the caller; `self` proves the features.
+        unsafe {
+            let x = _mm512_castps_si512(a);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), odd);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+            let rounded = _mm512_mask_or_epi32(up, nan, x, _mm512_set1_epi32(0x40_0000));
+            let bits = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+            _mm256_mask_storeu_epi16(p.cast(), mask(n), bits);
+        }
+    }
 
     #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> __m512i {

@@ -7,7 +7,7 @@
 
 use super::avx512::Avx512;
 use crate::kernels::FastBf16;
-use crate::kernels::generic::gemm::{GemmTile, finish, start};
+use crate::kernels::generic::gemm::{Chains, GemmTile, tiles};
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -43,34 +43,48 @@ unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
 }
 
 /// # Safety
-/// - the CPU has AVX-512 BF16; A, B (pairs of bf16) and C are valid as [`GemmTile`] says.
+/// - the CPU has AVX-512 BF16; the operands (A and B in pairs of bf16) are valid as [`GemmTile`] says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 #[inline(never)]
 unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
-    // SAFETY: the CPU has AVX-512, C is valid: as the caller says.
-    let (s, mut acc) = unsafe { (Avx512::assume(), start::<Avx512, MR, NV>(Avx512::assume(), t)) };
-    let (mut a, mut b) = (t.a.cast::<i32>(), t.b.cast::<u16>());
-    for _ in 0..t.k {
-        let mut bv = [s.i_splat(0); NV];
-        for j in 0..NV {
-            // SAFETY: vector j < NV of a pair below k of B.
-            bv[j] = unsafe { s.load_bf16_pairs(b.add(j * t.b_vec_stride)) };
-        }
-        for i in 0..MR {
-            // SAFETY: pair p < k of row i < MR of A.
-            let av = unsafe { _mm512_set1_epi32(*a.add(i * t.a_row_stride)) };
+    // SAFETY: handed on to the caller, both parts.
+    unsafe { tiles::<Avx512, DotBf16, MR, NV>(Avx512::assume(), t) }
+}
+
+/// Chains of `vdpbf16ps`.
+struct DotBf16;
+
+impl Chains<Avx512> for DotBf16 {
+    const B_BYTES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn add<const MR: usize, const NV: usize>(
+        s: Avx512,
+        t: &GemmTile,
+        a: *const f32,
+        b: *const u8,
+        acc: &mut [[__m512; NV]; MR],
+    ) {
+        let (mut a, mut b) = (a.cast::<i32>(), b.cast::<u16>());
+        for _ in 0..t.k {
+            let mut bv = [s.i_splat(0); NV];
             for j in 0..NV {
-                // SAFETY: a cast between vectors of 512 bits.
-                let (x, y) = unsafe { (as_bf16(av), as_bf16(bv[j])) };
-                acc[i][j] = _mm512_dpbf16_ps(acc[i][j], x, y);
+                // SAFETY: vector j < NV of a pair below k of B.
+                bv[j] = unsafe { s.load_bf16_pairs(b.add(j * t.b_vec_stride)) };
             }
+            for i in 0..MR {
+                // SAFETY: pair p < k of row i < MR of A.
+                let av = s.i_splat(unsafe { *a.add(i * t.a_row_stride) });
+                for j in 0..NV {
+                    // SAFETY: the entry that this is inlined into has the feature.
+                    acc[i][j] = unsafe { _mm512_dpbf16_ps(acc[i][j], as_bf16(av), as_bf16(bv[j])) };
+                }
+            }
+            // Wrapping: after the last k both point past their operand and are not followed.
+            a = a.wrapping_add(t.a_k_stride);
+            b = b.wrapping_add(t.b_k_stride);
         }
-        // Wrapping: after the last k both point past their operand and are not followed.
-        a = a.wrapping_add(t.a_k_stride);
-        b = b.wrapping_add(t.b_k_stride);
     }
-    // SAFETY: C is valid, as the caller says.
-    unsafe { finish::<Avx512, MR, NV>(s, t, acc) }
 }
 
 /// The same bits as a vector of bf16.

@@ -1,0 +1,329 @@
+//! The doors of the f32, f16 and bf16 products: checks of every bound the register tiles rely on.
+
+use super::doors::reach;
+use super::*;
+use crate::matmul::{Dtype, Epilogue, Output};
+use crate::view::MatMut;
+
+/// An f32 operand with any strides: element `(i, p)` is `data[i * row_stride + p * k_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub k_stride: usize,
+}
+
+/// Elements of B. bf16 lies in pairs of k (see [`generic::gemm::Bf16`]).
+#[derive(Clone, Copy)]
+pub(crate) enum Elements<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    Bf16(&'a [u16]),
+}
+
+impl Elements<'_> {
+    /// Steps of k that are stored together.
+    pub(crate) fn step(&self) -> usize {
+        match self {
+            Elements::F32(_) | Elements::F16(_) => 1,
+            Elements::Bf16(_) => 2,
+        }
+    }
+
+    /// The elements from `start` on.
+    pub(crate) fn from(&self, start: usize) -> Self {
+        match *self {
+            Elements::F32(x) => Elements::F32(&x[start..]),
+            Elements::F16(x) => Elements::F16(&x[start..]),
+            Elements::Bf16(x) => Elements::Bf16(&x[start..]),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Elements::F32(x) => x.len(),
+            Elements::F16(x) | Elements::Bf16(x) => x.len(),
+        }
+    }
+
+    fn element_bytes(&self) -> usize {
+        match self {
+            Elements::F32(_) => 4,
+            Elements::F16(_) | Elements::Bf16(_) => 2,
+        }
+    }
+
+    fn as_ptr(&self) -> *const u8 {
+        match self {
+            Elements::F32(x) => x.as_ptr().cast(),
+            Elements::F16(x) | Elements::Bf16(x) => x.as_ptr().cast(),
+        }
+    }
+}
+
+/// Columns of B in vectors of 16 by `step` k: vector `(g, v)` starts at `g * k_stride + v * vec_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    pub data: Elements<'a>,
+    pub k_stride: usize,
+    pub vec_stride: usize,
+}
+
+/// Strips of rows of A that one call takes: strip `s` is the operand shifted by `s * stride` elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Strips<'a> {
+    pub operand: Operand<'a>,
+    /// Rows of a strip: 1..=mr.
+    pub rows: usize,
+    pub stride: usize,
+}
+
+/// Panels of B that one call takes: panel `p` is the one given, shifted by `p * stride` elements. Each but
+/// the last is as wide as the tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub panel: Panel<'a>,
+    pub stride: usize,
+}
+
+/// Where results go.
+pub(crate) struct Outputs<'a, T> {
+    pub out: MatMut<'a, T>,
+    /// Chains that are not finished lie here; without it in `out`, which then holds f32.
+    pub chains: Option<MatMut<'a>>,
+}
+
+impl<T: Output> Outputs<'_, T> {
+    /// Rows `row0..row0 + rows` of columns `col0..col0 + cols`.
+    pub(crate) fn tile(&mut self, row0: usize, col0: usize, rows: usize, cols: usize) -> Outputs<'_, T> {
+        Outputs {
+            out: self.out.tile(row0, col0, rows, cols),
+            chains: self.chains.as_mut().map(|c| c.tile(row0, col0, rows, cols)),
+        }
+    }
+}
+
+/// What happens to finished chains.
+#[derive(Clone, Copy)]
+pub(crate) struct Finishing<'a> {
+    pub epilogue: &'a Epilogue<'a>,
+    /// Factors, `(rows, cols)`, and the elements from row to row.
+    pub gate: Option<(&'a [f32], usize)>,
+    /// Where the output of the call starts in the bias and in the gate.
+    pub row: usize,
+    pub col: usize,
+    pub gate_col: usize,
+}
+
+impl KernelSet {
+    /// The most rows of a GEMM tile.
+    pub(crate) fn mr(&self) -> usize {
+        self.gemm_f32.len()
+    }
+
+    /// The most vectors of 16 columns of a GEMM tile of `rows` rows.
+    pub(crate) fn nv(&self, rows: usize) -> usize {
+        self.gemm_f32[rows - 1].len()
+    }
+
+    /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for one register tile.
+    pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, resume: bool) {
+        let a = Strips { operand: a, rows: c.rows().max(1), stride: 0 };
+        let mut c = Outputs { out: c, chains: None };
+        self.gemm_strips(k, a, Run { panel: b, stride: 0 }, &mut c, resume, None);
+    }
+
+    /// The product of strips of A and panels of B, whose tiles are all alike but for the width of the last
+    /// column of tiles. The rows of the output are whole strips.
+    pub(crate) fn gemm_strips<T: Output>(
+        &self,
+        k: usize,
+        a: Strips<'_>,
+        b: Run<'_>,
+        c: &mut Outputs<'_, T>,
+        resume: bool,
+        finishing: Option<Finishing<'_>>,
+    ) {
+        let table = match b.panel.data {
+            Elements::F32(_) => self.gemm_f32,
+            Elements::F16(_) => self.gemm_f16,
+            Elements::Bf16(_) => self.gemm_bf16,
+        };
+        let Operand { data, row_stride, k_stride } = a.operand;
+        let strips = c.out.rows() / a.rows;
+        if k > 0 && strips > 0 {
+            assert!(reach(strips, a.stride) + reach(a.rows, row_stride) + reach(k, k_stride) < data.len());
+        }
+        let strides = [row_stride, k_stride, a.stride];
+        let step = b.panel.data.step();
+        // SAFETY: the element of A that is furthest off was just checked.
+        unsafe { self.tiles(table, (k, step), data.as_ptr(), strides, a.rows, b, c, resume, finishing) }
+    }
+
+    /// Whether [`KernelSet::gemm_fast`] can run here.
+    pub(crate) fn has_bf16_fast(&self) -> bool {
+        (self.fast_bf16)().is_some()
+    }
+
+    /// [`KernelSet::gemm_strips`] with bf16 dot instructions: `a` holds rows of bf16 pairs of k, `row_stride`
+    /// in pairs, strips of `rows` rows follow each other, and B is bf16. Does nothing on a CPU without them.
+    pub(crate) fn gemm_fast<T: Output>(
+        &self,
+        pairs: usize,
+        (a, row_stride, rows): (&[[u16; 2]], usize, usize),
+        b: Run<'_>,
+        c: &mut Outputs<'_, T>,
+        resume: bool,
+        finishing: Option<Finishing<'_>>,
+    ) {
+        let Some(fast) = (self.fast_bf16)() else { return };
+        assert!(matches!(b.panel.data, Elements::Bf16(_)));
+        if pairs > 0 && c.out.rows() > 0 {
+            assert!(reach(c.out.rows(), row_stride) + pairs <= a.len());
+        }
+        let (strides, a) = ([row_stride, 1, rows * row_stride], a.as_ptr().cast());
+        // SAFETY: the pair of A that is furthest off was just checked.
+        unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, resume, finishing) }
+    }
+
+    /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
+    /// paired with zero. Does nothing on a CPU without the instructions.
+    pub(crate) fn round_to_bf16(&self, x: &[f32], out: &mut [[u16; 2]]) {
+        let Some(fast) = (self.fast_bf16)() else { return };
+        assert!(out.len() == x.len().div_ceil(2));
+        if x.len() % 2 == 1
+            && let Some(last) = out.last_mut()
+        {
+            last[1] = 0;
+        }
+        // SAFETY: the CPU has the instructions; `out` holds at least as many elements as `x`.
+        unsafe { (fast.round)(x.as_ptr(), x.len(), out.as_mut_ptr().cast()) }
+    }
+
+    /// Runs the kernels of `table` on `k` steps, `step` of which share a group of B: one call for the columns of
+    /// whole tiles, one for what is left.
+    ///
+    /// # Safety
+    /// - `table` holds kernels that this CPU can run;
+    /// - A is valid for the rows of `c` in strips of `rows`, and for `k` steps, at the strides given.
+    #[allow(clippy::too_many_arguments)] // the operands of one kernel
+    unsafe fn tiles<T: Output>(
+        &self,
+        table: Tiles<GemmTile>,
+        (k, step): (usize, usize),
+        a: *const f32,
+        [a_row_stride, a_k_stride, a_strip_stride]: [usize; 3],
+        rows: usize,
+        b: Run<'_>,
+        c: &mut Outputs<'_, T>,
+        resume: bool,
+        finishing: Option<Finishing<'_>>,
+    ) {
+        let (all_rows, cols) = (c.out.rows(), c.out.cols());
+        if all_rows == 0 || cols == 0 {
+            return;
+        }
+        let strips = all_rows / rows;
+        assert!(strips * rows == all_rows);
+        let vectors = cols.div_ceil(LANES);
+        let kernels = table[rows - 1];
+        let panels = if vectors <= kernels.len() { 0 } else { vectors / kernels.len() };
+        let rest = vectors - panels * kernels.len();
+        if k > 0 {
+            let pair = if matches!(b.panel.data, Elements::Bf16(_)) { 2 } else { 1 };
+            let groups = reach(k.div_ceil(step), b.panel.k_stride);
+            let reach_of = |panel: usize, vectors: usize| {
+                panel * b.stride + groups + reach(vectors, b.panel.vec_stride) + LANES * pair
+            };
+            let furthest = if rest > 0 { reach_of(panels, rest) } else { 0 };
+            let furthest =
+                if panels > 0 { furthest.max(reach_of(panels - 1, kernels.len())) } else { furthest };
+            assert!(furthest <= b.panel.data.len());
+        }
+        let finish = finishing.map(|f| f.of(self.finish_rows, &mut c.out));
+        let (c, c_row_stride) = match (&mut c.chains, T::as_f32(&mut c.out)) {
+            (Some(chains), _) => {
+                assert!(chains.rows() == all_rows && chains.cols() == cols);
+                (chains.as_mut_ptr(), chains.row_stride())
+            }
+            (None, Some(mut out)) => (out.as_mut_ptr(), out.row_stride()),
+            (None, None) => {
+                assert!(!resume && finish.is_some());
+                (std::ptr::null_mut(), 0)
+            }
+        };
+        let tail = cols - (vectors - 1) * LANES;
+        let mut tile = GemmTile {
+            k,
+            a,
+            a_row_stride,
+            a_k_stride,
+            a_strip_stride,
+            b: b.panel.data.as_ptr(),
+            b_k_stride: b.panel.k_stride,
+            b_vec_stride: b.panel.vec_stride,
+            b_panel_stride: b.stride,
+            c,
+            c_row_stride,
+            strips,
+            panels,
+            tail: if rest == 0 { tail } else { LANES },
+            resume,
+            finish: finish.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+        };
+        if panels > 0 {
+            // SAFETY: the CPU and A: as the caller says; B was checked; C and the operands of `finish` have
+            // `strips * rows` rows of `cols` elements.
+            unsafe { kernels[kernels.len() - 1](&tile) }
+        }
+        if rest > 0 {
+            let col = panels * kernels.len() * LANES;
+            let moved = finish.map(|f| f.moved(col));
+            tile.b = tile.b.wrapping_add(panels * b.stride * b.panel.data.element_bytes());
+            tile.c = tile.c.wrapping_add(col);
+            (tile.panels, tile.tail) = (1, tail);
+            tile.finish = moved.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            // SAFETY: as above, for the last columns.
+            unsafe { kernels[rest - 1](&tile) }
+        }
+    }
+}
+
+impl Finishing<'_> {
+    /// The operands as kernels take them, checked against the output.
+    fn of<T: Output>(&self, rows_kernel: unsafe fn(&Finish, &TileRows), out: &mut MatMut<'_, T>) -> Finish {
+        let (rows, cols) = (out.rows(), out.cols());
+        let epilogue = self.epilogue;
+        assert!(epilogue.beta == 0.0 || T::DTYPE == Dtype::F32);
+        let gate = self.gate.map_or(std::ptr::null(), |(gate, stride)| {
+            let gate = &gate[self.row * stride + self.gate_col..];
+            assert!(reach(rows, stride) + cols <= gate.len());
+            gate.as_ptr()
+        });
+        Finish {
+            out_row_stride: out.row_stride(),
+            out: out.as_mut_ptr().cast(),
+            dtype: T::DTYPE,
+            bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[self.col..self.col + cols].as_ptr()),
+            gate,
+            gate_row_stride: self.gate.map_or(0, |(_, stride)| stride),
+            alpha: epilogue.alpha,
+            beta: epilogue.beta,
+            activation: epilogue.activation,
+            rows: rows_kernel,
+        }
+    }
+}
+
+impl Finish {
+    /// The same from column `col` on.
+    fn moved(self, col: usize) -> Finish {
+        let moved = |p: *const f32| if p.is_null() { p } else { p.wrapping_add(col) };
+        Finish {
+            out: self.out.wrapping_add(col * self.dtype.bytes()),
+            bias: moved(self.bias),
+            gate: moved(self.gate),
+            ..self
+        }
+    }
+}
