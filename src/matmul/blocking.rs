@@ -69,6 +69,17 @@ pub(super) struct Shape {
     pub gated: bool,
 }
 
+/// Whether a product is a single item and a single part of k whose operands are read where they lie, for so
+/// little work that it stays on the calling thread (or there is no other).
+pub(super) fn is_small(shape: Shape, lanes: usize) -> bool {
+    let Shape { m, n, k, .. } = shape;
+    let as_they_lie =
+        !shape.a_transposed && (shape.b_prepacked || (!shape.b_transposed && n.is_multiple_of(LANES)));
+    let single = m <= MC && n <= NC && k <= KC && !shape.gated;
+    // With those bounds the products cannot overflow.
+    as_they_lie && single && n * k <= NEAR_ELEMENTS && (lanes == 1 || m * n * k < SERIAL_MACS)
+}
+
 /// Numbers of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Blocking {

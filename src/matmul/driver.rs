@@ -5,15 +5,14 @@
 //! in BLIS, LOOP 2 is outside LOOP 1: the 6-row strip of A is the operand that stays in L1 (12 KiB), and
 //! panels of B stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 
-use super::blocking::{BRoad, Blocking, Shape, enough_lane_bytes, even_split, panel_width};
-use super::pack::{BlockOfB, Panels, pack_a, pack_a_bf16, pack_b, pack_panel};
+use super::blocking::{Blocking, Shape, enough_lane_bytes, is_small};
+use super::item::{Item, small};
 use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
-use crate::buffer::{Arena, Workspace};
+use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, product};
-use crate::kernels::{Elements, Finishing, KernelSet, LANES, Operand, Outputs, Panel, Run, Strips};
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
+use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 
 /// Where the driver takes B from.
 #[derive(Clone, Copy)]
@@ -76,240 +75,17 @@ pub(super) fn run<T: Output>(
         chains_apart: reads_c || T::DTYPE != Dtype::F32,
         gated: up.is_some(),
     };
+    let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
+    if !fast && is_small(shape, ctx.executor().lanes()) {
+        small(kernels, a, b, k, c, &epilogue);
+        return Ok(());
+    }
     let blocking = Blocking::new(shape, kernels.mr());
     let lane_bytes = blocking.lane_bytes()?;
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
-    let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
     let item = Item { kernels, blocking, a, b, up, k, fast, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, lane_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())
-}
-
-/// What all work items of a product share.
-struct Item<'a> {
-    kernels: &'static KernelSet,
-    blocking: Blocking,
-    a: MatRef<'a>,
-    b: Source<'a>,
-    up: Option<&'a PackedB>,
-    k: usize,
-    /// Whether A is rounded to bf16 for the bf16 dot instructions.
-    fast: bool,
-    epilogue: Epilogue<'a>,
-}
-
-impl Item<'_> {
-    /// One work item: the tile `c` of the output, all of k, and the epilogue on the last part of it.
-    fn run<T: Output>(&self, arena: Arena<'_>, origin: Origin, c: MatMut<'_, T>) {
-        let (rows, cols) = (c.rows(), c.cols());
-        let (a_pack, b_pack, scratch) = self.scratch(arena);
-        let most = self.blocking.tile_rows * self.blocking.tile_cols;
-        let (gate, chains) = scratch.split_at_mut(if self.up.is_some() { most } else { 0 });
-        if let (Some(up), Ok(out)) = (self.up, MatMut::dense(gate, rows, cols)) {
-            let mut gate = Outputs { out, chains: None };
-            self.chains(Source::Packed(up), (a_pack, b_pack), origin, &mut gate, None);
-        }
-        let gate = self.up.map(|_| (&*gate, cols)); // (rows, cols)
-        let finishing = Finishing { epilogue: &self.epilogue, gate, row: 0, col: origin.col, gate_col: 0 };
-        let plain = gate.is_none() && self.epilogue.is_plain() && T::DTYPE == Dtype::F32;
-        // (rows, cols): chains between parts of k, where C cannot hold them.
-        let chains = match chains {
-            [] => None,
-            chains => MatMut::dense(&mut chains[..rows * cols], rows, cols).ok(),
-        };
-        let mut out = Outputs { out: c, chains };
-        self.chains(self.b, (a_pack, b_pack), origin, &mut out, if plain { None } else { Some(finishing) });
-    }
-
-    /// The product of the tile at `origin` with one B, into `out`.
-    fn chains<T: Output>(
-        &self,
-        b: Source<'_>,
-        (a_pack, b_pack): (&mut [f32], &mut [f32]),
-        origin: Origin,
-        out: &mut Outputs<'_, T>,
-        finishing: Option<Finishing<'_>>,
-    ) {
-        let (rows, cols) = (out.out.rows(), out.out.cols());
-        // LOOP 4: split k into kc parts. Chains are stored after each part and resumed: same bits.
-        let mut p0 = 0;
-        loop {
-            let kc = self.blocking.kc.min(self.k - p0);
-            let last = p0 + kc >= self.k;
-            let block = self.block_of_b(b, b_pack, (p0, kc), (origin.col, cols));
-            let part = Part { kc, resume: p0 > 0, finishing: if last { finishing } else { None } };
-            // LOOP 3: split the rows into mc parts.
-            let mut ic = 0;
-            while ic < rows {
-                let mc = self.blocking.mc.min(rows - ic);
-                // As even as possible: 7 rows are 4 + 3, not 6 + 1.
-                let strip = even_split(mc, self.kernels.mr(), 1);
-                self.pack_block_of_a((origin.row + ic, mc), (p0, kc), strip, a_pack);
-                // LOOP 2, in the kernel: strips of at most mr rows; then the rows that make no whole strip.
-                let whole = mc / strip * strip;
-                for (ir, mr, rows) in [(0, strip, whole), (whole, mc - whole, mc - whole)] {
-                    if rows > 0 {
-                        let a = self.strips_of_a((origin.row + ic, ir, mr), (p0, kc), a_pack);
-                        self.panels(&part, (a, mr), &block, (ic + ir, rows), out);
-                    }
-                }
-                ic += mc;
-            }
-            p0 += kc;
-            if last {
-                break;
-            }
-        }
-    }
-
-    /// Strips of `mr` rows against all columns of the item, in runs of panels that follow each other evenly.
-    fn panels<T: Output>(
-        &self,
-        part: &Part<'_>,
-        (a, mr): (StripsOfA<'_>, usize),
-        b: &Block<'_>,
-        (row, rows): (usize, usize),
-        out: &mut Outputs<'_, T>,
-    ) {
-        let cols = out.out.cols();
-        let nr = self.kernels.nv(mr) * LANES;
-        let mut jr = 0;
-        while jr < cols {
-            let (run, width) = b.run(jr, cols - jr, nr);
-            let mut c = out.tile(row, jr, rows, width);
-            let finishing = part.finishing.map(|f| Finishing { row, col: f.col + jr, gate_col: jr, ..f });
-            match a {
-                StripsOfA::F32(operand, stride) => {
-                    let a = Strips { operand, rows: mr, stride };
-                    self.kernels.gemm_strips(part.kc, a, run, &mut c, part.resume, finishing);
-                }
-                StripsOfA::Bf16(a, row_stride) => {
-                    let (pairs, a) = (part.kc.div_ceil(2), (a, row_stride, mr));
-                    self.kernels.gemm_fast(pairs, a, run, &mut c, part.resume, finishing);
-                }
-            }
-            jr += width;
-        }
-    }
-
-    /// Copies a block of A into scratch where the tile cannot read it as it lies.
-    fn pack_block_of_a(&self, rows: (usize, usize), k: (usize, usize), strip: usize, pack: &mut [f32]) {
-        if self.fast {
-            pack_a_bf16(self.kernels, self.a, rows, k, bytemuck::cast_slice_mut(pack));
-        } else if self.a.is_transposed() {
-            pack_a(self.a, rows, k, strip, pack);
-        }
-    }
-
-    /// Strips of `mr` rows from row `ir` on of the block of A that starts at `row0`.
-    fn strips_of_a<'s>(
-        &'s self,
-        (row0, ir, mr): (usize, usize, usize),
-        (p0, kc): (usize, usize),
-        pack: &'s [f32],
-    ) -> StripsOfA<'s> {
-        if self.fast {
-            let pairs = kc.div_ceil(2);
-            return StripsOfA::Bf16(&bytemuck::cast_slice(pack)[ir * pairs..], pairs);
-        }
-        if self.a.is_transposed() {
-            return StripsOfA::F32(Operand { data: &pack[ir * kc..], row_stride: 1, k_stride: mr }, mr * kc);
-        }
-        let (row_stride, k_stride) = self.a.strides();
-        let data = self.a.from(row0 + ir, p0);
-        StripsOfA::F32(Operand { data, row_stride, k_stride }, mr * row_stride)
-    }
-
-    /// The three parts of a lane's scratch: packed A, packed B, chains.
-    fn scratch<'s>(&self, mut arena: Arena<'s>) -> (&'s mut [f32], &'s mut [f32], &'s mut [f32]) {
-        let [a, b, c] = self.blocking.scratch.map(|len| {
-            let part = arena.take::<f32>(len);
-            debug_assert!(part.is_ok(), "the lane was sized by the same numbers");
-            part.unwrap_or_default()
-        });
-        (a, b, c)
-    }
-
-    /// Rows `p0..p0 + kc` of columns `col0..col0 + cols` of B: packed, or where they lie.
-    fn block_of_b<'s>(
-        &self,
-        b: Source<'s>,
-        pack: &'s mut [f32],
-        (p0, kc): (usize, usize),
-        (col0, cols): (usize, usize),
-    ) -> Block<'s> {
-        match b {
-            Source::Packed(b) => Block::Packed { panels: b.panels(), p0, col0 },
-            Source::Matrix(b) if self.blocking.b_road == BRoad::Pack => {
-                let width = panel_width(self.kernels);
-                let block = BlockOfB { k: (p0, kc), cols: (col0, cols) };
-                pack_b(self.kernels, b, block, (width, 1), pack);
-                let panels = Panels { data: Elements::F32(pack), k: kc, cols, width };
-                Block::Packed { panels, p0: 0, col0: 0 }
-            }
-            Source::Matrix(b) => {
-                let whole = cols / LANES * LANES;
-                if whole < cols {
-                    let block = BlockOfB { k: (p0, kc), cols: (col0 + whole, cols - whole) };
-                    pack_panel(self.kernels, b, block, (LANES, 1), &mut pack[..kc * LANES]);
-                }
-                Block::Stream { b, p0, col0, whole, ragged: pack }
-            }
-        }
-    }
-}
-
-/// One part of k.
-struct Part<'a> {
-    kc: usize,
-    resume: bool,
-    /// What happens to the chains after this part, the last one.
-    finishing: Option<Finishing<'a>>,
-}
-
-/// Strips of A as the kernel reads them: f32 and the elements from strip to strip, or rows of bf16 pairs
-/// with a row stride.
-#[derive(Clone, Copy)]
-enum StripsOfA<'a> {
-    F32(Operand<'a>, usize),
-    Bf16(&'a [[u16; 2]], usize),
-}
-
-/// A block of B as LOOP 1 reads it.
-enum Block<'a> {
-    Packed {
-        panels: Panels<'a>,
-        p0: usize,
-        col0: usize,
-    },
-    /// Columns below `whole` lie in `b`; the ragged last vector is a padded copy, because vectors are
-    /// loaded whole and nothing beyond the matrix is ever read.
-    Stream {
-        b: MatRef<'a>,
-        p0: usize,
-        col0: usize,
-        whole: usize,
-        ragged: &'a [f32],
-    },
-}
-
-impl<'a> Block<'a> {
-    /// Panels of `nr` columns from column `jr` on, as many as lie evenly, and how many of the `cols` columns
-    /// that are left they cover.
-    fn run(&self, jr: usize, cols: usize, nr: usize) -> (Run<'a>, usize) {
-        match *self {
-            Block::Packed { panels, p0, col0 } => panels.run(p0, col0 + jr, cols, nr),
-            Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
-                let data = Elements::F32(b.from(p0, col0 + jr));
-                let panel = Panel { data, k_stride: b.strides().0, vec_stride: LANES };
-                (Run { panel, stride: nr }, whole - jr)
-            }
-            Block::Stream { ragged, .. } => {
-                let data = Elements::F32(ragged);
-                (Run { panel: Panel { data, k_stride: LANES, vec_stride: LANES }, stride: 0 }, cols)
-            }
-        }
-    }
 }

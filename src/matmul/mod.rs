@@ -7,6 +7,7 @@
 mod blob;
 mod blocking;
 mod driver;
+mod item;
 mod pack;
 mod packed_b;
 #[doc(hidden)]
