@@ -34,6 +34,10 @@ pub(crate) trait Simd: Copy {
     /// - the CPU has the instruction set.
     unsafe fn assume() -> Self;
 
+    /// Asks for the cache line at `p`, which need not be valid. Nothing where the ISA has no such hint.
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+
     fn splat(self, x: f32) -> Self::F;
     /// # Safety
     /// - `p` is valid for reads of 16 f32.
@@ -90,6 +94,17 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for reads of 32 u16.
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I;
+    /// [`Simd::load_bf16_pairs`], for the second time: an access of its own. Beside 24 accumulators there are
+    /// no registers that could hold four vectors of pairs from one step to the next; the compiler, which
+    /// merges equal loads, spilled six accumulators.
+    ///
+    /// # Safety
+    /// - as for [`Simd::load_bf16_pairs`].
+    #[inline(always)]
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I {
+        // SAFETY: handed on to the caller.
+        unsafe { self.load_bf16_pairs(p) }
+    }
     /// The first of each pair of bf16, widened exactly.
     fn bf16_first(self, pairs: Self::I) -> Self::F;
     /// The second of each pair of bf16, widened exactly.

@@ -12,6 +12,11 @@ const KC: usize = 512;
 /// Columns of a work item (LOOP 5): 4 panels of 64 or 16 panels of 16.
 const NC: usize = 256;
 
+/// The fewer rows share a prepacked B, the longer the stretches in which it is read from memory, and the same
+/// 512 KiB a block: up to as many rows as `.0`, blocks of `.1` k and `.2` columns. 64 rows x 4096 x 4096: 102
+/// GFLOP/s with (512, 256), 108 with the others; 16 rows: 82, 95 with (1024, 128), 99 with (2048, 64).
+const DEEP: [(usize, usize, usize); 2] = [(32, 2048, 64), (128, 1024, 128)];
+
 /// Rows of a block of A (LOOP 3): `MC * KC * 4 = 384 KiB` where A has to be packed.
 const MC: usize = 192;
 
@@ -87,6 +92,8 @@ pub(super) struct Blocking {
     pub kc: usize,
     /// Rows of a block of A.
     pub mc: usize,
+    /// Rows of all strips but the last; 0 for strips that are as even as possible.
+    pub strip: usize,
     /// Rows and columns of a work item.
     pub tile_rows: usize,
     pub tile_cols: usize,
@@ -134,7 +141,10 @@ impl Blocking {
             BRoad::Stream if near => (KC, NC),
             BRoad::Stream if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
             BRoad::Stream => (STREAM_KC, STREAM_NC),
-            BRoad::Prepacked | BRoad::Pack => (KC, NC),
+            // One strip: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with blocks.
+            BRoad::Prepacked if m <= mr => (k, NC),
+            BRoad::Prepacked => DEEP.iter().find(|d| m <= d.0).map_or((KC, NC), |&(_, k, cols)| (k, cols)),
+            BRoad::Pack => (KC, NC),
         };
         let tile_cols = most_cols.min(n.next_multiple_of(LANES)).max(LANES);
         let (kc, mc) = (even_split(k, most_k, 4), tile_rows.min(MC));
@@ -149,10 +159,14 @@ impl Blocking {
             BRoad::Stream => kc * LANES,
         };
         let chains_apart = shape.chains_apart && k > kc;
+        // The first strip waits for B from memory: it takes as many rows as it can, and few are left for the
+        // ones after it. 8 rows as 6 + 2: 1.1 of 4 + 4. Otherwise as even as possible: 7 rows are 4 + 3.
+        let strip = if b_road == BRoad::Prepacked && m <= 2 * mr { mr } else { 0 };
         let c_scratch = (usize::from(chains_apart) + usize::from(shape.gated)) * tile_rows * tile_cols;
         Blocking {
             kc,
             mc,
+            strip,
             tile_rows,
             tile_cols,
             b_road,
@@ -178,7 +192,10 @@ pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepack
     let rows = m.min(MC).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
     if prepacked {
-        return scratch_bytes([rows * kc, 0, 2 * rows * cols(NC)]); // gated, and not f32
+        // All blocks of A have at most so many elements; chains: gated, and not f32.
+        let a = DEEP.iter().map(|d| m.min(d.0).next_multiple_of(mr) * even_split(k, d.1, 4)).max();
+        let a = a.unwrap_or(0).max(rows * kc).max(mr.saturating_mul(k.next_multiple_of(4)));
+        return scratch_bytes([a, 0, 2 * rows * cols(NC)]);
     }
     let packed = scratch_bytes([rows * kc, kc * cols(NC), rows * cols(NC)])?;
     let few = m.min(FEW_ROWS).next_multiple_of(mr) * cols(STREAM_NC_FEW_ROWS);

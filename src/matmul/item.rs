@@ -65,8 +65,10 @@ impl Item<'_> {
             let mut ic = 0;
             while ic < rows {
                 let mc = self.blocking.mc.min(rows - ic);
-                // As even as possible: 7 rows are 4 + 3, not 6 + 1.
-                let strip = even_split(mc, self.kernels.mr(), 1);
+                let strip = match self.blocking.strip {
+                    0 => even_split(mc, self.kernels.mr(), 1),
+                    most => most.min(mc),
+                };
                 self.pack_block_of_a((origin.row + ic, mc), (p0, kc), strip, a_pack);
                 let rows = Rows { first: ic, rows: mc, strip };
                 strips(self.kernels, &part, &rows, &block, out, |ir, mr| {

@@ -23,8 +23,7 @@ fn kernels() -> Vec<Kernel> {
     vec![
         kernel("avx512::gemm", "f32", &avx512, 0),
         kernel("avx512::gemm", "f16", &avx512, 0),
-        // 24 accumulators, and first and second halves of 4 vectors.
-        kernel("avx512::gemm", "bf16", &avx512, 6),
+        kernel("avx512::gemm", "bf16", &avx512, 0),
         // 3x32: 12 accumulators, 4 vectors of B and a broadcast are 17 registers of 16.
         kernel("avx2::gemm", "f32", &avx2, 4),
         kernel("avx2::gemm", "f16", &avx2, 4),

@@ -68,6 +68,10 @@ impl Simd for Avx2 {
         Avx2(())
     }
     #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         v!([_mm256_set1_ps(x); 2])
     }

@@ -29,6 +29,11 @@ fn mask(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// A vector in memory without alignment.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned(__m512i);
+
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
@@ -40,6 +45,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn assume() -> Self {
         Avx512(())
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -160,6 +169,11 @@ impl Simd for Avx512 {
     unsafe fn load_bf16_pairs(self, p: *const u16) -> __m512i {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; the inner type has no alignment.
+        unsafe { p.cast::<Unaligned>().read_volatile().0 }
     }
     #[inline(always)]
     fn bf16_first(self, pairs: __m512i) -> __m512 {

@@ -63,6 +63,7 @@ impl Chains<Avx512> for DotBf16 {
         t: &GemmTile,
         a: *const f32,
         b: *const u8,
+        _ahead: Option<*const f32>, // A is packed and near
         acc: &mut [[__m512; NV]; MR],
     ) {
         let (mut a, mut b) = (a.cast::<i32>(), b.cast::<u16>());
