@@ -58,6 +58,25 @@ impl KernelSet {
         unsafe { (self.copy_rows)(&copy) }
     }
 
+    /// Copies `columns` columns of `k` elements, `column_stride` apart, as rows `row_stride` apart; both counts
+    /// are multiples of 16.
+    pub(crate) fn copy_columns(
+        &self,
+        (from, column_stride): (&[f32], usize),
+        (columns, k): (usize, usize),
+        (to, row_stride): (&mut [f32], usize),
+    ) {
+        if columns == 0 || k == 0 {
+            return;
+        }
+        assert!(columns.is_multiple_of(LANES) && k.is_multiple_of(LANES));
+        assert!(reach(columns, column_stride) + k <= from.len());
+        assert!(reach(k, row_stride) + columns <= to.len());
+        let (from, to, vectors) = (from.as_ptr(), to.as_mut_ptr(), columns / LANES);
+        // SAFETY: CPU checked; the asserts cover both operands.
+        unsafe { (self.copy_columns)(&CopyColumns { from, column_stride, vectors, k, to, row_stride }) }
+    }
+
     /// Applies `epilogue` to finished chains in `acc` (`None`: they are in `c`). `col` is the column of the
     /// tile in the whole output, where its part of the bias starts; `gate` holds a factor for each element of
     /// the tile, row after row.

@@ -79,11 +79,12 @@ pub(crate) struct Strips<'a> {
 }
 
 /// Panels of B that one call takes: panel `p` is the one given, shifted by `p * stride` elements. Each but
-/// the last is as wide as the tile.
+/// the last has `vectors` vectors, no more than the tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     pub panel: Panel<'a>,
     pub stride: usize,
+    pub vectors: usize,
 }
 
 /// Where results go.
@@ -129,8 +130,9 @@ impl KernelSet {
     /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for one register tile.
     pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, resume: bool) {
         let a = Strips { operand: a, rows: c.rows().max(1), stride: 0 };
+        let vectors = c.cols().div_ceil(LANES).max(1);
         let mut c = Outputs { out: c, chains: None };
-        self.gemm_strips(k, a, Run { panel: b, stride: 0 }, &mut c, resume, None);
+        self.gemm_strips(k, a, Run { panel: b, stride: 0, vectors }, &mut c, resume, None);
     }
 
     /// The product of strips of A and panels of B, whose tiles are all alike but for the width of the last
@@ -227,8 +229,8 @@ impl KernelSet {
         assert!(strips * rows == all_rows);
         let vectors = cols.div_ceil(LANES);
         let kernels = table[rows - 1];
-        let panels = if vectors <= kernels.len() { 0 } else { vectors / kernels.len() };
-        let rest = vectors - panels * kernels.len();
+        let panels = if vectors < b.vectors { 0 } else { vectors / b.vectors };
+        let rest = vectors - panels * b.vectors;
         if k > 0 {
             let pair = if matches!(b.panel.data, Elements::Bf16(_)) { 2 } else { 1 };
             let groups = reach(k.div_ceil(step), b.panel.k_stride);
@@ -236,8 +238,7 @@ impl KernelSet {
                 panel * b.stride + groups + reach(vectors, b.panel.vec_stride) + LANES * pair
             };
             let furthest = if rest > 0 { reach_of(panels, rest) } else { 0 };
-            let furthest =
-                if panels > 0 { furthest.max(reach_of(panels - 1, kernels.len())) } else { furthest };
+            let furthest = if panels > 0 { furthest.max(reach_of(panels - 1, b.vectors)) } else { furthest };
             assert!(furthest <= b.panel.data.len());
         }
         let finish = finishing.map(|f| f.of(self.finish_rows, &mut c.out));
@@ -274,10 +275,10 @@ impl KernelSet {
         if panels > 0 {
             // SAFETY: the CPU and A: as the caller says; B was checked; C and the operands of `finish` have
             // `strips * rows` rows of `cols` elements.
-            unsafe { kernels[kernels.len() - 1](&tile) }
+            unsafe { kernels[b.vectors - 1](&tile) }
         }
         if rest > 0 {
-            let col = panels * kernels.len() * LANES;
+            let col = panels * b.vectors * LANES;
             let moved = finish.map(|f| f.moved(col));
             tile.b = tile.b.wrapping_add(panels * b.stride * b.panel.data.element_bytes());
             tile.c = tile.c.wrapping_add(col);

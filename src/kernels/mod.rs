@@ -31,7 +31,7 @@ use generic::elementwise::ElementRow;
 use generic::epilogue::{EpilogueRow, Finish, TileRows};
 use generic::gemm::GemmTile;
 use generic::norm::NormRow;
-use generic::pack::CopyRows;
+use generic::pack::{CopyColumns, CopyRows};
 use generic::quant_exact::ExactTile;
 use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
 use generic::quantize::QuantizeRow;
@@ -66,6 +66,7 @@ pub(crate) struct KernelSet {
     exact_q4: &'static [unsafe fn(&ExactTile)],
     exact_q8: &'static [unsafe fn(&ExactTile)],
     copy_rows: unsafe fn(&CopyRows),
+    copy_columns: unsafe fn(&CopyColumns),
     epilogue: unsafe fn(&EpilogueRow),
     finish_rows: unsafe fn(&Finish, &TileRows),
     quantize: unsafe fn(&QuantizeRow),
@@ -151,7 +152,7 @@ macro_rules! shells {
         use crate::kernels::generic::epilogue::{self, EpilogueRow, Finish, TileRows};
         use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, Exact, F16, F32, GemmTile};
         use crate::kernels::generic::norm::{self, NormRow};
-        use crate::kernels::generic::pack::{self, CopyRows};
+        use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
         use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
@@ -186,6 +187,7 @@ macro_rules! shells {
         }
 
         entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
+        entry!([$($attr),*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
         entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
         entry!([$($attr),*] $S, finish_rows = epilogue::rows, (f: &Finish, t: &TileRows));
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
@@ -217,6 +219,7 @@ macro_rules! shells {
             exact_q4: columns!(exact, [Q4] $ce),
             exact_q8: columns!(exact, [Q8] $ce),
             copy_rows,
+            copy_columns,
             epilogue: epilogue_row,
             finish_rows,
             quantize: quantize_row,

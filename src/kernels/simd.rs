@@ -53,6 +53,11 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for writes of `n <= 16` f32; nothing beyond is touched.
     unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize);
 
+    /// 16 x 16 f32: element `(i, j)` of `from` becomes element `(j, i)` of `to`; strides are from row to row.
+    /// # Safety
+    /// - `from` is valid for reads and `to` for writes of 16 rows of 16 f32.
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

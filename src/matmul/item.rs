@@ -274,11 +274,12 @@ impl<'a> Block<'a> {
             Block::Stream { b, p0, col0, whole, .. } if jr < whole => {
                 let data = Elements::F32(b.from(p0, col0 + jr));
                 let panel = Panel { data, k_stride: b.strides().0, vec_stride: LANES };
-                (Run { panel, stride: nr }, whole - jr)
+                (Run { panel, stride: nr, vectors: nr / LANES }, whole - jr)
             }
             Block::Stream { ragged, .. } => {
                 let data = Elements::F32(ragged);
-                (Run { panel: Panel { data, k_stride: LANES, vec_stride: LANES }, stride: 0 }, cols)
+                let panel = Panel { data, k_stride: LANES, vec_stride: LANES };
+                (Run { panel, stride: 0, vectors: 1 }, cols)
             }
         }
     }

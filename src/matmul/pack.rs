@@ -37,13 +37,15 @@ impl<'a> Panels<'a> {
             // Vectors are panels of their own.
             let vec_stride = self.k * LANES;
             let panel = Panel { data, k_stride, vec_stride };
-            return (Run { panel, stride: nr / LANES * vec_stride }, cols);
+            let vectors = nr / LANES;
+            return (Run { panel, stride: vectors * vec_stride, vectors }, cols);
         }
         let panel = Panel { data, k_stride, vec_stride: LANES * step };
-        if col == start && width == nr {
-            (Run { panel, stride: width * self.k }, (padded / width * width).min(cols))
+        let vectors = nr.min(width) / LANES;
+        if col == start && width <= nr {
+            (Run { panel, stride: width * self.k, vectors }, (padded / width * width).min(cols))
         } else {
-            (Run { panel, stride: nr * step }, (start + width - col).min(cols))
+            (Run { panel, stride: vectors * LANES * step, vectors }, (start + width - col).min(cols))
         }
     }
 }
@@ -93,12 +95,22 @@ pub(super) fn pack_panel<T: Pod, U: Pod>(
     let ((p0, k), (col0, real)) = (block.k, block.cols);
     let group = padded * step;
     if b.is_transposed() {
+        // Blocks of 16 x 16 f32 through registers; what is left, and 2-byte elements, one by one.
+        let (mut whole_k, mut whole_cols) = (0, 0);
+        if step == 1 && size_of::<T>() == 4 {
+            (whole_k, whole_cols) = (k / LANES * LANES, real / LANES * LANES);
+            let from = (bytemuck::cast_slice(b.from(p0, col0)), b.strides().1);
+            kernels.copy_columns(from, (whole_cols, whole_k), (bytemuck::cast_slice_mut(out), group));
+        }
         for p in (0..k).step_by(K_STEP) {
-            let steps = K_STEP.min(k - p);
+            let end = k.min(p + K_STEP);
             for j in 0..real {
-                let column: &[U] = bytemuck::cast_slice(&b.from(p0 + p, col0 + j)[..steps]);
-                for (p, &x) in (p..).zip(column) {
-                    out[p / step * group + j * step + p % step] = x;
+                let first = if j < whole_cols { p.max(whole_k) } else { p };
+                if first < end {
+                    let column: &[U] = bytemuck::cast_slice(&b.from(p0 + first, col0 + j)[..end - first]);
+                    for (p, &x) in (first..).zip(column) {
+                        out[p / step * group + j * step + p % step] = x;
+                    }
                 }
             }
         }

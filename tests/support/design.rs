@@ -13,9 +13,13 @@ struct Kernel {
 }
 
 fn kernels() -> Vec<Kernel> {
-    let avx512: Vec<usize> = (1..=6).flat_map(|mr| (1..=4).map(move |nv| mr * nv)).collect();
+    let tiles = |widest: fn(usize) -> usize| -> Vec<usize> {
+        (1..=6).flat_map(|mr| (1..=widest(mr)).map(move |nv| mr * nv)).collect()
+    };
+    let avx512 = tiles(|mr| if mr <= 2 { 8 } else { 4 });
+    let avx512_bf16 = tiles(|_| 4);
     // Rows of a tile and its widest row of vectors; 16 columns are two registers.
-    let avx2 = [(1, 4), (2, 2), (3, 2), (4, 1), (5, 1), (6, 1)];
+    let avx2 = [(1, 4), (2, 2), (3, 1), (4, 1), (5, 1), (6, 1)];
     let avx2: Vec<usize> = avx2.iter().flat_map(|&(mr, nv)| (1..=nv).map(move |v| 2 * mr * v)).collect();
     let both = |list: Vec<usize>| [list.clone(), list].concat(); // Q4_0 and Q8_0
     let kernel =
@@ -24,11 +28,10 @@ fn kernels() -> Vec<Kernel> {
         kernel("avx512::gemm", "f32", &avx512, 0),
         kernel("avx512::gemm", "f16", &avx512, 0),
         kernel("avx512::gemm", "bf16", &avx512, 0),
-        // 3x32: 12 accumulators, 4 vectors of B and a broadcast are 17 registers of 16.
-        kernel("avx2::gemm", "f32", &avx2, 4),
-        kernel("avx2::gemm", "f16", &avx2, 4),
+        kernel("avx2::gemm", "f32", &avx2, 0),
+        kernel("avx2::gemm", "f16", &avx2, 0),
         kernel("avx2::gemm", "bf16", &avx2, 24),
-        kernel("avx512_bf16::tile", "-", &avx512, 0),
+        kernel("avx512_bf16::tile", "-", &avx512_bf16, 0),
         kernel("avx512::int8", "-", &both((1..=2).flat_map(|w| (1..=6).map(move |c| w * c)).collect()), 28),
         kernel("avx2::int8", "-", &both((1..=3).map(|c| 2 * c).collect()), 70),
         kernel("avx512::exact", "-", &both((1..=8).collect()), 0),

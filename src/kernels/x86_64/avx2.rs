@@ -107,6 +107,33 @@ impl Simd for Avx2 {
         }
     }
 
+    /// Four blocks of 8 x 8, each in three shuffles of eight registers (as [`Simd::transpose`] of AVX-512).
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for block in 0..4 {
+            let (i, j) = (block / 2 * 8, block % 2 * 8);
+            // SAFETY: rows i..i + 8, columns j..j + 8 of the caller's block; `self` proves the features.
+            unsafe {
+                let mut rows = [_mm256_setzero_ps(); 8];
+                for r in 0..8 {
+                    rows[r] = _mm256_loadu_ps(from.add((i + r) * from_stride + j));
+                }
+                for _ in 0..3 {
+                    let old = rows;
+                    for r in 0..4 {
+                        let low = _mm256_unpacklo_ps(old[r], old[r + 4]);
+                        let high = _mm256_unpackhi_ps(old[r], old[r + 4]);
+                        rows[2 * r] = _mm256_permute2f128_ps::<0x20>(low, high);
+                        rows[2 * r + 1] = _mm256_permute2f128_ps::<0x31>(low, high);
+                    }
+                }
+                for r in 0..8 {
+                    _mm256_storeu_ps(to.add((j + r) * to_stride + i), rows[r]);
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         each!(_mm256_add_ps, a, b)
@@ -341,7 +368,7 @@ crate::kernels::shells! {
     isa: Isa::Avx2,
     attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
     bf16_fast: || None,
-    gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1 2] 4: [1] 5: [1] 6: [1] },
+    gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1] 4: [1] 5: [1] 6: [1] },
     int8: "avx2-int8-16x3" { 1: [1 2 3] },
     exact: "avx2-exact-16x5" [1 2 3 4 5],
 }
