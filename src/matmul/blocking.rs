@@ -5,17 +5,20 @@ use crate::buffer::Arena;
 use crate::error::Result;
 use crate::kernels::{KernelSet, LANES};
 
-/// Depth of a block of k (LOOP 4). A block of B, `KC * NC * 4 = 512 KiB`, stays in half of a 1 MiB L2; a
-/// strip of A, `6 * KC * 4 = 12 KiB`, in L1.
+/// Depth of a block of k (LOOP 4) and columns of a work item (LOOP 5) where B lies in L2 anyway.
 const KC: usize = 512;
-
-/// Columns of a work item (LOOP 5): 4 panels of 64 or 16 panels of 16.
 const NC: usize = 256;
 
-/// The fewer rows share a prepacked B, the longer the stretches in which it is read from memory, and the same
-/// 512 KiB a block: up to as many rows as `.0`, blocks of `.1` k and `.2` columns. 64 rows x 4096 x 4096: 102
-/// GFLOP/s with (512, 256), 108 with the others; 16 rows: 82, 95 with (1024, 128), 99 with (2048, 64).
-const DEEP: [(usize, usize, usize); 2] = [(32, 2048, 64), (128, 1024, 128)];
+/// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and resume chains
+/// less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
+const PACKED: (usize, usize) = (1024, 128);
+
+/// For up to `.0` rows that share a prepacked B, `.1` in place of [`PACKED`]: the fewer rows, the more the
+/// time is that of reading B. 16 rows x 4096 x 4096: 82 GFLOP/s with (512, 256), 95 with (1024, 128), 99.
+const FEW_SHARE: (usize, (usize, usize)) = (32, (2048, 64));
+
+/// For `Fast`: A is rounded again for each work item, so that items are wide; B takes half the bytes.
+const FAST: (usize, usize) = (512, 512);
 
 /// Rows of a block of A (LOOP 3): `MC * KC * 4 = 384 KiB` where A has to be packed.
 const MC: usize = 192;
@@ -143,8 +146,9 @@ impl Blocking {
             BRoad::Stream => (STREAM_KC, STREAM_NC),
             // One strip: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with blocks.
             BRoad::Prepacked if m <= mr => (k, NC),
-            BRoad::Prepacked => DEEP.iter().find(|d| m <= d.0).map_or((KC, NC), |&(_, k, cols)| (k, cols)),
-            BRoad::Pack => (KC, NC),
+            BRoad::Prepacked if shape.a_to_bf16 && m > 2 * mr => FAST,
+            BRoad::Prepacked if m <= FEW_SHARE.0 => FEW_SHARE.1,
+            BRoad::Prepacked | BRoad::Pack => PACKED,
         };
         let tile_cols = most_cols.min(n.next_multiple_of(LANES)).max(LANES);
         let (kc, mc) = (even_split(k, most_k, 4), tile_rows.min(MC));
@@ -188,19 +192,19 @@ fn scratch_bytes(scratch: [usize; 3]) -> Result<usize> {
 /// Bytes of scratch of one lane that are enough for any product of up to `m` rows, whatever its transposes
 /// and its epilogue: a caller sizes its workspace once, for its largest batch. Grows with m and with n.
 pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepacked: bool) -> Result<usize> {
-    let kc = even_split(k, KC, 4);
-    let rows = m.min(MC).next_multiple_of(mr);
+    let kc = |most: usize| even_split(k, most, 4);
+    let rows = |most: usize| m.min(most).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
+    // The largest block of A of any blocking: all rows of the deepest one for few rows, and one strip of all k.
+    let few = rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0);
+    let a = (rows(MC) * kc(PACKED.0)).max(few).max(mr.saturating_mul(k.next_multiple_of(4)));
     if prepacked {
-        // All blocks of A have at most so many elements; chains: gated, and not f32.
-        let a = DEEP.iter().map(|d| m.min(d.0).next_multiple_of(mr) * even_split(k, d.1, 4)).max();
-        let a = a.unwrap_or(0).max(rows * kc).max(mr.saturating_mul(k.next_multiple_of(4)));
-        return scratch_bytes([a, 0, 2 * rows * cols(NC)]);
+        return scratch_bytes([a, 0, 2 * rows(MC) * cols(FAST.1)]); // gated, and not f32
     }
-    let packed = scratch_bytes([rows * kc, kc * cols(NC), rows * cols(NC)])?;
-    let few = m.min(FEW_ROWS).next_multiple_of(mr) * cols(STREAM_NC_FEW_ROWS);
-    let stream = m.min(STREAM_ROWS).next_multiple_of(mr) * cols(STREAM_NC);
-    Ok(packed.max(scratch_bytes([rows * kc, kc * LANES, few.max(stream)])?))
+    let packed = scratch_bytes([a, kc(PACKED.0) * cols(PACKED.1), rows(MC) * cols(NC)])?;
+    let few = rows(FEW_ROWS) * cols(STREAM_NC_FEW_ROWS);
+    let stream = rows(STREAM_ROWS) * cols(STREAM_NC);
+    Ok(packed.max(scratch_bytes([a, kc(KC) * LANES, few.max(stream)])?))
 }
 
 #[cfg(test)]
@@ -227,7 +231,7 @@ mod tests {
         let b = Blocking::new(shape(512, 512, 512), 6);
         assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Stream));
         let b = Blocking::new(shape(1024, 1024, 1024), 6);
-        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 516, 256, BRoad::Pack));
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (1024, 516, 128, BRoad::Pack));
         let b = Blocking::new(shape(1, 4096, 4096), 6);
         assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
         let b = Blocking::new(Shape { chains_apart: true, ..shape(4096, 64, 64) }, 6);
