@@ -195,11 +195,11 @@ pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepack
     let kc = |most: usize| even_split(k, most, 4);
     let rows = |most: usize| m.min(most).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
-    // The largest block of A of any blocking: all rows of the deepest one for few rows, and one strip of all k.
-    let few = rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0);
-    let a = (rows(MC) * kc(PACKED.0)).max(few).max(mr.saturating_mul(k.next_multiple_of(4)));
+    let a = rows(MC) * kc(PACKED.0);
     if prepacked {
-        return scratch_bytes([a, 0, 2 * rows(MC) * cols(FAST.1)]); // gated, and not f32
+        // Or all rows of the deepest block for few rows, or one strip of all k. Chains: gated, and not f32.
+        let a = a.max(rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0)).max(mr.saturating_mul(k.next_multiple_of(4)));
+        return scratch_bytes([a, 0, 2 * rows(MC) * cols(FAST.1)]);
     }
     let packed = scratch_bytes([a, kc(PACKED.0) * cols(PACKED.1), rows(MC) * cols(NC)])?;
     let few = rows(FEW_ROWS) * cols(STREAM_NC_FEW_ROWS);
