@@ -7,13 +7,15 @@ mod activation;
 mod embedding;
 mod norm;
 mod rope;
+mod rope_table;
 mod softmax;
 
 pub use activation::{activate, add, silu_mul};
 pub use embedding::{embedding, embedding_quantized};
 pub use norm::{layer_norm, rms_norm};
-pub use rope::{RopePairs, RopeTable, rope};
-pub use softmax::{argmax, softmax};
+pub use rope::{RopePairs, rope, rope_at};
+pub use rope_table::{RopeScaling, RopeTable};
+pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
 
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
