@@ -4,11 +4,12 @@
 //! The query heads of a kv head are rows of the same tiles, so keys and values are read once for the whole
 //! group. A strip of scores is 6 x 256 and never leaves L1.
 
+use super::source::{Chunk, Source};
 use super::{AttentionOptions, CHUNK, KvCache};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
-use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
+use crate::kernels::{KernelSet, Operand};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
 use std::ops::Range;
@@ -24,9 +25,12 @@ const SERIAL_MACS: usize = 256 * 1024;
 struct Shape {
     q_len: usize,
     group: usize,
-    head_dim: usize,
+    key_dim: usize,
+    value_dim: usize,
     /// Tokens of a work item.
     tile_tokens: usize,
+    /// Elements of scratch of a lane that the source asks for.
+    panel: usize,
 }
 
 impl Shape {
@@ -38,14 +42,17 @@ impl Shape {
         }
         let group = heads / kv_heads;
         let tile_tokens = (ROWS / group).clamp(1, q_len.max(1));
-        Ok(Shape { q_len, group, head_dim: cache.options().head_dim, tile_tokens })
+        let (key_dim, value_dim) = (cache.options().head_dim, cache.options().head_dim);
+        let panel = Source::Cache(cache).panel_len(product("query rows", &[tile_tokens, group])?)?;
+        Ok(Shape { q_len, group, key_dim, value_dim, tile_tokens, panel })
     }
 
-    /// Elements of scratch of a lane: queries, outputs, (m, l) of each row, scores, chunk outputs.
-    fn scratch(&self, mr: usize) -> Result<[usize; 5]> {
+    /// Elements of scratch of a lane: queries, outputs, (m, l) of each row, scores, chunk outputs, panel.
+    fn scratch(&self, mr: usize) -> Result<[usize; 6]> {
         let rows = product("query rows", &[self.tile_tokens, self.group])?;
-        let wide = product("query rows", &[rows, self.head_dim])?;
-        Ok([wide, wide, 2 * rows, mr * CHUNK, mr * self.head_dim])
+        let q = product("query rows", &[rows, self.key_dim])?;
+        let o = product("query rows", &[rows, self.value_dim])?;
+        Ok([q, o, 2 * rows, mr * CHUNK, mr * self.value_dim, self.panel])
     }
 
     fn lane_bytes(&self, mr: usize) -> Result<usize> {
@@ -85,9 +92,9 @@ pub fn attend(
     out: MatMut<'_>,
 ) -> Result<()> {
     let shape = Shape::new(options, cache, q.rows())?;
-    let width = product("heads * head_dim", &[options.heads, shape.head_dim])?;
-    equal("q.cols", q.cols(), "must equal heads * head_dim =", width)?;
-    equal("out.cols", out.cols(), "must equal heads * head_dim =", width)?;
+    let width = |dim| product("heads * head_dim", &[options.heads, dim]);
+    equal("q.cols", q.cols(), "must equal heads * head_dim =", width(shape.key_dim)?)?;
+    equal("out.cols", out.cols(), "must equal heads * head_dim =", width(shape.value_dim)?)?;
     equal("out.rows", out.rows(), "must equal q.rows =", q.rows())?;
     if out.rows() > 1 {
         at_least("out.row_stride", out.row_stride(), out.cols())?;
@@ -100,14 +107,14 @@ pub fn attend(
 
     let kernels = ctx.kernels();
     let lane_bytes = shape.lane_bytes(kernels.mr())?;
-    let macs = [options.heads, shape.q_len, cache.len(), 2 * shape.head_dim];
+    let macs = [options.heads, shape.q_len, cache.len(), shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
     let executor = if serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
-    let scale = options.scale.unwrap_or(1.0 / (shape.head_dim as f32).sqrt());
+    let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
     let factor = scale * std::f32::consts::LOG2_E; // scores live in the exp2 domain
-    let item = Item { kernels, shape, seen, q, cache, factor };
-    let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.head_dim };
+    let item = Item { kernels, shape, seen, q, source: Source::Cache(cache), factor };
+    let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.value_dim };
     for_each_tile(executor, out, grid, scratch, lane_bytes, &|arena, origin, out| {
         item.run(arena, origin, out)
     });
@@ -173,29 +180,29 @@ struct Item<'a> {
     shape: Shape,
     seen: Visible,
     q: MatRef<'a>,
-    cache: &'a KvCache,
+    source: Source<'a>,
     factor: f32,
 }
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
 struct Lane<'a> {
-    q: &'a mut [f32],      // (rows, head_dim), scaled
-    o: &'a mut [f32],      // (rows, head_dim)
+    q: &'a mut [f32],      // (rows, key_dim), scaled
+    o: &'a mut [f32],      // (rows, value_dim)
     state: &'a mut [f32],  // (rows, 2): m, l
     scores: &'a mut [f32], // (mr, CHUNK)
-    chunk: &'a mut [f32],  // (mr, head_dim)
+    sums: &'a mut [f32],   // (mr, value_dim)
 }
 
 impl Item<'_> {
     /// One work item: some tokens, the heads of one kv head.
     fn run(&self, arena: Arena<'_>, origin: Origin, mut out: MatMut<'_>) {
-        let (dim, group) = (self.shape.head_dim, self.shape.group);
+        let (key_dim, dim, group) = (self.shape.key_dim, self.shape.value_dim, self.shape.group);
         let (tokens, head) = (out.rows(), origin.col / (group * dim));
         let rows = tokens * group;
-        let mut lane = self.lane(arena);
-        for t in 0..tokens {
-            let q = &self.q.from(origin.row + t, origin.col)[..group * dim];
-            self.kernels.scale(q, self.factor, &mut lane.q[t * group * dim..(t + 1) * group * dim]);
+        let (mut lane, panel) = self.lane(arena);
+        for (t, wide) in lane.q[..rows * key_dim].chunks_exact_mut(group * key_dim).enumerate() {
+            let q = self.q.from(origin.row + t, head * group * key_dim);
+            self.kernels.scale(&q[..group * key_dim], self.factor, wide);
         }
         lane.o[..rows * dim].fill(0.0);
         for state in lane.state.chunks_exact_mut(2) {
@@ -205,9 +212,11 @@ impl Item<'_> {
         let keys = self.seen.keys(origin.row).start..self.seen.keys(origin.row + tokens - 1).end;
         let mr = self.kernels.mr();
         let strip = rows.div_ceil(rows.div_ceil(mr));
-        for chunk in keys.start / CHUNK..keys.end.div_ceil(CHUNK) {
+        for index in keys.start / CHUNK..keys.end.div_ceil(CHUNK) {
+            let seen = within_chunk(&keys, index);
+            let chunk = self.source.chunk(self.kernels, head, index, seen, rows, panel);
             for row in (0..rows).step_by(strip) {
-                self.strip(&mut lane, head, chunk, origin.row, row..rows.min(row + strip));
+                self.strip(&mut lane, &chunk, index, origin.row, row..rows.min(row + strip));
             }
         }
         for t in 0..tokens {
@@ -219,20 +228,22 @@ impl Item<'_> {
         }
     }
 
-    /// One strip of at most mr rows against one chunk.
-    fn strip(&self, lane: &mut Lane<'_>, head: usize, chunk: usize, token0: usize, rows: Range<usize>) {
-        let dim = self.shape.head_dim;
-        let visible = |row: usize| within_chunk(&self.seen.keys(token0 + row / self.shape.group), chunk);
+    /// One strip of at most mr rows against one chunk, the `index`th.
+    fn strip(&self, lane: &mut Lane<'_>, chunk: &Chunk<'_>, index: usize, token0: usize, rows: Range<usize>) {
+        let dim = self.shape.value_dim;
+        let visible = |row: usize| within_chunk(&self.seen.keys(token0 + row / self.shape.group), index);
         // Ranges grow with the row, so the first row starts first and the last one ends last.
         let union = visible(rows.start).start..visible(rows.end - 1).end;
         let common = visible(rows.end - 1).start..visible(rows.start).end;
         if union.is_empty() {
             return;
         }
-        let mr = rows.len();
-        self.scores(lane, head, chunk, &rows, union);
+        let (mr, key_dim) = (rows.len(), self.shape.key_dim);
+        let Lane { q, o, state, scores, sums } = lane;
+        let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
+        let Ok(tile) = MatMut::dense(scores, mr, CHUNK) else { return };
+        chunk.scores(self.kernels, q, union, tile);
 
-        let Lane { o, state, scores, chunk: sums, .. } = lane;
         sums[..mr * dim].fill(0.0);
         let mut parts = [(f32::NEG_INFINITY, 0.0); 16];
         for (i, part) in parts[..mr].iter_mut().enumerate() {
@@ -242,22 +253,30 @@ impl Item<'_> {
                 *part = self.kernels.chunk_softmax(scores, keys.start, keys.end);
             }
         }
+        // `sums[i] += p[i][keys] V[keys]` for the rows `of` of the strip.
+        let mut values = |keys: Range<usize>, of: Range<usize>| {
+            if keys.is_empty() {
+                return;
+            }
+            let p =
+                Operand { data: &scores[of.start * CHUNK + keys.start..], row_stride: CHUNK, k_stride: 1 };
+            let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
+            chunk.values(self.kernels, p, keys, sums);
+        };
         // Keys in ascending order for each row: those before the common range, the common range as one
         // tile, those after it. A key that a row does not see is not touched for it, so that nothing
         // stored there, not even NaN, can reach the row.
         if common.is_empty() {
             for i in 0..mr {
-                self.values(head, chunk, visible(rows.start + i), i..i + 1, scores, sums);
+                values(visible(rows.start + i), i..i + 1);
             }
         } else {
             for i in 0..mr {
-                let keys = visible(rows.start + i);
-                self.values(head, chunk, keys.start..common.start, i..i + 1, scores, sums);
+                values(visible(rows.start + i).start..common.start, i..i + 1);
             }
-            self.values(head, chunk, common.clone(), 0..mr, scores, sums);
+            values(common.clone(), 0..mr);
             for i in 0..mr {
-                let keys = visible(rows.start + i);
-                self.values(head, chunk, common.end..keys.end, i..i + 1, scores, sums);
+                values(common.end..visible(rows.start + i).end, i..i + 1);
             }
         }
         for (i, part) in parts[..mr].iter().enumerate() {
@@ -269,64 +288,14 @@ impl Item<'_> {
         }
     }
 
-    /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`.
-    fn scores(
-        &self,
-        lane: &mut Lane<'_>,
-        head: usize,
-        chunk: usize,
-        rows: &Range<usize>,
-        keys: Range<usize>,
-    ) {
-        let (dim, mr) = (self.shape.head_dim, rows.len());
-        let all_keys = self.cache.key_chunk(head, chunk);
-        let q = Operand { data: &lane.q[rows.start * dim..], row_stride: dim, k_stride: 1 };
-        let Ok(mut scores) = MatMut::dense(lane.scores, mr, CHUNK) else { return };
-        let width = self.kernels.nv(mr) * LANES;
-        let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES));
-        for key in (first..end).step_by(width) {
-            let k = Panel {
-                data: Elements::F32(&all_keys[key * dim..]),
-                k_stride: LANES,
-                vec_stride: dim * LANES,
-            };
-            self.kernels.gemm(dim, q, k, scores.tile(0, key, mr, width.min(end - key)), false);
-        }
-    }
-
-    /// `sums[i] += p[i][keys] V[keys]` for the rows `i` of the strip.
-    fn values(
-        &self,
-        head: usize,
-        chunk: usize,
-        keys: Range<usize>,
-        rows: Range<usize>,
-        scores: &[f32],
-        sums: &mut [f32],
-    ) {
-        if keys.is_empty() {
-            return;
-        }
-        let (dim, stride) = (self.shape.head_dim, self.cache.value_stride());
-        let values = &self.cache.value_chunk(head, chunk)[keys.start * stride..];
-        let data = &scores[rows.start * CHUNK + keys.start..];
-        let p = Operand { data, row_stride: CHUNK, k_stride: 1 };
-        let mr = rows.len();
-        let Ok(mut sums) = MatMut::dense(&mut sums[rows.start * dim..], mr, dim) else { return };
-        let width = self.kernels.nv(mr) * LANES;
-        for d in (0..dim).step_by(width) {
-            let v = Panel { data: Elements::F32(&values[d..]), k_stride: stride, vec_stride: LANES };
-            self.kernels.gemm(keys.len(), p, v, sums.tile(0, d, mr, width), true);
-        }
-    }
-
-    fn lane<'s>(&self, mut arena: Arena<'s>) -> Lane<'s> {
+    /// The lane's scratch, and the panel of the source.
+    fn lane<'s>(&self, mut arena: Arena<'s>) -> (Lane<'s>, &'s mut [f32]) {
         let sizes = self.shape.scratch(self.kernels.mr()).unwrap_or_default();
-        let [q, o, state, scores, chunk] = sizes.map(|len| {
+        let [q, o, state, scores, sums, panel] = sizes.map(|len| {
             let part = arena.take::<f32>(len);
             debug_assert!(part.is_ok(), "the lane was sized by the same numbers");
             part.unwrap_or_default()
         });
-        Lane { q, o, state, scores, chunk }
+        (Lane { q, o, state, scores, sums }, panel)
     }
 }

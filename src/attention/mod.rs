@@ -8,6 +8,7 @@ mod driver;
 mod kv_cache;
 #[doc(hidden)]
 pub mod reference;
+mod source;
 
 pub use driver::{attend, workspace_bytes};
 pub use kv_cache::{KvCache, KvCacheOptions};
