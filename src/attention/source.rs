@@ -1,6 +1,7 @@
 //! Where attention reads keys and values: one chunk of one kv head at a time, as operands of the tiles.
 
 use super::{CHUNK, KvCache};
+use super::plain::Plain;
 use crate::error::Result;
 use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::view::MatMut;
@@ -11,13 +12,53 @@ use std::ops::Range;
 pub(super) enum Source<'a> {
     /// The library's own cache, in the order of the tiles.
     Cache(&'a KvCache),
+    /// The caller's own rows.
+    Plain(Plain<'a>),
 }
 
 impl Source<'_> {
+    pub fn kv_heads(&self) -> usize {
+        match self {
+            Source::Cache(cache) => cache.options().kv_heads,
+            Source::Plain(plain) => plain.kv_heads(),
+        }
+    }
+
+    pub fn key_dim(&self) -> usize {
+        match self {
+            Source::Cache(cache) => cache.options().head_dim,
+            Source::Plain(plain) => plain.key_dim(),
+        }
+    }
+
+    pub fn value_dim(&self) -> usize {
+        match self {
+            Source::Cache(cache) => cache.options().head_dim,
+            Source::Plain(plain) => plain.value_dim(),
+        }
+    }
+
+    /// The position after the last key.
+    pub fn len(&self) -> usize {
+        match self {
+            Source::Cache(cache) => cache.len(),
+            Source::Plain(plain) => plain.len(),
+        }
+    }
+
+    /// The most keys that a call may see.
+    pub fn most_keys(&self) -> usize {
+        match self {
+            Source::Cache(cache) => cache.options().capacity,
+            Source::Plain(plain) => plain.len(),
+        }
+    }
+
     /// Elements of scratch that a lane needs besides its rows, for work items of `rows` query rows.
     pub fn panel_len(&self, _rows: usize) -> Result<usize> {
         match self {
             Source::Cache(_) => Ok(0),
+            Source::Plain(plain) => plain.panel_len(),
         }
     }
 
@@ -28,9 +69,9 @@ impl Source<'_> {
         _kernels: &KernelSet,
         head: usize,
         chunk: usize,
-        _keys: Range<usize>,
+        keys: Range<usize>,
         _rows: usize,
-        _panel: &'s mut [f32],
+        panel: &'s mut [f32],
     ) -> Chunk<'s> {
         match self {
             Source::Cache(cache) => {
@@ -38,16 +79,17 @@ impl Source<'_> {
                 let values = Elements::F32(cache.value_chunk(head, chunk));
                 Chunk { key_dim: cache.options().head_dim, keys, values, value_stride: cache.value_stride() }
             }
+            Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),
         }
     }
 }
 
 /// Keys and values of one chunk of one kv head.
 pub(super) struct Chunk<'a> {
-    key_dim: usize,
-    keys: Elements<'a>,   // (CHUNK / 16, key_dim, 16)
-    values: Elements<'a>, // (CHUNK, value_stride)
-    value_stride: usize,
+    pub key_dim: usize,
+    pub keys: Elements<'a>,   // (CHUNK / 16, key_dim, 16)
+    pub values: Elements<'a>, // (CHUNK, value_stride)
+    pub value_stride: usize,
 }
 
 impl Chunk<'_> {

@@ -1,6 +1,8 @@
 //! Which keys a query sees by its position: causality, the sliding window, pinned first tokens.
 
-use super::CHUNK;
+use super::source::Source;
+use super::{AttentionOptions, CHUNK};
+use crate::error::{Error, Result};
 use std::ops::Range;
 
 /// The rule of one call. Positions are absolute, query `i` stands at `first + i`.
@@ -26,6 +28,46 @@ pub(super) struct Seen {
 }
 
 impl Visible {
+    /// The rule of a call with `q_len` queries, the last tokens of `source`; `tree`: whether a mask speaks of
+    /// the tokens of the queries.
+    pub fn new(options: &AttentionOptions, source: &Source<'_>, q_len: usize, tree: bool) -> Result<Visible> {
+        let len = source.len();
+        let ordered = options.causal || options.window.is_some() || tree;
+        if q_len > len && (ordered || matches!(source, Source::Cache(_))) {
+            let relation = match source {
+                Source::Cache(_) => "must be at most the cache's len =",
+                Source::Plain(_) => "must be at most k.rows =",
+            };
+            return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
+        }
+        if options.window == Some(0) {
+            return Err(Error::Option { what: "window", got: "0".into(), allowed: "at least 1 token" });
+        }
+        let first = len.saturating_sub(q_len);
+        let mut window = options.window.unwrap_or(usize::MAX);
+        if let Source::Cache(cache) = source {
+            let kept = cache.options();
+            if let Some(own) = kept.window {
+                if !options.causal {
+                    let (got, allowed) = ("false".into(), "true for a cache with a window");
+                    return Err(Error::Option { what: "causal", got, allowed });
+                }
+                window = window.min(own);
+            }
+            // The first query's window must not have been overwritten by the last one's key.
+            if q_len > 0 && (first + 1).saturating_sub(window) < cache.start() {
+                let want = (kept.capacity + 1).saturating_sub(window);
+                let relation = "must be at most capacity - window + 1 =";
+                return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
+            }
+            if options.sinks > 0 && cache.start() > 0 {
+                let relation = "must be at most the tokens that the cache has pinned =";
+                return Err(Error::Shape { what: "sinks", got: options.sinks, relation, want: 0 });
+            }
+        }
+        Ok(Visible { first, len, window, sinks: options.sinks, causal: options.causal })
+    }
+
     /// Keys that query `i` sees through the window.
     fn span(&self, i: usize) -> Range<usize> {
         let at = self.first + i;
@@ -104,7 +146,7 @@ mod tests {
     fn sees(v: &Visible, i: usize, key: usize) -> bool {
         let at = v.first + i;
         let reached = if v.causal { key <= at } else { key < at.saturating_add(v.window) };
-        key < v.len && reached && (key + v.window > at || key < v.sinks)
+        key < v.len && reached && (key.saturating_add(v.window) > at || key < v.sinks)
     }
 
     #[test]

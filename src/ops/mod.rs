@@ -15,6 +15,7 @@ pub use embedding::{embedding, embedding_quantized};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{RopePairs, rope, rope_at};
 pub use rope_table::{RopeScaling, RopeTable};
+pub(crate) use softmax::check_softcap;
 pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
 
 use crate::context::Context;

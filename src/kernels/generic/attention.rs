@@ -75,7 +75,10 @@ pub(crate) struct HideRow {
 pub(crate) unsafe fn hide<S: Simd>(_s: S, r: &HideRow) {
     for i in 0..r.n {
         // SAFETY: i < n.
-        unsafe { *r.s.add(i) = if *r.seen.add(i) { *r.s.add(i) } else { f32::NEG_INFINITY } };
+        unsafe {
+            let x = *r.s.add(i);
+            *r.s.add(i) = if *r.seen.add(i) { x } else { f32::NEG_INFINITY };
+        }
     }
 }
 
