@@ -210,7 +210,8 @@ impl Call {
         // A tree of one token says nothing of the others: its row becomes a mask of keys.
         one.tree = None;
         if let Some(tree) = &self.tree {
-            let row = (0..keys).map(|key| key < first || tree[i * self.q_len + key - first]);
+            let seen = |key: usize| one.seen.as_ref().is_none_or(|(_, row)| row[key]);
+            let row = (0..keys).map(|key| seen(key) && (key < first || tree[i * self.q_len + key - first]));
             one.seen = Some((1, row.collect()));
         }
         one
