@@ -42,8 +42,8 @@ impl Shape {
         }
         let group = heads / kv_heads;
         let tile_tokens = (ROWS / group).clamp(1, q_len.max(1));
-        let (key_dim, value_dim) = (cache.options().head_dim, cache.options().head_dim);
-        let panel = Source::Cache(cache).panel_len(product("query rows", &[tile_tokens, group])?)?;
+        let (key_dim, value_dim) = (cache.options().head_dim, cache.options().value_dim);
+        let panel = Source::Cache(cache, 0).panel_len(product("query rows", &[tile_tokens, group])?)?;
         Ok(Shape { q_len, group, key_dim, value_dim, tile_tokens, panel })
     }
 
@@ -60,7 +60,7 @@ impl Shape {
     }
 }
 
-/// Bytes of workspace that [`attend`] needs for `q_len` queries.
+/// Bytes of workspace that [`attend`] needs for `q_len` queries, and [`attend_batch`] for as many a sequence.
 ///
 /// **Errors**: `Shape` for heads that are no multiple of kv_heads, `Overflow`.
 pub fn workspace_bytes(
@@ -91,7 +91,28 @@ pub fn attend(
     cache: &KvCache,
     out: MatMut<'_>,
 ) -> Result<()> {
-    let shape = Shape::new(options, cache, q.rows())?;
+    attend_batch(ctx, ws, options, q, cache, &[0], out)
+}
+
+/// [`attend`] for several sequences of a cache in one call: row `s * n + i` of `q` and `out` is query i of
+/// sequence `sequences[s]`, where n is q.rows divided by the number of sequences (1 when decoding).
+///
+/// **Numerics**: each row has the bits that it has alone. **Errors**: as [`attend`]; also `Shape` when q.rows is
+/// no multiple of the number of sequences, `Option` for a sequence that is not there.
+pub fn attend_batch(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    q: MatRef<'_>,
+    cache: &KvCache,
+    sequences: &[usize],
+    out: MatMut<'_>,
+) -> Result<()> {
+    if !q.rows().is_multiple_of(sequences.len()) {
+        let (got, relation) = (q.rows(), "must be a multiple of the number of sequences =");
+        return Err(Error::Shape { what: "q.rows", got, relation, want: sequences.len() });
+    }
+    let shape = Shape::new(options, cache, q.rows() / sequences.len().max(1))?;
     let width = |dim| product("heads * head_dim", &[options.heads, dim]);
     equal("q.cols", q.cols(), "must equal heads * head_dim =", width(shape.key_dim)?)?;
     equal("out.cols", out.cols(), "must equal heads * head_dim =", width(shape.value_dim)?)?;
@@ -103,17 +124,21 @@ pub fn attend(
         let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
         return Err(Error::Option { what: "q", got, allowed });
     }
-    let seen = Visible::new(options, cache, shape.q_len)?;
+    let mut tokens = 0usize;
+    for &sequence in sequences {
+        Visible::new(options, cache, sequence, shape.q_len)?;
+        tokens = tokens.saturating_add(cache.len_of(sequence));
+    }
 
     let kernels = ctx.kernels();
     let lane_bytes = shape.lane_bytes(kernels.mr())?;
-    let macs = [options.heads, shape.q_len, cache.len(), shape.key_dim + shape.value_dim];
+    let macs = [options.heads, shape.q_len, tokens, shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
     let executor = if serial { &Executor::Serial } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
     let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
     let factor = scale * std::f32::consts::LOG2_E; // scores live in the exp2 domain
-    let item = Item { kernels, shape, seen, q, source: Source::Cache(cache), factor };
+    let item = Item { kernels, options, shape, q, cache, sequences, factor };
     let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.value_dim };
     for_each_tile(executor, out, grid, scratch, lane_bytes, &|arena, origin, out| {
         item.run(arena, origin, out)
@@ -129,11 +154,14 @@ struct Visible {
     len: usize,
     window: usize,
     causal: bool,
+    /// First tokens that every query sees besides its window.
+    sinks: usize,
 }
 
 impl Visible {
-    fn new(options: &AttentionOptions, cache: &KvCache, q_len: usize) -> Result<Visible> {
-        let len = cache.len();
+    fn new(options: &AttentionOptions, cache: &KvCache, sequence: usize, q_len: usize) -> Result<Visible> {
+        cache.sequence(sequence)?;
+        let len = cache.len_of(sequence);
         if q_len > len {
             let relation = "must be at most the cache's len =";
             return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
@@ -149,12 +177,12 @@ impl Visible {
         };
         // The first query's window must not have been overwritten by the last one's key.
         let oldest = (first + 1).saturating_sub(window);
-        if q_len > 0 && oldest < cache.start() {
-            let want = (cache.options().capacity + 1).saturating_sub(window);
+        if q_len > 0 && oldest < cache.start_of(sequence) {
+            let want = (cache.options().sliding() + 1).saturating_sub(window);
             let relation = "must be at most capacity - window + 1 =";
             return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
         }
-        Ok(Visible { first, len, window, causal: options.causal })
+        Ok(Visible { first, len, window, causal: options.causal, sinks: cache.options().sinks })
     }
 
     /// Keys that query `i` sees, as absolute positions.
@@ -164,6 +192,11 @@ impl Visible {
         }
         let end = self.first + i + 1;
         end.saturating_sub(self.window)..end
+    }
+
+    /// Pinned keys that query `i` sees before [`Visible::keys`].
+    fn pinned(&self, i: usize) -> Range<usize> {
+        0..self.sinks.min(self.keys(i).start)
     }
 }
 
@@ -177,11 +210,21 @@ fn within_chunk(keys: &Range<usize>, chunk: usize) -> Range<usize> {
 /// What all work items of a call share.
 struct Item<'a> {
     kernels: &'static KernelSet,
+    options: &'a AttentionOptions,
     shape: Shape,
-    seen: Visible,
     q: MatRef<'a>,
-    source: Source<'a>,
+    cache: &'a KvCache,
+    sequences: &'a [usize],
     factor: f32,
+}
+
+/// Queries of one sequence that a lane works on.
+struct Block<'a> {
+    source: Source<'a>,
+    seen: Visible,
+    head: usize,
+    /// The first query, counted from the first one of the sequence.
+    first: usize,
 }
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
@@ -194,14 +237,37 @@ struct Lane<'a> {
 }
 
 impl Item<'_> {
-    /// One work item: some tokens, the heads of one kv head.
+    /// One work item: some tokens, the heads of one kv head. Those of one sequence after the other.
     fn run(&self, arena: Arena<'_>, origin: Origin, mut out: MatMut<'_>) {
-        let (key_dim, dim, group) = (self.shape.key_dim, self.shape.value_dim, self.shape.group);
-        let (tokens, head) = (out.rows(), origin.col / (group * dim));
-        let rows = tokens * group;
+        let (head, q_len) = (origin.col / (self.shape.group * self.shape.value_dim), self.shape.q_len);
         let (mut lane, panel) = self.lane(arena);
+        let mut done = 0;
+        while done < out.rows() {
+            let row = origin.row + done;
+            let (sequence, first) = (self.sequences[row / q_len], row % q_len);
+            let tokens = (q_len - first).min(out.rows() - done);
+            let Ok(seen) = Visible::new(self.options, self.cache, sequence, q_len) else { return };
+            let block = Block { source: Source::Cache(self.cache, sequence), seen, head, first };
+            let (rows, cols) = (out.rows(), out.cols());
+            self.block(&mut lane, panel, &block, row, out.tile(done, 0, tokens.min(rows), cols));
+            done += tokens;
+        }
+    }
+
+    /// Queries of one sequence from row `row` of `q` on.
+    fn block(
+        &self,
+        lane: &mut Lane<'_>,
+        panel: &mut [f32],
+        block: &Block<'_>,
+        row: usize,
+        mut out: MatMut<'_>,
+    ) {
+        let (key_dim, dim, group) = (self.shape.key_dim, self.shape.value_dim, self.shape.group);
+        let (tokens, head, seen) = (out.rows(), block.head, &block.seen);
+        let rows = tokens * group;
         for (t, wide) in lane.q[..rows * key_dim].chunks_exact_mut(group * key_dim).enumerate() {
-            let q = self.q.from(origin.row + t, head * group * key_dim);
+            let q = self.q.from(row + t, head * group * key_dim);
             self.kernels.scale(&q[..group * key_dim], self.factor, wide);
         }
         lane.o[..rows * dim].fill(0.0);
@@ -209,14 +275,21 @@ impl Item<'_> {
             state.copy_from_slice(&[f32::NEG_INFINITY, 0.0]);
         }
         // Only chunks that some query of the block can see; both ends grow with the position.
-        let keys = self.seen.keys(origin.row).start..self.seen.keys(origin.row + tokens - 1).end;
+        let last = block.first + tokens - 1;
+        let (pinned, keys) = (seen.pinned(last), seen.keys(block.first).start..seen.keys(last).end);
         let mr = self.kernels.mr();
         let strip = rows.div_ceil(rows.div_ceil(mr));
-        for index in keys.start / CHUNK..keys.end.div_ceil(CHUNK) {
-            let seen = within_chunk(&keys, index);
-            let chunk = self.source.chunk(self.kernels, head, index, seen, rows, panel);
+        let window = keys.start / CHUNK..keys.end.div_ceil(CHUNK);
+        let pages = 0..pinned.end.div_ceil(CHUNK).min(window.start);
+        for index in pages.chain(window) {
+            // From the first pinned key to the last key of the window, where the chunk has both.
+            let (sinks, mut wanted) = (within_chunk(&pinned, index), within_chunk(&keys, index));
+            if !sinks.is_empty() {
+                wanted = 0..sinks.end.max(if wanted.is_empty() { 0 } else { wanted.end });
+            }
+            let chunk = block.source.chunk(self.kernels, head, index, wanted, rows, panel);
             for row in (0..rows).step_by(strip) {
-                self.strip(&mut lane, &chunk, index, origin.row, row..rows.min(row + strip));
+                self.strip(lane, block, &chunk, index, row..rows.min(row + strip));
             }
         }
         for t in 0..tokens {
@@ -229,27 +302,49 @@ impl Item<'_> {
     }
 
     /// One strip of at most mr rows against one chunk, the `index`th.
-    fn strip(&self, lane: &mut Lane<'_>, chunk: &Chunk<'_>, index: usize, token0: usize, rows: Range<usize>) {
+    fn strip(
+        &self,
+        lane: &mut Lane<'_>,
+        block: &Block<'_>,
+        chunk: &Chunk<'_>,
+        index: usize,
+        rows: Range<usize>,
+    ) {
         let dim = self.shape.value_dim;
-        let visible = |row: usize| within_chunk(&self.seen.keys(token0 + row / self.shape.group), index);
+        let query = |row: usize| block.first + row / self.shape.group;
+        let visible = |row: usize| within_chunk(&block.seen.keys(query(row)), index);
+        // Pinned keys start at 0, and later rows see no fewer of them.
+        let pinned = |row: usize| within_chunk(&block.seen.pinned(query(row)), index).end;
+        let (pins, all_pins) = (pinned(rows.end - 1), pinned(rows.start));
         // Ranges grow with the row, so the first row starts first and the last one ends last.
         let union = visible(rows.start).start..visible(rows.end - 1).end;
         let common = visible(rows.end - 1).start..visible(rows.start).end;
-        if union.is_empty() {
+        if union.is_empty() && pins == 0 {
             return;
         }
         let (mr, key_dim) = (rows.len(), self.shape.key_dim);
         let Lane { q, o, state, scores, sums } = lane;
         let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
-        let Ok(tile) = MatMut::dense(scores, mr, CHUNK) else { return };
-        chunk.scores(self.kernels, q, union, tile);
+        let mut products = |keys: Range<usize>| {
+            if let (false, Ok(tile)) = (keys.is_empty(), MatMut::dense(scores, mr, CHUNK)) {
+                chunk.scores(self.kernels, q, keys, tile);
+            }
+        };
+        products(0..pins);
+        products(union);
 
         sums[..mr * dim].fill(0.0);
         let mut parts = [(f32::NEG_INFINITY, 0.0); 16];
         for (i, part) in parts[..mr].iter_mut().enumerate() {
-            let keys = visible(rows.start + i);
+            let (mut keys, pins) = (visible(rows.start + i), pinned(rows.start + i));
+            let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
+            if pins > 0 {
+                // Pinned keys and the window as one row; what lies between has no weight.
+                let end = if keys.is_empty() { pins } else { keys.end };
+                scores[pins..keys.start.clamp(pins, end)].fill(f32::NEG_INFINITY);
+                keys = 0..end;
+            }
             if !keys.is_empty() {
-                let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
                 *part = self.kernels.chunk_softmax(scores, keys.start, keys.end);
             }
         }
@@ -263,9 +358,15 @@ impl Item<'_> {
             let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
             chunk.values(self.kernels, p, keys, sums);
         };
-        // Keys in ascending order for each row: those before the common range, the common range as one
-        // tile, those after it. A key that a row does not see is not touched for it, so that nothing
+        // Keys in ascending order for each row: pinned ones, those before the common range, the common range
+        // as one tile, those after it. A key that a row does not see is not touched for it, so that nothing
         // stored there, not even NaN, can reach the row.
+        values(0..all_pins, 0..mr);
+        if pins > all_pins {
+            for i in 0..mr {
+                values(all_pins..pinned(rows.start + i), i..i + 1);
+            }
+        }
         if common.is_empty() {
             for i in 0..mr {
                 values(visible(rows.start + i), i..i + 1);

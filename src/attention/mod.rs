@@ -4,14 +4,14 @@
 //! of query rows against one chunk of keys. Prefill and decode are the same computation with other numbers:
 //! query `i` of a batch of 512 has the bits of the same query decoded alone.
 
+mod cache;
 mod driver;
-mod kv_cache;
 #[doc(hidden)]
 pub mod reference;
 mod source;
 
-pub use driver::{attend, workspace_bytes};
-pub use kv_cache::{KvCache, KvCacheOptions};
+pub use cache::{KvCache, KvCacheOptions, KvType};
+pub use driver::{attend, attend_batch, workspace_bytes};
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position
 /// and merged in ascending order, which is why results do not depend on how queries are batched. 256 keys:

@@ -72,6 +72,12 @@ impl RopeTable {
         self.cos.bytes() + self.sin.bytes()
     }
 
+    /// Cosines and sines of a position below `positions`, one for each pair.
+    pub(crate) fn angles(&self, position: usize) -> (&[f32], &[f32]) {
+        let pairs = self.rotary_dim / 2;
+        (RopeTable::row(&self.cos, position, pairs), RopeTable::row(&self.sin, position, pairs))
+    }
+
     fn row(table: &AlignedBuf<f32>, position: usize, pairs: usize) -> &[f32] {
         &table.as_slice()[position * pairs..(position + 1) * pairs]
     }
