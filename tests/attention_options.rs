@@ -462,7 +462,7 @@ fn bad_options_are_refused_and_change_nothing() {
     assert!(say(four, none.mask(mask(20, 3).t()), None).contains("transposed"));
     assert!(say(four, none.seen(seen(20, 3).t()), None).contains("transposed"));
     assert_eq!(say(four, none.tree(seen(2, 3)), None), "tree.rows = 2 must equal q.rows = 3");
-    assert_eq!(say(four, none.tree(seen(3, 4)), None), "tree.cols = 4 must equal q.rows = 3");
+    assert_eq!(say(four, none.tree(seen(3, 4)), None), "tree.cols = 4 must equal the queries of a sequence = 3");
     assert!(say(four, none.tree(seen(3, 3).t()), None).contains("transposed"));
     assert_eq!(say(four.window(0), none, None), "window = 0 must be at least 1 token");
     assert_eq!(say(four.softcap(0.0), none, None), "softcap = 0 must be positive and finite");
@@ -502,5 +502,5 @@ fn bad_options_are_refused_and_change_nothing() {
     let (q, mut out) = (view(1, 8), [7.0f32; 8]);
     let outputs = Outputs::new(MatMut::dense(&mut out, 1, 8).unwrap());
     let e = attend_with(&ctx, &mut ws, &one.sinks(2), &none, q, &ring, outputs).unwrap_err().to_string();
-    assert_eq!(e, "sinks = 2 must be at most the tokens that the cache has pinned = 0");
+    assert_eq!(e, "sinks = 2 must be at most the sinks that the cache was made with = 0");
 }

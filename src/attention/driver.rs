@@ -4,7 +4,7 @@ use super::bias::Bias;
 use super::item::Item;
 use super::shape::Shape;
 use super::plain::Plain;
-use super::source::Source;
+use super::source::{Source, Streams};
 use super::split;
 use super::visible::Visible;
 use super::{AttentionOptions, CHUNK, KvCache};
@@ -39,8 +39,30 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// Bytes of workspace that [`attend`] and [`attend_with`] need for up to `q_len` queries, whatever the cache
-/// holds by then.
+/// Sequences of a cache: what a call reads keys and values from. Row `s * n + i` of queries and outputs is query i
+/// of sequence `sequences[s]`, where n is q.rows divided by their number (1 when decoding).
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    cache: &'a KvCache,
+    sequences: &'a [usize],
+}
+
+impl<'a> Sequences<'a> {
+    /// Some sequences of a cache, in any order.
+    pub fn new(cache: &'a KvCache, sequences: &'a [usize]) -> Sequences<'a> {
+        Sequences { cache, sequences }
+    }
+}
+
+/// Sequence 0.
+impl<'a> From<&'a KvCache> for Sequences<'a> {
+    fn from(cache: &'a KvCache) -> Sequences<'a> {
+        Sequences { cache, sequences: &[0] }
+    }
+}
+
+/// Bytes of workspace that [`attend`] and [`attend_with`] need for up to `q_len` queries of each sequence,
+/// whatever the cache holds by then.
 ///
 /// **Errors**: `Shape` for heads that are no multiple of kv_heads, `Overflow`.
 pub fn workspace_bytes(
@@ -49,7 +71,7 @@ pub fn workspace_bytes(
     cache: &KvCache,
     q_len: usize,
 ) -> Result<usize> {
-    bytes(ctx, options, &Source::Cache(cache), q_len)
+    bytes(ctx, options, &Source::Cache(cache, 0), q_len)
 }
 
 /// Bytes of workspace that [`attend_plain`] needs for up to `q_len` queries over up to as many keys as `kv` has.
@@ -66,9 +88,10 @@ pub fn plain_workspace_bytes(
 
 fn bytes(ctx: &Context, options: &AttentionOptions, source: &Source<'_>, q_len: usize) -> Result<usize> {
     let lanes = ctx.lanes();
-    let shape = Shape::new(options, source, q_len, lanes)?;
+    let sequences = source.most_sequences();
+    let shape = Shape::new(options, source, q_len, sequences, lanes)?;
     let all = product("workspace bytes", &[shape.lane_bytes(ctx.kernels().mr())?, lanes])?;
-    let split = shape.most_split_bytes(source.most_keys().div_ceil(CHUNK), lanes)?;
+    let split = shape.most_split_bytes(source.most_keys() / CHUNK + 2, sequences, lanes)?;
     all.checked_add(split).ok_or(Error::Overflow { what: "workspace bytes" })
 }
 
@@ -93,7 +116,26 @@ pub fn attend(
     attend_with(ctx, ws, options, &Bias::default(), q, cache, Outputs::new(out))
 }
 
-/// [`attend`] with everything that may enter the scores, and the log-sum-exp where it is asked for.
+/// [`attend`] for several sequences of a cache in one call: row `s * n + i` of `q` and `out` is query i of
+/// sequence `sequences[s]`, where n is q.rows divided by the number of sequences (1 when decoding).
+///
+/// **Numerics**: each row has the bits that it has alone. **Errors**: as [`attend`]; also `Shape` when q.rows is
+/// no multiple of the number of sequences, `Option` for a sequence that is not there.
+pub fn attend_batch(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    q: MatRef<'_>,
+    cache: &KvCache,
+    sequences: &[usize],
+    out: MatMut<'_>,
+) -> Result<()> {
+    let kv = Sequences::new(cache, sequences);
+    attend_with(ctx, ws, options, &Bias::default(), q, kv, Outputs::new(out))
+}
+
+/// [`attend_batch`] with everything that may enter the scores, and the log-sum-exp where it is asked for. `kv`
+/// is a cache (its sequence 0) or [`Sequences`] of one.
 ///
 /// **Formula**: `s = scale * q . k`, then `softcap * tanh(s / softcap)`, then ALiBi, then the additive mask, then
 /// the boolean ones; sinks enter the softmax as one more score before all keys. **Numerics**: scores live in the
@@ -104,16 +146,17 @@ pub fn attend(
 /// any batch and on any number of threads. **Errors**: as [`attend`], and `Shape` for a mask, slopes or logits
 /// of another shape, or for pinned sinks that a wrapped cache has forgotten. **Cost**: one more pass over the
 /// scores where something changes them; a mask that hides all of a chunk from 6 rows saves its products.
-pub fn attend_with(
+pub fn attend_with<'a>(
     ctx: &Context,
     ws: &mut Workspace,
     options: &AttentionOptions,
     bias: &Bias<'_>,
     q: MatRef<'_>,
-    cache: &KvCache,
+    kv: impl Into<Sequences<'a>>,
     outputs: Outputs<'_>,
 ) -> Result<()> {
-    call(ctx, ws, options, bias, q, Source::Cache(cache), outputs)
+    let Sequences { cache, sequences } = kv.into();
+    call(ctx, ws, options, bias, q, Streams::Cache(cache, sequences), outputs)
 }
 
 /// [`attend_with`] over keys and values in the caller's own row-major memory. Query i stands at position
@@ -131,7 +174,7 @@ pub fn attend_plain(
     kv: &Plain<'_>,
     outputs: Outputs<'_>,
 ) -> Result<()> {
-    call(ctx, ws, options, bias, q, Source::Plain(*kv), outputs)
+    call(ctx, ws, options, bias, q, Streams::Plain(*kv), outputs)
 }
 
 fn call(
@@ -140,31 +183,43 @@ fn call(
     options: &AttentionOptions,
     bias: &Bias<'_>,
     q: MatRef<'_>,
-    source: Source<'_>,
+    streams: Streams<'_>,
     outputs: Outputs<'_>,
 ) -> Result<()> {
-    let shape = Shape::new(options, &source, q.rows(), ctx.lanes())?;
+    let sequences = streams.count();
+    if !q.rows().is_multiple_of(sequences) {
+        let (got, relation) = (q.rows(), "must be a multiple of the number of sequences =");
+        return Err(Error::Shape { what: "q.rows", got, relation, want: sequences });
+    }
+    let q_len = q.rows() / sequences.max(1);
+    let shape = Shape::new(options, &streams.source(0), q_len, sequences, ctx.lanes())?;
     let Outputs { out, lse } = outputs;
     check(options, &shape, q, &out, lse.as_ref())?;
-    bias.check(options.heads, shape.q_len, source.len())?;
-    let visible = Visible::new(options, &source, shape.q_len, bias.tree.is_some())?;
+    bias.check(options.heads, q.rows(), q_len, streams.longest())?;
+    let (mut tokens, mut chunks) = (0usize, 0);
+    for slot in 0..sequences {
+        let source = streams.source(slot);
+        let visible = Visible::new(options, &source, q_len, bias.tree.is_some())?;
+        tokens = tokens.saturating_add(source.len());
+        chunks = chunks.max(visible.chunks(&(0..q_len)).len());
+    }
 
     let kernels = ctx.kernels();
     let lane_bytes = shape.lane_bytes(kernels.mr())?;
-    let macs = [options.heads, shape.q_len, source.len(), shape.key_dim + shape.value_dim];
+    let macs = [options.heads, q_len, tokens, shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
     let executor = if serial { &Executor::Serial } else { ctx.executor() };
     let lanes = executor.lanes();
     let need = product("workspace bytes", &[lane_bytes, lanes])?;
-    let item = Item::new(kernels, options, shape, visible, *bias, q, source);
+    let item = Item::new(kernels, options, shape, bias, q, streams);
     let lse = match lse {
         Some(lse) => lse,
         None => MatMut::dense(&mut [], 0, 0)?,
     };
     // A workspace that was sized for fewer keys still serves: unsplit, with the same bits.
-    let chunks = visible.chunks(&(0..shape.q_len)).len();
-    if let Some(partials) = shape.split_bytes(chunks, lanes).filter(|&bytes| ws.bytes() >= need + bytes) {
-        return split::run(executor, &item, ws.arena(need + partials)?, lane_bytes, out, lse);
+    let split = shape.split_bytes(chunks, sequences, lanes).filter(|&bytes| ws.bytes() >= need + bytes);
+    if let Some(partials) = split {
+        return split::run(executor, &item, chunks, ws.arena(need + partials)?, lane_bytes, out, lse);
     }
     let scratch = ws.arena(need)?.rest();
     let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.value_dim };

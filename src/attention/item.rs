@@ -6,8 +6,8 @@
 
 use super::bias::Bias;
 use super::shape::Shape;
-use super::source::{Chunk, Source};
-use super::visible::{Seen, Visible};
+use super::source::{Chunk, Source, Streams};
+use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
 use crate::kernels::{Adjust, KernelSet, Operand};
@@ -28,10 +28,10 @@ pub(super) const NOTHING: Part = (f32::NEG_INFINITY, 0.0);
 pub(super) struct Item<'a> {
     pub kernels: &'static KernelSet,
     pub shape: Shape,
-    pub visible: Visible,
-    bias: Bias<'a>,
+    options: &'a AttentionOptions,
+    bias: &'a Bias<'a>,
     q: MatRef<'a>,
-    source: Source<'a>,
+    streams: Streams<'a>,
     /// Factor of the queries.
     factor: f32,
     /// Factor after the tanh of a soft cap; 0 without.
@@ -40,18 +40,37 @@ pub(super) struct Item<'a> {
     adjusts: bool,
 }
 
-/// Which queries of which kv head a work item is about.
-#[derive(Clone, Copy)]
-pub(super) struct Block {
-    pub token: usize,
+/// Queries of one sequence that a lane works on, and the kv head whose group they are of.
+pub(super) struct Block<'a> {
+    source: Source<'a>,
+    visible: Visible,
+    /// The first query as a row of `q`.
+    row: usize,
+    /// The first query, counted from the first one of the sequence.
+    token: usize,
     pub tokens: usize,
-    pub kv_head: usize,
+    kv_head: usize,
 }
 
-impl Block {
-    pub fn queries(&self) -> Range<usize> {
+impl Block<'_> {
+    fn queries(&self) -> Range<usize> {
         self.token..self.token + self.tokens
     }
+
+    /// The chunks that some query sees.
+    pub fn chunks(&self) -> Chunks {
+        self.visible.chunks(&self.queries())
+    }
+}
+
+/// One row of a strip: a query and a head of it.
+#[derive(Clone, Copy, Default)]
+struct Query {
+    /// Counted from the first query of the sequence.
+    token: usize,
+    /// Row of `q` and of masks.
+    row: usize,
+    head: usize,
 }
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
@@ -66,12 +85,11 @@ pub(super) struct Lane<'a> {
 impl<'a> Item<'a> {
     pub fn new(
         kernels: &'static KernelSet,
-        options: &AttentionOptions,
+        options: &'a AttentionOptions,
         shape: Shape,
-        visible: Visible,
-        bias: Bias<'a>,
+        bias: &'a Bias<'a>,
         q: MatRef<'a>,
-        source: Source<'a>,
+        streams: Streams<'a>,
     ) -> Item<'a> {
         let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
         // Scores live in the exp2 domain.
@@ -80,41 +98,59 @@ impl<'a> Item<'a> {
             Some(cap) => (scale / cap, cap * LOG2_E),
         };
         let adjusts = cap != 0.0 || bias.changes_scores();
-        Item { kernels, shape, visible, bias, q, source, factor, cap, adjusts }
+        Item { kernels, shape, options, bias, q, streams, factor, cap, adjusts }
     }
 
-    /// One work item: some tokens, the heads of one kv head.
-    pub fn run(&self, arena: Arena<'_>, at: Origin, out: MatMut<'_>, lse: MatMut<'_>) {
-        let kv_head = at.col / (self.shape.group * self.shape.value_dim);
-        let block = Block { token: at.row, tokens: out.rows(), kv_head };
+    /// The queries from row `row` of `q` on that are of one sequence, at most `tokens` of them.
+    pub fn block(&self, row: usize, tokens: usize, kv_head: usize) -> Option<Block<'a>> {
+        let (slot, token) = (row / self.shape.q_len, row % self.shape.q_len);
+        let source = self.streams.source(slot);
+        let visible = Visible::new(self.options, &source, self.shape.q_len, self.bias.tree.is_some());
+        debug_assert!(visible.is_ok(), "every sequence was checked");
+        let tokens = tokens.min(self.shape.q_len - token);
+        Some(Block { source, visible: visible.ok()?, row, token, tokens, kv_head })
+    }
+
+    /// One work item: some tokens, the heads of one kv head. Those of one sequence after the other.
+    pub fn run(&self, arena: Arena<'_>, at: Origin, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
+        let (dim, group) = (self.shape.value_dim, self.shape.group);
         let (mut lane, panel) = self.lane(arena);
-        self.load(&mut lane, block);
-        self.start(&mut lane, block);
-        let dim = self.shape.value_dim;
-        let chunks = self.visible.chunks(&block.queries());
-        for n in 0..chunks.len() {
-            self.chunk(&mut lane, panel, block, chunks.index(n), &mut |lane, rows, parts| {
-                for (i, (row, part)) in rows.zip(parts).enumerate() {
-                    let Lane { o, state, sums, .. } = lane;
-                    let o = &mut o[row * dim..(row + 1) * dim];
-                    self.merge(&mut state[2 * row..2 * row + 2], o, *part, &sums[i * dim..(i + 1) * dim]);
-                }
-            });
+        let mut done = 0;
+        while let Some(block) = self.block(at.row + done, out.rows() - done, at.col / (group * dim)) {
+            self.load(&mut lane, &block);
+            self.start(&mut lane, &block);
+            let chunks = block.chunks();
+            for n in 0..chunks.len() {
+                self.chunk(&mut lane, panel, &block, chunks.index(n), &mut |lane, rows, parts| {
+                    for (i, (row, part)) in rows.zip(parts).enumerate() {
+                        let Lane { o, state, sums, .. } = lane;
+                        let (state, sum) = (&mut state[2 * row..2 * row + 2], &sums[i * dim..(i + 1) * dim]);
+                        self.merge(state, &mut o[row * dim..(row + 1) * dim], *part, sum);
+                    }
+                });
+            }
+            let tokens = block.tokens;
+            let (rows, cols) = (lse.rows().min(tokens), lse.cols());
+            let beside = lse.tile(done, 0, rows, cols);
+            self.finish(&lane, &block, out.tile(done, 0, tokens, group * dim), beside);
+            done += tokens;
+            if done >= out.rows() {
+                return;
+            }
         }
-        self.finish(&lane, block, out, lse);
     }
 
     /// Scales the queries of a block.
-    pub fn load(&self, lane: &mut Lane<'_>, block: Block) {
+    pub fn load(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
         let width = self.shape.group * self.shape.key_dim;
         for (t, wide) in lane.q.chunks_exact_mut(width).take(block.tokens).enumerate() {
-            let q = self.q.from(block.token + t, block.kv_head * width);
+            let q = self.q.from(block.row + t, block.kv_head * width);
             self.kernels.scale(&q[..width], self.factor, wide);
         }
     }
 
     /// Starts the running state of a block's rows: nothing seen, or the learned sink.
-    pub fn start(&self, lane: &mut Lane<'_>, block: Block) {
+    pub fn start(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
         let (group, rows) = (self.shape.group, block.tokens * self.shape.group);
         lane.o[..rows * self.shape.value_dim].fill(0.0);
         for (row, state) in lane.state.chunks_exact_mut(2).take(rows).enumerate() {
@@ -133,7 +169,7 @@ impl<'a> Item<'a> {
     }
 
     /// Divides, and writes a block's rows out.
-    pub fn finish(&self, lane: &Lane<'_>, block: Block, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
+    pub fn finish(&self, lane: &Lane<'_>, block: &Block<'_>, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
         let (dim, group) = (self.shape.value_dim, self.shape.group);
         for t in 0..block.tokens {
             let out = out.row(t);
@@ -155,17 +191,17 @@ impl<'a> Item<'a> {
         &self,
         lane: &mut Lane<'_>,
         panel: &mut [f32],
-        block: Block,
+        block: &Block<'_>,
         index: usize,
         done: &mut dyn FnMut(&mut Lane<'_>, Range<usize>, &[Part]),
     ) {
-        let keys = self.visible.hull(&block.queries(), index);
+        let keys = block.visible.hull(&block.queries(), index);
         if keys.is_empty() {
             return;
         }
         let rows = block.tokens * self.shape.group;
         let strip = rows.div_ceil(rows.div_ceil(self.kernels.mr()));
-        let chunk = self.source.chunk(self.kernels, block.kv_head, index, keys, rows, panel);
+        let chunk = block.source.chunk(self.kernels, block.kv_head, index, keys, rows, panel);
         for row in (0..rows).step_by(strip) {
             let strip = row..rows.min(row + strip);
             if let Some(parts) = self.strip(lane, &chunk, index, block, strip.clone()) {
@@ -180,21 +216,26 @@ impl<'a> Item<'a> {
         lane: &mut Lane<'_>,
         chunk: &Chunk<'_>,
         index: usize,
-        block: Block,
+        block: &Block<'_>,
         rows: Range<usize>,
     ) -> Option<[Part; STRIP]> {
         let (mr, dim, key_dim) = (rows.len(), self.shape.value_dim, self.shape.key_dim);
-        let query = |i: usize| block.token + (rows.start + i) / self.shape.group;
-        let head = |i: usize| block.kv_head * self.shape.group + (rows.start + i) % self.shape.group;
+        let query = |i: usize| {
+            let (t, h) = ((rows.start + i) / self.shape.group, (rows.start + i) % self.shape.group);
+            Query { token: block.token + t, row: block.row + t, head: block.kv_head * self.shape.group + h }
+        };
         let mut seen: [Seen; STRIP] = std::array::from_fn(|_| Seen::default());
         let (mut union, mut common) = (CHUNK..0, 0..CHUNK);
         for (i, seen) in seen[..mr].iter_mut().enumerate() {
-            *seen = self.visible.in_chunk(query(i), index);
-            if self.bias.masks() && !self.sees_any(query(i), head(i), index, &seen.keys) {
+            *seen = block.visible.in_chunk(query(i).token, index);
+            if self.bias.masks() && !self.sees_any(block, query(i), index, &seen.keys) {
                 *seen = Seen::default();
             }
             let keys = &seen.keys;
             common = common.start.max(keys.start)..common.end.min(keys.end);
+            if !seen.hole.is_empty() {
+                common = 0..0; // each row on its own
+            }
             if !keys.is_empty() {
                 union = union.start.min(keys.start)..union.end.max(keys.end);
             }
@@ -213,7 +254,7 @@ impl<'a> Item<'a> {
                 continue;
             }
             if self.adjusts {
-                self.adjust(query(i), head(i), index, &seen.keys, scores);
+                self.adjust(block, query(i), index, &seen.keys, scores);
             }
             scores[seen.hole.clone()].fill(f32::NEG_INFINITY);
             *part = self.kernels.chunk_softmax(scores, seen.keys.start, seen.keys.end);
@@ -235,7 +276,13 @@ impl<'a> Item<'a> {
         // stored there, not even NaN, can reach the row.
         if common.is_empty() {
             for i in 0..mr {
-                values(seen[i].keys.clone(), i..i + 1);
+                let Seen { keys, hole } = &seen[i];
+                if hole.is_empty() {
+                    values(keys.clone(), i..i + 1);
+                } else {
+                    values(keys.start..hole.start, i..i + 1);
+                    values(hole.end..keys.end, i..i + 1);
+                }
             }
         } else {
             for i in 0..mr {
@@ -246,43 +293,52 @@ impl<'a> Item<'a> {
                 values(common.end..seen[i].keys.end, i..i + 1);
             }
         }
-        // Keys masked between those took part with p = 0, which adds nothing unless a value is infinite or
-        // NaN. That shows in the sum, so looking there costs 1/256 of looking at the values.
-        for i in 0..mr {
-            let masked = self.bias.masks() || !seen[i].hole.is_empty();
-            let sum = &mut sums[i * dim..(i + 1) * dim];
-            if masked && !sum.iter().all(|x| x.is_finite()) {
-                let scores = &scores[i * CHUNK..(i + 1) * CHUNK];
-                self.repair(chunk, (query(i), head(i), index), &seen[i], scores, sum);
+        // Keys that a mask hides took part with p = 0, which adds nothing unless a value is infinite or NaN.
+        // That shows in the sum, so looking there costs 1/256 of looking at the values.
+        if self.bias.masks() {
+            for i in 0..mr {
+                let sum = &mut sums[i * dim..(i + 1) * dim];
+                if !sum.iter().all(|x| x.is_finite()) {
+                    let scores = &scores[i * CHUNK..(i + 1) * CHUNK];
+                    self.repair(block, chunk, query(i), index, &seen[i], scores, sum);
+                }
             }
         }
         Some(parts)
     }
 
     /// Softcap, ALiBi and masks of one row; `keys` counted from the chunk's start.
-    fn adjust(&self, query: usize, head: usize, index: usize, keys: &Range<usize>, scores: &mut [f32]) {
+    fn adjust(
+        &self,
+        block: &Block<'_>,
+        query: Query,
+        index: usize,
+        keys: &Range<usize>,
+        scores: &mut [f32],
+    ) {
         let scores = &mut scores[keys.clone()];
+        let first = block.visible.first;
         let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
-        let (mask, seen) = self.bias.rows(self.shape.q_len, query, head, keys.clone());
-        let slope = self.bias.alibi.map_or(0.0, |slopes| slopes[head] * LOG2_E);
+        let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
+        let slope = self.bias.alibi.map_or(0.0, |slopes| slopes[query.head] * LOG2_E);
         if self.cap != 0.0 || slope != 0.0 || mask.is_some() {
-            let offset = (keys.start as i64 - (self.visible.first + query) as i64) as f32;
+            let offset = (keys.start as i64 - (first + query.token) as i64) as f32;
             let by = Adjust { cap: self.cap, slope, offset, mask, mask_factor: LOG2_E };
             self.kernels.adjust(scores, &by);
         }
         if let Some(seen) = seen {
             self.kernels.hide(scores, seen);
         }
-        let tree = self.bias.tree_row(query, self.visible.first, &keys);
+        let tree = self.bias.tree_row(query.row, first, &keys);
         let prefix = scores.len() - tree.len();
         self.kernels.hide(&mut scores[prefix..], tree);
     }
 
     /// Whether the masks leave any of `keys` (counted from the chunk's start) to a row.
-    fn sees_any(&self, query: usize, head: usize, index: usize, keys: &Range<usize>) -> bool {
+    fn sees_any(&self, block: &Block<'_>, query: Query, index: usize, keys: &Range<usize>) -> bool {
         let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
-        let (mask, seen) = self.bias.rows(self.shape.q_len, query, head, keys.clone());
-        let tree = self.bias.tree_row(query, self.visible.first, &keys);
+        let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
+        let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
         mask.is_none_or(|mask| mask.iter().any(|&x| x != f32::NEG_INFINITY))
             && seen.is_none_or(|seen| seen.contains(&true))
             && (tree.len() < keys.len() || tree.contains(&true))
@@ -290,18 +346,21 @@ impl<'a> Item<'a> {
 
     /// The sum of one row over the keys that it sees, one run of them after the other.
     #[cold]
+    #[allow(clippy::too_many_arguments)] // what `strip` knows of one row
     fn repair(
         &self,
+        block: &Block<'_>,
         chunk: &Chunk<'_>,
-        (query, head, index): (usize, usize, usize),
+        query: Query,
+        index: usize,
         seen: &Seen,
         p: &[f32],
         sum: &mut [f32],
     ) {
         let start = index * CHUNK + seen.keys.start;
         let keys = start..start + seen.keys.len();
-        let (mask, allowed) = self.bias.rows(self.shape.q_len, query, head, keys.clone());
-        let tree = self.bias.tree_row(query, self.visible.first, &keys);
+        let (mask, allowed) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
+        let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
         let prefix = keys.len() - tree.len();
         let sees = |key: usize| {
             let n = key - seen.keys.start;

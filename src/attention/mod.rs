@@ -5,9 +5,9 @@
 //! query `i` of a batch of 512 has the bits of the same query decoded alone.
 
 mod bias;
+mod cache;
 mod driver;
 mod item;
-mod kv_cache;
 mod plain;
 #[doc(hidden)]
 pub mod reference;
@@ -17,8 +17,11 @@ mod split;
 mod visible;
 
 pub use bias::{Bias, alibi_slopes};
-pub use driver::{Outputs, attend, attend_plain, attend_with, plain_workspace_bytes, workspace_bytes};
-pub use kv_cache::{KvCache, KvCacheOptions};
+pub use cache::{KvCache, KvCacheOptions, KvType};
+pub use driver::{
+    Outputs, Sequences, attend, attend_batch, attend_plain, attend_with, plain_workspace_bytes,
+    workspace_bytes,
+};
 pub use plain::Plain;
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position

@@ -3,7 +3,7 @@
 use super::CHUNK;
 use super::source::Chunk;
 use crate::error::{Error, Result, equal, product};
-use crate::kernels::{Elements, LANES};
+use crate::kernels::LANES;
 use crate::view::MatRef;
 use std::ops::Range;
 
@@ -100,7 +100,7 @@ impl<'a> Plain<'a> {
             }
             (&*copied, stride)
         };
-        Chunk { key_dim: dim, keys: Elements::F32(packed), values: Elements::F32(values), value_stride }
+        Chunk::plain(dim, packed, values, value_stride)
     }
 }
 

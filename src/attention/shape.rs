@@ -40,6 +40,7 @@ impl Shape {
         options: &AttentionOptions,
         source: &Source<'_>,
         q_len: usize,
+        sequences: usize,
         lanes: usize,
     ) -> Result<Shape> {
         let (heads, kv_heads) = (options.heads, source.kv_heads());
@@ -53,12 +54,12 @@ impl Shape {
         let blocks = if q_len <= lane_tokens {
             1
         } else {
-            let wanted = (ITEMS_PER_LANE * lanes).div_ceil(kv_heads);
+            let wanted = (ITEMS_PER_LANE * lanes).div_ceil(kv_heads).div_ceil(sequences.max(1));
             let most = q_len.div_ceil(FEW_ROWS.div_ceil(group).min(lane_tokens));
             q_len.div_ceil(lane_tokens).max(wanted.min(most))
         };
         let tile_tokens = q_len.div_ceil(blocks).max(1);
-        let (key_dim, value_dim) = (source.key_dim(), source.value_dim());
+        let (key_dim, value_dim) = source.dims();
         let panel = source.panel_len(product("query rows", &[lane_tokens, group])?)?;
         Ok(Shape { q_len, kv_heads, group, key_dim, value_dim, tile_tokens, lane_tokens, panel })
     }
@@ -82,23 +83,27 @@ impl Shape {
         product("partial results", &[tokens, self.group, record])
     }
 
-    /// Bytes of partial results for a split of one call over `chunks` chunks; `None` where it is not worth it
-    /// or not possible. Splitting changes no bit, so it may depend on the lanes.
-    pub fn split_bytes(&self, chunks: usize, lanes: usize) -> Option<usize> {
+    /// Bytes of partial results for a split of one call over `chunks` chunks of each of some sequences; `None`
+    /// where it is not worth it or not possible. Splitting changes no bit, so it may depend on the lanes.
+    pub fn split_bytes(&self, chunks: usize, sequences: usize, lanes: usize) -> Option<usize> {
         let one_block = self.q_len <= self.tile_tokens;
-        if lanes < 2 || chunks < 2 || !one_block || self.kv_heads >= ITEMS_PER_LANE * lanes {
+        let few = sequences.saturating_mul(self.kv_heads) < ITEMS_PER_LANE * lanes;
+        if lanes < 2 || chunks < 2 || !one_block || !few {
             return None;
         }
-        let len = product("partial results", &[self.partial_len(self.q_len).ok()?, self.kv_heads, chunks]);
-        Arena::bytes_for::<f32>(len.ok()?).ok().filter(|&bytes| bytes <= SPLIT_BYTES)
+        let factors = [self.partial_len(self.q_len).ok()?, self.kv_heads, sequences, chunks];
+        let len = product("partial results", &factors).ok()?;
+        Arena::bytes_for::<f32>(len).ok().filter(|&bytes| bytes <= SPLIT_BYTES)
     }
 
-    /// Bytes that calls of up to q_len queries over up to `chunks` chunks use for partial results at most.
-    pub fn most_split_bytes(&self, chunks: usize, lanes: usize) -> Result<usize> {
-        if lanes < 2 || chunks < 2 || self.kv_heads >= ITEMS_PER_LANE * lanes {
+    /// Bytes that calls of up to q_len queries, for some of up to `sequences` sequences of up to `chunks`
+    /// chunks, use for partial results at most.
+    pub fn most_split_bytes(&self, chunks: usize, sequences: usize, lanes: usize) -> Result<usize> {
+        let few = (ITEMS_PER_LANE * lanes - 1) / self.kv_heads; // sequences that are split
+        if lanes < 2 || chunks < 2 || few == 0 {
             return Ok(0);
         }
-        let factors = [self.partial_len(self.lane_tokens)?, self.kv_heads, chunks];
+        let factors = [self.partial_len(self.lane_tokens)?, self.kv_heads, sequences.clamp(1, few), chunks];
         Ok(Arena::bytes_for::<f32>(product("partial results", &factors)?)?.min(SPLIT_BYTES))
     }
 }

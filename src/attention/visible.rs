@@ -31,11 +31,14 @@ impl Visible {
     /// The rule of a call with `q_len` queries, the last tokens of `source`; `tree`: whether a mask speaks of
     /// the tokens of the queries.
     pub fn new(options: &AttentionOptions, source: &Source<'_>, q_len: usize, tree: bool) -> Result<Visible> {
+        if let Source::Cache(cache, sequence) = source {
+            cache.sequence(*sequence)?;
+        }
         let len = source.len();
         let ordered = options.causal || options.window.is_some() || tree;
-        if q_len > len && (ordered || matches!(source, Source::Cache(_))) {
+        if q_len > len && (ordered || matches!(source, Source::Cache(..))) {
             let relation = match source {
-                Source::Cache(_) => "must be at most the cache's len =",
+                Source::Cache(..) => "must be at most the cache's len =",
                 Source::Plain(_) => "must be at most k.rows =",
             };
             return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
@@ -44,9 +47,9 @@ impl Visible {
             return Err(Error::Option { what: "window", got: "0".into(), allowed: "at least 1 token" });
         }
         let first = len.saturating_sub(q_len);
-        let mut window = options.window.unwrap_or(usize::MAX);
-        if let Source::Cache(cache) = source {
-            let kept = cache.options();
+        let (mut window, mut sinks) = (options.window.unwrap_or(usize::MAX), options.sinks);
+        if let Source::Cache(cache, sequence) = source {
+            let (kept, start) = (cache.options(), cache.start_of(*sequence));
             if let Some(own) = kept.window {
                 if !options.causal {
                     let (got, allowed) = ("false".into(), "true for a cache with a window");
@@ -55,17 +58,18 @@ impl Visible {
                 window = window.min(own);
             }
             // The first query's window must not have been overwritten by the last one's key.
-            if q_len > 0 && (first + 1).saturating_sub(window) < cache.start() {
-                let want = (kept.capacity + 1).saturating_sub(window);
+            if q_len > 0 && (first + 1).saturating_sub(window) < start {
+                let want = (kept.sliding() + 1).saturating_sub(window);
                 let relation = "must be at most capacity - window + 1 =";
                 return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
             }
-            if options.sinks > 0 && cache.start() > 0 {
-                let relation = "must be at most the tokens that the cache has pinned =";
-                return Err(Error::Shape { what: "sinks", got: options.sinks, relation, want: 0 });
+            if sinks > kept.sinks && start > 0 {
+                let relation = "must be at most the sinks that the cache was made with =";
+                return Err(Error::Shape { what: "sinks", got: sinks, relation, want: kept.sinks });
             }
+            sinks = sinks.max(kept.sinks);
         }
-        Ok(Visible { first, len, window, sinks: options.sinks, causal: options.causal })
+        Ok(Visible { first, len, window, sinks, causal: options.causal })
     }
 
     /// Keys that query `i` sees through the window.

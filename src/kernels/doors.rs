@@ -21,13 +21,15 @@ pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
     Bf16(&'a [u16]),
+    /// bf16 one after the other.
+    Bf16Rows(&'a [u16]),
 }
 
 impl Elements<'_> {
     /// Steps of k that are stored together.
     pub(crate) fn step(&self) -> usize {
         match self {
-            Elements::F32(_) | Elements::F16(_) => 1,
+            Elements::F32(_) | Elements::F16(_) | Elements::Bf16Rows(_) => 1,
             Elements::Bf16(_) => 2,
         }
     }
@@ -38,20 +40,31 @@ impl Elements<'_> {
             Elements::F32(x) => Elements::F32(&x[start..]),
             Elements::F16(x) => Elements::F16(&x[start..]),
             Elements::Bf16(x) => Elements::Bf16(&x[start..]),
+            Elements::Bf16Rows(x) => Elements::Bf16Rows(&x[start..]),
+        }
+    }
+
+    /// The elements of a range.
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        match *self {
+            Elements::F32(x) => Elements::F32(&x[range]),
+            Elements::F16(x) => Elements::F16(&x[range]),
+            Elements::Bf16(x) => Elements::Bf16(&x[range]),
+            Elements::Bf16Rows(x) => Elements::Bf16Rows(&x[range]),
         }
     }
 
     fn len(&self) -> usize {
         match self {
             Elements::F32(x) => x.len(),
-            Elements::F16(x) | Elements::Bf16(x) => x.len(),
+            Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.len(),
         }
     }
 
     fn as_ptr(&self) -> *const u8 {
         match self {
             Elements::F32(x) => x.as_ptr().cast(),
-            Elements::F16(x) | Elements::Bf16(x) => x.as_ptr().cast(),
+            Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.as_ptr().cast(),
         }
     }
 }
@@ -91,7 +104,7 @@ impl ActivationRows<'_> {
 }
 
 /// Index of the last element that is read, for `count` steps of `stride`.
-fn reach(count: usize, stride: usize) -> usize {
+pub(super) fn reach(count: usize, stride: usize) -> usize {
     count.saturating_sub(1).saturating_mul(stride)
 }
 
@@ -112,6 +125,7 @@ impl KernelSet {
             Elements::F32(_) => self.gemm_f32,
             Elements::F16(_) => self.gemm_f16,
             Elements::Bf16(_) => self.gemm_bf16,
+            Elements::Bf16Rows(_) => self.gemm_bf16_rows,
         };
         if k > 0 && c.rows() > 0 {
             assert!(reach(c.rows(), a.row_stride) + reach(k, a.k_stride) < a.data.len());

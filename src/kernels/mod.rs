@@ -12,6 +12,7 @@
 
 mod doors;
 mod generic;
+mod kv_doors;
 mod row_doors;
 mod scalar;
 mod simd;
@@ -21,6 +22,7 @@ mod x86_64;
 pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
+pub(crate) use kv_doors::{Bits, KeyCodes, ValueCodes};
 pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
 
 use crate::isa::Isa;
@@ -28,6 +30,7 @@ use generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use generic::elementwise::ElementRow;
 use generic::epilogue::EpilogueRow;
 use generic::gemm::GemmTile;
+use generic::kv::{KeyTile, ValueTile, Widen};
 use generic::norm::NormRow;
 use generic::pack::CopyRows;
 use generic::quant_exact::ExactTile;
@@ -38,6 +41,11 @@ use std::sync::OnceLock;
 
 /// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
 type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
+
+/// Widens a tile of 16 keys: `(dim, codes, scales, to)`.
+type WidenKeys = unsafe fn(usize, *const u8, *const u16, *mut f32);
+/// Widens a value: `(blocks, codes, (scales, stride), to)`.
+type WidenValue = unsafe fn(usize, *const u8, (*const f32, usize), *mut f32);
 
 /// Products with bf16 dot instructions.
 struct FastBf16 {
@@ -55,8 +63,17 @@ pub(crate) struct KernelSet {
     gemm_f32: Tiles<GemmTile>,
     gemm_f16: Tiles<GemmTile>,
     gemm_bf16: Tiles<GemmTile>,
+    gemm_bf16_rows: Tiles<GemmTile>,
     /// Products with bf16 dot instructions, where the CPU has them.
     fast_bf16: fn() -> Option<&'static FastBf16>,
+    /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
+    key_tiles: [Tiles<KeyTile>; 2],
+    value_tiles: [Tiles<ValueTile>; 2],
+    widen_f16: unsafe fn(&Widen),
+    widen_bf16: unsafe fn(&Widen),
+    widen_bf16_rows: unsafe fn(&Widen),
+    widen_keys: [WidenKeys; 2],
+    widen_value: [WidenValue; 2],
     /// `[W - 1][C - 1]`.
     int8_q4: Tiles<Int8Tile>,
     int8_q8: Tiles<Int8Tile>,
@@ -142,13 +159,16 @@ macro_rules! shells {
         attributes: [$($attr:meta),*],
         bf16_fast: $fast:expr,
         gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
+        keys: { $($kmr:literal: [$($knv:literal)+])+ },
+        values: { $($vmr:literal: [$($vnb:literal)+])+ },
         int8: $int8_name:literal { $($w:literal: $c:tt)+ },
         exact: $exact_name:literal $ce:tt,
     ) => {
         use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
         use crate::kernels::generic::epilogue::{self, EpilogueRow};
-        use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, F16, F32, GemmTile};
+        use crate::kernels::generic::gemm::{self as tiles, Bf16, Bf16Row, Element, F16, F32, GemmTile};
+        use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyRows};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
@@ -165,6 +185,36 @@ macro_rules! shells {
             // SAFETY: handed on to the caller, both parts.
             unsafe { tiles::tile::<$S, E, MR, NV>($S::assume(), t) }
         }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn key_tile<C: Code, const MR: usize, const NV: usize>(t: &KeyTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::scores::<$S, C, MR, NV>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn value_tile<C: Code, const MR: usize, const NB: usize>(t: &ValueTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::values::<$S, C, MR, NB>($S::assume(), t) }
+        }
+
+        entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_keys8 = kv::widen_keys::<$S, Int8>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        entry!([$($attr),*] $S, widen_keys4 = kv::widen_keys::<$S, Int4>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        entry!([$($attr),*] $S, widen_value8 = kv::widen_value::<$S, Int8>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
+        entry!([$($attr),*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -211,6 +261,20 @@ macro_rules! shells {
             gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
             gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
             gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
+            gemm_bf16_rows: &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            key_tiles: [
+                &[$(&[$(key_tile::<Int8, $kmr, $knv>),+]),+],
+                &[$(&[$(key_tile::<Int4, $kmr, $knv>),+]),+],
+            ],
+            value_tiles: [
+                &[$(&[$(value_tile::<Int8, $vmr, $vnb>),+]),+],
+                &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
+            ],
+            widen_f16,
+            widen_bf16,
+            widen_bf16_rows,
+            widen_keys: [widen_keys8, widen_keys4],
+            widen_value: [widen_value8, widen_value4],
             fast_bf16: $fast,
             int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
             int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],

@@ -239,13 +239,15 @@ impl RopeTable {
         self.cos.bytes() + self.sin.bytes()
     }
 
-    /// Cosines and sines of a position, `(rotary_dim / 2)` each; `None` beyond the table.
-    pub fn row(&self, position: usize) -> Option<(&[f32], &[f32])> {
-        if position >= self.positions {
-            return None;
-        }
+    /// Cosines and sines of a position below `positions`, one for each pair.
+    pub(crate) fn angles(&self, position: usize) -> (&[f32], &[f32]) {
         let pairs = self.rotary_dim / 2;
         let row = position * pairs..(position + 1) * pairs;
-        Some((&self.cos.as_slice()[row.clone()], &self.sin.as_slice()[row]))
+        (&self.cos.as_slice()[row.clone()], &self.sin.as_slice()[row])
+    }
+
+    /// Cosines and sines of a position, `(rotary_dim / 2)` each; `None` beyond the table.
+    pub fn row(&self, position: usize) -> Option<(&[f32], &[f32])> {
+        (position < self.positions).then(|| self.angles(position))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Limits, Options, Row, Table};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
-use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, attend, workspace_bytes};
+use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
 use kvern::{Context, ContextOptions, MatMut, MatRef, Workspace};
 
 /// Head size, query heads, key-value heads of every case: a layer of an 8B model.
@@ -34,14 +34,6 @@ const CASES: [Case; 8] = [
     Case { name: "prefill D128 32/8 512 on 4096", queries: 512, keys: 4096, window: None },
 ];
 
-/// What keys and values are stored as.
-struct Stored {
-    name: &'static str,
-    make: fn(KvCacheOptions) -> KvCacheOptions,
-}
-
-const STORED: [Stored; 1] = [Stored { name: "f32", make: |o| o }];
-
 impl Case {
     /// (query, key) pairs that the mask leaves, of one query head.
     fn pairs(&self) -> usize {
@@ -49,9 +41,9 @@ impl Case {
         (0..self.queries).map(|i| (first + i + 1).min(self.window.unwrap_or(usize::MAX))).sum()
     }
 
-    fn caches(&self, stored: &Stored) -> Result<Vec<KvCache>> {
+    fn caches(&self, stored: KvType) -> Result<Vec<KvCache>> {
         let options = KvCacheOptions::new(KV_HEADS, DIM, self.keys);
-        let options = (stored.make)(self.window.map_or(options, |w| options.window(w)));
+        let options = self.window.map_or(options, |w| options.window(w)).types(stored, stored);
         let first = self.filled(options)?;
         let copies = if self.queries == 1 { MEMORY_BYTES.div_ceil(self.bytes(&first)).min(64) } else { 1 };
         // Not clones: pages that are written once are pages of their own, in huge ones where there are any.
@@ -99,8 +91,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let table = Table::start(options);
     for case in &CASES {
-        for stored in &STORED {
-            let name = format!("{} {}", case.name, stored.name);
+        for stored in KvType::ALL {
+            let name = format!("{} {}", case.name, stored.name());
             if options.wants(&name) {
                 one(options, &ctx, &limits, &table, case, stored, name)?;
             }
@@ -115,7 +107,7 @@ fn one(
     limits: &Limits,
     table: &Table,
     case: &Case,
-    stored: &Stored,
+    stored: KvType,
     name: String,
 ) -> Result<()> {
     let caches = case.caches(stored)?;
