@@ -334,13 +334,22 @@ mod tests {
             let grid = Grid { tile_rows: 2, tile_cols: 4 };
             let out = MatMut::dense(&mut d, 7, 9).unwrap();
             let also = MatMut::dense(&mut e, 7, 5).unwrap();
-            for_each_tile_pair(&executor, out, also, grid, 2, &mut scratch, 64, &|_, origin, mut a, mut b| {
-                assert_eq!(a.rows(), b.rows());
-                for i in 0..a.rows() {
-                    a.row(i).iter_mut().for_each(|x| *x += 1.0);
-                    b.row(i).iter_mut().for_each(|x| *x += (origin.col / 4 + 1) as f32);
-                }
-            });
+            for_each_tile_pair(
+                &executor,
+                out,
+                also,
+                grid,
+                2,
+                &mut scratch,
+                64,
+                &|_, origin, mut a, mut b| {
+                    assert_eq!(a.rows(), b.rows());
+                    for i in 0..a.rows() {
+                        a.row(i).iter_mut().for_each(|x| *x += 1.0);
+                        b.row(i).iter_mut().for_each(|x| *x += (origin.col / 4 + 1) as f32);
+                    }
+                },
+            );
             assert!(d.iter().all(|&x| x == 1.0));
             assert!(e.chunks_exact(5).all(|row| row == [1.0, 1.0, 2.0, 2.0, 3.0]));
         }

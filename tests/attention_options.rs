@@ -408,8 +408,7 @@ fn log_sum_exps_merge_results_over_disjoint_keys() {
         let both = a.max(b) + ((a - a.max(b)).exp() + (b - a.max(b)).exp()).ln();
         assert!((both - f64::from(whole)).abs() < 2e-6);
         for d in row * 16..(row + 1) * 16 {
-            let merged =
-                f64::from(first.0[d]) * (a - both).exp() + f64::from(second.0[d]) * (b - both).exp();
+            let merged = f64::from(first.0[d]) * (a - both).exp() + f64::from(second.0[d]) * (b - both).exp();
             assert!((merged - f64::from(want[d])).abs() < 4e-6);
         }
     }
@@ -462,7 +461,10 @@ fn bad_options_are_refused_and_change_nothing() {
     assert!(say(four, none.mask(mask(20, 3).t()), None).contains("transposed"));
     assert!(say(four, none.seen(seen(20, 3).t()), None).contains("transposed"));
     assert_eq!(say(four, none.tree(seen(2, 3)), None), "tree.rows = 2 must equal q.rows = 3");
-    assert_eq!(say(four, none.tree(seen(3, 4)), None), "tree.cols = 4 must equal the queries of a sequence = 3");
+    assert_eq!(
+        say(four, none.tree(seen(3, 4)), None),
+        "tree.cols = 4 must equal the queries of a sequence = 3"
+    );
     assert!(say(four, none.tree(seen(3, 3).t()), None).contains("transposed"));
     assert_eq!(say(four.window(0), none, None), "window = 0 must be at least 1 token");
     assert_eq!(say(four.softcap(0.0), none, None), "softcap = 0 must be positive and finite");

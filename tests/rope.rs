@@ -31,8 +31,7 @@ fn scaled_frequencies_follow_the_published_formulas() {
     check(&linear, &want, 1.0);
 
     let ntk = RopeTable::scaled(64, 4, 1e4, &RopeScaling::Ntk { factor: 8.0 }).unwrap();
-    let want =
-        [(0, 1.0), (1, 0.7012422344790011), (16, 0.003418920788815981), (31, 1.6669017902041553e-05)];
+    let want = [(0, 1.0), (1, 0.7012422344790011), (16, 0.003418920788815981), (31, 1.6669017902041553e-05)];
     check(&ntk, &want, 1.0);
     // What the method is about: the highest frequency stays, the lowest is divided by the factor.
     assert!((pair(&ntk, 31).0 - plain(64, 1e4, 31) / 8.0).abs() < 1e-11);
@@ -107,7 +106,8 @@ fn a_position_for_each_token_gives_the_bits_of_a_run_of_positions() {
             let ctx = context(ctx.isa(), threads);
             for pairs in [RopePairs::Halves, RopePairs::Interleaved] {
                 let mut got = x.clone();
-                rope_at(&ctx, &table, pairs, 24, &positions, MatMut::dense(&mut got, 6, 72).unwrap()).unwrap();
+                rope_at(&ctx, &table, pairs, 24, &positions, MatMut::dense(&mut got, 6, 72).unwrap())
+                    .unwrap();
                 for (i, &position) in positions.iter().enumerate() {
                     let mut one = x[i * 72..(i + 1) * 72].to_vec();
                     rope(&ctx, &table, pairs, 24, position, MatMut::dense(&mut one, 1, 72).unwrap()).unwrap();
@@ -125,7 +125,10 @@ fn a_position_for_each_token_gives_the_bits_of_a_run_of_positions() {
 fn bad_tables_and_positions_are_refused() {
     let bad = |dim, base, s: RopeScaling| RopeTable::scaled(dim, 4, base, &s).unwrap_err().to_string();
     assert_eq!(bad(8, 1e4, RopeScaling::Linear { factor: 0.0 }), "factor = 0 must be positive and finite");
-    assert_eq!(bad(2, 1e4, RopeScaling::Ntk { factor: 2.0 }), "rotary_dim = 2 must be more than 2 for NTK scaling");
+    assert_eq!(
+        bad(2, 1e4, RopeScaling::Ntk { factor: 2.0 }),
+        "rotary_dim = 2 must be more than 2 for NTK scaling"
+    );
     assert_eq!(bad(8, 1.0, RopeScaling::yarn(2.0, 9)), "base = 1 must be more than 1 for YaRN");
     assert_eq!(bad(8, 1e4, RopeScaling::yarn(2.0, 0)), "original_positions = 0 must be at least 1");
     assert_eq!(bad(8, 1e4, RopeScaling::llama3(f64::NAN, 9)), "factor = NaN must be positive and finite");
@@ -224,7 +227,10 @@ fn masked_elements_of_a_softmax_count_for_nothing() {
     };
     let m = |rows, cols| MatRef::dense(&mask[..rows * cols], rows, cols).unwrap();
     assert_eq!(say(SoftmaxOptions::default().mask(m(1, 3))), "mask.cols = 3 must equal x.cols = 2");
-    assert_eq!(say(SoftmaxOptions::default().mask(m(0, 2))), "x.rows = 2 must be a multiple of mask.rows = 0");
+    assert_eq!(
+        say(SoftmaxOptions::default().mask(m(0, 2))),
+        "x.rows = 2 must be a multiple of mask.rows = 0"
+    );
     assert!(say(SoftmaxOptions::default().mask(m(2, 2).t())).contains("transposed"));
     assert_eq!(say(SoftmaxOptions::default().softcap(0.0)), "softcap = 0 must be positive and finite");
     assert_eq!(y, [9.0; 4]);

@@ -151,7 +151,8 @@ pub fn alibi_slopes(slopes: &mut [f32]) {
     let heads = slopes.len();
     let n = if heads == 0 { 0 } else { 1usize << heads.ilog2() };
     for (h, slope) in slopes.iter_mut().enumerate() {
-        let exponent = if h < n { (h + 1) as f64 / n as f64 } else { (2 * (h - n) + 1) as f64 / (2 * n) as f64 };
+        let exponent =
+            if h < n { (h + 1) as f64 / n as f64 } else { (2 * (h - n) + 1) as f64 / (2 * n) as f64 };
         *slope = libm::exp2(-8.0 * exponent) as f32;
     }
 }

@@ -2,8 +2,8 @@
 
 use super::bias::Bias;
 use super::item::Item;
-use super::shape::Shape;
 use super::plain::Plain;
+use super::shape::Shape;
 use super::source::{Source, Streams};
 use super::split;
 use super::visible::Visible;

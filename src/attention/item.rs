@@ -308,14 +308,7 @@ impl<'a> Item<'a> {
     }
 
     /// Softcap, ALiBi and masks of one row; `keys` counted from the chunk's start.
-    fn adjust(
-        &self,
-        block: &Block<'_>,
-        query: Query,
-        index: usize,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    ) {
+    fn adjust(&self, block: &Block<'_>, query: Query, index: usize, keys: &Range<usize>, scores: &mut [f32]) {
         let scores = &mut scores[keys.clone()];
         let first = block.visible.first;
         let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;

@@ -9,6 +9,7 @@ mod cache;
 mod driver;
 mod item;
 mod plain;
+mod prepare;
 #[doc(hidden)]
 pub mod reference;
 mod shape;
@@ -23,6 +24,7 @@ pub use driver::{
     workspace_bytes,
 };
 pub use plain::Plain;
+pub use prepare::Preparation;
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position
 /// and merged in ascending order, which is why results do not depend on how queries are batched. 256 keys:

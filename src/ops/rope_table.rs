@@ -102,9 +102,7 @@ impl RopeScaling {
         match *self {
             RopeScaling::None => f,
             RopeScaling::Linear { factor } => f / factor,
-            RopeScaling::Ntk { factor } => {
-                plain(base * libm::pow(factor, dim as f64 / (dim as f64 - 2.0)))
-            }
+            RopeScaling::Ntk { factor } => plain(base * libm::pow(factor, dim as f64 / (dim as f64 - 2.0))),
             RopeScaling::Yarn { factor, original_positions, beta_fast, beta_slow, .. } => {
                 // The pair that turns `turns` times over the trained context, as a fractional index.
                 let pair = |turns: f64| {

@@ -63,12 +63,7 @@ pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
 /// addition of the mask, then as [`softmax`]. A row that is masked everywhere becomes zeros. **Errors**: `Shape`
 /// for a mask of another width or period, `Option` for a transposed view or a cap that is not positive and
 /// finite; nothing is changed then. **Cost**: five passes over each row, allocates nothing.
-pub fn softmax_with(
-    ctx: &Context,
-    options: &SoftmaxOptions<'_>,
-    x: MatRef<'_>,
-    y: MatMut<'_>,
-) -> Result<()> {
+pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
     same_shape(["x.rows", "x.cols", "x"], x, &y)?;
     check_softcap(options.softcap)?;
     if let Some(mask) = options.mask {

@@ -61,7 +61,8 @@ impl Case {
         for start in (0..self.keys).step_by(STEP) {
             let tokens = STEP.min(self.keys - start);
             let part = |shift: usize| {
-                MatRef::dense(&rows[shift * KV_HEADS * DIM..], tokens, KV_HEADS * DIM).map_err(anyhow::Error::from)
+                MatRef::dense(&rows[shift * KV_HEADS * DIM..], tokens, KV_HEADS * DIM)
+                    .map_err(anyhow::Error::from)
             };
             cache.append(part(start / STEP % 8)?, part(start / STEP % 5)?)?;
         }

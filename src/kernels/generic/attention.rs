@@ -61,7 +61,7 @@ pub(crate) unsafe fn adjust<S: Simd>(s: S, r: &AdjustRow) {
 
 /// Scores of one row, and which of them stay.
 pub(crate) struct HideRow {
-    pub s: *mut f32,        // (n)
+    pub s: *mut f32,       // (n)
     pub seen: *const bool, // (n)
     pub n: usize,
 }
