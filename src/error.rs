@@ -59,6 +59,13 @@ pub enum Error {
         /// Tokens that fit.
         capacity: usize,
     },
+    /// A cache's pool has fewer free pages than the call takes.
+    PoolFull {
+        /// Pages that the call takes.
+        need: usize,
+        /// Pages that are free.
+        free: usize,
+    },
     /// The CPU or this build lacks something that was asked for.
     Unsupported {
         /// What is missing.
@@ -103,6 +110,9 @@ impl fmt::Display for Error {
             Error::Option { what, got, allowed } => write!(f, "{what} = {got} must be {allowed}"),
             Error::CacheFull { len, adding, capacity } => {
                 write!(f, "cache holds {len} tokens, adding {adding} exceeds capacity = {capacity}")
+            }
+            Error::PoolFull { need, free } => {
+                write!(f, "the cache's pool has {free} free pages, {need} are needed")
             }
             Error::Unsupported { what } => write!(f, "{what} is not available on this CPU or build"),
             Error::Blob { what, got, want } => write!(f, "stored {what} = {got} must be {want}"),

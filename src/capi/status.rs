@@ -61,7 +61,7 @@ impl From<Error> for Failure {
             Error::Workspace { .. } => KVERN_STATUS_WORKSPACE,
             Error::Overflow { .. } => KVERN_STATUS_OVERFLOW,
             Error::Option { .. } => KVERN_STATUS_OPTION,
-            Error::CacheFull { .. } => KVERN_STATUS_CACHE_FULL,
+            Error::CacheFull { .. } | Error::PoolFull { .. } => KVERN_STATUS_CACHE_FULL,
             Error::Unsupported { .. } => KVERN_STATUS_UNSUPPORTED,
             Error::Resource { .. } => KVERN_STATUS_RESOURCE,
             Error::Blob { .. } => KVERN_STATUS_BLOB,

@@ -19,13 +19,15 @@ pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
     Bf16(&'a [u16]),
+    /// bf16 one after the other.
+    Bf16Rows(&'a [u16]),
 }
 
 impl Elements<'_> {
     /// Steps of k that are stored together.
     pub(crate) fn step(&self) -> usize {
         match self {
-            Elements::F32(_) | Elements::F16(_) => 1,
+            Elements::F32(_) | Elements::F16(_) | Elements::Bf16Rows(_) => 1,
             Elements::Bf16(_) => 2,
         }
     }
@@ -36,27 +38,38 @@ impl Elements<'_> {
             Elements::F32(x) => Elements::F32(&x[start..]),
             Elements::F16(x) => Elements::F16(&x[start..]),
             Elements::Bf16(x) => Elements::Bf16(&x[start..]),
+            Elements::Bf16Rows(x) => Elements::Bf16Rows(&x[start..]),
+        }
+    }
+
+    /// The elements of a range.
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        match *self {
+            Elements::F32(x) => Elements::F32(&x[range]),
+            Elements::F16(x) => Elements::F16(&x[range]),
+            Elements::Bf16(x) => Elements::Bf16(&x[range]),
+            Elements::Bf16Rows(x) => Elements::Bf16Rows(&x[range]),
         }
     }
 
     fn len(&self) -> usize {
         match self {
             Elements::F32(x) => x.len(),
-            Elements::F16(x) | Elements::Bf16(x) => x.len(),
+            Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.len(),
         }
     }
 
     fn element_bytes(&self) -> usize {
         match self {
             Elements::F32(_) => 4,
-            Elements::F16(_) | Elements::Bf16(_) => 2,
+            Elements::F16(_) | Elements::Bf16(_) | Elements::Bf16Rows(_) => 2,
         }
     }
 
     fn as_ptr(&self) -> *const u8 {
         match self {
             Elements::F32(x) => x.as_ptr().cast(),
-            Elements::F16(x) | Elements::Bf16(x) => x.as_ptr().cast(),
+            Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.as_ptr().cast(),
         }
     }
 }
@@ -150,6 +163,7 @@ impl KernelSet {
             Elements::F32(_) => self.gemm_f32,
             Elements::F16(_) => self.gemm_f16,
             Elements::Bf16(_) => self.gemm_bf16,
+            Elements::Bf16Rows(_) => self.gemm_bf16_rows,
         };
         let Operand { data, row_stride, k_stride } = a.operand;
         let strips = c.out.rows() / a.rows;

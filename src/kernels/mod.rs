@@ -13,6 +13,7 @@
 mod doors;
 mod gemm_doors;
 mod generic;
+mod kv_doors;
 mod row_doors;
 mod scalar;
 mod simd;
@@ -23,13 +24,15 @@ pub(crate) use doors::{ActivationRows, Stripes};
 pub(crate) use gemm_doors::{Elements, Finishing, Operand, Outputs, Panel, Run, Strips};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
-pub(crate) use row_doors::{Binary, Pairs, Unary};
+pub(crate) use kv_doors::{Bits, KeyCodes, ValueCodes};
+pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
 
 use crate::isa::Isa;
-use generic::attention::{ChunkRow, MergeRow};
+use generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use generic::elementwise::ElementRow;
 use generic::epilogue::{EpilogueRow, Finish, TileRows};
 use generic::gemm::GemmTile;
+use generic::kv::{KeyTile, ValueTile, Widen};
 use generic::norm::NormRow;
 use generic::pack::{CopyColumns, CopyRows};
 use generic::quant_exact::ExactTile;
@@ -40,6 +43,11 @@ use std::sync::OnceLock;
 
 /// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
 type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
+
+/// Widens a tile of 16 keys: `(dim, codes, scales, to)`.
+type WidenKeys = unsafe fn(usize, *const u8, *const u16, *mut f32);
+/// Widens a value: `(blocks, codes, (scales, stride), to)`.
+type WidenValue = unsafe fn(usize, *const u8, (*const f32, usize), *mut f32);
 
 /// Products with bf16 dot instructions.
 struct FastBf16 {
@@ -57,8 +65,17 @@ pub(crate) struct KernelSet {
     gemm_f32: Tiles<GemmTile>,
     gemm_f16: Tiles<GemmTile>,
     gemm_bf16: Tiles<GemmTile>,
+    gemm_bf16_rows: Tiles<GemmTile>,
     /// Products with bf16 dot instructions, where the CPU has them.
     fast_bf16: fn() -> Option<&'static FastBf16>,
+    /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
+    key_tiles: [Tiles<KeyTile>; 2],
+    value_tiles: [Tiles<ValueTile>; 2],
+    widen_f16: unsafe fn(&Widen),
+    widen_bf16: unsafe fn(&Widen),
+    widen_bf16_rows: unsafe fn(&Widen),
+    widen_keys: [WidenKeys; 2],
+    widen_value: [WidenValue; 2],
     /// `[W - 1][C - 1]`.
     int8_q4: Tiles<Int8Tile>,
     int8_q8: Tiles<Int8Tile>,
@@ -70,6 +87,8 @@ pub(crate) struct KernelSet {
     epilogue: unsafe fn(&EpilogueRow),
     finish_rows: unsafe fn(&Finish, &TileRows),
     quantize: unsafe fn(&QuantizeRow),
+    adjust: unsafe fn(&AdjustRow),
+    hide: unsafe fn(&HideRow),
     chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
     chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
     max: unsafe fn(*const f32, usize) -> f32,
@@ -144,13 +163,16 @@ macro_rules! shells {
         attributes: [$($attr:meta),*],
         bf16_fast: $fast:expr,
         gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
+        keys: { $($kmr:literal: [$($knv:literal)+])+ },
+        values: { $($vmr:literal: [$($vnb:literal)+])+ },
         int8: $int8_name:literal { $($w:literal: $c:tt)+ },
         exact: $exact_name:literal $ce:tt,
     ) => {
-        use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
+        use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
         use crate::kernels::generic::epilogue::{self, EpilogueRow, Finish, TileRows};
-        use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, Exact, F16, F32, GemmTile};
+        use crate::kernels::generic::gemm::{self as tiles, Bf16, Bf16Row, Element, Exact, F16, F32, GemmTile};
+        use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
         use crate::kernels::generic::quant_exact::{self, ExactTile};
@@ -167,6 +189,36 @@ macro_rules! shells {
             // SAFETY: handed on to the caller, both parts.
             unsafe { tiles::tiles::<$S, Exact<E>, MR, NV>($S::assume(), t) }
         }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn key_tile<C: Code, const MR: usize, const NV: usize>(t: &KeyTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::scores::<$S, C, MR, NV>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn value_tile<C: Code, const MR: usize, const NB: usize>(t: &ValueTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::values::<$S, C, MR, NB>($S::assume(), t) }
+        }
+
+        entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
+        entry!([$($attr),*] $S, widen_keys8 = kv::widen_keys::<$S, Int8>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        entry!([$($attr),*] $S, widen_keys4 = kv::widen_keys::<$S, Int4>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        entry!([$($attr),*] $S, widen_value8 = kv::widen_value::<$S, Int8>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
+        entry!([$($attr),*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -191,6 +243,8 @@ macro_rules! shells {
         entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
         entry!([$($attr),*] $S, finish_rows = epilogue::rows, (f: &Finish, t: &TileRows));
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
+        entry!([$($attr),*] $S, adjust = attention::adjust, (r: &AdjustRow));
+        entry!([$($attr),*] $S, hide = attention::hide, (r: &HideRow));
         entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
         entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
         entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
@@ -213,6 +267,20 @@ macro_rules! shells {
             gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
             gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
             gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
+            gemm_bf16_rows: &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            key_tiles: [
+                &[$(&[$(key_tile::<Int8, $kmr, $knv>),+]),+],
+                &[$(&[$(key_tile::<Int4, $kmr, $knv>),+]),+],
+            ],
+            value_tiles: [
+                &[$(&[$(value_tile::<Int8, $vmr, $vnb>),+]),+],
+                &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
+            ],
+            widen_f16,
+            widen_bf16,
+            widen_bf16_rows,
+            widen_keys: [widen_keys8, widen_keys4],
+            widen_value: [widen_value8, widen_value4],
             fast_bf16: $fast,
             int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
             int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
@@ -223,6 +291,8 @@ macro_rules! shells {
             epilogue: epilogue_row,
             finish_rows,
             quantize: quantize_row,
+            adjust,
+            hide,
             chunk_softmax,
             chunk_merge,
             max,

@@ -163,6 +163,31 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 u16.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        bits.map(|b| f32::from_bits(u32::from(b) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    fn low_nibble(self, bytes: Self::I) -> Self::F {
+        bytes.map(|b| ((b & 15) - 8) as f32)
+    }
+    #[inline(always)]
+    fn high_nibble(self, bytes: Self::I) -> Self::F {
+        bytes.map(|b| ((b >> 4) - 8) as f32)
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
         // SAFETY: the caller's pointer is valid for 32 u16.
         let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
@@ -272,6 +297,8 @@ super::shells! {
     attributes: [],
     bf16_fast: || None,
     gemm: "scalar-f32-6x16" { 1: [1] 2: [1] 3: [1] 4: [1] 5: [1] 6: [1] },
+    keys: { 1: [1] 2: [1] 3: [1] 4: [1] },
+    values: { 1: [1] 2: [1] },
     int8: "scalar-int8-16x4" { 1: [1 2 3 4] },
     exact: "scalar-exact-16x4" [1 2 3 4],
 }

@@ -93,6 +93,22 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
     unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F, n: usize);
+    /// 16 bf16 values widened exactly.
+    /// # Safety
+    /// - `p` is valid for reads of 16 u16.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F;
+    /// 16 signed bytes as f32.
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn load_i8(self, p: *const i8) -> Self::F;
+    /// 16 bytes, each in a lane of its own.
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::I;
+    /// The low nibble of each lane of bytes, less 8, as f32.
+    fn low_nibble(self, bytes: Self::I) -> Self::F;
+    /// The high nibble of each lane of bytes, less 8, as f32.
+    fn high_nibble(self, bytes: Self::I) -> Self::F;
 
     /// 16 pairs of bf16.
     ///

@@ -76,6 +76,20 @@ impl Element for Bf16 {
     }
 }
 
+/// bf16 one after the other, for contractions whose ends are not even (values by keys).
+pub(crate) struct Bf16Row;
+
+impl Element for Bf16Row {
+    type Raw = u16;
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn widen<S: Simd>(s: S, p: *const u16, _step: usize) -> S::F {
+        // SAFETY: 16 elements, as the caller says.
+        unsafe { s.load_bf16(p) }
+    }
+}
+
 /// Operands of `strips x panels` register tiles. Strides of B are in its elements and for whole groups of
 /// `STEP` k.
 pub(crate) struct GemmTile {

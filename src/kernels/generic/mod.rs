@@ -9,6 +9,7 @@ pub(super) mod attention;
 pub(super) mod elementwise;
 pub(super) mod epilogue;
 pub(super) mod gemm;
+pub(super) mod kv;
 pub(super) mod math;
 pub(super) mod norm;
 pub(super) mod pack;

@@ -243,6 +243,49 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
+        let words = unsafe {
+            [
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())),
+            ]
+        };
+        self.bf16_first(words)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 bytes, 8 for each half; `self` proves the features.
+        unsafe {
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes, 8 for each half; `self` proves the features.
+        unsafe {
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn low_nibble(self, bytes: Self::I) -> Self::F {
+        halves!(h => {
+            let nibble = _mm256_and_si256(bytes[h], _mm256_set1_epi32(15));
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(nibble, _mm256_set1_epi32(8)))
+        })
+    }
+    #[inline(always)]
+    fn high_nibble(self, bytes: Self::I) -> Self::F {
+        self.low_nibble(halves!(h => _mm256_srli_epi32::<4>(bytes[h])))
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(16).cast())] }
@@ -369,6 +412,8 @@ crate::kernels::shells! {
     attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
     bf16_fast: || None,
     gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1] 4: [1] 5: [1] 6: [1] },
+    keys: { 1: [1 2] 2: [1] 3: [1] 4: [1] },
+    values: { 1: [1] 2: [1] },
     int8: "avx2-int8-16x3" { 1: [1 2 3] },
     exact: "avx2-exact-16x5" [1 2 3 4 5],
 }

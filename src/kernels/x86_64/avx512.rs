@@ -190,6 +190,35 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> __m512 {
+        // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
+        let words = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) };
+        self.bf16_first(words)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    /// A table of 16 floats: `vpermps` looks at the low 4 bits of a lane, one operation instead of three.
+    #[inline(always)]
+    fn low_nibble(self, bytes: __m512i) -> __m512 {
+        v!(_mm512_permutexvar_ps(
+            bytes,
+            _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.)
+        ))
+    }
+    #[inline(always)]
+    fn high_nibble(self, bytes: __m512i) -> __m512 {
+        self.low_nibble(v!(_mm512_srli_epi32::<4>(bytes)))
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> __m512i {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }
@@ -304,6 +333,8 @@ crate::kernels::shells! {
     gemm: "avx512-f32-6x64" {
         1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6 7 8] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
     },
+    keys: { 1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2] 6: [1 2] },
+    values: { 1: [1 2] 2: [1 2] 3: [1 2] 4: [1 2] 5: [1] 6: [1] },
     int8: "avx512vnni-int8-32x6" { 1: [1 2 3 4 5 6] 2: [1 2 3 4 5 6] },
     exact: "avx512-exact-16x8" [1 2 3 4 5 6 7 8],
 }

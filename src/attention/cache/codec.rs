@@ -1,0 +1,249 @@
+//! Keys and values into pages and out of them, one token of one head at a time.
+
+use super::layout::{Field, Layout};
+use super::options::KvType;
+use crate::kernels::{BLOCK, LANES};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// The units of a slot, writable.
+fn units<'a>(head: &'a mut [u8], field: &Field, slot: usize) -> impl Iterator<Item = &'a mut [u8]> {
+    let unit = field.unit;
+    head[field.at(slot)..].chunks_mut(field.stride).take(field.count).map(move |at| &mut at[..unit])
+}
+
+/// The units of a slot.
+fn read<'a>(head: &'a [u8], field: &Field, slot: usize) -> impl Iterator<Item = &'a [u8]> {
+    let unit = field.unit;
+    head[field.at(slot)..].chunks(field.stride).take(field.count).map(move |at| &at[..unit])
+}
+
+/// Writes a key into a slot of a head's part of a page.
+pub(super) fn write_key(layout: &Layout, kind: KvType, head: &mut [u8], slot: usize, k: &[f32]) {
+    let field = &layout.keys;
+    match kind {
+        KvType::F32 => {
+            for (to, x) in units(head, field, slot).zip(k) {
+                to.copy_from_slice(&x.to_ne_bytes());
+            }
+        }
+        KvType::F16 => {
+            let mut to = units(head, field, slot);
+            for k in k.chunks(BLOCK) {
+                let mut rounded = [f16::ZERO; BLOCK];
+                rounded[..k.len()].convert_from_f32_slice(k);
+                for (x, to) in rounded[..k.len()].iter().zip(&mut to) {
+                    to.copy_from_slice(&x.to_ne_bytes());
+                }
+            }
+        }
+        KvType::Bf16 => {
+            for (to, pair) in units(head, field, slot).zip(k.chunks(2)) {
+                for (to, x) in to.chunks_exact_mut(2).zip(pair) {
+                    to.copy_from_slice(&bf16::from_f32(*x).to_ne_bytes());
+                }
+            }
+        }
+        KvType::Int8 | KvType::Int4 => {
+            for (b, k) in k.chunks(BLOCK).enumerate() {
+                let (d, q) = quantize(k, top(kind));
+                if let Some(to) = units(head, &layout.key_scales, slot).nth(b) {
+                    to.copy_from_slice(&d.to_ne_bytes());
+                }
+                if kind == KvType::Int8 {
+                    for (to, q) in units(head, field, slot).skip(b * BLOCK).zip(&q[..k.len()]) {
+                        to[0] = *q as u8;
+                    }
+                } else {
+                    let pairs = q[..k.len()].chunks(2);
+                    for (to, q) in units(head, field, slot).skip(b * BLOCK / 2).zip(pairs) {
+                        to[0] = nibbles(q[0], q[1]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes a value into a slot of a head's part of a page.
+pub(super) fn write_value(layout: &Layout, kind: KvType, head: &mut [u8], slot: usize, v: &[f32]) {
+    let at = layout.values.at(slot);
+    let row = at..at + layout.values.unit;
+    match kind {
+        KvType::F32 => bytemuck::cast_slice_mut(&mut head[row])[..v.len()].copy_from_slice(v),
+        KvType::F16 => {
+            bytemuck::cast_slice_mut::<u8, f16>(&mut head[row])[..v.len()].convert_from_f32_slice(v)
+        }
+        KvType::Bf16 => {
+            bytemuck::cast_slice_mut::<u8, bf16>(&mut head[row])[..v.len()].convert_from_f32_slice(v)
+        }
+        KvType::Int8 | KvType::Int4 => {
+            for (b, v) in v.chunks(BLOCK).enumerate() {
+                let (d, q) = quantize(v, top(kind));
+                if let Some(to) = units(head, &layout.value_scales, slot).nth(b) {
+                    to.copy_from_slice(&d.to_ne_bytes());
+                }
+                if kind == KvType::Int8 {
+                    let codes: &[u8] = bytemuck::cast_slice(&q);
+                    head[row.clone()][b * BLOCK..][..BLOCK].copy_from_slice(codes);
+                } else {
+                    let bytes = &mut head[row.clone()][b * LANES..][..LANES];
+                    for (i, byte) in bytes.iter_mut().enumerate() {
+                        *byte = nibbles(q[i], q[i + LANES]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The key of a slot, widened.
+pub(super) fn read_key(layout: &Layout, kind: KvType, head: &[u8], slot: usize, k: &mut [f32]) {
+    let units = read(head, &layout.keys, slot);
+    match kind {
+        KvType::F32 => k.iter_mut().zip(units).for_each(|(x, at)| *x = f32_of(at)),
+        KvType::F16 => k.iter_mut().zip(units).for_each(|(x, at)| *x = f16_of(at).to_f32()),
+        KvType::Bf16 => {
+            for (pair, at) in k.chunks_mut(2).zip(units) {
+                pair.iter_mut().zip(at.chunks_exact(2)).for_each(|(x, at)| *x = bf16_of(at).to_f32());
+            }
+        }
+        KvType::Int8 => k.iter_mut().zip(units).for_each(|(x, at)| *x = f32::from(at[0] as i8)),
+        KvType::Int4 => {
+            for (pair, at) in k.chunks_mut(2).zip(units) {
+                pair.iter_mut().zip(codes(at[0])).for_each(|(x, code)| *x = code);
+            }
+        }
+    }
+    if kind.is_quantized() {
+        for (k, at) in k.chunks_mut(BLOCK).zip(read(head, &layout.key_scales, slot)) {
+            k.iter_mut().for_each(|x| *x *= f16_of(at).to_f32());
+        }
+    }
+}
+
+/// The value of a slot, widened.
+pub(super) fn read_value(layout: &Layout, kind: KvType, head: &[u8], slot: usize, v: &mut [f32]) {
+    let at = layout.values.at(slot);
+    let row = &head[at..at + layout.values.unit];
+    match kind {
+        KvType::F32 => v.iter_mut().zip(row.chunks_exact(4)).for_each(|(x, at)| *x = f32_of(at)),
+        KvType::F16 => v.iter_mut().zip(row.chunks_exact(2)).for_each(|(x, at)| *x = f16_of(at).to_f32()),
+        KvType::Bf16 => v.iter_mut().zip(row.chunks_exact(2)).for_each(|(x, at)| *x = bf16_of(at).to_f32()),
+        KvType::Int8 => v.iter_mut().zip(row).for_each(|(x, at)| *x = f32::from(*at as i8)),
+        KvType::Int4 => {
+            for (v, row) in v.chunks_mut(BLOCK).zip(row.chunks_exact(LANES)) {
+                for (i, x) in v.iter_mut().enumerate() {
+                    *x = codes(row[i % LANES])[i / LANES];
+                }
+            }
+        }
+    }
+    if kind.is_quantized() {
+        for (v, at) in v.chunks_mut(BLOCK).zip(read(head, &layout.value_scales, slot)) {
+            v.iter_mut().for_each(|x| *x *= f16_of(at).to_f32());
+        }
+    }
+}
+
+/// Copies a token between slots of two parts.
+pub(super) fn copy(layout: &Layout, from: &[u8], from_slot: usize, to: &mut [u8], to_slot: usize) {
+    for field in layout.fields() {
+        for (to, from) in units(to, &field, to_slot).zip(read(from, &field, from_slot)) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+/// Copies a token between slots of one part.
+pub(super) fn copy_within(layout: &Layout, head: &mut [u8], from_slot: usize, to_slot: usize) {
+    for field in layout.fields() {
+        for i in 0..field.count {
+            let from = field.at(from_slot) + i * field.stride;
+            head.copy_within(from..from + field.unit, field.at(to_slot) + i * field.stride);
+        }
+    }
+}
+
+fn f32_of(at: &[u8]) -> f32 {
+    f32::from_ne_bytes([at[0], at[1], at[2], at[3]])
+}
+
+fn f16_of(at: &[u8]) -> f16 {
+    f16::from_ne_bytes([at[0], at[1]])
+}
+
+fn bf16_of(at: &[u8]) -> bf16 {
+    bf16::from_ne_bytes([at[0], at[1]])
+}
+
+/// The greatest code.
+fn top(kind: KvType) -> f32 {
+    if kind == KvType::Int8 { 127.0 } else { 7.0 }
+}
+
+/// Two codes in a byte, with an offset of 8.
+fn nibbles(low: i8, high: i8) -> u8 {
+    (low + 8) as u8 | ((high + 8) as u8) << 4
+}
+
+/// The two codes of a byte.
+fn codes(byte: u8) -> [f32; 2] {
+    [f32::from(byte & 15) - 8.0, f32::from(byte >> 4) - 8.0]
+}
+
+/// Scale and codes of a block of at most 32 numbers: see [`KvType`]. Codes beyond the numbers are zeros.
+fn quantize(x: &[f32], top: f32) -> (f16, [i8; BLOCK]) {
+    /// Adding and subtracting it rounds to an integer, ties to even, for `|x| < 2^22`.
+    const MAGIC: f32 = 12_582_912.0;
+    let mut padded = [0.0; BLOCK];
+    padded[..x.len()].copy_from_slice(x);
+    let absmax = padded.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
+    // x - x is zero for finite x and NaN otherwise; a maximum could lose the NaN.
+    let poison: f32 = padded.iter().map(|x| x - x).sum();
+    let d = f16_above(absmax / top + poison);
+    let mut q = [0; BLOCK];
+    let wide = d.to_f32();
+    if wide > 0.0 && wide.is_finite() {
+        for (q, x) in q.iter_mut().zip(padded) {
+            // At most `top` in magnitude, because d is at least absmax / top.
+            *q = ((x / wide + MAGIC) - MAGIC) as i8;
+        }
+    }
+    (if wide.is_infinite() { f16::NAN } else { d }, q)
+}
+
+/// The least f16 that is not below `x >= 0`.
+fn f16_above(x: f32) -> f16 {
+    let nearest = f16::from_f32(x);
+    if nearest.to_f32() < x { f16::from_bits(nearest.to_bits() + 1) } else { nearest }
+}
+
+/// Byte where element `i` of a key that is no code lies.
+fn offset(layout: &Layout, kind: KvType, slot: usize, i: usize) -> usize {
+    let at = layout.keys.at(slot);
+    match kind {
+        KvType::Bf16 => at + i / 2 * layout.keys.stride + i % 2 * 2,
+        _ => at + i * layout.keys.stride,
+    }
+}
+
+/// One element of a key that is no code.
+pub(super) fn element(layout: &Layout, kind: KvType, head: &[u8], slot: usize, i: usize) -> f32 {
+    let at = &head[offset(layout, kind, slot, i)..];
+    match kind {
+        KvType::F16 => f16_of(at).to_f32(),
+        KvType::Bf16 => bf16_of(at).to_f32(),
+        _ => f32_of(at),
+    }
+}
+
+/// Replaces one element of a key that is no code.
+pub(super) fn set_element(layout: &Layout, kind: KvType, head: &mut [u8], slot: usize, (i, x): (usize, f32)) {
+    let at = &mut head[offset(layout, kind, slot, i)..];
+    match kind {
+        KvType::F16 => at[..2].copy_from_slice(&f16::from_f32(x).to_ne_bytes()),
+        KvType::Bf16 => at[..2].copy_from_slice(&bf16::from_f32(x).to_ne_bytes()),
+        _ => at[..4].copy_from_slice(&x.to_ne_bytes()),
+    }
+}

@@ -1,0 +1,318 @@
+//! The key-value cache of one layer: several sequences in pages that are written in place.
+//!
+//! A page holds the 256 tokens of an attention chunk (fixed multiples of the absolute position), in the order
+//! of the tiles, so attention transposes and gathers nothing, and each chunk is contiguous in memory. Pages
+//! come from a pool that is allocated with the cache. The token at position p of a sequence lies in slot
+//! `p mod 256` of the page that the sequence's table has for chunk `p / 256`; with a window the table is a
+//! ring. Forked sequences share pages until one of them writes.
+//!
+//! One cache serves one layer: layers of a model differ in window, shape and type more and more, and a
+//! speculative or pipelined engine edits them at different times.
+
+mod codec;
+mod edit;
+mod file;
+mod layout;
+mod options;
+mod pool;
+
+pub use options::{KvCacheOptions, KvType};
+
+use super::CHUNK;
+use crate::error::{Error, Result, equal, product};
+use crate::kernels::{BLOCK, Bits, Elements};
+use crate::view::MatRef;
+use layout::{Field, Geometry, Layout};
+use options::at_most;
+use pool::{NONE, Pool, vector};
+use std::ops::Range;
+
+/// Keys and values of one layer, usable without any model. Appending writes the new tokens only and
+/// allocates nothing. Methods without a sequence mean sequence 0.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    options: KvCacheOptions,
+    geometry: Geometry,
+    layout: Layout,
+    pool: Pool,
+    /// Pages of each sequence.
+    tables: Vec<u32>, // (sequences, entries)
+    sequences: Vec<Sequence>,
+}
+
+/// What a sequence holds: positions `0..min(sinks, len)` and `oldest..len`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sequence {
+    /// The next absolute position.
+    len: usize,
+    /// The oldest position besides the sinks that no later token has overwritten. Truncation does not bring
+    /// one back.
+    oldest: usize,
+}
+
+impl KvCache {
+    /// An empty cache.
+    ///
+    /// **Errors**: `Option` for a zero size, a head size that is no multiple of 8, sinks without a window, a
+    /// number of sequences or pages out of range; `Shape` for a window beyond the capacity, or sinks and a
+    /// window beyond it; `Overflow`; `Resource`. **Cost**: allocates everything at once: capacities rounded up
+    /// to 256 tokens and value rows to 16 elements; large caches in huge pages.
+    pub fn new(options: KvCacheOptions) -> Result<KvCache> {
+        let (geometry, layout, pages) = options.plan()?;
+        let entries = product("page tables", &[options.sequences, geometry.entries()])?;
+        let (mut tables, mut sequences) = (vector(entries)?, vector(options.sequences)?);
+        tables.resize(entries, NONE);
+        sequences.resize(options.sequences, Sequence::default());
+        let pool = Pool::new(pages, layout.page_bytes)?;
+        Ok(KvCache { options, geometry, layout, pool, tables, sequences })
+    }
+
+    /// What the cache was made from.
+    pub fn options(&self) -> &KvCacheOptions {
+        &self.options
+    }
+
+    /// The next absolute position: tokens appended since the start.
+    pub fn len(&self) -> usize {
+        self.len_of(0)
+    }
+
+    /// [`KvCache::len`] of a sequence; 0 for one that is not there.
+    pub fn len_of(&self, sequence: usize) -> usize {
+        self.sequences.get(sequence).map_or(0, |s| s.len)
+    }
+
+    /// Whether no token was appended.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The oldest position that the cache still holds, besides the sinks.
+    pub fn start(&self) -> usize {
+        self.start_of(0)
+    }
+
+    /// [`KvCache::start`] of a sequence; 0 for one that is not there.
+    pub fn start_of(&self, sequence: usize) -> usize {
+        self.sequences.get(sequence).map_or(0, |s| s.oldest)
+    }
+
+    /// Bytes of the pool.
+    pub fn bytes(&self) -> usize {
+        self.pool.bytes()
+    }
+
+    /// Bytes of the pages that sequences hold; a shared page counts once.
+    pub fn bytes_used(&self) -> usize {
+        self.pool.used_bytes()
+    }
+
+    /// Pages of the pool, of 256 tokens each.
+    pub fn pages(&self) -> usize {
+        self.pool.pages()
+    }
+
+    /// Pages that no sequence holds.
+    pub fn free_pages(&self) -> usize {
+        self.pool.free_pages()
+    }
+
+    /// Appends tokens at positions `len()..len() + tokens`.
+    ///
+    /// **Shapes**: `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), plain, heads side
+    /// by side. Keys are stored as they are given: rotate them first. **Errors**: `Shape`; `CacheFull` when
+    /// there is no window and no room; `PoolFull` when fewer pages are free than it takes; nothing is changed
+    /// then. **Cost**: one pass over the new tokens, and a copy of the last page where a fork shares it;
+    /// allocates nothing.
+    pub fn append(&mut self, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
+        self.append_to(0, k, v)
+    }
+
+    /// [`KvCache::append`] to a sequence.
+    ///
+    /// **Errors**: also `Option` for a sequence that is not there.
+    pub fn append_to(&mut self, sequence: usize, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
+        if k.is_transposed() {
+            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            return Err(Error::Option { what: "k or v", got, allowed });
+        }
+        self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let (Sequence { len, oldest }, adding) = (self.sequence(sequence)?, k.rows());
+        let capacity = self.options.capacity;
+        self.own(sequence, len..len + adding)?;
+        let mut token = 0;
+        while token < adding {
+            let slot = (len + token) % CHUNK;
+            let run = (CHUNK - slot).min(adding - token);
+            self.put(sequence, len + token, (k, v), token..token + run);
+            token += run;
+        }
+        let len = len + adding;
+        // Up to the capacity nothing is forgotten; beyond it the sinks stay and the others slide.
+        let forgotten = if len > capacity { len - self.options.sliding() } else { 0 };
+        self.sequences[sequence] = Sequence { len, oldest: oldest.max(forgotten) };
+        Ok(())
+    }
+
+    /// Checks everything that an append of keys of this shape and of `v` relies on.
+    pub(super) fn check_append(
+        &self,
+        sequence: usize,
+        (rows, cols): (usize, usize),
+        v: MatRef<'_>,
+    ) -> Result<()> {
+        let Sequence { len, .. } = self.sequence(sequence)?;
+        let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
+        let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
+        equal("k.cols", cols, "must equal kv_heads * head_dim =", width(head_dim)?)?;
+        equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
+        equal("v.rows", v.rows(), "must equal k.rows =", rows)?;
+        if v.is_transposed() {
+            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            return Err(Error::Option { what: "k or v", got, allowed });
+        }
+        let end = len.checked_add(rows).filter(|end| *end <= isize::MAX as usize);
+        let full = match window {
+            None => end.is_none_or(|end| end > capacity),
+            Some(_) => rows > self.options.sliding() || end.is_none(),
+        };
+        if full {
+            return Err(Error::CacheFull { len, adding: rows, capacity });
+        }
+        self.pool.check(self.missing_pages(sequence, len..len + rows))
+    }
+
+    /// The key and the value of a position, widened to f32: `k`: (kv_heads * head_dim), `v`: (kv_heads *
+    /// value_dim).
+    ///
+    /// **Errors**: `Option` for a sequence that is not there, `Shape` for a position that it does not hold or
+    /// slices of another length. **Cost**: not the fast path: attention reads pages in place.
+    pub fn token(&self, sequence: usize, position: usize, k: &mut [f32], v: &mut [f32]) -> Result<()> {
+        let state = self.sequence(sequence)?;
+        at_most("position + 1", position.saturating_add(1), "must be at most the cache's len =", state.len)?;
+        if position < state.oldest && position >= self.options.sinks {
+            let relation = "must be at least the oldest position held =";
+            return Err(Error::Shape { what: "position", got: position, relation, want: state.oldest });
+        }
+        let KvCacheOptions { kv_heads, head_dim, value_dim, .. } = self.options;
+        equal("k.len", k.len(), "must equal kv_heads * head_dim =", kv_heads * head_dim)?;
+        equal("v.len", v.len(), "must equal kv_heads * head_dim =", kv_heads * value_dim)?;
+        let rows = k.chunks_exact_mut(head_dim).zip(v.chunks_exact_mut(value_dim));
+        for (head, (k, v)) in rows.enumerate() {
+            let part = self.part(sequence, position / CHUNK, head);
+            codec::read_key(&self.layout, self.options.keys, part, position % CHUNK, k);
+            codec::read_value(&self.layout, self.options.values, part, position % CHUNK, v);
+        }
+        Ok(())
+    }
+
+    pub(super) fn sequence(&self, sequence: usize) -> Result<Sequence> {
+        match self.sequences.get(sequence) {
+            Some(state) => Ok(*state),
+            None => {
+                let (got, allowed) = (sequence.to_string(), "below the cache's number of sequences");
+                Err(Error::Option { what: "sequence", got, allowed })
+            }
+        }
+    }
+
+    fn table(&mut self, sequence: usize) -> &mut [u32] {
+        let entries = self.geometry.entries();
+        &mut self.tables[sequence * entries..(sequence + 1) * entries]
+    }
+
+    /// Pages that an append at some positions takes from the pool.
+    fn missing_pages(&self, sequence: usize, positions: Range<usize>) -> usize {
+        if positions.is_empty() {
+            return 0;
+        }
+        let chunks = positions.start / CHUNK..=(positions.end - 1) / CHUNK;
+        let Geometry { sink_pages, ring_pages } = self.geometry;
+        let entries = self.geometry.entries();
+        let table = &self.tables[sequence * entries..(sequence + 1) * entries];
+        // A chunk that comes round to the entry of an earlier one of the range counts once.
+        let last = |chunk: usize| chunk < sink_pages || chunk + ring_pages > *chunks.end();
+        let missing = |entry: u32| entry == NONE || self.pool.is_shared(entry);
+        chunks.clone().filter(|c| last(*c) && missing(table[self.geometry.entry(*c)])).count()
+    }
+
+    /// Makes the pages of some positions the sequence's own, or changes nothing.
+    fn own(&mut self, sequence: usize, positions: Range<usize>) -> Result<()> {
+        self.pool.check(self.missing_pages(sequence, positions.clone()))?;
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let entries = self.geometry.entries();
+        for chunk in positions.start / CHUNK..=(positions.end - 1) / CHUNK {
+            let entry = sequence * entries + self.geometry.entry(chunk);
+            self.pool.own(&mut self.tables[entry]);
+        }
+        Ok(())
+    }
+
+    /// Writes the rows `rows` of `k` and `v` at positions from `position` on, all in one page of the
+    /// sequence's own. Heads outer: the tile that is scattered into stays in L1.
+    fn put(
+        &mut self,
+        sequence: usize,
+        position: usize,
+        (k, v): (MatRef<'_>, MatRef<'_>),
+        rows: Range<usize>,
+    ) {
+        let entry = self.geometry.entry(position / CHUNK);
+        let page = self.table(sequence)[entry];
+        let KvCacheOptions { head_dim, value_dim, keys, values, .. } = self.options;
+        let parts = self.pool.page_mut(page).chunks_exact_mut(self.layout.head_bytes);
+        for (head, part) in parts.enumerate() {
+            let tokens = rows.clone().filter_map(|i| k.row(i).zip(v.row(i)));
+            for (slot, (k, v)) in (position % CHUNK..).zip(tokens) {
+                let (k, v) = (&k[head * head_dim..][..head_dim], &v[head * value_dim..][..value_dim]);
+                codec::write_key(&self.layout, keys, part, slot, k);
+                codec::write_value(&self.layout, values, part, slot, v);
+            }
+        }
+    }
+
+    /// The part of a head of the page of a chunk.
+    fn part(&self, sequence: usize, chunk: usize, head: usize) -> &[u8] {
+        let page = self.tables[sequence * self.geometry.entries() + self.geometry.entry(chunk)];
+        &self.pool.page(page)[head * self.layout.head_bytes..][..self.layout.head_bytes]
+    }
+
+    /// A chunk of a head, for attention.
+    pub(super) fn chunk(&self, sequence: usize, chunk: usize, head: usize) -> (Stored<'_>, Stored<'_>) {
+        let part = self.part(sequence, chunk, head);
+        let Layout { keys, key_scales, values, value_scales, .. } = &self.layout;
+        let of = |kind, codes: &Field, scales: &Field, pairs| {
+            let bytes = |field: &Field| &part[field.start..field.start + field.bytes];
+            let (codes, scales) = (bytes(codes), || bytemuck::cast_slice(bytes(scales)));
+            match kind {
+                KvType::F32 => Stored::Plain(Elements::F32(bytemuck::cast_slice(codes))),
+                KvType::F16 => Stored::Plain(Elements::F16(bytemuck::cast_slice(codes))),
+                KvType::Bf16 if pairs => Stored::Plain(Elements::Bf16(bytemuck::cast_slice(codes))),
+                KvType::Bf16 => Stored::Plain(Elements::Bf16Rows(bytemuck::cast_slice(codes))),
+                KvType::Int8 => Stored::Codes(Bits::Eight, codes, scales()),
+                KvType::Int4 => Stored::Codes(Bits::Four, codes, scales()),
+            }
+        };
+        let keys = of(self.options.keys, keys, key_scales, true);
+        (keys, of(self.options.values, values, value_scales, false))
+    }
+
+    /// Stored elements from one value to the next one of a head.
+    pub(super) fn value_stride(&self) -> usize {
+        self.layout.value_stride
+    }
+
+    /// Blocks of 32 elements of a value row.
+    pub(super) fn value_blocks(&self) -> usize {
+        self.layout.value_stride.div_ceil(BLOCK)
+    }
+}
+
+/// Keys `(CHUNK / 16, dim, 16)` or values `(CHUNK, value_stride)` of a chunk of a head, as they are stored.
+#[derive(Clone, Copy)]
+pub(super) enum Stored<'a> {
+    Plain(Elements<'a>),
+    Codes(Bits, &'a [u8], &'a [u16]),
+}

@@ -1,0 +1,275 @@
+//! Tiles over quantised keys and values, and the widening of a chunk's keys or values to f32.
+//!
+//! A stored number is `code * scale`, one f16 scale for each block of 32 elements of the head of each key.
+//! Codes have at most 8 bits and scales 11: the product is exact in f32, so a quantised number is widened
+//! exactly in a register and joins the rule-1 chain, and a tile has the bits of the f32 tile over widened
+//! numbers. Few rows (decode) use the tiles here: one widening (2 or 3 operations on ports that FMA does not
+//! use, and one multiplication) serves all rows. Many rows (prefill) widen a chunk once and use the f32 tile.
+//! Rejected: scaling the sum of a block instead of each number, 3 % faster with 4 rows, but a second set of
+//! accumulators and another chain than prefill's.
+
+use super::LANES;
+use super::gemm::Element;
+use super::quantize::BLOCK;
+use crate::kernels::simd::Simd;
+
+/// Vectors of 16 of a block.
+const HALVES: usize = BLOCK / LANES;
+
+/// How codes are stored.
+pub(crate) trait Code {
+    /// Numbers in a byte.
+    const STEP: usize;
+
+    /// The codes of 16 bytes, number `step < STEP` of each, as f32.
+    ///
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F;
+}
+
+/// 8 bits, two's complement.
+pub(crate) struct Int8;
+
+impl Code for Int8 {
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, _step: usize) -> S::F {
+        // SAFETY: 16 bytes, as the caller says.
+        unsafe { s.load_i8(p.cast()) }
+    }
+}
+
+/// 4 bits with an offset of 8, the first number in the low nibble.
+pub(crate) struct Int4;
+
+impl Code for Int4 {
+    const STEP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F {
+        // SAFETY: 16 bytes, as the caller says. Both steps load; the compiler keeps one load.
+        let bytes = unsafe { s.load_bytes(p) };
+        if step == 0 { s.low_nibble(bytes) } else { s.high_nibble(bytes) }
+    }
+}
+
+/// Operands of one tile of scores: `MR` queries by `NV` tiles of 16 keys.
+pub(crate) struct KeyTile {
+    pub dim: usize,
+    pub q: *const f32, // (MR, dim), row i at q + i * q_row_stride
+    pub q_row_stride: usize,
+    pub codes: *const u8, // (NV, dim / STEP, 16)
+    pub codes_stride: usize,
+    pub scales: *const u16, // (NV, ceil(dim / 32), 16)
+    pub scales_stride: usize,
+    pub c: *mut f32, // (MR, 16 * NV), row i at c + i * c_row_stride
+    pub c_row_stride: usize,
+}
+
+/// `c[i][key] = chain over d ascending of fma(q[i][d], code * scale, acc)`.
+///
+/// # Safety
+/// - every operand is valid as the comments of [`KeyTile`] say; `dim` is a multiple of `STEP`.
+#[inline(always)]
+pub(crate) unsafe fn scores<S: Simd, C: Code, const MR: usize, const NV: usize>(s: S, t: &KeyTile) {
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    let (mut codes, mut q) = (t.codes, t.q);
+    for b in 0..t.dim.div_ceil(BLOCK) {
+        let mut scale = [s.splat(0.0); NV];
+        for j in 0..NV {
+            // SAFETY: block b of tile j < NV.
+            scale[j] = unsafe { s.load_f16(t.scales.add(j * t.scales_stride + b * LANES)) };
+        }
+        for _ in 0..BLOCK.min(t.dim - b * BLOCK) / C::STEP {
+            for step in 0..C::STEP {
+                let mut w = [s.splat(0.0); NV];
+                for j in 0..NV {
+                    // SAFETY: 16 bytes of group d / STEP of tile j < NV.
+                    let code = unsafe { C::widen(s, codes.add(j * t.codes_stride), step) };
+                    w[j] = s.mul(code, scale[j]);
+                }
+                for i in 0..MR {
+                    // SAFETY: element d < dim of row i < MR.
+                    let qv = s.splat(unsafe { *q.add(i * t.q_row_stride + step) });
+                    for j in 0..NV {
+                        acc[i][j] = s.fma(qv, w[j], acc[i][j]);
+                    }
+                }
+            }
+            // Wrapping: after the last group both point past their operand and are not followed.
+            codes = codes.wrapping_add(LANES);
+            q = q.wrapping_add(C::STEP);
+        }
+    }
+    for i in 0..MR {
+        for j in 0..NV {
+            // SAFETY: row i < MR, vector j < NV of C.
+            unsafe { s.store(t.c.add(i * t.c_row_stride + j * LANES), acc[i][j]) };
+        }
+    }
+}
+
+/// Operands of one tile of values: `MR` rows of probabilities by `NB` blocks of 32 elements of the head.
+pub(crate) struct ValueTile {
+    pub keys: usize,
+    pub p: *const f32, // (MR, keys), row i at p + i * p_row_stride
+    pub p_row_stride: usize,
+    pub codes: *const u8, // (keys, NB, 32 / STEP), key k at codes + k * codes_stride
+    pub codes_stride: usize,
+    pub scales: *const f32, // (NB, keys), block b at scales + b * scales_stride
+    pub scales_stride: usize,
+    pub c: *mut f32, // (MR, 32 * (NB - 1) + tail), row i at c + i * c_row_stride
+    pub c_row_stride: usize,
+    /// Columns of the last block that exist in C: 1..=32.
+    pub tail: usize,
+}
+
+/// `c[i][d] = chain over keys ascending of fma(p[i][key], code * scale, acc)` from what C holds.
+///
+/// # Safety
+/// - every operand is valid as the comments of [`ValueTile`] say.
+#[inline(always)]
+pub(crate) unsafe fn values<S: Simd, C: Code, const MR: usize, const NB: usize>(s: S, t: &ValueTile) {
+    let mut acc = [[[s.splat(0.0); HALVES]; NB]; MR];
+    let lanes = |b: usize, h: usize| {
+        let tail = if b + 1 == NB { t.tail } else { BLOCK };
+        tail.saturating_sub(h * LANES).min(LANES)
+    };
+    for i in 0..MR {
+        for b in 0..NB {
+            for h in 0..HALVES {
+                // SAFETY: row i < MR, half h of block b < NB of C, up to `tail`.
+                acc[i][b][h] = unsafe {
+                    let p = t.c.wrapping_add(i * t.c_row_stride + b * BLOCK + h * LANES);
+                    if lanes(b, h) == LANES { s.load(p) } else { s.load_n(p, lanes(b, h)) }
+                };
+            }
+        }
+    }
+    let (mut codes, mut p, mut scales) = (t.codes, t.p, t.scales);
+    for _ in 0..t.keys {
+        for b in 0..NB {
+            // SAFETY: block b < NB of a key below `keys`.
+            let scale = s.splat(unsafe { *scales.add(b * t.scales_stride) });
+            let mut w = [s.splat(0.0); HALVES];
+            for h in 0..HALVES {
+                // SAFETY: the bytes of the block's half.
+                let code = unsafe {
+                    let block = codes.add(b * BLOCK / C::STEP);
+                    if C::STEP == 1 { C::widen(s, block.add(h * LANES), 0) } else { C::widen(s, block, h) }
+                };
+                w[h] = s.mul(code, scale);
+            }
+            for i in 0..MR {
+                // SAFETY: a key below `keys` of row i < MR.
+                let pv = s.splat(unsafe { *p.add(i * t.p_row_stride) });
+                for h in 0..HALVES {
+                    acc[i][b][h] = s.fma(pv, w[h], acc[i][b][h]);
+                }
+            }
+        }
+        // Wrapping: after the last key these point past their operand and are not followed.
+        codes = codes.wrapping_add(t.codes_stride);
+        p = p.wrapping_add(1);
+        scales = scales.wrapping_add(1);
+    }
+    for i in 0..MR {
+        for b in 0..NB {
+            for h in 0..HALVES {
+                // SAFETY: row i < MR, half h of block b < NB of C, up to `tail`.
+                unsafe {
+                    let p = t.c.wrapping_add(i * t.c_row_stride + b * BLOCK + h * LANES);
+                    if lanes(b, h) == LANES {
+                        s.store(p, acc[i][b][h]);
+                    } else {
+                        s.store_n(p, acc[i][b][h], lanes(b, h));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Vectors of 16 elements and their widened form.
+pub(crate) struct Widen {
+    pub from: *const u8, // (groups, 16, STEP)
+    pub groups: usize,
+    pub to: *mut f32, // (groups, STEP, 16)
+}
+
+/// Widens vectors of f16 or bf16.
+///
+/// # Safety
+/// - both operands are valid as the comments of [`Widen`] say, `from` aligned to its elements.
+#[inline(always)]
+pub(crate) unsafe fn widen<S: Simd, E: Element>(s: S, t: &Widen) {
+    let (mut from, mut to) = (t.from.cast::<E::Raw>(), t.to);
+    for _ in 0..t.groups {
+        for step in 0..E::STEP {
+            // SAFETY: one group below `groups`; its step's 16 f32.
+            unsafe { s.store(to.add(step * LANES), E::widen(s, from, step)) };
+        }
+        // Wrapping: after the last group both point past their operand and are not followed.
+        from = from.wrapping_add(E::STEP * LANES);
+        to = to.wrapping_add(E::STEP * LANES);
+    }
+}
+
+/// Widens one tile of 16 keys: `codes` (dim / STEP, 16), `scales` (blocks, 16), `to` (dim, 16).
+///
+/// # Safety
+/// - the three are valid for these shapes; `dim` is a multiple of `STEP`.
+#[inline(always)]
+pub(crate) unsafe fn widen_keys<S: Simd, C: Code>(
+    s: S,
+    dim: usize,
+    codes: *const u8,
+    scales: *const u16,
+    to: *mut f32,
+) {
+    let mut d = 0;
+    while d < dim {
+        // SAFETY: block d / 32 of the tile.
+        let scale = unsafe { s.load_f16(scales.add(d / BLOCK * LANES)) };
+        let end = dim.min(d + BLOCK);
+        while d < end {
+            for step in 0..C::STEP {
+                // SAFETY: group d / STEP of the tile, element d + step of `to`.
+                unsafe {
+                    let code = C::widen(s, codes.add(d / C::STEP * LANES), step);
+                    s.store(to.add((d + step) * LANES), s.mul(code, scale));
+                }
+            }
+            d += C::STEP;
+        }
+    }
+}
+
+/// Widens one value: `codes` (blocks, 32 / STEP), scales `scales_stride` apart, `to` (32 * blocks).
+///
+/// # Safety
+/// - the three are valid for these shapes.
+#[inline(always)]
+pub(crate) unsafe fn widen_value<S: Simd, C: Code>(
+    s: S,
+    blocks: usize,
+    codes: *const u8,
+    scales: (*const f32, usize),
+    to: *mut f32,
+) {
+    let (scales, scales_stride) = scales;
+    for b in 0..blocks {
+        // SAFETY: block b < blocks of the value.
+        unsafe {
+            let scale = s.splat(*scales.add(b * scales_stride));
+            let block = codes.add(b * BLOCK / C::STEP);
+            for h in 0..HALVES {
+                let code =
+                    if C::STEP == 1 { C::widen(s, block.add(h * LANES), 0) } else { C::widen(s, block, h) };
+                s.store(to.add(b * BLOCK + h * LANES), s.mul(code, scale));
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The doors of the tiles over quantised keys and values: see [`doors`](super::doors).
+
+use super::doors::reach;
+use super::*;
+use crate::view::MatMut;
+
+/// The width of a code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bits {
+    Eight,
+    Four,
+}
+
+impl Bits {
+    /// Numbers in a byte.
+    pub(crate) fn step(self) -> usize {
+        match self {
+            Bits::Eight => 1,
+            Bits::Four => 2,
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Bits::Eight => 0,
+            Bits::Four => 1,
+        }
+    }
+}
+
+/// Quantised keys in tiles of 16.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyCodes<'a> {
+    pub bits: Bits,
+    pub dim: usize,
+    pub codes: &'a [u8],   // (tiles, dim / step, 16)
+    pub scales: &'a [u16], // (tiles, ceil(dim / 32), 16)
+}
+
+impl KeyCodes<'_> {
+    /// Bytes of codes and elements of scales of a tile.
+    fn tile(&self) -> (usize, usize) {
+        (self.dim / self.bits.step() * LANES, self.dim.div_ceil(BLOCK) * LANES)
+    }
+}
+
+/// Quantised values in rows.
+#[derive(Clone, Copy)]
+pub(crate) struct ValueCodes<'a> {
+    pub bits: Bits,
+    pub codes: &'a [u8], // (keys, blocks, 32 / step)
+    pub blocks: usize,
+    pub scales: &'a [f32], // (blocks, scales_stride), one for each key
+    pub scales_stride: usize,
+}
+
+impl KernelSet {
+    /// The most rows of a tile of quantised keys, and of values.
+    pub(crate) fn code_rows(&self) -> (usize, usize) {
+        (self.key_tiles[0].len(), self.value_tiles[0].len())
+    }
+
+    /// The most tiles of 16 keys of a tile of `rows` queries.
+    pub(crate) fn key_tiles(&self, rows: usize) -> usize {
+        self.key_tiles[0][rows - 1].len()
+    }
+
+    /// The most blocks of 32 elements of a tile of `rows` rows of probabilities.
+    pub(crate) fn value_blocks(&self, rows: usize) -> usize {
+        self.value_tiles[0][rows - 1].len()
+    }
+
+    /// `c[i][key] = q[i] . k[key]` for whole tiles of 16 keys from tile `first` on.
+    pub(crate) fn key_codes(&self, q: Operand<'_>, k: KeyCodes<'_>, first: usize, mut c: MatMut<'_>) {
+        let (rows, tiles, (codes, scales)) = (c.rows(), c.cols() / LANES, k.tile());
+        if rows == 0 || tiles == 0 {
+            return;
+        }
+        assert!(c.cols() == tiles * LANES && q.k_stride == 1 && k.dim.is_multiple_of(k.bits.step()));
+        assert!(reach(rows, q.row_stride) + k.dim <= q.data.len());
+        assert!((first + tiles) * codes <= k.codes.len() && (first + tiles) * scales <= k.scales.len());
+        let tile = KeyTile {
+            dim: k.dim,
+            q: q.data.as_ptr(),
+            q_row_stride: q.row_stride,
+            codes: k.codes[first * codes..].as_ptr(),
+            codes_stride: codes,
+            scales: k.scales[first * scales..].as_ptr(),
+            scales_stride: scales,
+            c_row_stride: c.row_stride(),
+            c: c.as_mut_ptr(),
+        };
+        // SAFETY: CPU checked; the asserts cover queries, codes and scales; C has `rows` rows of whole tiles.
+        unsafe { self.key_tiles[k.bits.index()][rows - 1][tiles - 1](&tile) }
+    }
+
+    /// `c[i][..] += p[i] . v[keys]` over `keys` keys from key `first` on, for the blocks from `block` on that
+    /// the columns of `c` are.
+    pub(crate) fn value_codes(
+        &self,
+        keys: usize,
+        p: Operand<'_>,
+        v: ValueCodes<'_>,
+        first: usize,
+        block: usize,
+        mut c: MatMut<'_>,
+    ) {
+        let (rows, cols) = (c.rows(), c.cols());
+        if rows == 0 || cols == 0 || keys == 0 {
+            return;
+        }
+        let (blocks, bytes) = (cols.div_ceil(BLOCK), BLOCK / v.bits.step());
+        assert!(p.k_stride == 1 && reach(rows, p.row_stride) + keys <= p.data.len());
+        assert!(block + blocks <= v.blocks && (first + keys) * v.blocks * bytes <= v.codes.len());
+        assert!(reach(block + blocks, v.scales_stride) + first + keys <= v.scales.len());
+        let tile = ValueTile {
+            keys,
+            p: p.data.as_ptr(),
+            p_row_stride: p.row_stride,
+            codes: v.codes[(first * v.blocks + block) * bytes..].as_ptr(),
+            codes_stride: v.blocks * bytes,
+            scales: v.scales[block * v.scales_stride + first..].as_ptr(),
+            scales_stride: v.scales_stride,
+            c_row_stride: c.row_stride(),
+            tail: cols - (blocks - 1) * BLOCK,
+            c: c.as_mut_ptr(),
+        };
+        // SAFETY: CPU checked; the asserts cover probabilities, codes and scales; C has `rows` rows of `cols`
+        // elements.
+        unsafe { self.value_tiles[v.bits.index()][rows - 1][blocks - 1](&tile) }
+    }
+
+    /// Widens whole vectors of f16 or bf16; pairs of bf16 come apart.
+    pub(crate) fn widen(&self, from: Elements<'_>, to: &mut [f32]) {
+        let (kernel, from, step) = match from {
+            Elements::F32(x) => return to.copy_from_slice(x),
+            Elements::F16(x) => (self.widen_f16, x, 1),
+            Elements::Bf16(x) => (self.widen_bf16, x, 2),
+            Elements::Bf16Rows(x) => (self.widen_bf16_rows, x, 1),
+        };
+        assert!(from.len() == to.len() && to.len().is_multiple_of(step * LANES));
+        let groups = to.len() / (step * LANES);
+        // SAFETY: CPU checked; both sides hold `groups` groups.
+        unsafe { kernel(&Widen { from: from.as_ptr().cast(), groups, to: to.as_mut_ptr() }) }
+    }
+
+    /// Widens the tiles `first..` of 16 keys that `to` has room for, `(tiles, dim, 16)`.
+    pub(crate) fn widen_keys(&self, k: KeyCodes<'_>, first: usize, to: &mut [f32]) {
+        let (codes, scales) = k.tile();
+        assert!(k.dim.is_multiple_of(k.bits.step()));
+        for (tile, to) in (first..).zip(to.chunks_exact_mut(k.dim * LANES)) {
+            let codes = &k.codes[tile * codes..(tile + 1) * codes];
+            let scales = &k.scales[tile * scales..(tile + 1) * scales];
+            let kernel = self.widen_keys[k.bits.index()];
+            // SAFETY: CPU checked; the slices are one tile each.
+            unsafe { kernel(k.dim, codes.as_ptr(), scales.as_ptr(), to.as_mut_ptr()) }
+        }
+    }
+
+    /// Widens the values `first..` that `to` has room for, `(keys, 32 * blocks)`.
+    pub(crate) fn widen_values(&self, v: ValueCodes<'_>, first: usize, to: &mut [f32]) {
+        let bytes = v.blocks * BLOCK / v.bits.step();
+        for (key, to) in (first..).zip(to.chunks_exact_mut(v.blocks * BLOCK)) {
+            assert!(reach(v.blocks, v.scales_stride) + key < v.scales.len());
+            let codes = &v.codes[key * bytes..(key + 1) * bytes];
+            let kernel = self.widen_value[v.bits.index()];
+            // SAFETY: CPU checked; codes are one value, the furthest scale was just checked, `to` holds a row.
+            unsafe {
+                let scales = (v.scales.as_ptr().add(key), v.scales_stride);
+                kernel(v.blocks, codes.as_ptr(), scales, to.as_mut_ptr());
+            }
+        }
+    }
+}
