@@ -7,7 +7,10 @@
 //! Every format is one formula, `w = (d * scale[i / sub]) * value(code[i]) - dmin * min[i / sub]`, with the
 //! parts that a format lacks being 1 (scale) or 0 (min). The bytes are described at each codec.
 
+mod fit;
 mod kquant;
+mod round;
+mod search;
 mod small;
 mod table;
 
@@ -61,6 +64,14 @@ impl Values {
             Values::Table(table) => i32::from(table[usize::from(code & 15)]),
         }
     }
+
+    /// The first code that stands for `value`, an integer of the format.
+    fn code(self, value: f32) -> u8 {
+        match self {
+            Values::Linear { zero } => (value + f32::from(zero)) as u8,
+            Values::Table(table) => table.iter().position(|&t| f32::from(t) == value).unwrap_or(0) as u8,
+        }
+    }
 }
 
 /// How the scale d of a block is stored.
@@ -79,6 +90,8 @@ pub(super) struct Codec {
     pub format: WeightFormat,
     /// Elements of a sub-block: 16 or 32.
     pub sub_len: usize,
+    /// The least and the greatest scale of a sub-block; minima reach as far. (1, 1) without sub-blocks.
+    pub scales: (i8, i8),
     /// Bits of a code.
     pub bits: u32,
     /// What a code stands for.
@@ -87,6 +100,8 @@ pub(super) struct Codec {
     pub scale: ScaleKind,
     /// Whether minima are subtracted.
     pub has_min: bool,
+    /// From finite floats.
+    quantise: fn(&Codec, &[f32], &mut Decoded),
     read: fn(&[u8], &mut Decoded),
     write: fn(&Decoded, &mut [u8]),
 }
@@ -128,6 +143,27 @@ impl Codec {
     pub fn encode(&self, decoded: &Decoded, block: &mut [u8]) {
         debug_assert!(block.len() >= self.format.block_bytes());
         (self.write)(decoded, block);
+    }
+
+    /// Whether a block can be NaN: its d is an f16.
+    pub fn has_nan(&self) -> bool {
+        self.scale == ScaleKind::F16
+    }
+
+    /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or infinity
+    /// in `x` makes d NaN, so that every weight of the block is; in a format without NaN, where the caller has
+    /// to refuse it, the block becomes zeros.
+    pub fn quantise(&self, x: &[f32], out: &mut Decoded) {
+        let subs = self.subs();
+        out.scales[..subs].fill(1);
+        out.mins[..subs].fill(0);
+        out.dmin = 0;
+        if x.iter().all(|x| x.is_finite()) {
+            (self.quantise)(self, x, out);
+        } else {
+            out.codes[..x.len()].fill(self.values.code(0.0));
+            out.d = if self.has_nan() { f16::NAN.to_bits() } else { 0 };
+        }
     }
 
     /// The scale d in f32, exactly.
