@@ -60,6 +60,10 @@ pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Resul
         read_floats(format, blocks, out);
         return Ok(());
     };
+    if format == WeightFormat::Q8_0 {
+        read_q8_0(blocks, out);
+        return Ok(());
+    }
     let mut decoded = Decoded::ZERO;
     let blocks = blocks.chunks_exact(format.block_bytes());
     for (x, block) in out.chunks_exact_mut(format.block_len()).zip(blocks) {
@@ -67,6 +71,15 @@ pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Resul
         codec.floats(&decoded, x);
     }
     Ok(())
+}
+
+/// Q8_0 has nothing to unpack: without the detour through codes it takes half the instructions.
+fn read_q8_0(blocks: &[u8], out: &mut [f32]) {
+    for (x, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(blocks.as_chunks::<34>().0) {
+        let [d0, d1, qs @ ..] = *block;
+        let d = f16::from_le_bytes([d0, d1]).to_f32();
+        *x = qs.map(|q| d * f32::from(q as i8));
+    }
 }
 
 /// Formats of single floats: rounded half to even.

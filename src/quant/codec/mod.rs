@@ -98,7 +98,7 @@ pub(super) struct Codec {
     pub values: Values,
     /// How d is stored.
     pub scale: ScaleKind,
-    /// Whether minima are subtracted.
+    /// Whether minima are subtracted; the zero is code 0 then.
     pub has_min: bool,
     /// From finite floats.
     quantise: fn(&Codec, &[f32], &mut Decoded),
@@ -183,22 +183,30 @@ impl Codec {
     ///
     /// **Shapes**: `out`: (block_len). **Numerics**: an infinite or NaN d or dmin gives what IEEE says.
     pub fn floats(&self, decoded: &Decoded, out: &mut [f32]) {
-        let (d, dmin) = (self.d(decoded), self.dmin(decoded));
-        let subs = decoded.scales.iter().zip(&decoded.mins);
-        let elements = out.chunks_exact_mut(self.sub_len).zip(decoded.codes.chunks_exact(self.sub_len));
-        for ((out, codes), (&scale, &min)) in elements.zip(subs) {
-            let scale = d * f32::from(scale);
-            let min = if self.has_min { dmin * f32::from(min) } else { 0.0 };
+        // Lengths that the compiler knows: half the instructions of Q8_0.
+        match self.sub_len {
+            16 => self.floats_of_subs::<16>(decoded, out),
+            _ => self.floats_of_subs::<32>(decoded, out),
+        }
+    }
+
+    fn floats_of_subs<const SUB: usize>(&self, decoded: &Decoded, out: &mut [f32]) {
+        let d = self.d(decoded);
+        let dmin = if self.has_min { self.dmin(decoded) } else { 0.0 };
+        let elements = out.as_chunks_mut::<SUB>().0.iter_mut().zip(decoded.codes.as_chunks::<SUB>().0);
+        for (s, (out, codes)) in elements.enumerate() {
+            let scale = d * f32::from(decoded.scales[s]);
             match self.values {
+                Values::Linear { .. } if self.has_min => {
+                    let min = dmin * f32::from(decoded.mins[s]);
+                    *out = codes.map(|code| scale * f32::from(code) - min);
+                }
                 Values::Linear { zero } => {
-                    for (w, &code) in out.iter_mut().zip(codes) {
-                        *w = scale * (f32::from(code) - f32::from(zero)) - min;
-                    }
+                    let zero = i32::from(zero);
+                    *out = codes.map(|code| scale * (i32::from(code) - zero) as f32);
                 }
                 Values::Table(table) => {
-                    for (w, &code) in out.iter_mut().zip(codes) {
-                        *w = scale * f32::from(table[usize::from(code & 15)]);
-                    }
+                    *out = codes.map(|code| scale * f32::from(table[usize::from(code & 15)]));
                 }
             }
         }
