@@ -1,100 +1,118 @@
-//! f32 to blocks and back, byte for byte as the reference implementation of the GGUF formats (the Python
-//! package `gguf`), including its roundings.
+//! f32 to blocks and back. Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are quantised byte for byte as by the reference
+//! implementation of the GGUF formats (the Python package `gguf`), including its roundings.
 
-use super::format::{BLOCK, BlockQ4_0, BlockQ8_0, WeightFormat};
-use crate::error::{Result, equal};
-use half::f16;
+use super::codec::{Codec, Decoded};
+use super::format::WeightFormat;
+use crate::error::{Error, Result, equal};
+use half::{bf16, f16};
 
 /// Quantises `x` into GGUF blocks.
 ///
-/// **Formula**: Q4_0: `d = v / -8` for the v of largest magnitude (the first of equals),
-/// `q = clamp(floor(x / d + 8.5), 0, 15)`; Q8_0: `d = absmax / 127`, `q = x / d` rounded half away from zero;
-/// in both, d is rounded to f16 for storage after q was computed with the f32 one. **Shapes**: `x`: whole
-/// blocks of 32 (rows one after the other), `out`: `format.bytes(1, x.len())` bytes. **Numerics**: error at
-/// most `|d|` (Q4_0; half of it but for the clamped end) and `|d| / 2` (Q8_0), plus the rounding of d (2^-11
-/// relative). A block with NaN or infinity gets d = NaN. **Errors**: `Option` for a ragged k, `Shape` for a
-/// wrong `out`; nothing is written then. **Source**: ggml's formats.
+/// **Formula**: that of [`WeightFormat`], with codes and scales found as follows.
+///
+/// | format | d (and m) | codes |
+/// |---|---|---|
+/// | Q4_0, Q5_0 | `v / -8`, `v / -16`, v the first element of largest magnitude | `floor(x / d + 8.5)`, `16.5` |
+/// | Q4_1, Q5_1 | `(max - min) / 15`, `/ 31`; `m = min` | `floor((x - m) / d + 0.5)` |
+/// | Q8_0 | `absmax / 127` | `x / d` half away from zero |
+/// | Q2_K .. Q6_K, IQ4_NL, IQ4_XS, MXFP4 | a search for the least squared error | nearest |
+/// | F16, BF16, F32 | - | nearest, half to even |
+///
+/// In the first three rows codes are computed with d in f32 and clamped to their range, then d and m are
+/// rounded to f16: byte for byte the blocks of the reference implementation. The search weights all elements
+/// alike: a root mean square error 0.2 to 31 % below that of the reference implementation on random weights.
+///
+/// **Shapes**: `x`: whole blocks of 32 or 256 (rows one after the other), `out`: `format.bytes(1, x.len())`
+/// bytes. **Numerics**: error at most `|d|` (Q4_0, Q5_0; half of it but for the clamped end) and `|d| / 2`
+/// (Q4_1, Q5_1, Q8_0), plus the rounding of d and m (2^-11 relative). A block with NaN or infinity becomes NaN
+/// altogether; what exceeds the range of the format saturates with the search and gives an infinite d without.
+/// The same bits on every machine. **Errors**: `Option` for a ragged k, and for NaN or infinity in MXFP4,
+/// which has neither; `Shape` for a wrong `out`; nothing is written then. **Cost**: one pass; the search takes
+/// some 40 more over a block in the L1 cache. **Source**: ggml's formats; the search is our own.
 pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
     equal("out.len", out.len(), "must equal the bytes of the blocks =", format.bytes(1, x.len())?)?;
-    let blocks = x.as_chunks::<BLOCK>().0;
-    match format {
-        WeightFormat::Q4_0 => {
-            let out: &mut [BlockQ4_0] = bytemuck::cast_slice_mut(out);
-            out.iter_mut().zip(blocks).for_each(|(block, x)| *block = quantize_q4_0(x));
-        }
-        WeightFormat::Q8_0 => {
-            let out: &mut [BlockQ8_0] = bytemuck::cast_slice_mut(out);
-            out.iter_mut().zip(blocks).for_each(|(block, x)| *block = quantize_q8_0(x));
-        }
+    let Some(codec) = Codec::of(format) else {
+        write_floats(format, x, out);
+        return Ok(());
+    };
+    if !codec.has_nan() && !x.iter().all(|x| x.is_finite()) {
+        let (what, got) = ("x", "NaN or infinity".into());
+        return Err(Error::Option { what, got, allowed: "finite for mxfp4, which has neither" });
+    }
+    let mut decoded = Decoded::ZERO;
+    let blocks = out.chunks_exact_mut(format.block_bytes());
+    for (block, x) in blocks.zip(x.chunks_exact(format.block_len())) {
+        codec.quantise(x, &mut decoded);
+        codec.encode(&decoded, block);
     }
     Ok(())
 }
 
-/// Dequantises GGUF blocks: exact in f32.
+/// Dequantises GGUF blocks: exact in f32, but for the one rounding where a minimum is added or subtracted.
 ///
-/// **Shapes**: `blocks`: `format.bytes(1, out.len())` bytes. **Errors**: as [`quantize`].
+/// **Formula**: that of [`WeightFormat`], products first. **Shapes**: `blocks`: `format.bytes(1, out.len())`
+/// bytes, any bytes. **Numerics**: the bits of the reference implementation; an infinite or NaN scale gives
+/// what IEEE says (`0 * inf` is NaN), MXFP4 overflows to infinity where `e >= 253` and the product exceeds f32.
+/// **Errors**: `Option` for a ragged length, `Shape`; nothing is written then.
 pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Result<()> {
     equal("blocks.len", blocks.len(), "must equal the bytes of the blocks =", format.bytes(1, out.len())?)?;
-    let out = out.as_chunks_mut::<BLOCK>().0;
-    match format {
-        WeightFormat::Q4_0 => {
-            let blocks: &[BlockQ4_0] = bytemuck::cast_slice(blocks);
-            out.iter_mut().zip(blocks).for_each(|(x, block)| *x = dequantize_q4_0(block));
-        }
-        WeightFormat::Q8_0 => {
-            let blocks: &[BlockQ8_0] = bytemuck::cast_slice(blocks);
-            out.iter_mut().zip(blocks).for_each(|(x, block)| *x = dequantize_q8_0(block));
-        }
+    let Some(codec) = Codec::of(format) else {
+        read_floats(format, blocks, out);
+        return Ok(());
+    };
+    if format == WeightFormat::Q8_0 {
+        read_q8_0(blocks, out);
+        return Ok(());
+    }
+    let mut decoded = Decoded::ZERO;
+    let blocks = blocks.chunks_exact(format.block_bytes());
+    for (x, block) in out.chunks_exact_mut(format.block_len()).zip(blocks) {
+        codec.decode(block, &mut decoded);
+        codec.floats(&decoded, x);
     }
     Ok(())
 }
 
-/// `1 / d`, or 0 for a block of zeros.
-fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
-}
-
-fn is_finite(x: &[f32; BLOCK]) -> bool {
-    x.iter().all(|x| x.is_finite())
-}
-
-fn quantize_q4_0(x: &[f32; BLOCK]) -> BlockQ4_0 {
-    if !is_finite(x) {
-        return BlockQ4_0 { d: f16::NAN.to_le_bytes(), qs: [0x88; 16] };
+/// Q8_0 has nothing to unpack: without the detour through codes it takes half the instructions.
+fn read_q8_0(blocks: &[u8], out: &mut [f32]) {
+    for (x, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(blocks.as_chunks::<34>().0) {
+        let [d0, d1, qs @ ..] = *block;
+        let d = f16::from_le_bytes([d0, d1]).to_f32();
+        *x = qs.map(|q| d * f32::from(q as i8));
     }
-    let mut extreme = x[0];
-    for &v in &x[1..] {
-        if v.abs() > extreme.abs() {
-            extreme = v;
+}
+
+/// Formats of single floats: rounded half to even.
+fn write_floats(format: WeightFormat, x: &[f32], out: &mut [u8]) {
+    match format {
+        WeightFormat::F16 => {
+            let out = out.as_chunks_mut::<2>().0;
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = f16::from_f32(x).to_le_bytes());
+        }
+        WeightFormat::Bf16 => {
+            let out = out.as_chunks_mut::<2>().0;
+            out.iter_mut().zip(x).for_each(|(out, &x)| *out = bf16::from_f32(x).to_le_bytes());
+        }
+        _ => {
+            let out = out.as_chunks_mut::<4>().0;
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_le_bytes());
         }
     }
-    let d = extreme / -8.0;
-    let inv = f64::from(inverse(d));
-    // The reference multiplies in f64 and rounds the sum to f32 before it truncates.
-    let quant = |x: f32| ((f64::from(x) * inv + 8.5) as f32).trunc().clamp(0.0, 15.0) as u8;
-    let qs = std::array::from_fn(|j| quant(x[j]) | quant(x[j + 16]) << 4);
-    BlockQ4_0 { d: f16::from_f32(d).to_le_bytes(), qs }
 }
 
-fn dequantize_q4_0(block: &BlockQ4_0) -> [f32; BLOCK] {
-    let d = f16::from_le_bytes(block.d).to_f32();
-    std::array::from_fn(|j| {
-        let q = if j < 16 { block.qs[j] & 15 } else { block.qs[j - 16] >> 4 };
-        d * (f32::from(q) - 8.0)
-    })
-}
-
-fn quantize_q8_0(x: &[f32; BLOCK]) -> BlockQ8_0 {
-    if !is_finite(x) {
-        return BlockQ8_0 { d: f16::NAN.to_le_bytes(), qs: [0; 32] };
+fn read_floats(format: WeightFormat, blocks: &[u8], out: &mut [f32]) {
+    match format {
+        WeightFormat::F16 => {
+            let blocks = blocks.as_chunks::<2>().0;
+            out.iter_mut().zip(blocks).for_each(|(x, b)| *x = f16::from_le_bytes(*b).to_f32());
+        }
+        WeightFormat::Bf16 => {
+            let blocks = blocks.as_chunks::<2>().0;
+            out.iter_mut().zip(blocks).for_each(|(x, b)| *x = bf16::from_le_bytes(*b).to_f32());
+        }
+        _ => {
+            let blocks = blocks.as_chunks::<4>().0;
+            out.iter_mut().zip(blocks).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
+        }
     }
-    let absmax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let d = absmax / 127.0;
-    let inv = inverse(d);
-    BlockQ8_0 { d: f16::from_f32(d).to_le_bytes(), qs: x.map(|x| (x * inv).round() as i8) }
-}
-
-fn dequantize_q8_0(block: &BlockQ8_0) -> [f32; BLOCK] {
-    let d = f16::from_le_bytes(block.d).to_f32();
-    block.qs.map(|q| d * f32::from(q))
 }
