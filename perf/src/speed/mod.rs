@@ -1,5 +1,6 @@
 //! The `speed` subcommands and the table that they share.
 
+#[cfg(feature = "peers")]
 pub mod matmul;
 
 use crate::ceilings::{self, Peaks};
@@ -27,14 +28,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// The tier asked for, or the best there is.
     pub fn isa(&self) -> Isa {
         self.isa.unwrap_or_else(Isa::detect)
     }
 
+    /// What each candidate of a case may take.
     pub fn budget(&self) -> Duration {
         Duration::from_millis(self.budget_ms)
     }
 
+    /// Whether the filter lets this case pass.
     pub fn wants(&self, case: &str) -> bool {
         self.filter.as_ref().is_none_or(|f| case.contains(f.as_str()))
     }
@@ -42,8 +46,11 @@ impl Options {
 
 /// One line of a table: one candidate on one case.
 pub struct Row {
+    /// What was computed.
     pub case: String,
+    /// Who computed it: a kernel of ours, or a peer.
     pub kernel: String,
+    /// Of one call, median of all rounds.
     pub seconds: f64,
     /// Operations of a call, a multiply-add counting as two.
     pub operations: f64,
@@ -55,12 +62,15 @@ pub struct Row {
 
 /// The machine's limits for this run.
 pub struct Limits {
+    /// Operations a second of one thread.
     pub peaks: Peaks,
+    /// Bytes a second that all threads together read from memory.
     pub bandwidth: f64,
     threads: usize,
 }
 
 impl Limits {
+    /// Measures the tier and the threads that the options ask for; takes about two seconds.
     pub fn measure(options: &Options) -> Limits {
         let threads = usize::from(options.threads);
         Limits {
@@ -83,6 +93,7 @@ pub struct Table {
 }
 
 impl Table {
+    /// Prints the header.
     pub fn start(options: &Options) -> Table {
         if options.tsv {
             println!(
