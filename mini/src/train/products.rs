@@ -4,16 +4,22 @@ use anyhow::Result;
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, Workspace};
 
-use super::rows::add_column_sums;
+use super::rows::{add_column_sums, transpose};
 use crate::model::LinearWeights;
 
 /// Where products run: context and workspace.
 pub(super) struct Products<'a> {
     pub ctx: &'a Context,
     pub ws: Workspace,
+    /// The weights of the map in work, transposed: (inputs, outputs).
+    turned: Vec<f32>,
 }
 
-impl Products<'_> {
+impl<'a> Products<'a> {
+    pub fn new(ctx: &'a Context) -> Result<Self> {
+        Ok(Self { ctx, ws: Workspace::new(0)?, turned: Vec::new() })
+    }
+
     /// `C = beta C + alpha A B`, growing the workspace where it must.
     pub fn multiply(
         &mut self,
@@ -27,6 +33,9 @@ impl Products<'_> {
     }
 
     /// `y = beta y + act(x W^T + b)`; `x`: (rows, inputs), `y`: (rows, outputs).
+    ///
+    /// W is transposed here and not by the product, which would do so with any strides, element by element:
+    /// 15 % of a step of the default network against 4 %. The bits are the same.
     pub fn forward(
         &mut self,
         weights: &LinearWeights,
@@ -37,9 +46,13 @@ impl Products<'_> {
     ) -> Result<()> {
         let (inputs, outputs) = (weights.inputs, weights.outputs());
         let rows = y.len() / outputs.max(1);
-        let w = MatRef::dense(&weights.weight, outputs, inputs)?;
+        let mut turned = std::mem::take(&mut self.turned);
+        transpose(&weights.weight, inputs, &mut turned);
         let epilogue = Epilogue::default().scaled(1.0, beta).bias(&weights.bias).activation(activation);
-        self.multiply(MatRef::dense(x, rows, inputs)?, w.t(), MatMut::dense(y, rows, outputs)?, &epilogue)
+        let (x, w) = (MatRef::dense(x, rows, inputs)?, MatRef::dense(&turned, inputs, outputs)?);
+        let done = self.multiply(x, w, MatMut::dense(y, rows, outputs)?, &epilogue);
+        self.turned = turned;
+        done
     }
 
     /// `d.weight = dY^T X`, `d.bias = sum of the rows of dY`, `dx = dY W`.

@@ -35,6 +35,35 @@ pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     }
 }
 
+/// `y = x^T`; `x`: (rows, columns), `y`: (columns, rows), grown where it must.
+///
+/// In squares of 16, whose rows are whole cache lines on both sides, and copied as such.
+pub(super) fn transpose(x: &[f32], columns: usize, y: &mut Vec<f32>) {
+    const SIDE: usize = 16;
+    let columns = columns.max(1);
+    let rows = x.len() / columns;
+    y.resize(x.len(), 0.0);
+    let (squares_down, squares_across) = (rows / SIDE * SIDE, columns / SIDE * SIDE);
+    for row in (0..squares_down).step_by(SIDE) {
+        for column in (0..squares_across).step_by(SIDE) {
+            let mut square = [[0f32; SIDE]; SIDE];
+            for (i, line) in square.iter_mut().enumerate() {
+                line.copy_from_slice(&x[(row + i) * columns + column..][..SIDE]);
+            }
+            for j in 0..SIDE {
+                let line: [f32; SIDE] = std::array::from_fn(|i| square[i][j]);
+                y[(column + j) * rows + row..][..SIDE].copy_from_slice(&line);
+            }
+        }
+    }
+    for row in 0..rows {
+        let done = if row < squares_down { squares_across } else { 0 };
+        for column in done..columns {
+            y[column * rows + row] = x[row * columns + column];
+        }
+    }
+}
+
 /// `d = 0` where the activation was cut off: `y` is what ReLU gave.
 pub(super) fn relu_backward(y: &[f32], d: &mut [f32]) {
     for (d, &y) in d.iter_mut().zip(y) {
@@ -95,6 +124,17 @@ mod tests {
         for n in [0, 1, 7, 8, 9, 31] {
             let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(dot(&x, &vec![2.0; n]), (n * n.max(1) - n) as f32);
+        }
+    }
+
+    #[test]
+    fn a_transposed_matrix_has_rows_for_columns() {
+        let mut y = vec![9.0; 3];
+        for (rows, columns) in [(0, 3), (1, 1), (16, 32), (17, 5), (40, 33)] {
+            let x: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            transpose(&x, columns, &mut y);
+            assert_eq!(y.len(), x.len());
+            assert!((0..x.len()).all(|i| y[i % columns * rows + i / columns] == x[i]));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use kvern::ops::RopeTable;
-use kvern::{Context, Workspace};
+use kvern::Context;
 
 use super::adam::{Adam, clip};
 use super::backward::{Scratch, backward, loss};
@@ -49,7 +49,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         ensure!(tokens <= shape.context, "--seq {tokens} is more than --context {}", shape.context);
         Ok(Self {
-            products: Products { ctx, ws: Workspace::new(0)? },
+            products: Products::new(ctx)?,
             rope: RopeTable::new(shape.dim / shape.heads, tokens, ROPE_BASE)?,
             gradients: Weights::zeros(&shape),
             tape: Tape::new(&shape, sequences, tokens),
