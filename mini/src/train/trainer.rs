@@ -1,8 +1,8 @@
 //! The trainer: weights, moments and one step after the other.
 
 use anyhow::{Result, ensure};
-use kvern::ops::RopeTable;
 use kvern::Context;
+use kvern::ops::RopeTable;
 
 use super::adam::{Adam, clip};
 use super::backward::{Scratch, backward, loss};
