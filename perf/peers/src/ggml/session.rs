@@ -108,17 +108,22 @@ impl<'t> Session<'t> {
         self.plan(node, result)
     }
 
-    /// Plans causal attention: queries and result (tokens, heads, head_dim), keys and values (kv_len, kv_heads,
-    /// head_dim), mask f16 (tokens, kv_len).
+    /// Plans attention under a mask: queries and result (tokens, heads, head_dim), keys and values (kv_len,
+    /// kv_heads, head_dim), or (kv_heads, kv_len, head_dim) where `by_heads`, mask f16 (tokens, kv_len).
     pub fn attention(
         &mut self,
         [queries, keys, values, mask]: [Tensor; 4],
+        by_heads: bool,
         scale: f32,
         result: Tensor,
     ) -> Result<Graph> {
-        let heads_outside = [queries, keys, values].map(|t| {
+        let heads_outside = [(queries, false), (keys, by_heads), (values, by_heads)].map(|(t, outside)| {
+            let tensor = self.tensors[t.0].as_ptr();
+            if outside {
+                return tensor;
+            }
             // SAFETY: both are alive; the view has the same elements, heads before tokens.
-            unsafe { sys::ggml_permute(self.context.as_ptr(), self.tensors[t.0].as_ptr(), 0, 2, 1, 3) }
+            unsafe { sys::ggml_permute(self.context.as_ptr(), tensor, 0, 2, 1, 3) }
         });
         let [q, k, v] = heads_outside;
         // SAFETY: the views were just made.
