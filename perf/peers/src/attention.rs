@@ -94,10 +94,11 @@ impl Shape {
         (4 * self.heads * self.head_dim * seen) as f64
     }
 
-    /// Caches that take turns when `bytes` are one: a single query reads a layer's cache once and goes on to
-    /// the next layer's. The toy model's caches stay where they are.
+    /// Caches of `bytes` that take turns: a single query reads a layer's cache once and goes on to the next
+    /// layer's. The toy model's caches stay where they are.
     fn copies(&self, bytes: usize) -> usize {
-        if self.q_len > 1 || bytes < 1 << 20 { 1 } else { ROTATION_BYTES.div_ceil(bytes) }
+        let toy = self.kv_len * self.kv_heads * self.head_dim < 1 << 17;
+        if self.q_len > 1 || toy { 1 } else { ROTATION_BYTES.div_ceil(bytes) }
     }
 
     /// 0 where the query sees the key, minus infinity elsewhere: (q_len, kv_len) in f16.

@@ -101,7 +101,7 @@ impl Table {
             );
         } else {
             println!(
-                "{:<30}{:<22}{:>11}{:>9}{:>8}{:>8}  best peer",
+                "{:<36}{:<22}{:>11}{:>9}{:>8}{:>8}  best peer",
                 "case", "kernel", "us", "GFLOP/s", "GB/s", "share"
             );
         }
@@ -123,7 +123,7 @@ impl Table {
             );
         } else {
             println!(
-                "{:<30}{:<22}{us:>11.2}{gflops:>9.1}{gbps:>8.1}{share:>8.3}  {peer} {ratio}",
+                "{:<36}{:<22}{us:>11.2}{gflops:>9.1}{gbps:>8.1}{share:>8.3}  {peer} {ratio}",
                 row.case, row.kernel
             );
         }
