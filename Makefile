@@ -16,7 +16,7 @@ pack:           ; $(MINI) pack
 verify:         ; $(MINI) verify
 test:           ; cargo test
 coverage:       ; perf/coverage.sh
-coverage-mini:  ; perf/coverage-mini.sh
+coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
 bless:          ; perf/bless.sh
 clean:          ; cargo clean

@@ -214,3 +214,22 @@ fn pieces_of_words_are_learnt_and_continued() {
     let found = good(dir.path(), &[&generate, &["--prompt", "där står ein baum"][..]].concat());
     assert!(found.contains("im wald und rauscht"), "{found}");
 }
+
+#[cfg(feature = "bpe")]
+#[test]
+fn a_training_on_pieces_is_resumed_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text.txt");
+    std::fs::write(&file, "zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich 🐦\n".repeat(90))
+        .unwrap();
+    let hash = |name: &str, parts: &[&[&str]]| {
+        let out = dir.path().join(name);
+        let options = ["--corpus", file.to_str().unwrap(), "--tokenizer", "bpe", "--vocabulary", "300"];
+        let found = parts.iter().map(|part| train(&out, &[&options[..], &["--steps", "6"], part].concat()));
+        let last = found.last().unwrap();
+        let line = last.lines().find(|line| line.starts_with("weights sha256: "));
+        line.unwrap_or_else(|| panic!("no hash in {last}")).to_owned()
+    };
+    let whole = hash("whole", &[&[]]);
+    assert_eq!(hash("parts", &[&["--stop-after", "2"], &["--resume"]]), whole);
+}

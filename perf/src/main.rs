@@ -1,18 +1,12 @@
 //! `kvern-perf`: the machine's ceilings, kvern's share of them beside its peers, and the ledger of
 //! instruction counts with its gate.
-//!
-//! What is timed runs interleaved in one process, and every figure is a median or a best of
-//! many: these numbers are for ratios, not for absolute claims.
 
 mod bytes;
-mod ceilings;
 mod ledger;
-mod peers;
-mod speed;
-mod timing;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use kvern_perf::{ceilings, speed};
 use std::process::ExitCode;
 
 #[derive(Parser)]

@@ -12,31 +12,71 @@ impl Times {
     }
 }
 
-/// A candidate: one call is one unit of work.
-pub type Candidate<'a> = Box<dyn FnMut() + 'a>;
+/// What is timed.
+pub struct Candidate<'a> {
+    call: Box<dyn FnMut() + 'a>,
+    rest: Option<Box<dyn FnMut() + 'a>>,
+}
 
-/// Times all candidates in turn until `budget` is spent on each (at least 5 rounds). A round repeats the call
-/// until it lasts about 200 us, so that the clock's own cost does not count.
+impl<'a> Candidate<'a> {
+    /// One call of `call` is one unit of work.
+    pub fn new(call: impl FnMut() + 'a) -> Candidate<'a> {
+        Candidate { call: Box::new(call), rest: None }
+    }
+
+    /// `rest` runs after each round, off the clock: where threads that wait for more work have to be told to
+    /// sleep, so that they take no core from the next candidate.
+    pub fn resting(mut self, rest: impl FnMut() + 'a) -> Candidate<'a> {
+        self.rest = Some(Box::new(rest));
+        self
+    }
+
+    /// Calls once, which also wakes threads that sleep, and returns how long that took.
+    fn wake(&mut self) -> f64 {
+        let start = Instant::now();
+        (self.call)();
+        start.elapsed().as_secs_f64()
+    }
+
+    fn rest(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest();
+        }
+    }
+}
+
+/// A round repeats the call until it lasts about this long, so that the clock's own cost does not count.
+const ROUND: f64 = 200e-6;
+
+/// Calls longer than this are not called once before they are timed: threads wake within 1 % of it.
+const LONG: f64 = 5e-3;
+
+/// Times all candidates in turn until `budget` is spent on each (at least 5 rounds).
 pub fn interleave(candidates: &mut [Candidate<'_>], budget: Duration) -> Vec<Times> {
-    let repeats: Vec<usize> = candidates
+    let calls: Vec<f64> = candidates
         .iter_mut()
-        .map(|call| {
-            call(); // warm-up
-            let start = Instant::now();
-            call();
-            (200e-6 / start.elapsed().as_secs_f64().max(1e-8)).ceil().clamp(1.0, 1e5) as usize
+        .map(|candidate| {
+            candidate.wake();
+            let seconds = candidate.wake();
+            candidate.rest();
+            seconds
         })
         .collect();
     let mut times = vec![Vec::new(); candidates.len()];
     let start = Instant::now();
     let budget = budget * candidates.len() as u32;
     while times[0].len() < 5 || start.elapsed() < budget {
-        for ((call, times), &repeats) in candidates.iter_mut().zip(&mut times).zip(&repeats) {
+        for ((candidate, times), &seconds) in candidates.iter_mut().zip(&mut times).zip(&calls) {
+            let repeats = (ROUND / seconds.max(1e-8)).ceil().clamp(1.0, 1e5) as usize;
+            if seconds < LONG {
+                candidate.wake();
+            }
             let start = Instant::now();
             for _ in 0..repeats {
-                call();
+                (candidate.call)();
             }
             times.push(start.elapsed().as_secs_f64() / repeats as f64);
+            candidate.rest();
         }
     }
     times

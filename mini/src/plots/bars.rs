@@ -9,6 +9,10 @@ use super::style::{Area, COLOURS, GRID, check, decimals, number, text};
 /// Free height above the tallest bar, for its label, as a share of it.
 const HEADROOM: f64 = 0.18;
 
+/// Where error bars are cut off, as a multiple of the tallest bar: on a busy machine they are ten times as long
+/// as the bars, which nobody could tell apart then. Their numbers stay.
+const REACH: f64 = 1.5;
+
 /// Height of the value above a bar, in pixels.
 const LABEL: u32 = 20;
 
@@ -61,9 +65,9 @@ impl Bar {
         format!("{:.*}", decimals(self.value), self.value)
     }
 
-    /// The lower and the upper end of the error bar.
-    fn ends(&self) -> [f64; 2] {
-        [(self.value - self.error).max(0.0), self.value + self.error]
+    /// The lower and the upper end of the error bar on an axis from zero to `limit`.
+    fn ends(&self, limit: f64) -> [f64; 2] {
+        [(self.value - self.error).max(0.0), (self.value + self.error).min(limit)]
     }
 }
 
@@ -74,7 +78,8 @@ impl Bar {
 /// When there is no bar or the drawing fails.
 pub fn draw(area: &Area, caption: &str, axis: &str, bars: &[Bar]) -> Result<()> {
     ensure!(!bars.is_empty(), "0 bars to draw");
-    let tallest = bars.iter().map(|bar| bar.ends()[1]).fold(0.0, f64::max);
+    let limit = REACH * bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
+    let tallest = bars.iter().map(|bar| bar.ends(limit)[1]).fold(0.0, f64::max);
     let top = if tallest > 0.0 { tallest * (1.0 + HEADROOM) } else { 1.0 };
     let name_at = |position: &SegmentValue<usize>| match position {
         SegmentValue::CenterOf(i) => bars.get(*i).map(|bar| bar.name.clone()),
@@ -116,11 +121,12 @@ pub fn draw(area: &Area, caption: &str, axis: &str, bars: &[Bar]) -> Result<()> 
     let with_error = || numbered().filter(|(_, bar)| bar.error > 0.0);
     let stroke = BLACK.stroke_width(2);
     chart.draw_series(with_error().map(|(i, bar)| {
-        let line = bar.ends().map(|end| (SegmentValue::CenterOf(i), end));
+        let line = bar.ends(limit).map(|end| (SegmentValue::CenterOf(i), end));
         PathElement::new(line, stroke)
     }))?;
     chart.draw_series(with_error().flat_map(|(i, bar)| {
-        bar.ends().map(|end| {
+        // An end that is cut off has no cap.
+        bar.ends(limit).into_iter().filter(|&end| end < limit).map(move |end| {
             EmptyElement::at((SegmentValue::CenterOf(i), end))
                 + PathElement::new([(-CAP, 0), (CAP, 0)], stroke)
         })
@@ -131,7 +137,7 @@ pub fn draw(area: &Area, caption: &str, axis: &str, bars: &[Bar]) -> Result<()> 
     let detail = text(DETAIL).into_text_style(area).pos(above);
     chart.draw_series(numbered().map(|(i, bar)| {
         let lift = if bar.detail.is_empty() { 0 } else { DETAIL as i32 + 4 };
-        EmptyElement::at((SegmentValue::CenterOf(i), bar.ends()[1]))
+        EmptyElement::at((SegmentValue::CenterOf(i), bar.ends(limit)[1]))
             + Text::new(bar.detail.clone(), (0, -6), detail.clone())
             + Text::new(bar.label(), (0, -6 - lift), label.clone())
     }))?;
@@ -150,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn error_bars_do_not_reach_below_zero() {
-        let bar = Bar::new("a", "ms", 1.0).unwrap();
-        assert_eq!(bar.with_error("std", 3.0).unwrap().ends(), [0.0, 4.0]);
+    fn error_bars_reach_neither_below_zero_nor_above_the_limit() {
+        let bar = Bar::new("a", "ms", 1.0).unwrap().with_error("std", 3.0).unwrap();
+        assert_eq!((bar.ends(9.0), bar.ends(1.5)), ([0.0, 4.0], [0.0, 1.5]));
     }
 }

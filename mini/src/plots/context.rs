@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::style::{Area, COLOURS, GRID, check_positive, number, plot, text};
+use super::lines;
+use super::style::{Area, COLOURS, check_positive, number, plot, text};
 use crate::report::ContextRow;
 
 /// A line of the plot.
@@ -51,66 +51,25 @@ fn line(
     Ok(Line { name, colour, points })
 }
 
-fn draw(area: &Area, lines: &[Line]) -> Result<()> {
-    let points = || lines.iter().flat_map(|line| &line.points);
+fn draw(area: &Area, latencies: &[Line]) -> Result<()> {
+    let points = || latencies.iter().flat_map(|line| &line.points);
     let (x_range, x_octaves) = octaves(points().map(|point| point.0));
     let (y_range, y_octaves) = octaves(points().map(|point| point.1));
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(40)
-        .x_label_area_size(60)
-        .y_label_area_size(90)
+    let mut chart = lines::builder(area)
         .build_cartesian_2d(x_range.log_scale().base(2.0), y_range.log_scale().base(2.0))?;
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(WHITE)
-        .x_labels(x_octaves)
-        .y_labels(y_octaves)
-        .x_label_formatter(&|value| number(*value))
-        .y_label_formatter(&|value| number(*value))
-        .label_style(text(18))
-        .x_desc("context (tokens)")
-        .y_desc("latency per token (ms)")
-        .axis_desc_style(text(20))
-        .draw()?;
-    for line in lines {
-        draw_line(area, &mut chart, line)?;
+    let axes = ["context (tokens)", "latency per token (ms)"];
+    lines::axes(&mut chart, axes, Some([x_octaves, y_octaves]))?;
+    for line in latencies {
+        lines::line(&mut chart, line.name, line.colour.stroke_width(4), &line.points)?;
+        let above = Pos::new(HPos::Center, VPos::Bottom);
+        let style = text(18).into_text_style(area).pos(above);
+        chart.draw_series(line.points.iter().map(|&point| {
+            EmptyElement::at(point)
+                + Circle::new((0, 0), 6, line.colour.filled())
+                + Text::new(number(point.1), (0, -10), style.clone())
+        }))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .margin(16)
-        .background_style(WHITE)
-        .border_style(GRID)
-        .label_font(text(22))
-        .draw()?;
-    Ok(())
-}
-
-fn draw_line<'a, X, Y>(
-    area: &Area,
-    chart: &mut ChartContext<'a, BitMapBackend<'_>, Cartesian2d<X, Y>>,
-    line: &Line,
-) -> Result<()>
-where
-    X: Ranged<ValueType = f64>,
-    Y: Ranged<ValueType = f64>,
-{
-    let colour = line.colour;
-    chart
-        .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(4)))?
-        .label(line.name)
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(4)));
-    chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 6, colour.filled())))?;
-    let above = Pos::new(HPos::Center, VPos::Bottom);
-    let style = text(18).into_text_style(area).pos(above);
-    chart.draw_series(
-        line.points
-            .iter()
-            .map(|&point| EmptyElement::at(point) + Text::new(number(point.1), (0, -10), style.clone())),
-    )?;
-    Ok(())
+    lines::legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
 /// The smallest range between two powers of two that holds `values`, widened

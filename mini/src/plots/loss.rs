@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use plotters::prelude::*;
 
-use super::style::{COLOURS, GRID, check, number, plot, text};
+use super::lines;
+use super::style::{COLOURS, check, number, plot};
 use crate::report::LossRow;
 
 /// Steps that the smooth line is the mean of, at most.
@@ -33,48 +34,23 @@ pub fn loss(path: &Path, name: &str, rows: &[LossRow], entropy: Option<f64>) -> 
     let low = points.iter().map(|point| point.1).chain(entropy).fold(f64::MAX, f64::min);
     let high = points.iter().map(|point| point.1).chain(entropy).fold(0.0, f64::max);
     let margin = ((high - low) * 0.08).max(1e-3);
+    // The legend of three lines takes a fifth of the height, and lies above every point.
+    let legend = ((high - low) * 0.3).max(1e-3);
     let (first, last) = (points[0].0, points[points.len() - 1].0.max(points[0].0 + 1.0));
     plot(path, &format!("Loss of the training on the text: {name}"), |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_right(40)
-            .x_label_area_size(60)
-            .y_label_area_size(90)
-            .build_cartesian_2d(first..last, low - margin..high + margin)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(WHITE)
-            .x_label_formatter(&|value| number(*value))
-            .y_label_formatter(&|value| number(*value))
-            .label_style(text(18))
-            .x_desc("step")
-            .y_desc("cross-entropy (nats per token)")
-            .axis_desc_style(text(20))
-            .draw()?;
-        let lines = [
-            ("each batch".to_owned(), COLOURS[0].mix(0.35), points, 1),
-            (format!("mean of {WINDOW}"), COLOURS[0].mix(1.0), smooth, 4),
-        ];
-        let floor = entropy.map(|entropy| {
+        let mut chart = lines::builder(area).build_cartesian_2d(first..last, low - margin..high + legend)?;
+        lines::axes(&mut chart, ["step", "cross-entropy (nats per token)"], None)?;
+        // The mean lies on top, so that it can be followed down to the floor.
+        let each = COLOURS[0].mix(0.5).stroke_width(1);
+        lines::line(&mut chart, "each batch", each, &points)?;
+        if let Some(entropy) = entropy {
             let name = format!("entropy of the source, {}", number(entropy));
-            (name, COLOURS[1].mix(1.0), vec![(first, entropy), (last, entropy)], 4)
-        });
-        for (name, colour, points, width) in lines.into_iter().chain(floor) {
-            chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(width)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(width)));
+            let floor = COLOURS[1].stroke_width(3);
+            lines::line(&mut chart, &name, floor, &[(first, entropy), (last, entropy)])?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(16)
-            .background_style(WHITE)
-            .border_style(GRID)
-            .label_font(text(22))
-            .draw()?;
-        Ok(())
+        let mean = COLOURS[0].stroke_width(4);
+        lines::line(&mut chart, &format!("mean of {WINDOW}"), mean, &smooth)?;
+        lines::legend(&mut chart, SeriesLabelPosition::UpperRight)
     })
 }
 

@@ -6,6 +6,7 @@
 mod bars;
 mod context;
 mod latency;
+mod lines;
 mod loss;
 mod memory;
 mod quant;

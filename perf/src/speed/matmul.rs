@@ -31,6 +31,7 @@ const SHAPES: [(usize, usize, usize); 16] = [
 /// Weights at least this large do not stay in any cache of the machines that this is run on.
 const MEMORY_BYTES: usize = 48 << 20;
 
+/// Runs every case that the options want.
 pub fn run(options: &Options) -> Result<()> {
     let threads = usize::from(options.threads);
     let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
@@ -73,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         let mut turn = 0;
-        candidates.push(Box::new(|| {
+        candidates.push(Candidate::new(|| {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let b = MatRef::dense(&plain[turn % copies], k, n).expect("shape");
@@ -81,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
             matmul(&ctx, ws, am, b, c, &e).expect("valid call");
         }));
         let mut turn = 0;
-        candidates.push(Box::new(|| {
+        candidates.push(Candidate::new(|| {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let c = MatMut::dense(c, m, n).expect("shape");
@@ -90,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
         for peer in &peers {
             let (state, plain, a) = (&state, &plain, &a);
             let mut turn = 0;
-            candidates.push(Box::new(move || {
+            candidates.push(Candidate::new(move || {
                 turn += 1;
                 peer.sgemm((m, n, k), a, &plain[turn % copies], &mut state.borrow_mut().1);
             }));
@@ -150,7 +151,7 @@ fn half_rows(
     for (_, weights, precision) in roads {
         let (state, ctx) = (&state, &ctx);
         let mut turn = 0;
-        candidates.push(Box::new(move || {
+        candidates.push(Candidate::new(move || {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let c = MatMut::dense(c, m, n).expect("shape");

@@ -1,6 +1,7 @@
 //! The `speed` subcommands and the table that they share.
 
 pub mod attention;
+#[cfg(feature = "peers")]
 pub mod matmul;
 
 use crate::ceilings::{self, Peaks};
@@ -28,14 +29,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// The tier asked for, or the best there is.
     pub fn isa(&self) -> Isa {
         self.isa.unwrap_or_else(Isa::detect)
     }
 
+    /// What each candidate of a case may take.
     pub fn budget(&self) -> Duration {
         Duration::from_millis(self.budget_ms)
     }
 
+    /// Whether the filter lets this case pass.
     pub fn wants(&self, case: &str) -> bool {
         self.filter.as_ref().is_none_or(|f| case.contains(f.as_str()))
     }
@@ -43,8 +47,11 @@ impl Options {
 
 /// One line of a table: one candidate on one case.
 pub struct Row {
+    /// What was computed.
     pub case: String,
+    /// Who computed it: a kernel of ours, or a peer.
     pub kernel: String,
+    /// Of one call, median of all rounds.
     pub seconds: f64,
     /// Operations of a call, a multiply-add counting as two.
     pub operations: f64,
@@ -56,12 +63,15 @@ pub struct Row {
 
 /// The machine's limits for this run.
 pub struct Limits {
+    /// Operations a second of one thread.
     pub peaks: Peaks,
+    /// Bytes a second that all threads together read from memory.
     pub bandwidth: f64,
     threads: usize,
 }
 
 impl Limits {
+    /// Measures the tier and the threads that the options ask for; takes about two seconds.
     pub fn measure(options: &Options) -> Limits {
         let threads = usize::from(options.threads);
         Limits {
@@ -84,6 +94,7 @@ pub struct Table {
 }
 
 impl Table {
+    /// Prints the header.
     pub fn start(options: &Options) -> Table {
         if options.tsv {
             println!(
@@ -91,7 +102,7 @@ impl Table {
             );
         } else {
             println!(
-                "{:<30}{:<22}{:>11}{:>9}{:>8}{:>8}  best peer",
+                "{:<36}{:<22}{:>11}{:>9}{:>8}{:>8}  best peer",
                 "case", "kernel", "us", "GFLOP/s", "GB/s", "share"
             );
         }
@@ -113,7 +124,7 @@ impl Table {
             );
         } else {
             println!(
-                "{:<30}{:<22}{us:>11.2}{gflops:>9.1}{gbps:>8.1}{share:>8.3}  {peer} {ratio}",
+                "{:<36}{:<22}{us:>11.2}{gflops:>9.1}{gbps:>8.1}{share:>8.3}  {peer} {ratio}",
                 row.case, row.kernel
             );
         }

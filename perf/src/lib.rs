@@ -1,0 +1,10 @@
+//! Timing, the machine's ceilings and the tables of the `speed` commands.
+//!
+//! What is timed runs interleaved in one process, and every figure is a median or a best of
+//! many: these numbers are for ratios, not for absolute claims.
+
+pub mod ceilings;
+#[cfg(feature = "peers")]
+mod peers;
+pub mod speed;
+pub mod timing;
