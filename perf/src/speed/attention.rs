@@ -77,6 +77,7 @@ impl Case {
     }
 }
 
+/// Times every case that the options ask for.
 pub fn run(options: &Options) -> Result<()> {
     let threads = usize::from(options.threads);
     let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
