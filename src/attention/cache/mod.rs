@@ -275,6 +275,22 @@ impl KvCache {
         (keys, of(self.options.values, values, value_scales, false))
     }
 
+    /// The key codes that are likely to be read after those of a chunk: of the next chunk of the head, or of
+    /// the next head's first one.
+    pub(super) fn following(&self, sequence: usize, chunk: usize, head: usize) -> &[u8] {
+        let len = self.len_of(sequence);
+        let next = (chunk + 1) * CHUNK;
+        let (chunk, head) = if next < len {
+            (chunk + 1, head)
+        } else {
+            (self.options.window.map_or(0, |window| len.saturating_sub(window) / CHUNK), head + 1)
+        };
+        if head >= self.options.kv_heads {
+            return &[];
+        }
+        &self.part(sequence, chunk, head)[..self.layout.keys.bytes]
+    }
+
     /// Stored elements from one value to the next one of a head.
     pub(super) fn value_stride(&self) -> usize {
         self.layout.value_stride
@@ -291,4 +307,17 @@ impl KvCache {
 pub(super) enum Stored<'a> {
     Plain(Elements<'a>),
     Codes(Bits, &'a [u8], &'a [u16]),
+}
+
+impl<'a> Stored<'a> {
+    /// The bytes, without scales.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Stored::Plain(Elements::F32(x)) => bytemuck::cast_slice(x),
+            Stored::Plain(Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x)) => {
+                bytemuck::cast_slice(x)
+            }
+            Stored::Codes(_, codes, _) => codes,
+        }
+    }
 }
