@@ -148,8 +148,8 @@ impl Run {
 
     fn remove(&mut self, s: usize, len: usize) {
         let n = self.random.below(6).min(len);
-        let back =
-            self.random.below(if self.random.below(3) == 0 { len - n + 1 } else { (len - n).min(12) + 1 });
+        let most = if self.random.below(3) == 0 { len - n } else { (len - n).min(12) };
+        let back = self.random.below(most + 1);
         let (a, b) = (len - n - back, len - back);
         let oldest = self.models[s].oldest;
         let left = len - n;

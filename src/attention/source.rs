@@ -51,10 +51,11 @@ impl Source<'_> {
                 let at = Place { kernels, keys, widen: rows >= PANEL_ROWS };
                 let (keys, panel) = at.keys(stored_keys, key_dim, panel);
                 let values = at.values(stored_values, value_stride, panel);
-                let stream = (rows < PANEL_ROWS).then(|| Stream {
-                    value_bytes: stored_values.bytes(),
-                    key_bytes: stored_keys.bytes(),
-                    next: cache.following(*sequence, chunk, head),
+                let stream = (rows < PANEL_ROWS).then(|| {
+                    let [next, key_scales, value_scales] = cache.following(*sequence, chunk, head);
+                    kernels.prefetch(key_scales);
+                    kernels.prefetch(value_scales);
+                    Stream { value_bytes: stored_values.bytes(), key_bytes: stored_keys.bytes(), next }
                 });
                 Chunk { key_dim, keys, values, value_stride, stream }
             }

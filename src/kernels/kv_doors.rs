@@ -195,6 +195,14 @@ impl KernelSet {
         unsafe { self.value_tiles[v.bits.index()][rows - 1][blocks - 1](&tile) }
     }
 
+    /// Asks for the cache lines of some bytes.
+    pub(crate) fn prefetch(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            // SAFETY: CPU checked; nothing is read.
+            unsafe { (self.prefetch)(bytes.as_ptr(), bytes.len()) }
+        }
+    }
+
     /// Widens whole vectors of f16 or bf16; pairs of bf16 come apart.
     pub(crate) fn widen(&self, from: Elements<'_>, to: &mut [f32]) {
         let (kernel, from, step) = match from {

@@ -77,6 +77,7 @@ pub(crate) struct KernelSet {
     /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
     key_tiles: [Tiles<KeyTile>; 2],
     value_tiles: [Tiles<ValueTile>; 2],
+    prefetch: unsafe fn(*const u8, usize),
     widen_f16: unsafe fn(&Widen),
     widen_bf16: unsafe fn(&Widen),
     widen_bf16_rows: unsafe fn(&Widen),
@@ -219,6 +220,7 @@ macro_rules! shells {
             unsafe { kv::tile::<$S, E, MR, NV>($S::assume(), &t.tile, t.ahead) }
         }
 
+        entry!([$($attr),*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
         entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
         entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
         entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
@@ -289,6 +291,7 @@ macro_rules! shells {
                 &[$(&[$(value_tile::<Int8, $vmr, $vnb>),+]),+],
                 &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
             ],
+            prefetch,
             widen_f16,
             widen_bf16,
             widen_bf16_rows,

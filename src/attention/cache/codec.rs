@@ -14,7 +14,9 @@ fn units_from<'a>(
     first: usize,
 ) -> impl Iterator<Item = &'a mut [u8]> {
     let (unit, start) = (field.unit, field.at(slot) + first * field.stride);
-    head[start..].chunks_mut(field.stride).take(field.count - first).map(move |at| &mut at[..unit])
+    // A field without units may lie beyond the end.
+    let from = head.get_mut(start..).unwrap_or_default();
+    from.chunks_mut(field.stride).take(field.count - first).map(move |at| &mut at[..unit])
 }
 
 /// The units of a slot, writable.
@@ -25,7 +27,8 @@ fn units<'a>(head: &'a mut [u8], field: &Field, slot: usize) -> impl Iterator<It
 /// The units of a slot.
 fn read<'a>(head: &'a [u8], field: &Field, slot: usize) -> impl Iterator<Item = &'a [u8]> {
     let unit = field.unit;
-    head[field.at(slot)..].chunks(field.stride).take(field.count).map(move |at| &at[..unit])
+    let from = head.get(field.at(slot)..).unwrap_or_default();
+    from.chunks(field.stride).take(field.count).map(move |at| &at[..unit])
 }
 
 /// Writes a key into a slot of a head's part of a page.

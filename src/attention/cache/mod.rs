@@ -275,9 +275,9 @@ impl KvCache {
         (keys, of(self.options.values, values, value_scales, false))
     }
 
-    /// The key codes that are likely to be read after those of a chunk: of the next chunk of the head, or of
-    /// the next head's first one.
-    pub(super) fn following(&self, sequence: usize, chunk: usize, head: usize) -> &[u8] {
+    /// What is likely to be read after a chunk of a head, its next one or the next head's first one: the keys,
+    /// and the scales of keys and values.
+    pub(super) fn following(&self, sequence: usize, chunk: usize, head: usize) -> [&[u8]; 3] {
         let len = self.len_of(sequence);
         let next = (chunk + 1) * CHUNK;
         let (chunk, head) = if next < len {
@@ -286,9 +286,11 @@ impl KvCache {
             (self.options.window.map_or(0, |window| len.saturating_sub(window) / CHUNK), head + 1)
         };
         if head >= self.options.kv_heads {
-            return &[];
+            return [&[]; 3];
         }
-        &self.part(sequence, chunk, head)[..self.layout.keys.bytes]
+        let part = self.part(sequence, chunk, head);
+        let Layout { keys, key_scales, value_scales, .. } = &self.layout;
+        [keys, key_scales, value_scales].map(|field| &part[field.start..field.start + field.bytes])
     }
 
     /// Stored elements from one value to the next one of a head.

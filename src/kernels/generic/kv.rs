@@ -28,6 +28,15 @@ pub(crate) struct Ahead {
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// [`fetch`] as a kernel.
+///
+/// # Safety
+/// - none: nothing is read.
+#[inline(always)]
+pub(crate) unsafe fn prefetch<S: Simd>(s: S, at: *const u8, bytes: usize) {
+    fetch(s, at, bytes);
+}
+
 /// Asks for `bytes` bytes from `at` on.
 #[inline(always)]
 fn fetch<S: Simd>(s: S, at: *const u8, bytes: usize) {
