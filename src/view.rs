@@ -233,6 +233,49 @@ pub(crate) fn for_each_tile<T: Pod + Send>(
     });
 }
 
+/// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose tile
+/// for each column block has `also_cols` columns. The last row blocks come first: in causal attention they are
+/// the longest items, and a long item that starts last leaves the other lanes idle.
+#[allow(clippy::too_many_arguments, clippy::type_complexity)] // for_each_tile's, and a second output
+pub(crate) fn for_each_tile_pair<T: Pod + Send>(
+    executor: &Executor,
+    mut out: MatMut<'_, T>,
+    mut also: MatMut<'_, T>,
+    grid: Grid,
+    also_cols: usize,
+    scratch: &mut [u8],
+    lane_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, Origin, MatMut<'_, T>, MatMut<'_, T>) + Sync),
+) {
+    if out.rows == 0 || out.cols == 0 {
+        return;
+    }
+    let row_blocks = out.rows.div_ceil(grid.tile_rows);
+    let col_blocks = out.cols.div_ceil(grid.tile_cols);
+    let items = row_blocks * col_blocks;
+    let lanes = executor.lanes().min(items);
+    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
+    assert!(also.rows == 0 || also_cols > 0 && also.cols.div_ceil(also_cols) == col_blocks);
+    let shared = Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() };
+    let beside = Shared { out: also.reborrow(), scratch: std::ptr::null_mut() };
+    let (shared, beside) = (&shared, &beside); // closures must capture the Sync wrappers
+    executor.for_each(items, &|lane, item| {
+        let (row_block, col_block) = (row_blocks - 1 - item / col_blocks, item % col_blocks);
+        let origin = Origin { row: row_block * grid.tile_rows, col: col_block * grid.tile_cols };
+        // SAFETY: the executor hands out each item once, and tiles of distinct items are disjoint.
+        let tile =
+            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
+        let col = col_block * also_cols;
+        // SAFETY: as above, in the other output.
+        let second = unsafe { beside.out.tile_unchecked(origin.row, col, grid.tile_rows, also_cols) };
+        // SAFETY: lane < lanes, no two bodies run on one lane at a time, and the parts of distinct lanes
+        // are disjoint parts of `scratch`, which is borrowed for the whole call.
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
+        body(Arena::over(part), origin, tile, second);
+    });
+}
+
 /// What the lanes of [`for_each_tile`] share: they only ever form disjoint parts of it.
 struct Shared<'a, T> {
     out: MatMut<'a, T>,
@@ -280,6 +323,36 @@ mod tests {
         assert_eq!(t.row(1), [10.0, 11.0]);
         assert!(t.row(2).is_empty());
         assert_eq!(m.tile(9, 9, 1, 1).rows(), 0);
+    }
+
+    #[test]
+    fn a_second_output_is_cut_along() {
+        for lanes in [1, 2, 3] {
+            let executor = Executor::threads(lanes).unwrap();
+            let (mut d, mut e) = (vec![0.0f32; 7 * 9], vec![0.0f32; 7 * 5]);
+            let mut scratch = vec![0u8; 64 * lanes];
+            let grid = Grid { tile_rows: 2, tile_cols: 4 };
+            let out = MatMut::dense(&mut d, 7, 9).unwrap();
+            let also = MatMut::dense(&mut e, 7, 5).unwrap();
+            for_each_tile_pair(
+                &executor,
+                out,
+                also,
+                grid,
+                2,
+                &mut scratch,
+                64,
+                &|_, origin, mut a, mut b| {
+                    assert_eq!(a.rows(), b.rows());
+                    for i in 0..a.rows() {
+                        a.row(i).iter_mut().for_each(|x| *x += 1.0);
+                        b.row(i).iter_mut().for_each(|x| *x += (origin.col / 4 + 1) as f32);
+                    }
+                },
+            );
+            assert!(d.iter().all(|&x| x == 1.0));
+            assert!(e.chunks_exact(5).all(|row| row == [1.0, 1.0, 2.0, 2.0, 3.0]));
+        }
     }
 
     #[test]

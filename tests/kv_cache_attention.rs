@@ -125,14 +125,19 @@ fn every_type_has_the_bits_of_its_widened_numbers_in_any_batch() {
             let f32s = (KvType::F32, KvType::F32);
             let want = case.in_chunks(&context(Isa::detect(), 1), f32s, case.most(), &wide);
             for_each_isa(|ctx| {
-                let steps: &[usize] = if ctx.isa() == Isa::Scalar { &[64] } else { &[1, 7, 64, usize::MAX] };
+                // The scalar tier, which is slow, takes turns with the cases.
+                let steps: &[usize] = match ctx.isa() {
+                    Isa::Scalar if (i + types.0 as usize) % 3 > 0 => &[],
+                    Isa::Scalar => &[64],
+                    _ => &[1, 7, usize::MAX],
+                };
                 for step in steps {
                     let step = (*step).min(case.most());
                     let got = case.in_chunks(ctx, types, step, &inputs);
                     assert_same_bits(&got, &want, &format!("case {i} {types:?} by {step} at {}", ctx.isa()));
                 }
             });
-            for threads in [2, 3, 8] {
+            for threads in [2, 8] {
                 let got = case.in_chunks(&context(Isa::detect(), threads), types, case.most(), &inputs);
                 assert_same_bits(&got, &want, &format!("case {i} {types:?} {threads} threads"));
             }

@@ -1,66 +1,68 @@
-//! The fused loops: for each block of queries, chunks of keys in ascending order; for each chunk, strips
-//! of query rows through scores, softmax, values and merge.
-//!
-//! The query heads of a kv head are rows of the same tiles, so keys and values are read once for the whole
-//! group. A strip of scores is 6 x 256 and never leaves L1.
+//! The calls: validation, workspace, and the choice between items of queries and a split over keys.
 
-use super::source::{Chunk, Source};
+use super::bias::Bias;
+use super::item::Item;
+use super::plain::Plain;
+use super::shape::Shape;
+use super::source::{Source, Streams};
+use super::split;
+use super::visible::Visible;
 use super::{AttentionOptions, CHUNK, KvCache};
-use crate::buffer::{Arena, Workspace};
+use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
-use crate::kernels::{KernelSet, Operand};
+use crate::ops::check_softcap;
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
-use std::ops::Range;
-
-/// Query rows (tokens x heads of a group) of a work item: 16 strips of 6 share each chunk while it is in L2.
-const ROWS: usize = 96;
+use crate::view::{Grid, MatMut, MatRef, for_each_tile_pair};
 
 /// Multiply-adds below which a call stays on the calling thread: about 5 us of work.
 const SERIAL_MACS: usize = 256 * 1024;
 
-/// Shape of one call, validated.
-#[derive(Clone, Copy)]
-struct Shape {
-    q_len: usize,
-    group: usize,
-    key_dim: usize,
-    value_dim: usize,
-    /// Tokens of a work item.
-    tile_tokens: usize,
-    /// Elements of scratch of a lane that the source asks for.
-    panel: usize,
+/// What a call writes.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    out: MatMut<'a>,         // (q_len, heads * value_dim)
+    lse: Option<MatMut<'a>>, // (q_len, heads)
 }
 
-impl Shape {
-    fn new(options: &AttentionOptions, cache: &KvCache, q_len: usize) -> Result<Shape> {
-        let (heads, kv_heads) = (options.heads, cache.options().kv_heads);
-        if heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let relation = "must be a multiple of kv_heads =";
-            return Err(Error::Shape { what: "heads", got: heads, relation, want: kv_heads });
-        }
-        let group = heads / kv_heads;
-        let tile_tokens = (ROWS / group).clamp(1, q_len.max(1));
-        let (key_dim, value_dim) = (cache.options().head_dim, cache.options().value_dim);
-        let panel = Source::Cache(cache, 0).panel_len(product("query rows", &[tile_tokens, group])?)?;
-        Ok(Shape { q_len, group, key_dim, value_dim, tile_tokens, panel })
+impl<'a> Outputs<'a> {
+    /// The attended values, (q_len, heads * value_dim).
+    pub fn new(out: MatMut<'a>) -> Outputs<'a> {
+        Outputs { out, lse: None }
     }
 
-    /// Elements of scratch of a lane: queries, outputs, (m, l) of each row, scores, chunk outputs, panel.
-    fn scratch(&self, mr: usize) -> Result<[usize; 6]> {
-        let rows = product("query rows", &[self.tile_tokens, self.group])?;
-        let q = product("query rows", &[rows, self.key_dim])?;
-        let o = product("query rows", &[rows, self.value_dim])?;
-        Ok([q, o, 2 * rows, mr * CHUNK, mr * self.value_dim, self.panel])
-    }
-
-    fn lane_bytes(&self, mr: usize) -> Result<usize> {
-        self.scratch(mr)?.into_iter().try_fold(0, |sum, len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+    /// Asks for the natural logarithm of each softmax's denominator as well, (q_len, heads): what merges
+    /// results over disjoint keys, and what a backward pass needs. -inf for a row that sees no key.
+    pub fn lse(mut self, lse: MatMut<'a>) -> Outputs<'a> {
+        self.lse = Some(lse);
+        self
     }
 }
 
-/// Bytes of workspace that [`attend`] needs for `q_len` queries, and [`attend_batch`] for as many a sequence.
+/// Sequences of a cache: what a call reads keys and values from. Row `s * n + i` of queries and outputs is query i
+/// of sequence `sequences[s]`, where n is q.rows divided by their number (1 when decoding).
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    cache: &'a KvCache,
+    sequences: &'a [usize],
+}
+
+impl<'a> Sequences<'a> {
+    /// Some sequences of a cache, in any order.
+    pub fn new(cache: &'a KvCache, sequences: &'a [usize]) -> Sequences<'a> {
+        Sequences { cache, sequences }
+    }
+}
+
+/// Sequence 0.
+impl<'a> From<&'a KvCache> for Sequences<'a> {
+    fn from(cache: &'a KvCache) -> Sequences<'a> {
+        Sequences { cache, sequences: &[0] }
+    }
+}
+
+/// Bytes of workspace that [`attend`] and [`attend_with`] need for up to `q_len` queries of each sequence,
+/// whatever the cache holds by then.
 ///
 /// **Errors**: `Shape` for heads that are no multiple of kv_heads, `Overflow`.
 pub fn workspace_bytes(
@@ -69,8 +71,28 @@ pub fn workspace_bytes(
     cache: &KvCache,
     q_len: usize,
 ) -> Result<usize> {
-    let lane = Shape::new(options, cache, q_len)?.lane_bytes(ctx.kernels().mr())?;
-    product("workspace bytes", &[lane, ctx.lanes()])
+    bytes(ctx, options, &Source::Cache(cache, 0), q_len)
+}
+
+/// Bytes of workspace that [`attend_plain`] needs for up to `q_len` queries over up to as many keys as `kv` has.
+///
+/// **Errors**: as [`workspace_bytes`].
+pub fn plain_workspace_bytes(
+    ctx: &Context,
+    options: &AttentionOptions,
+    kv: &Plain<'_>,
+    q_len: usize,
+) -> Result<usize> {
+    bytes(ctx, options, &Source::Plain(*kv), q_len)
+}
+
+fn bytes(ctx: &Context, options: &AttentionOptions, source: &Source<'_>, q_len: usize) -> Result<usize> {
+    let lanes = ctx.lanes();
+    let sequences = source.most_sequences();
+    let shape = Shape::new(options, source, q_len, sequences, lanes)?;
+    let all = product("workspace bytes", &[shape.lane_bytes(ctx.kernels().mr())?, lanes])?;
+    let split = shape.most_split_bytes(source.most_keys() / CHUNK + 2, sequences, lanes)?;
+    all.checked_add(split).ok_or(Error::Overflow { what: "workspace bytes" })
 }
 
 /// Attention of the cache's last `q_len` tokens over the cache: append their keys and values first.
@@ -91,7 +113,7 @@ pub fn attend(
     cache: &KvCache,
     out: MatMut<'_>,
 ) -> Result<()> {
-    attend_batch(ctx, ws, options, q, cache, &[0], out)
+    attend_with(ctx, ws, options, &Bias::default(), q, cache, Outputs::new(out))
 }
 
 /// [`attend`] for several sequences of a cache in one call: row `s * n + i` of `q` and `out` is query i of
@@ -108,11 +130,113 @@ pub fn attend_batch(
     sequences: &[usize],
     out: MatMut<'_>,
 ) -> Result<()> {
-    if !q.rows().is_multiple_of(sequences.len()) {
+    let kv = Sequences::new(cache, sequences);
+    attend_with(ctx, ws, options, &Bias::default(), q, kv, Outputs::new(out))
+}
+
+/// [`attend_batch`] with everything that may enter the scores, and the log-sum-exp where it is asked for. `kv`
+/// is a cache (its sequence 0) or [`Sequences`] of one.
+///
+/// **Formula**: `s = scale * q . k`, then `softcap * tanh(s / softcap)`, then ALiBi, then the additive mask, then
+/// the boolean ones; sinks enter the softmax as one more score before all keys. **Numerics**: scores live in the
+/// exp2 domain: the query is multiplied by `fl(scale * log2 e)` (with a cap `fl(scale / softcap)`, and the
+/// tanh by `fl(softcap * log2 e)`), ALiBi and mask are one FMA each with `fl(slope * log2 e)` and `log2 e`. A
+/// learned sink starts the row at `m = fl(logit * log2 e), l = 1, o = 0`, before the first chunk is merged.
+/// `lse = (m + log2 l) * ln 2` in f64 by `libm`, rounded once. Otherwise as [`attend`]: a row has the same bits in
+/// any batch and on any number of threads. **Errors**: as [`attend`], and `Shape` for a mask, slopes or logits
+/// of another shape, or for pinned sinks that a wrapped cache has forgotten. **Cost**: one more pass over the
+/// scores where something changes them; a mask that hides all of a chunk from 6 rows saves its products.
+pub fn attend_with<'a>(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    bias: &Bias<'_>,
+    q: MatRef<'_>,
+    kv: impl Into<Sequences<'a>>,
+    outputs: Outputs<'_>,
+) -> Result<()> {
+    let Sequences { cache, sequences } = kv.into();
+    call(ctx, ws, options, bias, q, Streams::Cache(cache, sequences), outputs)
+}
+
+/// [`attend_with`] over keys and values in the caller's own row-major memory. Query i stands at position
+/// `k.rows - q_len + i`; without causality, window and tree there may be more queries than keys.
+///
+/// **Numerics**: the bits of [`attend_with`] over a cache of f32 that holds the same tokens. **Cost**: each chunk
+/// of keys is transposed for each work item, which a cache saves: about a tenth of a prefill, and more
+/// than its products in decoding; values are read in place where value_dim is a multiple of 16.
+pub fn attend_plain(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    bias: &Bias<'_>,
+    q: MatRef<'_>,
+    kv: &Plain<'_>,
+    outputs: Outputs<'_>,
+) -> Result<()> {
+    call(ctx, ws, options, bias, q, Streams::Plain(*kv), outputs)
+}
+
+fn call(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    bias: &Bias<'_>,
+    q: MatRef<'_>,
+    streams: Streams<'_>,
+    outputs: Outputs<'_>,
+) -> Result<()> {
+    let sequences = streams.count();
+    if !q.rows().is_multiple_of(sequences) {
         let (got, relation) = (q.rows(), "must be a multiple of the number of sequences =");
-        return Err(Error::Shape { what: "q.rows", got, relation, want: sequences.len() });
+        return Err(Error::Shape { what: "q.rows", got, relation, want: sequences });
     }
-    let shape = Shape::new(options, cache, q.rows() / sequences.len().max(1))?;
+    let q_len = q.rows() / sequences.max(1);
+    let shape = Shape::new(options, &streams.source(0), q_len, sequences, ctx.lanes())?;
+    let Outputs { out, lse } = outputs;
+    check(options, &shape, q, &out, lse.as_ref())?;
+    bias.check(options.heads, q.rows(), q_len, streams.longest())?;
+    let (mut tokens, mut chunks) = (0usize, 0);
+    for slot in 0..sequences {
+        let source = streams.source(slot);
+        let visible = Visible::new(options, &source, q_len, bias.tree.is_some())?;
+        tokens = tokens.saturating_add(source.len());
+        chunks = chunks.max(visible.chunks(&(0..q_len)).len());
+    }
+
+    let kernels = ctx.kernels();
+    let lane_bytes = shape.lane_bytes(kernels.mr())?;
+    let macs = [options.heads, q_len, tokens, shape.key_dim + shape.value_dim];
+    let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
+    let executor = if serial { &Executor::Serial } else { ctx.executor() };
+    let lanes = executor.lanes();
+    let need = product("workspace bytes", &[lane_bytes, lanes])?;
+    let item = Item::new(kernels, options, shape, bias, q, streams);
+    let lse = match lse {
+        Some(lse) => lse,
+        None => MatMut::dense(&mut [], 0, 0)?,
+    };
+    // A workspace that was sized for fewer keys still serves: unsplit, with the same bits.
+    let split = shape.split_bytes(chunks, sequences, lanes).filter(|&bytes| ws.bytes() >= need + bytes);
+    if let Some(partials) = split {
+        return split::run(executor, &item, chunks, ws.arena(need + partials)?, lane_bytes, out, lse);
+    }
+    let scratch = ws.arena(need)?.rest();
+    let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.value_dim };
+    for_each_tile_pair(executor, out, lse, grid, shape.group, scratch, lane_bytes, &|arena, at, out, lse| {
+        item.run(arena, at, out, lse)
+    });
+    Ok(())
+}
+
+/// Checks queries and outputs.
+fn check(
+    options: &AttentionOptions,
+    shape: &Shape,
+    q: MatRef<'_>,
+    out: &MatMut<'_>,
+    lse: Option<&MatMut<'_>>,
+) -> Result<()> {
     let width = |dim| product("heads * head_dim", &[options.heads, dim]);
     equal("q.cols", q.cols(), "must equal heads * head_dim =", width(shape.key_dim)?)?;
     equal("out.cols", out.cols(), "must equal heads * head_dim =", width(shape.value_dim)?)?;
@@ -120,283 +244,16 @@ pub fn attend_batch(
     if out.rows() > 1 {
         at_least("out.row_stride", out.row_stride(), out.cols())?;
     }
+    if let Some(lse) = lse {
+        equal("lse.cols", lse.cols(), "must equal heads =", options.heads)?;
+        equal("lse.rows", lse.rows(), "must equal q.rows =", q.rows())?;
+        if lse.rows() > 1 {
+            at_least("lse.row_stride", lse.row_stride(), lse.cols())?;
+        }
+    }
     if q.is_transposed() {
         let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
         return Err(Error::Option { what: "q", got, allowed });
     }
-    let mut tokens = 0usize;
-    for &sequence in sequences {
-        Visible::new(options, cache, sequence, shape.q_len)?;
-        tokens = tokens.saturating_add(cache.len_of(sequence));
-    }
-
-    let kernels = ctx.kernels();
-    let lane_bytes = shape.lane_bytes(kernels.mr())?;
-    let macs = [options.heads, shape.q_len, tokens, shape.key_dim + shape.value_dim];
-    let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
-    let executor = if serial { &Executor::Serial } else { ctx.executor() };
-    let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
-    let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
-    let factor = scale * std::f32::consts::LOG2_E; // scores live in the exp2 domain
-    let item = Item { kernels, options, shape, q, cache, sequences, factor };
-    let grid = Grid { tile_rows: shape.tile_tokens, tile_cols: shape.group * shape.value_dim };
-    for_each_tile(executor, out, grid, scratch, lane_bytes, &|arena, origin, out| {
-        item.run(arena, origin, out)
-    });
-    Ok(())
-}
-
-/// Which keys a query sees.
-#[derive(Clone, Copy)]
-struct Visible {
-    /// Absolute position of query 0.
-    first: usize,
-    len: usize,
-    window: usize,
-    causal: bool,
-    /// First tokens that every query sees besides its window.
-    sinks: usize,
-}
-
-impl Visible {
-    fn new(options: &AttentionOptions, cache: &KvCache, sequence: usize, q_len: usize) -> Result<Visible> {
-        cache.sequence(sequence)?;
-        let len = cache.len_of(sequence);
-        if q_len > len {
-            let relation = "must be at most the cache's len =";
-            return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
-        }
-        let first = len - q_len;
-        let window = match cache.options().window {
-            Some(_) if !options.causal => {
-                let (got, allowed) = ("false".into(), "true for a cache with a window");
-                return Err(Error::Option { what: "causal", got, allowed });
-            }
-            Some(window) => window,
-            None => usize::MAX,
-        };
-        // The first query's window must not have been overwritten by the last one's key.
-        let oldest = (first + 1).saturating_sub(window);
-        if q_len > 0 && oldest < cache.start_of(sequence) {
-            let want = (cache.options().sliding() + 1).saturating_sub(window);
-            let relation = "must be at most capacity - window + 1 =";
-            return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
-        }
-        Ok(Visible { first, len, window, causal: options.causal, sinks: cache.options().sinks })
-    }
-
-    /// Keys that query `i` sees, as absolute positions.
-    fn keys(&self, i: usize) -> Range<usize> {
-        if !self.causal {
-            return 0..self.len;
-        }
-        let end = self.first + i + 1;
-        end.saturating_sub(self.window)..end
-    }
-
-    /// Pinned keys that query `i` sees before [`Visible::keys`].
-    fn pinned(&self, i: usize) -> Range<usize> {
-        0..self.sinks.min(self.keys(i).start)
-    }
-}
-
-/// `keys` as seen from the start of a chunk, clipped to it.
-fn within_chunk(keys: &Range<usize>, chunk: usize) -> Range<usize> {
-    let base = chunk * CHUNK;
-    let clip = |p: usize| p.clamp(base, base + CHUNK) - base;
-    clip(keys.start)..clip(keys.end)
-}
-
-/// What all work items of a call share.
-struct Item<'a> {
-    kernels: &'static KernelSet,
-    options: &'a AttentionOptions,
-    shape: Shape,
-    q: MatRef<'a>,
-    cache: &'a KvCache,
-    sequences: &'a [usize],
-    factor: f32,
-}
-
-/// Queries of one sequence that a lane works on.
-struct Block<'a> {
-    source: Source<'a>,
-    seen: Visible,
-    head: usize,
-    /// The first query, counted from the first one of the sequence.
-    first: usize,
-}
-
-/// Scratch of a lane, named. Rows are (token, head of the group).
-struct Lane<'a> {
-    q: &'a mut [f32],      // (rows, key_dim), scaled
-    o: &'a mut [f32],      // (rows, value_dim)
-    state: &'a mut [f32],  // (rows, 2): m, l
-    scores: &'a mut [f32], // (mr, CHUNK)
-    sums: &'a mut [f32],   // (mr, value_dim)
-}
-
-impl Item<'_> {
-    /// One work item: some tokens, the heads of one kv head. Those of one sequence after the other.
-    fn run(&self, arena: Arena<'_>, origin: Origin, mut out: MatMut<'_>) {
-        let (head, q_len) = (origin.col / (self.shape.group * self.shape.value_dim), self.shape.q_len);
-        let (mut lane, panel) = self.lane(arena);
-        let mut done = 0;
-        while done < out.rows() {
-            let row = origin.row + done;
-            let (sequence, first) = (self.sequences[row / q_len], row % q_len);
-            let tokens = (q_len - first).min(out.rows() - done);
-            let Ok(seen) = Visible::new(self.options, self.cache, sequence, q_len) else { return };
-            let block = Block { source: Source::Cache(self.cache, sequence), seen, head, first };
-            let (rows, cols) = (out.rows(), out.cols());
-            self.block(&mut lane, panel, &block, row, out.tile(done, 0, tokens.min(rows), cols));
-            done += tokens;
-        }
-    }
-
-    /// Queries of one sequence from row `row` of `q` on.
-    fn block(
-        &self,
-        lane: &mut Lane<'_>,
-        panel: &mut [f32],
-        block: &Block<'_>,
-        row: usize,
-        mut out: MatMut<'_>,
-    ) {
-        let (key_dim, dim, group) = (self.shape.key_dim, self.shape.value_dim, self.shape.group);
-        let (tokens, head, seen) = (out.rows(), block.head, &block.seen);
-        let rows = tokens * group;
-        for (t, wide) in lane.q[..rows * key_dim].chunks_exact_mut(group * key_dim).enumerate() {
-            let q = self.q.from(row + t, head * group * key_dim);
-            self.kernels.scale(&q[..group * key_dim], self.factor, wide);
-        }
-        lane.o[..rows * dim].fill(0.0);
-        for state in lane.state.chunks_exact_mut(2) {
-            state.copy_from_slice(&[f32::NEG_INFINITY, 0.0]);
-        }
-        // Only chunks that some query of the block can see; both ends grow with the position.
-        let last = block.first + tokens - 1;
-        let (pinned, keys) = (seen.pinned(last), seen.keys(block.first).start..seen.keys(last).end);
-        let mr = self.kernels.mr();
-        let strip = rows.div_ceil(rows.div_ceil(mr));
-        let window = keys.start / CHUNK..keys.end.div_ceil(CHUNK);
-        let pages = 0..pinned.end.div_ceil(CHUNK).min(window.start);
-        for index in pages.chain(window) {
-            // From the first pinned key to the last key of the window, where the chunk has both.
-            let (sinks, mut wanted) = (within_chunk(&pinned, index), within_chunk(&keys, index));
-            if !sinks.is_empty() {
-                wanted = 0..sinks.end.max(if wanted.is_empty() { 0 } else { wanted.end });
-            }
-            let chunk = block.source.chunk(self.kernels, head, index, wanted, rows, panel);
-            for row in (0..rows).step_by(strip) {
-                self.strip(lane, block, &chunk, index, row..rows.min(row + strip));
-            }
-        }
-        for t in 0..tokens {
-            let out = out.row(t);
-            out.copy_from_slice(&lane.o[t * group * dim..(t + 1) * group * dim]);
-            for (h, out) in out.chunks_exact_mut(dim).enumerate() {
-                self.kernels.divide(out, lane.state[2 * (t * group + h) + 1]);
-            }
-        }
-    }
-
-    /// One strip of at most mr rows against one chunk, the `index`th.
-    fn strip(
-        &self,
-        lane: &mut Lane<'_>,
-        block: &Block<'_>,
-        chunk: &Chunk<'_>,
-        index: usize,
-        rows: Range<usize>,
-    ) {
-        let dim = self.shape.value_dim;
-        let query = |row: usize| block.first + row / self.shape.group;
-        let visible = |row: usize| within_chunk(&block.seen.keys(query(row)), index);
-        // Pinned keys start at 0, and later rows see no fewer of them.
-        let pinned = |row: usize| within_chunk(&block.seen.pinned(query(row)), index).end;
-        let (pins, all_pins) = (pinned(rows.end - 1), pinned(rows.start));
-        // Ranges grow with the row, so the first row starts first and the last one ends last.
-        let union = visible(rows.start).start..visible(rows.end - 1).end;
-        let common = visible(rows.end - 1).start..visible(rows.start).end;
-        if union.is_empty() && pins == 0 {
-            return;
-        }
-        let (mr, key_dim) = (rows.len(), self.shape.key_dim);
-        let Lane { q, o, state, scores, sums } = lane;
-        let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
-        let mut products = |keys: Range<usize>| {
-            if let (false, Ok(tile)) = (keys.is_empty(), MatMut::dense(scores, mr, CHUNK)) {
-                chunk.scores(self.kernels, q, keys, tile);
-            }
-        };
-        products(0..pins);
-        products(union);
-
-        sums[..mr * dim].fill(0.0);
-        let mut parts = [(f32::NEG_INFINITY, 0.0); 16];
-        for (i, part) in parts[..mr].iter_mut().enumerate() {
-            let (mut keys, pins) = (visible(rows.start + i), pinned(rows.start + i));
-            let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
-            if pins > 0 {
-                // Pinned keys and the window as one row; what lies between has no weight.
-                let end = if keys.is_empty() { pins } else { keys.end };
-                scores[pins..keys.start.clamp(pins, end)].fill(f32::NEG_INFINITY);
-                keys = 0..end;
-            }
-            if !keys.is_empty() {
-                *part = self.kernels.chunk_softmax(scores, keys.start, keys.end);
-            }
-        }
-        // `sums[i] += p[i][keys] V[keys]` for the rows `of` of the strip.
-        let mut values = |keys: Range<usize>, of: Range<usize>| {
-            if keys.is_empty() {
-                return;
-            }
-            let p =
-                Operand { data: &scores[of.start * CHUNK + keys.start..], row_stride: CHUNK, k_stride: 1 };
-            let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
-            chunk.values(self.kernels, p, keys, sums);
-        };
-        // Keys in ascending order for each row: pinned ones, those before the common range, the common range
-        // as one tile, those after it. A key that a row does not see is not touched for it, so that nothing
-        // stored there, not even NaN, can reach the row.
-        values(0..all_pins, 0..mr);
-        if pins > all_pins {
-            for i in 0..mr {
-                values(all_pins..pinned(rows.start + i), i..i + 1);
-            }
-        }
-        if common.is_empty() {
-            for i in 0..mr {
-                values(visible(rows.start + i), i..i + 1);
-            }
-        } else {
-            for i in 0..mr {
-                values(visible(rows.start + i).start..common.start, i..i + 1);
-            }
-            values(common.clone(), 0..mr);
-            for i in 0..mr {
-                values(common.end..visible(rows.start + i).end, i..i + 1);
-            }
-        }
-        for (i, part) in parts[..mr].iter().enumerate() {
-            let row = rows.start + i;
-            let running = (state[2 * row], state[2 * row + 1]);
-            let o = &mut o[row * dim..(row + 1) * dim];
-            let (m, l) = self.kernels.chunk_merge(running, o, *part, &sums[i * dim..(i + 1) * dim]);
-            state[2 * row..2 * row + 2].copy_from_slice(&[m, l]);
-        }
-    }
-
-    /// The lane's scratch, and the panel of the source.
-    fn lane<'s>(&self, mut arena: Arena<'s>) -> (Lane<'s>, &'s mut [f32]) {
-        let sizes = self.shape.scratch(self.kernels.mr()).unwrap_or_default();
-        let [q, o, state, scores, sums, panel] = sizes.map(|len| {
-            let part = arena.take::<f32>(len);
-            debug_assert!(part.is_ok(), "the lane was sized by the same numbers");
-            part.unwrap_or_default()
-        });
-        (Lane { q, o, state, scores, sums }, panel)
-    }
+    check_softcap(options.softcap)
 }

@@ -4,14 +4,28 @@
 //! of query rows against one chunk of keys. Prefill and decode are the same computation with other numbers:
 //! query `i` of a batch of 512 has the bits of the same query decoded alone.
 
+mod bias;
 mod cache;
 mod driver;
+mod item;
+mod plain;
+mod prepare;
 #[doc(hidden)]
 pub mod reference;
+mod scores;
+mod shape;
 mod source;
+mod split;
+mod visible;
 
+pub use bias::{Bias, alibi_slopes};
 pub use cache::{KvCache, KvCacheOptions, KvType};
-pub use driver::{attend, attend_batch, workspace_bytes};
+pub use driver::{
+    Outputs, Sequences, attend, attend_batch, attend_plain, attend_with, plain_workspace_bytes,
+    workspace_bytes,
+};
+pub use plain::Plain;
+pub use prepare::Preparation;
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position
 /// and merged in ascending order, which is why results do not depend on how queries are batched. 256 keys:
@@ -30,17 +44,42 @@ pub struct AttentionOptions {
     /// Whether a query sees only keys at its own position and before. Without it, each query sees the
     /// whole cache, which must then have no window.
     pub causal: bool,
+    /// Soft cap of the scores: `cap * tanh(s / cap)` instead of `s = scale * q . k`.
+    pub softcap: Option<f32>,
+    /// Keys that a query sees back from its own position, itself included, and without causality as many ahead.
+    /// A cache with a window has the smaller of both.
+    pub window: Option<usize>,
+    /// First tokens of the sequence that every query sees whatever the window.
+    pub sinks: usize,
 }
 
 impl AttentionOptions {
     /// Causal attention with `heads` query heads and the usual scale.
     pub fn new(heads: usize) -> AttentionOptions {
-        AttentionOptions { heads, scale: None, causal: true }
+        AttentionOptions { heads, scale: None, causal: true, softcap: None, window: None, sinks: 0 }
     }
 
     /// Sets the factor of the scores.
     pub fn scale(mut self, scale: f32) -> AttentionOptions {
         self.scale = Some(scale);
+        self
+    }
+
+    /// Sets the soft cap.
+    pub fn softcap(mut self, cap: f32) -> AttentionOptions {
+        self.softcap = Some(cap);
+        self
+    }
+
+    /// Sets the sliding window, in tokens.
+    pub fn window(mut self, window: usize) -> AttentionOptions {
+        self.window = Some(window);
+        self
+    }
+
+    /// Sets how many first tokens every query sees.
+    pub fn sinks(mut self, tokens: usize) -> AttentionOptions {
+        self.sinks = tokens;
         self
     }
 

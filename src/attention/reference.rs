@@ -32,3 +32,49 @@ pub fn attend(
     }
     out
 }
+
+/// One query head with everything that may enter its scores, for [`attend_row`].
+pub struct Row<'a> {
+    /// The query, (key_dim).
+    pub q: &'a [f32],
+    /// Whose keys and values it sees.
+    pub kv_head: usize,
+    /// Head size of the values.
+    pub value_dim: usize,
+    /// Factor of the scores.
+    pub scale: f64,
+    /// Soft cap of the scores.
+    pub softcap: Option<f64>,
+    /// What is added to the score of a key; `None` for a key that is not seen.
+    pub bias: &'a dyn Fn(usize) -> Option<f64>,
+    /// Score of the learned sink.
+    pub sink: Option<f64>,
+}
+
+/// Attention of one query head in f64, `k`: (tokens, kv_heads * key_dim), `v`: (tokens, kv_heads * value_dim):
+/// the output and the natural logarithm of the softmax's denominator. Two passes, key by key.
+pub fn attend_row(row: &Row<'_>, k: MatRef<'_>, v: MatRef<'_>) -> (Vec<f64>, f64) {
+    let dim = row.q.len();
+    let scores: Vec<(usize, f64)> = (0..k.rows())
+        .filter_map(|key| {
+            let k = &k.from(key, row.kv_head * dim)[..dim];
+            let bias = (row.bias)(key)?;
+            let s = row.scale * row.q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+            Some((key, row.softcap.map_or(s, |cap| cap * (s / cap).tanh()) + bias))
+        })
+        .collect();
+    let start = row.sink.unwrap_or(f64::NEG_INFINITY);
+    let max = scores.iter().map(|x| x.1).fold(start, f64::max);
+    let mut out = vec![0.0; row.value_dim];
+    if max == f64::NEG_INFINITY {
+        return (out, max);
+    }
+    let sum = scores.iter().map(|x| (x.1 - max).exp()).sum::<f64>() + (start - max).exp();
+    for (key, s) in scores {
+        let p = (s - max).exp() / sum;
+        for (out, &v) in out.iter_mut().zip(&v.from(key, row.kv_head * row.value_dim)[..row.value_dim]) {
+            *out += p * f64::from(v);
+        }
+    }
+    (out, max + sum.ln())
+}

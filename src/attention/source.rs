@@ -1,6 +1,7 @@
 //! Where attention reads keys and values: one chunk of one kv head at a time, as operands of the tiles.
 
 use super::cache::Stored;
+use super::plain::Plain;
 use super::{CHUNK, KvCache};
 use crate::error::{Result, product};
 use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
@@ -16,9 +17,81 @@ const PANEL_ROWS: usize = 16;
 pub(super) enum Source<'a> {
     /// The library's own cache, in the order of the tiles, and a sequence of it.
     Cache(&'a KvCache, usize),
+    /// The caller's own rows.
+    Plain(Plain<'a>),
+}
+
+/// The sequences of a call.
+#[derive(Clone, Copy)]
+pub(super) enum Streams<'a> {
+    Cache(&'a KvCache, &'a [usize]),
+    Plain(Plain<'a>),
+}
+
+impl<'a> Streams<'a> {
+    pub fn count(&self) -> usize {
+        match self {
+            Streams::Cache(_, sequences) => sequences.len(),
+            Streams::Plain(_) => 1,
+        }
+    }
+
+    /// The `slot`th sequence.
+    pub fn source(&self, slot: usize) -> Source<'a> {
+        match self {
+            Streams::Cache(cache, sequences) => {
+                Source::Cache(cache, sequences.get(slot).copied().unwrap_or(usize::MAX))
+            }
+            Streams::Plain(plain) => Source::Plain(*plain),
+        }
+    }
+
+    /// Keys of the longest sequence.
+    pub fn longest(&self) -> usize {
+        (0..self.count()).map(|slot| self.source(slot).len()).max().unwrap_or(0)
+    }
 }
 
 impl Source<'_> {
+    pub fn kv_heads(&self) -> usize {
+        match self {
+            Source::Cache(cache, _) => cache.options().kv_heads,
+            Source::Plain(plain) => plain.kv_heads(),
+        }
+    }
+
+    /// Head sizes of keys and of values.
+    pub fn dims(&self) -> (usize, usize) {
+        match self {
+            Source::Cache(cache, _) => (cache.options().head_dim, cache.options().value_dim),
+            Source::Plain(plain) => (plain.key_dim(), plain.value_dim()),
+        }
+    }
+
+    /// The position after the last key.
+    pub fn len(&self) -> usize {
+        match self {
+            Source::Cache(cache, sequence) => cache.len_of(*sequence),
+            Source::Plain(plain) => plain.len(),
+        }
+    }
+
+    /// The most keys that a call may see.
+    pub fn most_keys(&self) -> usize {
+        match self {
+            Source::Cache(cache, _) => cache.options().capacity,
+            Source::Plain(plain) => plain.len(),
+        }
+    }
+
+    /// The most sequences that a call may be about.
+    pub fn most_sequences(&self) -> usize {
+        match self {
+            Source::Cache(cache, _) => cache.options().sequences,
+            Source::Plain(_) => 1,
+        }
+    }
+
     /// Elements of scratch that a lane needs besides its rows, for work items of `rows` query rows.
     pub fn panel_len(&self, rows: usize) -> Result<usize> {
         match self {
@@ -30,6 +103,7 @@ impl Source<'_> {
                 let scales = if o.values.is_quantized() { cache.value_blocks() } else { 0 };
                 product("panel", &[CHUNK, keys + values + scales])
             }
+            Source::Plain(plain) => plain.panel_len(),
         }
     }
 
@@ -59,6 +133,7 @@ impl Source<'_> {
                 });
                 Chunk { key_dim, keys, values, value_stride, stream }
             }
+            Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),
         }
     }
 }
@@ -186,7 +261,13 @@ fn below(x: Operand<'_>, row: usize) -> Operand<'_> {
     Operand { data: &x.data[row * x.row_stride..], ..x }
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
+    /// A chunk of f32: `keys` in tiles, `values` in rows.
+    pub fn plain(key_dim: usize, keys: &'a [f32], values: &'a [f32], value_stride: usize) -> Chunk<'a> {
+        let (keys, values) = (Keys::Plain(Elements::F32(keys)), Values::Plain(Elements::F32(values)));
+        Chunk { key_dim, keys, values, value_stride, stream: None }
+    }
+
     /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`; `scores`: (rows, CHUNK).
     pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
         let (dim, rows) = (self.key_dim, scores.rows());

@@ -23,10 +23,10 @@ pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use kv_doors::{Bits, Following, KeyCodes, ValueCodes};
-pub(crate) use row_doors::{Binary, Pairs, Unary};
+pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
 
 use crate::isa::Isa;
-use generic::attention::{ChunkRow, MergeRow};
+use generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use generic::elementwise::ElementRow;
 use generic::epilogue::EpilogueRow;
 use generic::gemm::GemmTile;
@@ -92,6 +92,8 @@ pub(crate) struct KernelSet {
     copy_rows: unsafe fn(&CopyRows),
     epilogue: unsafe fn(&EpilogueRow),
     quantize: unsafe fn(&QuantizeRow),
+    adjust: unsafe fn(&AdjustRow),
+    hide: unsafe fn(&HideRow),
     chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
     chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
     max: unsafe fn(*const f32, usize) -> f32,
@@ -171,7 +173,7 @@ macro_rules! shells {
         int8: $int8_name:literal { $($w:literal: $c:tt)+ },
         exact: $exact_name:literal $ce:tt,
     ) => {
-        use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
+        use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
         use crate::kernels::generic::epilogue::{self, EpilogueRow};
         use crate::kernels::generic::gemm::{self as tiles, Bf16, Bf16Row, Element, F16, F32, GemmTile};
@@ -254,6 +256,8 @@ macro_rules! shells {
         entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
+        entry!([$($attr),*] $S, adjust = attention::adjust, (r: &AdjustRow));
+        entry!([$($attr),*] $S, hide = attention::hide, (r: &HideRow));
         entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
         entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
         entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
@@ -305,6 +309,8 @@ macro_rules! shells {
             copy_rows,
             epilogue: epilogue_row,
             quantize: quantize_row,
+            adjust,
+            hide,
             chunk_softmax,
             chunk_merge,
             max,

@@ -24,6 +24,19 @@ pub(crate) enum Pairs {
     Interleaved,
 }
 
+/// What enters a row of scores besides `q . k`: see [`generic::attention::AdjustRow`].
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Adjust<'a> {
+    /// 0 for none.
+    pub cap: f32,
+    /// 0 for none.
+    pub slope: f32,
+    /// Key 0 of the row minus the query, in tokens.
+    pub offset: f32,
+    pub mask: Option<&'a [f32]>,
+    pub mask_factor: f32,
+}
+
 impl KernelSet {
     /// `x = f(x)`.
     pub(crate) fn unary(&self, f: Unary, x: &mut [f32]) {
@@ -112,6 +125,39 @@ impl KernelSet {
         };
         // SAFETY: CPU checked; the head holds both elements of each pair.
         unsafe { kernel(&head) }
+    }
+
+    /// Softcap, ALiBi and the additive mask of one row of scores.
+    pub(crate) fn adjust(&self, scores: &mut [f32], by: &Adjust<'_>) {
+        assert!(by.mask.is_none_or(|mask| mask.len() == scores.len()));
+        let row = AdjustRow {
+            s: scores.as_mut_ptr(),
+            n: scores.len(),
+            cap: by.cap,
+            slope: by.slope,
+            offset: by.offset,
+            mask: by.mask.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            mask_factor: by.mask_factor,
+        };
+        // SAFETY: CPU checked; scores and mask have one length.
+        unsafe { (self.adjust)(&row) }
+    }
+
+    /// -inf where `seen` is false.
+    pub(crate) fn hide(&self, scores: &mut [f32], seen: &[bool]) {
+        assert!(scores.len() == seen.len());
+        let row = HideRow { s: scores.as_mut_ptr(), seen: seen.as_ptr(), n: seen.len() };
+        // SAFETY: CPU checked; equal lengths.
+        unsafe { (self.hide)(&row) }
+    }
+
+    /// RMS norm of one row in place.
+    pub(crate) fn rms_norm_in_place(&self, x: &mut [f32], gain: &[f32], eps: f32) {
+        assert!(gain.len() == x.len());
+        let p = x.as_mut_ptr();
+        let row = NormRow { x: p, y: p, gain: gain.as_ptr(), bias: std::ptr::null(), n: x.len(), eps };
+        // SAFETY: CPU checked; equal lengths; the kernel reads each vector before it writes it.
+        unsafe { (self.rms_norm)(&row) }
     }
 
     /// Scores (exp2 domain) of the visible keys `lo..hi` of a chunk into probabilities: `(m, l)`.

@@ -185,7 +185,7 @@ mod tests {
             let panels = Panels { data: elements, k: padded_k, cols: n, width };
             let element = |p: usize, j: usize| match panels.at(p / step * step, j / LANES * LANES).data {
                 Elements::F16(x) | Elements::Bf16(x) => x[j % LANES * step + p % step],
-                Elements::F32(_) => unreachable!(),
+                Elements::F32(_) | Elements::Bf16Rows(_) => unreachable!(),
             };
             for p in 0..k {
                 assert!((0..n).all(|j| element(p, j) == data[p * n + j]));

@@ -7,13 +7,17 @@ mod activation;
 mod embedding;
 mod norm;
 mod rope;
+mod rope_table;
 mod softmax;
 
 pub use activation::{activate, add, silu_mul};
 pub use embedding::{embedding, embedding_quantized};
 pub use norm::{layer_norm, rms_norm};
-pub use rope::{RopePairs, RopeTable, rope};
-pub use softmax::{argmax, softmax};
+pub(crate) use rope::check as check_rope;
+pub use rope::{RopePairs, rope, rope_at};
+pub use rope_table::{RopeScaling, RopeTable};
+pub(crate) use softmax::check_softcap;
+pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
 
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
@@ -27,7 +31,7 @@ const SERIAL_ELEMENTS: usize = 64 * 1024;
 const ITEM_ELEMENTS: usize = 4096;
 
 /// Runs `f(row index, row)` for each row of `x`.
-fn for_each_row(ctx: &Context, x: MatMut<'_>, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+pub(crate) fn for_each_row(ctx: &Context, x: MatMut<'_>, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     let (rows, cols) = (x.rows(), x.cols());
     let serial = rows.saturating_mul(cols) < SERIAL_ELEMENTS;
     let executor = if serial { &Executor::Serial } else { ctx.executor() };

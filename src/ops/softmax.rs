@@ -1,8 +1,98 @@
 //! Softmax as an operation of its own, and argmax.
 
-use super::for_each_row;
+use super::{for_each_row, same_shape};
 use crate::context::Context;
-use crate::view::MatMut;
+use crate::error::{Error, Result, equal};
+use crate::kernels::Adjust;
+use crate::view::{MatMut, MatRef};
+
+/// Options of [`softmax_with`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SoftmaxOptions<'a> {
+    /// Factor of the elements; 1 by default.
+    pub scale: f32,
+    /// Soft cap: `cap * tanh(scale * x / cap)` instead of `scale * x`. Positive and finite.
+    pub softcap: Option<f32>,
+    /// Added to the elements after scale and cap: (x.rows, n), or fewer rows that x.rows is a multiple of, and
+    /// row i of x takes row `i mod mask.rows` (heads over one mask of queries; one row for all). An element of
+    /// -inf is left out whatever x holds there, NaN included.
+    pub mask: Option<MatRef<'a>>, // (rows of one period, n)
+}
+
+impl Default for SoftmaxOptions<'_> {
+    fn default() -> Self {
+        SoftmaxOptions { scale: 1.0, softcap: None, mask: None }
+    }
+}
+
+impl<'a> SoftmaxOptions<'a> {
+    /// Sets the factor of the elements.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.scale = scale;
+        self
+    }
+
+    /// Sets the soft cap.
+    pub fn softcap(mut self, cap: f32) -> Self {
+        self.softcap = Some(cap);
+        self
+    }
+
+    /// Sets the additive mask.
+    pub fn mask(mut self, mask: MatRef<'a>) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+}
+
+/// Checks a soft cap.
+pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
+    match cap {
+        Some(cap) if !(cap > 0.0 && cap.is_finite()) => {
+            Err(Error::Option { what: "softcap", got: cap.to_string(), allowed: "positive and finite" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where it was asked for.
+///
+/// **Shapes**: `x`, `y`: (rows, n) with any row strides; the mask as [`SoftmaxOptions::mask`] says.
+/// **Numerics**: `fl(scale * x)` (with a cap `fl(x * fl(scale / cap))`, tanh within 3e-7, one product), one
+/// addition of the mask, then as [`softmax`]. A row that is masked everywhere becomes zeros. **Errors**: `Shape`
+/// for a mask of another width or period, `Option` for a transposed view or a cap that is not positive and
+/// finite; nothing is changed then. **Cost**: five passes over each row, allocates nothing.
+pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
+    same_shape(["x.rows", "x.cols", "x"], x, &y)?;
+    check_softcap(options.softcap)?;
+    if let Some(mask) = options.mask {
+        equal("mask.cols", mask.cols(), "must equal x.cols =", x.cols())?;
+        if mask.rows() == 0 || !x.rows().is_multiple_of(mask.rows()) {
+            let relation = "must be a multiple of mask.rows =";
+            return Err(Error::Shape { what: "x.rows", got: x.rows(), relation, want: mask.rows() });
+        }
+        if mask.is_transposed() {
+            let (got, allowed) = ("a transposed view".into(), "plain: operations go row by row");
+            return Err(Error::Option { what: "mask", got, allowed });
+        }
+    }
+    let cap = options.softcap.unwrap_or(0.0);
+    let factor = options.softcap.map_or(options.scale, |cap| options.scale / cap);
+    let adjusts = cap != 0.0 || options.mask.is_some();
+    let kernels = ctx.kernels();
+    for_each_row(ctx, y, &|i, y| {
+        if let Some(x) = x.row(i) {
+            kernels.scale(x, factor, y);
+        }
+        if adjusts {
+            let mask = options.mask.and_then(|mask| mask.row(i % mask.rows()));
+            kernels.adjust(y, &Adjust { cap, mask, mask_factor: 1.0, ..Adjust::default() });
+        }
+        kernels.softmax(y);
+    });
+    Ok(())
+}
 
 /// `x = exp(x - max(x)) / sum`, in place, row by row. A row of -inf becomes zeros.
 ///

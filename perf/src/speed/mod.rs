@@ -1,5 +1,6 @@
 //! The `speed` subcommands and the table that they share.
 
+pub mod attention;
 pub mod matmul;
 
 use crate::ceilings::{self, Peaks};

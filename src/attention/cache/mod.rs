@@ -132,25 +132,13 @@ impl KvCache {
     ///
     /// **Errors**: also `Option` for a sequence that is not there.
     pub fn append_to(&mut self, sequence: usize, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
-        let Sequence { len, oldest } = self.sequence(sequence)?;
-        let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
-        let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
-        equal("k.cols", k.cols(), "must equal kv_heads * head_dim =", width(head_dim)?)?;
-        equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
-        equal("v.rows", v.rows(), "must equal k.rows =", k.rows())?;
-        if k.is_transposed() || v.is_transposed() {
+        if k.is_transposed() {
             let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
-        let adding = k.rows();
-        let end = len.checked_add(adding).filter(|end| *end <= isize::MAX as usize);
-        let full = match window {
-            None => end.is_none_or(|end| end > capacity),
-            Some(_) => adding > self.options.sliding() || end.is_none(),
-        };
-        if full {
-            return Err(Error::CacheFull { len, adding, capacity });
-        }
+        self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let (Sequence { len, oldest }, adding) = (self.sequence(sequence)?, k.rows());
+        let capacity = self.options.capacity;
         self.own(sequence, len..len + adding)?;
         let mut token = 0;
         while token < adding {
@@ -164,6 +152,34 @@ impl KvCache {
         let forgotten = if len > capacity { len - self.options.sliding() } else { 0 };
         self.sequences[sequence] = Sequence { len, oldest: oldest.max(forgotten) };
         Ok(())
+    }
+
+    /// Checks everything that an append of keys of this shape and of `v` relies on.
+    pub(super) fn check_append(
+        &self,
+        sequence: usize,
+        (rows, cols): (usize, usize),
+        v: MatRef<'_>,
+    ) -> Result<()> {
+        let Sequence { len, .. } = self.sequence(sequence)?;
+        let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
+        let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
+        equal("k.cols", cols, "must equal kv_heads * head_dim =", width(head_dim)?)?;
+        equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
+        equal("v.rows", v.rows(), "must equal k.rows =", rows)?;
+        if v.is_transposed() {
+            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            return Err(Error::Option { what: "k or v", got, allowed });
+        }
+        let end = len.checked_add(rows).filter(|end| *end <= isize::MAX as usize);
+        let full = match window {
+            None => end.is_none_or(|end| end > capacity),
+            Some(_) => rows > self.options.sliding() || end.is_none(),
+        };
+        if full {
+            return Err(Error::CacheFull { len, adding: rows, capacity });
+        }
+        self.pool.check(self.missing_pages(sequence, len..len + rows))
     }
 
     /// The key and the value of a position, widened to f32: `k`: (kv_heads * head_dim), `v`: (kv_heads *
@@ -205,10 +221,10 @@ impl KvCache {
         &mut self.tables[sequence * entries..(sequence + 1) * entries]
     }
 
-    /// Makes the pages of some positions the sequence's own, or changes nothing.
-    fn own(&mut self, sequence: usize, positions: Range<usize>) -> Result<()> {
+    /// Pages that an append at some positions takes from the pool.
+    fn missing_pages(&self, sequence: usize, positions: Range<usize>) -> usize {
         if positions.is_empty() {
-            return Ok(());
+            return 0;
         }
         let chunks = positions.start / CHUNK..=(positions.end - 1) / CHUNK;
         let Geometry { sink_pages, ring_pages } = self.geometry;
@@ -217,9 +233,17 @@ impl KvCache {
         // A chunk that comes round to the entry of an earlier one of the range counts once.
         let last = |chunk: usize| chunk < sink_pages || chunk + ring_pages > *chunks.end();
         let missing = |entry: u32| entry == NONE || self.pool.is_shared(entry);
-        let need = chunks.clone().filter(|c| last(*c) && missing(table[self.geometry.entry(*c)])).count();
-        self.pool.check(need)?;
-        for chunk in chunks {
+        chunks.clone().filter(|c| last(*c) && missing(table[self.geometry.entry(*c)])).count()
+    }
+
+    /// Makes the pages of some positions the sequence's own, or changes nothing.
+    fn own(&mut self, sequence: usize, positions: Range<usize>) -> Result<()> {
+        self.pool.check(self.missing_pages(sequence, positions.clone()))?;
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let entries = self.geometry.entries();
+        for chunk in positions.start / CHUNK..=(positions.end - 1) / CHUNK {
             let entry = sequence * entries + self.geometry.entry(chunk);
             self.pool.own(&mut self.tables[entry]);
         }
@@ -285,7 +309,9 @@ impl KvCache {
         } else {
             (self.options.window.map_or(0, |window| len.saturating_sub(window) / CHUNK), head + 1)
         };
-        if head >= self.options.kv_heads {
+        // The window may begin right behind a page that was given back.
+        let table = &self.tables[sequence * self.geometry.entries()..];
+        if head >= self.options.kv_heads || table[self.geometry.entry(chunk)] == NONE {
             return [&[]; 3];
         }
         let part = self.part(sequence, chunk, head);

@@ -1,4 +1,5 @@
-//! The softmax of one row of scores over one chunk of keys, and the merge of chunks.
+//! What is done to one row of scores over one chunk of keys: softcap, ALiBi and masks, the softmax, and the
+//! merge of chunks.
 //!
 //! Within a chunk: one maximum m, `p = exp2(s - m)`, a rule-4 sum l. Chunks are merged in ascending order
 //! by the online-softmax rule (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022):
@@ -6,9 +7,80 @@
 //! `alpha = exp2(m - m')`, `beta = exp2(m_c - m')`. Each chunk is computed against its own maximum and
 //! not the running one, so chunks may be computed anywhere in any order and merged later: same bits.
 
-use super::math::exp2;
+use super::math::{exp2, tanh};
 use super::{IOTA, LANES};
 use crate::kernels::simd::Simd;
+
+/// Scores of one row, and what enters them besides `q . k`.
+pub(crate) struct AdjustRow {
+    pub s: *mut f32, // (n)
+    pub n: usize,
+    /// `s = cap * tanh(s)`; 0 for none. The division by the cap is part of the query's factor.
+    pub cap: f32,
+    /// `s = s - slope * |key - query|` for ALiBi; 0 for none.
+    pub slope: f32,
+    /// Key 0 minus the query, in tokens.
+    pub offset: f32,
+    pub mask: *const f32, // (n), or null: `s = s + mask * mask_factor`, -inf whatever s where the mask is -inf
+    pub mask_factor: f32,
+}
+
+/// Softcap, then ALiBi, then the additive mask, each by one FMA or product.
+///
+/// # Safety
+/// - `s` is valid for `n` f32, and so is `mask` unless it is null.
+#[inline(always)]
+pub(crate) unsafe fn adjust<S: Simd>(s: S, r: &AdjustRow) {
+    // SAFETY: IOTA holds 16 f32.
+    let iota = unsafe { s.load(IOTA.as_ptr()) };
+    let minus_inf = s.splat(f32::NEG_INFINITY);
+    let mut j = 0;
+    while j < r.n {
+        let n = LANES.min(r.n - j);
+        // SAFETY: lanes j..j + n < n of the row and its mask.
+        unsafe {
+            let mut x = s.load_n(r.s.add(j), n);
+            if r.cap != 0.0 {
+                x = s.mul(s.splat(r.cap), tanh(s, x));
+            }
+            if r.slope != 0.0 {
+                // Exact below 2^24 tokens.
+                let distance = s.abs(s.add(iota, s.splat(r.offset + j as f32)));
+                x = s.fma(distance, s.splat(-r.slope), x);
+            }
+            if !r.mask.is_null() {
+                let mask = s.load_n(r.mask.add(j), n);
+                let sum = s.fma(mask, s.splat(r.mask_factor), x);
+                x = s.select_lt(mask, s.splat(f32::MIN), minus_inf, sum);
+            }
+            s.store_n(r.s.add(j), x, n);
+        }
+        j += LANES;
+    }
+}
+
+/// Scores of one row, and which of them stay.
+pub(crate) struct HideRow {
+    pub s: *mut f32,       // (n)
+    pub seen: *const bool, // (n)
+    pub n: usize,
+}
+
+/// `s = seen ? s : -inf`. Written on single elements: under the features of the entry the compiler vectorises
+/// it, and a selection has no rounding.
+///
+/// # Safety
+/// - both rows are valid for `n` elements.
+#[inline(always)]
+pub(crate) unsafe fn hide<S: Simd>(_s: S, r: &HideRow) {
+    for i in 0..r.n {
+        // SAFETY: i < n.
+        unsafe {
+            let x = *r.s.add(i);
+            *r.s.add(i) = if *r.seen.add(i) { x } else { f32::NEG_INFINITY };
+        }
+    }
+}
 
 /// Scores of one row and the keys that it may see.
 pub(crate) struct ChunkRow {

@@ -1,0 +1,324 @@
+//! The fused loops: for each block of queries, chunks of keys in ascending order; for each chunk, strips
+//! of query rows through scores, softmax, values and merge.
+//!
+//! The query heads of a kv head are rows of the same tiles, so keys and values are read once for the whole
+//! group. A strip of scores is 6 x 256 and never leaves L1.
+
+use super::bias::Bias;
+use super::shape::Shape;
+use super::source::{Chunk, Source, Streams};
+use super::visible::{Chunks, Seen, Visible};
+use super::{AttentionOptions, CHUNK};
+use crate::buffer::Arena;
+use crate::kernels::{KernelSet, Operand};
+use crate::view::{MatMut, MatRef, Origin};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// The most rows of a strip on any tier.
+const STRIP: usize = 16;
+
+/// Maximum (exp2 domain) and sum of a row of probabilities.
+pub(super) type Part = (f32, f32);
+
+/// The part of a row that sees nothing.
+pub(super) const NOTHING: Part = (f32::NEG_INFINITY, 0.0);
+
+/// What takes a strip: the lane with its sums, its rows, and their parts.
+pub(super) type StripDone<'a> = dyn FnMut(&mut Lane<'_>, Range<usize>, &[Part]) + 'a;
+
+/// What all work items of a call share.
+pub(super) struct Item<'a> {
+    pub kernels: &'static KernelSet,
+    pub shape: Shape,
+    options: &'a AttentionOptions,
+    pub bias: &'a Bias<'a>,
+    pub q: MatRef<'a>,
+    streams: Streams<'a>,
+    /// Factor of the queries.
+    factor: f32,
+    /// Factor after the tanh of a soft cap; 0 without.
+    pub cap: f32,
+    /// Whether a pass over the scores changes them.
+    adjusts: bool,
+}
+
+/// Queries of one sequence that a lane works on, and the kv head whose group they are of.
+pub(super) struct Block<'a> {
+    source: Source<'a>,
+    pub visible: Visible,
+    /// The first query as a row of `q`.
+    row: usize,
+    /// The first query, counted from the first one of the sequence.
+    token: usize,
+    pub tokens: usize,
+    kv_head: usize,
+}
+
+impl Block<'_> {
+    fn queries(&self) -> Range<usize> {
+        self.token..self.token + self.tokens
+    }
+
+    /// The chunks that some query sees.
+    pub fn chunks(&self) -> Chunks {
+        self.visible.chunks(&self.queries())
+    }
+}
+
+/// One row of a strip: a query and a head of it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Query {
+    /// Counted from the first query of the sequence.
+    pub token: usize,
+    /// Row of `q` and of masks.
+    pub row: usize,
+    pub head: usize,
+}
+
+/// Scratch of a lane, named. Rows are (token, head of the group).
+pub(super) struct Lane<'a> {
+    q: &'a mut [f32],         // (rows, key_dim), scaled
+    pub o: &'a mut [f32],     // (rows, value_dim)
+    pub state: &'a mut [f32], // (rows, 2): m, l
+    scores: &'a mut [f32],    // (mr, CHUNK)
+    pub sums: &'a mut [f32],  // (mr, value_dim)
+}
+
+impl<'a> Item<'a> {
+    pub fn new(
+        kernels: &'static KernelSet,
+        options: &'a AttentionOptions,
+        shape: Shape,
+        bias: &'a Bias<'a>,
+        q: MatRef<'a>,
+        streams: Streams<'a>,
+    ) -> Item<'a> {
+        let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
+        // Scores live in the exp2 domain.
+        let (factor, cap) = match options.softcap {
+            None => (scale * LOG2_E, 0.0),
+            Some(cap) => (scale / cap, cap * LOG2_E),
+        };
+        let adjusts = cap != 0.0 || bias.changes_scores();
+        Item { kernels, shape, options, bias, q, streams, factor, cap, adjusts }
+    }
+
+    /// The queries from row `row` of `q` on that are of one sequence, at most `tokens` of them.
+    pub fn block(&self, row: usize, tokens: usize, kv_head: usize) -> Option<Block<'a>> {
+        let (slot, token) = (row / self.shape.q_len, row % self.shape.q_len);
+        let source = self.streams.source(slot);
+        let visible = Visible::new(self.options, &source, self.shape.q_len, self.bias.tree.is_some());
+        debug_assert!(visible.is_ok(), "every sequence was checked");
+        let tokens = tokens.min(self.shape.q_len - token);
+        Some(Block { source, visible: visible.ok()?, row, token, tokens, kv_head })
+    }
+
+    /// One work item: some tokens, the heads of one kv head. Those of one sequence after the other.
+    pub fn run(&self, arena: Arena<'_>, at: Origin, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
+        let (dim, group) = (self.shape.value_dim, self.shape.group);
+        let (mut lane, panel) = self.lane(arena);
+        let mut done = 0;
+        while let Some(block) = self.block(at.row + done, out.rows() - done, at.col / (group * dim)) {
+            self.load(&mut lane, &block);
+            self.start(&mut lane, &block);
+            let chunks = block.chunks();
+            for n in 0..chunks.len() {
+                self.chunk(&mut lane, panel, &block, chunks.index(n), &mut |lane, rows, parts| {
+                    for (i, (row, part)) in rows.zip(parts).enumerate() {
+                        let Lane { o, state, sums, .. } = lane;
+                        let (state, sum) = (&mut state[2 * row..2 * row + 2], &sums[i * dim..(i + 1) * dim]);
+                        self.merge(state, &mut o[row * dim..(row + 1) * dim], *part, sum);
+                    }
+                });
+            }
+            let tokens = block.tokens;
+            let (rows, cols) = (lse.rows().min(tokens), lse.cols());
+            let beside = lse.tile(done, 0, rows, cols);
+            self.finish(&lane, &block, out.tile(done, 0, tokens, group * dim), beside);
+            done += tokens;
+            if done >= out.rows() {
+                return;
+            }
+        }
+    }
+
+    /// Scales the queries of a block.
+    pub fn load(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
+        let width = self.shape.group * self.shape.key_dim;
+        for (t, wide) in lane.q.chunks_exact_mut(width).take(block.tokens).enumerate() {
+            let q = self.q.from(block.row + t, block.kv_head * width);
+            self.kernels.scale(&q[..width], self.factor, wide);
+        }
+    }
+
+    /// Starts the running state of a block's rows: nothing seen, or the learned sink.
+    pub fn start(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
+        let (group, rows) = (self.shape.group, block.tokens * self.shape.group);
+        lane.o[..rows * self.shape.value_dim].fill(0.0);
+        for (row, state) in lane.state.chunks_exact_mut(2).take(rows).enumerate() {
+            let (m, l) = match self.bias.sink_logits {
+                Some(logits) => (logits[block.kv_head * group + row % group] * LOG2_E, 1.0),
+                None => NOTHING,
+            };
+            state.copy_from_slice(&[m, l]);
+        }
+    }
+
+    /// Merges one chunk's part and sum into the running state of a row.
+    pub fn merge(&self, state: &mut [f32], o: &mut [f32], part: Part, sum: &[f32]) {
+        let (m, l) = self.kernels.chunk_merge((state[0], state[1]), o, part, sum);
+        state.copy_from_slice(&[m, l]);
+    }
+
+    /// Divides, and writes a block's rows out.
+    pub fn finish(&self, lane: &Lane<'_>, block: &Block<'_>, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
+        let (dim, group) = (self.shape.value_dim, self.shape.group);
+        for t in 0..block.tokens {
+            let out = out.row(t);
+            out.copy_from_slice(&lane.o[t * group * dim..(t + 1) * group * dim]);
+            let states = lane.state[2 * t * group..].chunks_exact(2);
+            for (out, state) in out.chunks_exact_mut(dim).zip(states.clone()) {
+                self.kernels.divide(out, state[1]);
+            }
+            for (lse, state) in lse.row(t).iter_mut().zip(states) {
+                let log2 = f64::from(state[0]) + libm::log2(f64::from(state[1]));
+                *lse = (log2 * std::f64::consts::LN_2) as f32;
+            }
+        }
+    }
+
+    /// One chunk against the strips of a block; `done` gets the lane with the sums of a strip, its rows
+    /// and their parts.
+    pub fn chunk(
+        &self,
+        lane: &mut Lane<'_>,
+        panel: &mut [f32],
+        block: &Block<'_>,
+        index: usize,
+        done: &mut StripDone<'_>,
+    ) {
+        let keys = block.visible.hull(&block.queries(), index);
+        if keys.is_empty() {
+            return;
+        }
+        let rows = block.tokens * self.shape.group;
+        let strip = rows.div_ceil(rows.div_ceil(self.kernels.mr()));
+        let chunk = block.source.chunk(self.kernels, block.kv_head, index, keys, rows, panel);
+        for row in (0..rows).step_by(strip) {
+            let strip = row..rows.min(row + strip);
+            if let Some(parts) = self.strip(lane, &chunk, index, block, strip.clone()) {
+                done(lane, strip.clone(), &parts[..strip.len()]);
+            }
+        }
+    }
+
+    /// One strip of at most mr rows against one chunk, the `index`th: leaves `sums`, and returns the parts.
+    fn strip(
+        &self,
+        lane: &mut Lane<'_>,
+        chunk: &Chunk<'_>,
+        index: usize,
+        block: &Block<'_>,
+        rows: Range<usize>,
+    ) -> Option<[Part; STRIP]> {
+        let (mr, dim, key_dim) = (rows.len(), self.shape.value_dim, self.shape.key_dim);
+        let query = |i: usize| {
+            let (t, h) = ((rows.start + i) / self.shape.group, (rows.start + i) % self.shape.group);
+            Query { token: block.token + t, row: block.row + t, head: block.kv_head * self.shape.group + h }
+        };
+        let mut seen: [Seen; STRIP] = std::array::from_fn(|_| Seen::default());
+        let (mut union, mut common) = (0..0, 0..CHUNK);
+        for (i, seen) in seen[..mr].iter_mut().enumerate() {
+            *seen = block.visible.in_chunk(query(i).token, index);
+            if self.bias.masks() && !self.sees_any(block, query(i), index, &seen.keys) {
+                *seen = Seen::default();
+            }
+            let keys = &seen.keys;
+            common = common.start.max(keys.start)..common.end.min(keys.end);
+            if !seen.hole.is_empty() {
+                common = 0..0; // each row on its own
+            }
+            if union.is_empty() {
+                union = keys.clone();
+            } else if !keys.is_empty() {
+                union = union.start.min(keys.start)..union.end.max(keys.end);
+            }
+        }
+        if union.is_empty() {
+            return None;
+        }
+        let Lane { q, scores, sums, .. } = lane;
+        let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
+        chunk.scores(self.kernels, q, union, MatMut::dense(scores, mr, CHUNK).ok()?);
+
+        let mut parts = [NOTHING; STRIP];
+        for (i, (seen, part)) in seen[..mr].iter().zip(&mut parts).enumerate() {
+            let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
+            if seen.keys.is_empty() {
+                continue;
+            }
+            if self.adjusts {
+                self.adjust(block, query(i), index, &seen.keys, scores);
+            }
+            scores[seen.hole.clone()].fill(f32::NEG_INFINITY);
+            *part = self.kernels.chunk_softmax(scores, seen.keys.start, seen.keys.end);
+        }
+
+        sums[..mr * dim].fill(0.0);
+        // `sums[i] += p[i][keys] V[keys]` for the rows `of` of the strip.
+        let mut values = |keys: Range<usize>, of: Range<usize>| {
+            if keys.is_empty() {
+                return;
+            }
+            let p =
+                Operand { data: &scores[of.start * CHUNK + keys.start..], row_stride: CHUNK, k_stride: 1 };
+            let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
+            chunk.values(self.kernels, p, keys, sums);
+        };
+        // Keys in ascending order for each row: those before the common range, the common range as one
+        // tile, those after it. A key that a row does not see is not touched for it, so that nothing
+        // stored there, not even NaN, can reach the row.
+        if common.is_empty() {
+            for (i, Seen { keys, hole }) in seen[..mr].iter().enumerate() {
+                if hole.is_empty() {
+                    values(keys.clone(), i..i + 1);
+                } else {
+                    values(keys.start..hole.start, i..i + 1);
+                    values(hole.end..keys.end, i..i + 1);
+                }
+            }
+        } else {
+            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
+                values(keys.start..common.start, i..i + 1);
+            }
+            values(common.clone(), 0..mr);
+            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
+                values(common.end..keys.end, i..i + 1);
+            }
+        }
+        // Keys that a mask hides took part with p = 0, which adds nothing unless a value is infinite or NaN.
+        // That shows in the sum, so looking there costs 1/256 of looking at the values.
+        if self.bias.masks() {
+            for i in 0..mr {
+                let sum = &mut sums[i * dim..(i + 1) * dim];
+                if !sum.iter().all(|x| x.is_finite()) {
+                    let scores = &scores[i * CHUNK..(i + 1) * CHUNK];
+                    self.repair(block, chunk, query(i), index, &seen[i], scores, sum);
+                }
+            }
+        }
+        Some(parts)
+    }
+
+    /// The lane's scratch, and the panel of the source.
+    pub fn lane<'s>(&self, mut arena: Arena<'s>) -> (Lane<'s>, &'s mut [f32]) {
+        let sizes = self.shape.scratch(self.kernels.mr()).unwrap_or_default();
+        let [q, o, state, scores, sums, panel] = sizes.map(|len| {
+            let part = arena.take::<f32>(len);
+            debug_assert!(part.is_ok(), "the lane was sized by the same numbers");
+            part.unwrap_or_default()
+        });
+        (Lane { q, o, state, scores, sums }, panel)
+    }
+}

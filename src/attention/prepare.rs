@@ -1,0 +1,127 @@
+//! From projections to the cache in one call: norms of queries and keys, rotation, and the append.
+
+use super::KvCache;
+use crate::context::Context;
+use crate::error::{Error, Result, equal};
+use crate::kernels::KernelSet;
+use crate::ops::{self, RopePairs, RopeTable};
+use crate::view::{MatMut, MatRef};
+
+/// What happens to each head of queries and keys before attention: an RMS norm, then a rotation. Both are
+/// absent by default.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Preparation<'a> {
+    /// Gains of the norm of each query head (Qwen 3, Gemma 3), and its epsilon.
+    pub q_norm: Option<(&'a [f32], f32)>, // (head_dim)
+    /// Gains of the norm of each key head, and its epsilon.
+    pub k_norm: Option<(&'a [f32], f32)>, // (head_dim)
+    /// Table and pairing of the rotation.
+    pub rope: Option<(&'a RopeTable, RopePairs)>,
+    /// Positions of the rotation, one for each token; without them tokens stand where the cache puts them.
+    pub positions: Option<&'a [usize]>, // (tokens)
+}
+
+impl<'a> Preparation<'a> {
+    /// Sets the norms of query and key heads.
+    pub fn norms(mut self, q_gain: &'a [f32], k_gain: &'a [f32], eps: f32) -> Preparation<'a> {
+        (self.q_norm, self.k_norm) = (Some((q_gain, eps)), Some((k_gain, eps)));
+        self
+    }
+
+    /// Sets the rotation.
+    pub fn rope(mut self, table: &'a RopeTable, pairs: RopePairs) -> Preparation<'a> {
+        self.rope = Some((table, pairs));
+        self
+    }
+
+    /// Sets the positions of the rotation: tokens of a tree of drafts share some.
+    pub fn positions(mut self, positions: &'a [usize]) -> Preparation<'a> {
+        self.positions = Some(positions);
+        self
+    }
+
+    fn check(&self, head_dim: usize, first: usize, tokens: usize, cols: usize) -> Result<()> {
+        let norms = [("q_norm.len", self.q_norm), ("k_norm.len", self.k_norm)];
+        for (what, gain) in norms.iter().filter_map(|(what, norm)| norm.map(|(gain, _)| (*what, gain))) {
+            equal(what, gain.len(), "must equal head_dim =", head_dim)?;
+        }
+        if let Some(positions) = self.positions {
+            equal("positions.len", positions.len(), "must equal k.rows =", tokens)?;
+        }
+        let Some((table, _)) = self.rope else { return Ok(()) };
+        ops::check_rope(table, head_dim, cols)?;
+        let last = match self.positions {
+            Some(positions) => positions.iter().copied().max(),
+            None => (first + tokens).checked_sub(1),
+        };
+        match last {
+            Some(got) if tokens > 0 && got >= table.positions() => {
+                let relation = "must be below the table's positions =";
+                Err(Error::Shape { what: "positions", got, relation, want: table.positions() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The heads of token `i` (at `first + i`), in place.
+    fn row(
+        &self,
+        kernels: &KernelSet,
+        norm: Option<(&[f32], f32)>,
+        head_dim: usize,
+        (first, i): (usize, usize),
+        row: &mut [f32],
+    ) {
+        for head in row.chunks_exact_mut(head_dim) {
+            if let Some((gain, eps)) = norm {
+                kernels.rms_norm_in_place(head, gain, eps);
+            }
+            if let Some((table, pairs)) = self.rope {
+                let (cos, sin) = table.angles(self.positions.map_or(first + i, |positions| positions[i]));
+                kernels.rope(pairs.kernel(), &mut head[..table.rotary_dim()], cos, sin);
+            }
+        }
+    }
+}
+
+impl KvCache {
+    /// Prepares queries and keys in place, and appends keys and values to a sequence.
+    ///
+    /// **Formula**: for each head `x = rope(rms_norm(x))`, each part where [`Preparation`] asks for it; then
+    /// [`KvCache::append_to`]. **Shapes**: `q`: (tokens, heads * head_dim), or (0, 0) for none; `k`, `v`: as for the
+    /// append. **Numerics**: the bits of the norm, the rotation and the append on their own. **Errors**: as
+    /// [`KvCache::append_to`]; `Shape` for gains, positions or a table that do not fit; nothing is changed then.
+    /// **Cost**: one pass over queries and keys; allocates nothing.
+    pub fn append_prepared(
+        &mut self,
+        ctx: &Context,
+        sequence: usize,
+        preparation: &Preparation<'_>,
+        q: MatMut<'_>,
+        mut k: MatMut<'_>,
+        v: MatRef<'_>,
+    ) -> Result<()> {
+        self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let (dim, first, tokens) = (self.options().head_dim, self.len_of(sequence), k.rows());
+        preparation.check(dim, first, tokens, k.cols())?;
+        if q.cols() > 0 {
+            equal("q.rows", q.rows(), "must equal k.rows =", tokens)?;
+            if !q.cols().is_multiple_of(dim) {
+                let relation = "must be a multiple of head_dim =";
+                return Err(Error::Shape { what: "q.cols", got: q.cols(), relation, want: dim });
+            }
+        }
+        let kernels = ctx.kernels();
+        for (norm, x) in [(preparation.q_norm, q), (preparation.k_norm, k.reborrow())] {
+            ops::for_each_row(ctx, x, &|i, row| {
+                preparation.row(kernels, norm, dim, (first, i), row);
+            });
+        }
+        for i in 0..tokens {
+            let (k, v) = (k.row(i), v.row(i).unwrap_or_default());
+            self.append_to(sequence, MatRef::dense(k, 1, k.len())?, MatRef::dense(v, 1, v.len())?)?;
+        }
+        Ok(())
+    }
+}

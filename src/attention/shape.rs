@@ -1,0 +1,109 @@
+//! The shape of one call: rows of a work item, scratch of a lane, partial results of a split over keys.
+
+use super::source::Source;
+use super::{AttentionOptions, CHUNK};
+use crate::buffer::Arena;
+use crate::error::{Error, Result, product};
+
+/// Query rows (tokens x heads of a group) of a work item: 16 strips of 6 share each chunk while it is in L2.
+const ROWS: usize = 96;
+
+/// Work items for each lane below which a call is cut finer: with 4, the last one to finish costs 1/8 of the
+/// time of a lane on average.
+pub(super) const ITEMS_PER_LANE: usize = 4;
+
+/// The least query rows of an item that is cut finer for the lanes: 4 strips still share a chunk.
+const FEW_ROWS: usize = 24;
+
+/// Most bytes of partial results of a split over keys. A decoding step of 32 heads of 128 writes 16 KiB for
+/// each chunk of 256 keys, so this is enough for 256 Ki keys.
+const SPLIT_BYTES: usize = 16 << 20;
+
+/// Shape of one call, validated.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub q_len: usize,
+    pub kv_heads: usize,
+    pub group: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+    /// Tokens of a work item.
+    pub tile_tokens: usize,
+    /// Tokens that the scratch of a lane is sized for: at least `tile_tokens`, and growing with q_len.
+    lane_tokens: usize,
+    /// Elements of scratch of a lane that the source asks for.
+    panel: usize,
+}
+
+impl Shape {
+    pub fn new(
+        options: &AttentionOptions,
+        source: &Source<'_>,
+        q_len: usize,
+        sequences: usize,
+        lanes: usize,
+    ) -> Result<Shape> {
+        let (heads, kv_heads) = (options.heads, source.kv_heads());
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            let relation = "must be a multiple of kv_heads =";
+            return Err(Error::Shape { what: "heads", got: heads, relation, want: kv_heads });
+        }
+        let group = heads / kv_heads;
+        let lane_tokens = (ROWS / group).clamp(1, q_len.max(1));
+        // More tokens than one item takes are dealt out evenly, and to enough items for the lanes.
+        let blocks = if q_len <= lane_tokens {
+            1
+        } else {
+            let wanted = (ITEMS_PER_LANE * lanes).div_ceil(kv_heads).div_ceil(sequences.max(1));
+            let most = q_len.div_ceil(FEW_ROWS.div_ceil(group).min(lane_tokens));
+            q_len.div_ceil(lane_tokens).max(wanted.min(most))
+        };
+        let tile_tokens = q_len.div_ceil(blocks).max(1);
+        let (key_dim, value_dim) = source.dims();
+        let panel = source.panel_len(product("query rows", &[lane_tokens, group])?)?;
+        Ok(Shape { q_len, kv_heads, group, key_dim, value_dim, tile_tokens, lane_tokens, panel })
+    }
+
+    /// Elements of scratch of a lane: queries, outputs, (m, l) of each row, scores, chunk outputs, panel.
+    pub fn scratch(&self, mr: usize) -> Result<[usize; 6]> {
+        let rows = product("query rows", &[self.lane_tokens, self.group])?;
+        let q = product("query rows", &[rows, self.key_dim])?;
+        let o = product("query rows", &[rows, self.value_dim])?;
+        Ok([q, o, 2 * rows, mr * CHUNK, product("query rows", &[mr, self.value_dim])?, self.panel])
+    }
+
+    pub fn lane_bytes(&self, mr: usize) -> Result<usize> {
+        self.scratch(mr)?.into_iter().try_fold(0, |sum, len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+    }
+
+    /// Elements of the partial results of one kv head and one chunk, `tokens` tokens:
+    /// `[sums: rows * value_dim][(m, l): rows * 2]`.
+    pub fn partial_len(&self, tokens: usize) -> Result<usize> {
+        let record = self.value_dim.checked_add(2).ok_or(Error::Overflow { what: "value_dim" })?;
+        product("partial results", &[tokens, self.group, record])
+    }
+
+    /// Bytes of partial results for a split of one call over `chunks` chunks of each of some sequences; `None`
+    /// where it is not worth it or not possible. Splitting changes no bit, so it may depend on the lanes.
+    pub fn split_bytes(&self, chunks: usize, sequences: usize, lanes: usize) -> Option<usize> {
+        let one_block = self.q_len <= self.tile_tokens;
+        let few = sequences.saturating_mul(self.kv_heads) < ITEMS_PER_LANE * lanes;
+        if lanes < 2 || chunks < 2 || !one_block || !few {
+            return None;
+        }
+        let factors = [self.partial_len(self.q_len).ok()?, self.kv_heads, sequences, chunks];
+        let len = product("partial results", &factors).ok()?;
+        Arena::bytes_for::<f32>(len).ok().filter(|&bytes| bytes <= SPLIT_BYTES)
+    }
+
+    /// Bytes that calls of up to q_len queries, for some of up to `sequences` sequences of up to `chunks`
+    /// chunks, use for partial results at most.
+    pub fn most_split_bytes(&self, chunks: usize, sequences: usize, lanes: usize) -> Result<usize> {
+        let few = (ITEMS_PER_LANE * lanes - 1) / self.kv_heads; // sequences that are split
+        if lanes < 2 || chunks < 2 || few == 0 {
+            return Ok(0);
+        }
+        let factors = [self.partial_len(self.lane_tokens)?, self.kv_heads, sequences.clamp(1, few), chunks];
+        Ok(Arena::bytes_for::<f32>(product("partial results", &factors)?)?.min(SPLIT_BYTES))
+    }
+}
