@@ -236,7 +236,7 @@ pub(crate) fn for_each_tile<T: Pod + Send>(
 /// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose tile
 /// for each column block has `also_cols` columns. The last row blocks come first: in causal attention they are
 /// the longest items, and a long item that starts last leaves the other lanes idle.
-#[allow(clippy::too_many_arguments)] // for_each_tile's, and a second output
+#[allow(clippy::too_many_arguments, clippy::type_complexity)] // for_each_tile's, and a second output
 pub(crate) fn for_each_tile_pair<T: Pod + Send>(
     executor: &Executor,
     mut out: MatMut<'_, T>,

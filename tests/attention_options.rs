@@ -414,6 +414,110 @@ fn log_sum_exps_merge_results_over_disjoint_keys() {
     }
 }
 
+/// Options through caches of every type, several sequences at once: each row as it is alone.
+#[test]
+fn sequences_of_every_type_of_cache_take_all_options() {
+    let lens = [300usize, 7, 1030];
+    let (heads, kv_heads, dim, n) = (4, 2, 16, 3);
+    let mut r = Random::new(77);
+    let (rows, most) = (lens.len() * n, 1030);
+    let q = r.vec(rows * heads * dim);
+    let kv: Vec<_> = lens.iter().map(|len| r.vec(len * kv_heads * dim)).collect();
+    let slopes = r.vec(heads).iter().map(|x| x.abs() / 8.0).collect::<Vec<f32>>();
+    let logits = r.vec(heads);
+    let mask: Vec<f32> = r.vec(heads * rows * most);
+    let seen: Vec<bool> = (0..rows * most).map(|i| i % 5 != 1).collect();
+    let tree: Vec<bool> = (0..rows * n).map(|i| i % n == 0 || i % n == i / n % n).collect();
+    for kind in KvType::ALL {
+        let options = AttentionOptions::new(heads).softcap(9.0).window(600).sinks(2);
+        let shape = KvCacheOptions::new(kv_heads, dim, most).types(kind, kind).sequences(3);
+        let mut cache = KvCache::new(shape).unwrap();
+        for (s, x) in kv.iter().enumerate() {
+            let x = MatRef::dense(x, lens[s], kv_heads * dim).unwrap();
+            cache.append_to(s, x, x).unwrap();
+        }
+        let run = |ctx: &Context, order: &[usize]| {
+            let rows = order.len() * n;
+            let take = |x: &[f32], width: usize| -> Vec<f32> {
+                order.iter().flat_map(|s| x[s * n * width..(s + 1) * n * width].to_vec()).collect()
+            };
+            let longest = order.iter().map(|&s| lens[s]).max().unwrap();
+            let all: Vec<usize> = order.iter().flat_map(|s| s * n..(s + 1) * n).collect();
+            let q = take(&q, heads * dim);
+            let mask: Vec<f32> = (0..heads)
+                .flat_map(|h| all.iter().map(move |row| h * lens.len() * n + row))
+                .flat_map(|row| mask[row * most..row * most + longest].to_vec())
+                .collect();
+            let seen: Vec<bool> =
+                all.iter().flat_map(|row| seen[row * most..row * most + longest].to_vec()).collect();
+            let tree: Vec<bool> = all.iter().flat_map(|row| tree[row * n..(row + 1) * n].to_vec()).collect();
+            let bias = Bias::default()
+                .alibi(&slopes)
+                .sink_logits(&logits)
+                .mask(MatRef::dense(&mask, heads * rows, longest).unwrap())
+                .seen(MatRef::dense(&seen, rows, longest).unwrap())
+                .tree(MatRef::dense(&tree, rows, n).unwrap());
+            let mut ws = Workspace::new(workspace_bytes(ctx, &options, &cache, n).unwrap()).unwrap();
+            let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; rows * heads]);
+            let outputs = Outputs::new(MatMut::dense(&mut out, rows, heads * dim).unwrap())
+                .lse(MatMut::dense(&mut lse, rows, heads).unwrap());
+            let q = MatRef::dense(&q, rows, heads * dim).unwrap();
+            attend_with(ctx, &mut ws, &options, &bias, q, Sequences::new(&cache, order), outputs).unwrap();
+            (out, lse)
+        };
+        let scalar = context(Isa::Scalar, 1);
+        let alone: Vec<_> = (0..3).map(|s| run(&scalar, &[s])).collect();
+        for_each_isa(|ctx| {
+            for threads in [1, 2, 3, 8] {
+                let ctx = context(ctx.isa(), threads);
+                for order in [&[0usize, 1, 2][..], &[2, 0], &[1], &[2]] {
+                    let (out, lse) = run(&ctx, order);
+                    for (i, &s) in order.iter().enumerate() {
+                        let what = format!("{} sequence {s} at {} by {threads}", kind.name(), ctx.isa());
+                        let (o, l) = (n * heads * dim, n * heads);
+                        assert_same_bits(&out[i * o..(i + 1) * o], &alone[s].0, &what);
+                        assert_same_bits(&lse[i * l..(i + 1) * l], &alone[s].1, &what);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// A cache that has wrapped keeps its pinned tokens, and the call may narrow its window.
+#[test]
+fn wrapped_caches_give_the_bits_of_plain_rows() {
+    let call =
+        Call::new("wrapped", [4, 2, 16, 16, 5, 1500]).options(|o| o.window(300).sinks(4)).sink_logits();
+    let want = call.run(&context(Isa::Scalar, 1), None);
+    let narrow = call.clone().options(|o| o.window(90).sinks(4));
+    let narrow_want = narrow.run(&context(Isa::Scalar, 1), None);
+    let mut cache = KvCache::new(KvCacheOptions::new(2, 16, 700).window(300).sinks(4)).unwrap();
+    for start in (0..1500).step_by(50) {
+        let part = |x: &[f32]| x[start * 32..(start + 50) * 32].to_vec();
+        let (k, v) = (part(&call.k), part(&call.v));
+        cache.append(MatRef::dense(&k, 50, 32).unwrap(), MatRef::dense(&v, 50, 32).unwrap()).unwrap();
+    }
+    assert!(cache.start() > 4);
+    for_each_isa(|ctx| {
+        for threads in [1, 2, 3, 8] {
+            let ctx = context(ctx.isa(), threads);
+            // The window and the pinned tokens are the cache's own, or the call's where it sees less.
+            for (options, want) in
+                [(AttentionOptions::new(4), &want), (AttentionOptions::new(4).window(90), &narrow_want)]
+            {
+                let mut ws = Workspace::new(workspace_bytes(&ctx, &options, &cache, 5).unwrap()).unwrap();
+                let (mut out, mut lse) = (vec![f32::NAN; 5 * 64], vec![f32::NAN; 20]);
+                let outputs = Outputs::new(MatMut::dense(&mut out, 5, 64).unwrap())
+                    .lse(MatMut::dense(&mut lse, 5, 4).unwrap());
+                attend_with(&ctx, &mut ws, &options, &call.bias(), call.queries(), &cache, outputs).unwrap();
+                assert_same_bits(&out, &want.0, "wrapped");
+                assert_same_bits(&lse, &want.1, "wrapped");
+            }
+        }
+    });
+}
+
 #[test]
 fn the_usual_slopes_are_geometric() {
     let slopes = |n: usize| {

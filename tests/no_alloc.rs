@@ -1,6 +1,9 @@
 //! Compute calls allocate nothing: counted by the global allocator, for a serial context and for a team.
 
-use kvern::attention::{self, AttentionOptions, KvCache, KvCacheOptions, attend};
+use kvern::attention::{
+    self, AttentionOptions, Bias, KvCache, KvCacheOptions, KvType, Outputs, Plain, Preparation, attend,
+    attend_batch, attend_plain, attend_with,
+};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::ops::{self, RopePairs, RopeTable};
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
@@ -37,7 +40,11 @@ fn compute_calls_allocate_nothing() {
     let (am, wm) = (MatRef::dense(&a, m, k).unwrap(), MatRef::dense(&w, n, k).unwrap());
     let mut c = vec![0.0f32; m * n];
     let mut x = vec![0.5f32; 300 * 512];
-    let table = RopeTable::new(32, 300, 1e4).unwrap();
+    let (gain, truths) = ([1.5f32; 32], vec![true; 8 * 300]);
+    let seen = MatRef::dense(&truths, 8, 300).unwrap();
+    let kv = MatRef::dense(&w[..300 * 128], 300, 128).unwrap();
+    let plain = Plain::new(kv, kv, 4).unwrap();
+    let table = RopeTable::new(32, 400, 1e4).unwrap();
     // All alive to the end: a thread that ends allocates, at a time of its own.
     let contexts = Isa::available().iter().flat_map(|isa| {
         [1, 2].map(|n| Context::new(&ContextOptions::default().isa_cap(*isa).threads(n)).unwrap())
@@ -48,11 +55,17 @@ fn compute_calls_allocate_nothing() {
         let quantised = WeightFormat::PACKABLE.map(|format| PackedWeights::quantize(format, wm).unwrap());
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
+        let mut paged = KvType::ALL.map(|kind| {
+            let o = KvCacheOptions::new(4, 32, 400).window(300).sinks(4).sequences(3).types(kind, kind);
+            KvCache::new(o).unwrap()
+        });
         let mut ws = Workspace::new(0).unwrap();
         for bytes in [
             matmul_workspace_bytes(ctx, m, n, k).unwrap(),
             quantised[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
             attention::workspace_bytes(ctx, &attention, &cache, 300).unwrap(),
+            attention::workspace_bytes(ctx, &attention, &paged[3], 90).unwrap(),
+            attention::plain_workspace_bytes(ctx, &attention, &plain, 300).unwrap(),
         ] {
             ws.reserve(bytes).unwrap();
         }
@@ -76,6 +89,36 @@ fn compute_calls_allocate_nothing() {
             let q = MatRef::new(&a[..8 * 512], 8, 512, 512).unwrap_or(q);
             let out = MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap();
             attend(ctx, ws, &attention, q, &cache, out).unwrap();
+            let options = attention.softcap(30.0).window(200).sinks(4);
+            let biases = Bias::default().alibi(&bias[..16]).seen(seen).sink_logits(&bias[..16]);
+            let (out, rest) = x.split_at_mut(8 * 512);
+            let out = MatMut::dense(out, 8, 512).unwrap();
+            let lse = MatMut::dense(&mut rest[..8 * 16], 8, 16).unwrap();
+            attend_with(ctx, ws, &options, &biases, q, &cache, Outputs::new(out).lse(lse)).unwrap();
+            let out = Outputs::new(MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap());
+            attend_plain(ctx, ws, &options, &biases, q, &plain, out).unwrap();
+            let (q, k) = x.split_at_mut(20 * 512);
+            let q = MatMut::dense(q, 20, 512).unwrap();
+            let k = MatMut::dense(&mut k[..20 * 128], 20, 128).unwrap();
+            let prepared = Preparation::default().norms(&gain, &gain, 1e-6).rope(&table, RopePairs::Halves);
+            let v = MatRef::dense(&w[..20 * 128], 20, 128).unwrap();
+            cache.append_prepared(ctx, 0, &prepared, q, k, v).unwrap();
+            for cache in &mut paged {
+                cache.clear();
+                cache.append(kv, kv).unwrap();
+                cache.append(kv, kv).unwrap();
+                cache.fork(0, 2).unwrap();
+                cache.append_to(2, kv, kv).unwrap();
+                cache.truncate_in(2, 850).unwrap();
+                cache.remove(590..600).unwrap();
+                for sequences in [&[0, 2][..], &[0]] {
+                    for rows in [2, 80] {
+                        let q = MatRef::dense(&w[..rows * 512], rows, 512).unwrap();
+                        let out = MatMut::dense(&mut x[..rows * 512], rows, 512).unwrap();
+                        attend_batch(ctx, ws, &attention, q, cache, sequences, out).unwrap();
+                    }
+                }
+            }
             let rows = || MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
             let mut y = MatMut::dense(&mut x[..300 * 256], 300, 256).unwrap();
             ops::layer_norm(ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();

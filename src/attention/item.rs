@@ -10,7 +10,7 @@ use super::source::{Chunk, Source, Streams};
 use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
-use crate::kernels::{Adjust, KernelSet, Operand};
+use crate::kernels::{KernelSet, Operand};
 use crate::view::{MatMut, MatRef, Origin};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -24,18 +24,21 @@ pub(super) type Part = (f32, f32);
 /// The part of a row that sees nothing.
 pub(super) const NOTHING: Part = (f32::NEG_INFINITY, 0.0);
 
+/// What takes a strip: the lane with its sums, its rows, and their parts.
+pub(super) type StripDone<'a> = dyn FnMut(&mut Lane<'_>, Range<usize>, &[Part]) + 'a;
+
 /// What all work items of a call share.
 pub(super) struct Item<'a> {
     pub kernels: &'static KernelSet,
     pub shape: Shape,
     options: &'a AttentionOptions,
-    bias: &'a Bias<'a>,
-    q: MatRef<'a>,
+    pub bias: &'a Bias<'a>,
+    pub q: MatRef<'a>,
     streams: Streams<'a>,
     /// Factor of the queries.
     factor: f32,
     /// Factor after the tanh of a soft cap; 0 without.
-    cap: f32,
+    pub cap: f32,
     /// Whether a pass over the scores changes them.
     adjusts: bool,
 }
@@ -43,7 +46,7 @@ pub(super) struct Item<'a> {
 /// Queries of one sequence that a lane works on, and the kv head whose group they are of.
 pub(super) struct Block<'a> {
     source: Source<'a>,
-    visible: Visible,
+    pub visible: Visible,
     /// The first query as a row of `q`.
     row: usize,
     /// The first query, counted from the first one of the sequence.
@@ -65,12 +68,12 @@ impl Block<'_> {
 
 /// One row of a strip: a query and a head of it.
 #[derive(Clone, Copy, Default)]
-struct Query {
+pub(super) struct Query {
     /// Counted from the first query of the sequence.
-    token: usize,
+    pub token: usize,
     /// Row of `q` and of masks.
-    row: usize,
-    head: usize,
+    pub row: usize,
+    pub head: usize,
 }
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
@@ -193,7 +196,7 @@ impl<'a> Item<'a> {
         panel: &mut [f32],
         block: &Block<'_>,
         index: usize,
-        done: &mut dyn FnMut(&mut Lane<'_>, Range<usize>, &[Part]),
+        done: &mut StripDone<'_>,
     ) {
         let keys = block.visible.hull(&block.queries(), index);
         if keys.is_empty() {
@@ -225,7 +228,7 @@ impl<'a> Item<'a> {
             Query { token: block.token + t, row: block.row + t, head: block.kv_head * self.shape.group + h }
         };
         let mut seen: [Seen; STRIP] = std::array::from_fn(|_| Seen::default());
-        let (mut union, mut common) = (CHUNK..0, 0..CHUNK);
+        let (mut union, mut common) = (0..0, 0..CHUNK);
         for (i, seen) in seen[..mr].iter_mut().enumerate() {
             *seen = block.visible.in_chunk(query(i).token, index);
             if self.bias.masks() && !self.sees_any(block, query(i), index, &seen.keys) {
@@ -236,7 +239,9 @@ impl<'a> Item<'a> {
             if !seen.hole.is_empty() {
                 common = 0..0; // each row on its own
             }
-            if !keys.is_empty() {
+            if union.is_empty() {
+                union = keys.clone();
+            } else if !keys.is_empty() {
                 union = union.start.min(keys.start)..union.end.max(keys.end);
             }
         }
@@ -275,8 +280,7 @@ impl<'a> Item<'a> {
         // tile, those after it. A key that a row does not see is not touched for it, so that nothing
         // stored there, not even NaN, can reach the row.
         if common.is_empty() {
-            for i in 0..mr {
-                let Seen { keys, hole } = &seen[i];
+            for (i, Seen { keys, hole }) in seen[..mr].iter().enumerate() {
                 if hole.is_empty() {
                     values(keys.clone(), i..i + 1);
                 } else {
@@ -285,12 +289,12 @@ impl<'a> Item<'a> {
                 }
             }
         } else {
-            for i in 0..mr {
-                values(seen[i].keys.start..common.start, i..i + 1);
+            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
+                values(keys.start..common.start, i..i + 1);
             }
             values(common.clone(), 0..mr);
-            for i in 0..mr {
-                values(common.end..seen[i].keys.end, i..i + 1);
+            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
+                values(common.end..keys.end, i..i + 1);
             }
         }
         // Keys that a mask hides took part with p = 0, which adds nothing unless a value is infinite or NaN.
@@ -305,75 +309,6 @@ impl<'a> Item<'a> {
             }
         }
         Some(parts)
-    }
-
-    /// Softcap, ALiBi and masks of one row; `keys` counted from the chunk's start.
-    fn adjust(&self, block: &Block<'_>, query: Query, index: usize, keys: &Range<usize>, scores: &mut [f32]) {
-        let scores = &mut scores[keys.clone()];
-        let first = block.visible.first;
-        let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
-        let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
-        let slope = self.bias.alibi.map_or(0.0, |slopes| slopes[query.head] * LOG2_E);
-        if self.cap != 0.0 || slope != 0.0 || mask.is_some() {
-            let offset = (keys.start as i64 - (first + query.token) as i64) as f32;
-            let by = Adjust { cap: self.cap, slope, offset, mask, mask_factor: LOG2_E };
-            self.kernels.adjust(scores, &by);
-        }
-        if let Some(seen) = seen {
-            self.kernels.hide(scores, seen);
-        }
-        let tree = self.bias.tree_row(query.row, first, &keys);
-        let prefix = scores.len() - tree.len();
-        self.kernels.hide(&mut scores[prefix..], tree);
-    }
-
-    /// Whether the masks leave any of `keys` (counted from the chunk's start) to a row.
-    fn sees_any(&self, block: &Block<'_>, query: Query, index: usize, keys: &Range<usize>) -> bool {
-        let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
-        let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
-        let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
-        mask.is_none_or(|mask| mask.iter().any(|&x| x != f32::NEG_INFINITY))
-            && seen.is_none_or(|seen| seen.contains(&true))
-            && (tree.len() < keys.len() || tree.contains(&true))
-    }
-
-    /// The sum of one row over the keys that it sees, one run of them after the other.
-    #[cold]
-    #[allow(clippy::too_many_arguments)] // what `strip` knows of one row
-    fn repair(
-        &self,
-        block: &Block<'_>,
-        chunk: &Chunk<'_>,
-        query: Query,
-        index: usize,
-        seen: &Seen,
-        p: &[f32],
-        sum: &mut [f32],
-    ) {
-        let start = index * CHUNK + seen.keys.start;
-        let keys = start..start + seen.keys.len();
-        let (mask, allowed) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
-        let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
-        let prefix = keys.len() - tree.len();
-        let sees = |key: usize| {
-            let n = key - seen.keys.start;
-            !seen.hole.contains(&key)
-                && mask.is_none_or(|mask| mask[n] != f32::NEG_INFINITY)
-                && allowed.is_none_or(|allowed| allowed[n])
-                && (n < prefix || tree[n - prefix])
-        };
-        sum.fill(0.0);
-        let mut key = seen.keys.start;
-        while key < seen.keys.end {
-            let run = (key..seen.keys.end).take_while(|&key| sees(key)).count();
-            if run > 0
-                && let Ok(sum) = MatMut::dense(sum, 1, self.shape.value_dim)
-            {
-                let p = Operand { data: &p[key..], row_stride: CHUNK, k_stride: 1 };
-                chunk.values(self.kernels, p, key..key + run, sum);
-            }
-            key += run + 1;
-        }
     }
 
     /// The lane's scratch, and the panel of the source.

@@ -12,6 +12,7 @@ mod plain;
 mod prepare;
 #[doc(hidden)]
 pub mod reference;
+mod scores;
 mod shape;
 mod source;
 mod split;

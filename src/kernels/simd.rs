@@ -34,9 +34,12 @@ pub(crate) trait Simd: Copy {
     /// - the CPU has the instruction set.
     unsafe fn assume() -> Self;
 
-    /// Asks for the cache line at `p`, which need not be valid. Nothing where the ISA has no such hint.
+    /// Asks for the cache line at `p`, which need not be valid, in L1. Nothing where the ISA has no such hint.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
+    /// The same for the second-level cache.
+    #[inline(always)]
+    fn prefetch_l2(self, _p: *const u8) {}
 
     fn splat(self, x: f32) -> Self::F;
     /// # Safety

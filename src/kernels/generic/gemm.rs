@@ -253,7 +253,7 @@ pub(crate) unsafe fn tiles<S: Simd, D: Chains<S>, const MR: usize, const NV: usi
 /// # Safety
 /// - C is valid for reads of MR rows, `row_stride` apart, of `16 * (NV - 1) + tail` f32.
 #[inline(always)]
-unsafe fn resume<S: Simd, const MR: usize, const NV: usize>(
+pub(super) unsafe fn resume<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     c: *const f32,
     row_stride: usize,

@@ -72,6 +72,10 @@ impl Simd for Avx2 {
         v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
+    fn prefetch_l2(self, p: *const u8) {
+        v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         v!([_mm256_set1_ps(x); 2])
     }

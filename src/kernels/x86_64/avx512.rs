@@ -51,6 +51,10 @@ impl Simd for Avx512 {
         v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
     #[inline(always)]
+    fn prefetch_l2(self, p: *const u8) {
+        v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         v!(_mm512_set1_ps(x))
     }
