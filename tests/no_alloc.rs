@@ -44,7 +44,7 @@ fn compute_calls_allocate_nothing() {
     let seen = MatRef::dense(&truths, 8, 300).unwrap();
     let kv = MatRef::dense(&w[..300 * 128], 300, 128).unwrap();
     let plain = Plain::new(kv, kv, 4).unwrap();
-    let table = RopeTable::new(32, 300, 1e4).unwrap();
+    let table = RopeTable::new(32, 400, 1e4).unwrap();
     // All alive to the end: a thread that ends allocates, at a time of its own.
     let contexts = Isa::available().iter().flat_map(|isa| {
         [1, 2].map(|n| Context::new(&ContextOptions::default().isa_cap(*isa).threads(n)).unwrap())
@@ -85,13 +85,13 @@ fn compute_calls_allocate_nothing() {
             let out = MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap();
             attend(ctx, ws, &attention, q, &cache, out).unwrap();
             let options = attention.softcap(30.0).window(200).sinks(4);
-            let bias = Bias::default().alibi(&bias[..16]).seen(seen).sink_logits(&bias[..16]);
+            let terms = Bias::default().alibi(&bias[..16]).seen(seen).sink_logits(&bias[..16]);
             let (out, rest) = x.split_at_mut(8 * 512);
             let out = MatMut::dense(out, 8, 512).unwrap();
             let lse = MatMut::dense(&mut rest[..8 * 16], 8, 16).unwrap();
-            attend_with(ctx, ws, &options, &bias, q, &cache, Outputs::new(out).lse(lse)).unwrap();
+            attend_with(ctx, ws, &options, &terms, q, &cache, Outputs::new(out).lse(lse)).unwrap();
             let out = Outputs::new(MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap());
-            attend_plain(ctx, ws, &options, &bias, q, &plain, out).unwrap();
+            attend_plain(ctx, ws, &options, &terms, q, &plain, out).unwrap();
             let (q, k) = x.split_at_mut(20 * 512);
             let q = MatMut::dense(q, 20, 512).unwrap();
             let k = MatMut::dense(&mut k[..20 * 128], 20, 128).unwrap();
