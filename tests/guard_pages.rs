@@ -3,7 +3,7 @@
 
 mod support;
 
-use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, attend, workspace_bytes};
+use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::quant::{Compute, PackedWeights, WeightFormat, quantize};
 use kvern::{Activation, Epilogue, MatMut, MatRef, PackedB, Workspace, ops};
@@ -129,14 +129,21 @@ fn attention_and_row_operations_touch_nothing_beyond_their_operands() {
         let (mut q, mut k) = (Guarded::new(&r.vec(9 * 2 * dim)), Guarded::new(&r.vec(9 * dim)));
         let (mut v, mut out) = (Guarded::new(&r.vec(9 * dim)), Guarded::new(&vec![0.0; 9 * 2 * dim]));
         for_each_isa(|ctx| {
-            let mut cache = KvCache::new(KvCacheOptions::new(1, dim, 9)).unwrap();
-            let dense = |x| MatRef::dense(x, 9, dim).unwrap();
-            cache.append(dense(k.slice()), dense(v.slice())).unwrap();
-            let options = AttentionOptions::new(2);
-            let mut ws = Workspace::new(workspace_bytes(ctx, &options, &cache, 9).unwrap()).unwrap();
-            let q = MatRef::dense(q.slice(), 9, 2 * dim).unwrap();
-            let out = MatMut::dense(out.slice(), 9, 2 * dim).unwrap();
-            attend(ctx, &mut ws, &options, q, &cache, out).unwrap();
+            for kind in KvType::ALL {
+                let mut cache = KvCache::new(KvCacheOptions::new(1, dim, 9).types(kind, kind)).unwrap();
+                let dense = |x| MatRef::dense(x, 9, dim).unwrap();
+                cache.append(dense(k.slice()), dense(v.slice())).unwrap();
+                let options = AttentionOptions::new(2);
+                let mut ws = Workspace::new(workspace_bytes(ctx, &options, &cache, 9).unwrap()).unwrap();
+                for rows in [1, 9] {
+                    // The last rows: they end at the forbidden page.
+                    let q = &q.slice()[(9 - rows) * 2 * dim..];
+                    let out = &mut out.slice()[(9 - rows) * 2 * dim..];
+                    let q = MatRef::dense(q, rows, 2 * dim).unwrap();
+                    let out = MatMut::dense(out, rows, 2 * dim).unwrap();
+                    attend(ctx, &mut ws, &options, q, &cache, out).unwrap();
+                }
+            }
         });
     }
 }

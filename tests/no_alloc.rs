@@ -1,8 +1,8 @@
 //! Compute calls allocate nothing: counted by the global allocator, for a serial context and for a team.
 
 use kvern::attention::{
-    self, AttentionOptions, Bias, KvCache, KvCacheOptions, Outputs, Plain, Preparation, attend, attend_plain,
-    attend_with,
+    self, AttentionOptions, Bias, KvCache, KvCacheOptions, KvType, Outputs, Plain, Preparation, attend,
+    attend_batch, attend_plain, attend_with,
 };
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::ops::{self, RopePairs, RopeTable};
@@ -55,11 +55,16 @@ fn compute_calls_allocate_nothing() {
         let quantised = WeightFormat::ALL.map(|format| PackedWeights::quantize(format, wm).unwrap());
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
+        let mut paged = KvType::ALL.map(|kind| {
+            let o = KvCacheOptions::new(4, 32, 400).window(300).sinks(4).sequences(3).types(kind, kind);
+            KvCache::new(o).unwrap()
+        });
         let mut ws = Workspace::new(0).unwrap();
         for bytes in [
             matmul_workspace_bytes(ctx, m, n, k).unwrap(),
             quantised[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
             attention::workspace_bytes(ctx, &attention, &cache, 300).unwrap(),
+            attention::workspace_bytes(ctx, &attention, &paged[3], 90).unwrap(),
             attention::plain_workspace_bytes(ctx, &attention, &plain, 300).unwrap(),
         ] {
             ws.reserve(bytes).unwrap();
@@ -98,6 +103,22 @@ fn compute_calls_allocate_nothing() {
             let prepared = Preparation::default().norms(&gain, &gain, 1e-6).rope(&table, RopePairs::Halves);
             let v = MatRef::dense(&w[..20 * 128], 20, 128).unwrap();
             cache.append_prepared(ctx, 0, &prepared, q, k, v).unwrap();
+            for cache in &mut paged {
+                cache.clear();
+                cache.append(kv, kv).unwrap();
+                cache.append(kv, kv).unwrap();
+                cache.fork(0, 2).unwrap();
+                cache.append_to(2, kv, kv).unwrap();
+                cache.truncate_in(2, 850).unwrap();
+                cache.remove(590..600).unwrap();
+                for sequences in [&[0, 2][..], &[0]] {
+                    for rows in [2, 80] {
+                        let q = MatRef::dense(&w[..rows * 512], rows, 512).unwrap();
+                        let out = MatMut::dense(&mut x[..rows * 512], rows, 512).unwrap();
+                        attend_batch(ctx, ws, &attention, q, cache, sequences, out).unwrap();
+                    }
+                }
+            }
             let rows = || MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
             let mut y = MatMut::dense(&mut x[..300 * 256], 300, 256).unwrap();
             ops::layer_norm(ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();

@@ -4,7 +4,7 @@ use super::cache::Stored;
 use super::plain::Plain;
 use super::{CHUNK, KvCache};
 use crate::error::{Result, product};
-use crate::kernels::{BLOCK, Elements, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
+use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
 use crate::view::MatMut;
 use std::ops::Range;
 
@@ -125,7 +125,13 @@ impl Source<'_> {
                 let at = Place { kernels, keys, widen: rows >= PANEL_ROWS };
                 let (keys, panel) = at.keys(stored_keys, key_dim, panel);
                 let values = at.values(stored_values, value_stride, panel);
-                Chunk { key_dim, keys, values, value_stride }
+                let stream = (rows < PANEL_ROWS).then(|| {
+                    let [next, key_scales, value_scales] = cache.following(*sequence, chunk, head);
+                    kernels.prefetch(key_scales);
+                    kernels.prefetch(value_scales);
+                    Stream { value_bytes: stored_values.bytes(), key_bytes: stored_keys.bytes(), next }
+                });
+                Chunk { key_dim, keys, values, value_stride, stream }
             }
             Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),
         }
@@ -209,6 +215,39 @@ pub(super) struct Chunk<'a> {
     keys: Keys<'a>,
     values: Values<'a>,
     value_stride: usize,
+    /// For few rows, whose time is that of reading: what is asked for while tiles compute.
+    stream: Option<Stream<'a>>,
+}
+
+/// The bytes of a chunk in the order in which they are read.
+struct Stream<'a> {
+    key_bytes: &'a [u8],
+    value_bytes: &'a [u8],
+    /// The keys of the chunk that is likely to be next.
+    next: &'a [u8],
+}
+
+/// Values that are asked for ahead of those that are read: about as much time as a tile of 64 keys takes.
+const AHEAD: usize = 64;
+
+impl Stream<'_> {
+    /// What follows a tile of `width` keys that ends before key `end` of `last`: keys, then values from `value` on.
+    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Following<'_> {
+        let (unit, row) = (self.key_bytes.len() / CHUNK, self.value_bytes.len() / CHUNK);
+        let data = if end < last { &self.key_bytes[end * unit..] } else { &self.value_bytes[value * row..] };
+        Following { data, stride: width * unit / steps }
+    }
+
+    /// What follows values from `key` on, of which a tile takes those from byte `at` of a row on.
+    fn after_values(&self, key: usize, at: usize) -> Following<'_> {
+        let row = self.value_bytes.len() / CHUNK;
+        let data = if key + AHEAD < CHUNK {
+            &self.value_bytes[(key + AHEAD) * row + at..]
+        } else {
+            self.next.get(at..).unwrap_or_default()
+        };
+        Following { data, stride: row }
+    }
 }
 
 /// Parts of `rows` rows, as even as possible, none longer than `most`.
@@ -226,30 +265,36 @@ impl<'a> Chunk<'a> {
     /// A chunk of f32: `keys` in tiles, `values` in rows.
     pub fn plain(key_dim: usize, keys: &'a [f32], values: &'a [f32], value_stride: usize) -> Chunk<'a> {
         let (keys, values) = (Keys::Plain(Elements::F32(keys)), Values::Plain(Elements::F32(values)));
-        Chunk { key_dim, keys, values, value_stride }
+        Chunk { key_dim, keys, values, value_stride, stream: None }
     }
 
     /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`; `scores`: (rows, CHUNK).
     pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
-        let dim = self.key_dim;
+        let (dim, rows) = (self.key_dim, scores.rows());
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
-        match &self.keys {
-            Keys::Plain(elements) => {
-                let rows = scores.rows();
-                let width = kernels.nv(rows) * LANES;
-                for key in (first..end).step_by(width) {
-                    let data = elements.from(key * dim);
-                    let k_stride = LANES * data.step();
-                    let k = Panel { data, k_stride, vec_stride: dim * LANES };
-                    kernels.gemm(dim, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
-                }
+        let Some(stream) = &self.stream else {
+            let Keys::Plain(elements) = &self.keys else { return };
+            let width = kernels.nv(rows) * LANES;
+            for key in (first..end).step_by(width) {
+                let k = key_panel(elements, dim, key);
+                kernels.gemm(dim, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
             }
-            Keys::Codes(codes) => {
-                for (row, rows) in parts(scores.rows(), kernels.code_rows().0) {
-                    let width = kernels.key_tiles(rows) * LANES;
-                    for key in (first..end).step_by(width) {
-                        let tile = scores.tile(row, key, rows, width.min(end - key));
-                        kernels.key_codes(below(q, row), *codes, key / LANES, tile);
+            return;
+        };
+        for (row, rows) in parts(rows, kernels.code_rows().0) {
+            let most = kernels.key_tiles(rows) * LANES;
+            let q = below(q, row);
+            for key in (first..end).step_by(most) {
+                let width = most.min(end - key);
+                let tile = scores.tile(row, key, rows, width);
+                let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
+                match &self.keys {
+                    Keys::Plain(elements) => {
+                        let follow = follow(dim / elements.step());
+                        kernels.gemm_ahead(dim, q, key_panel(elements, dim, key), tile, false, follow);
+                    }
+                    Keys::Codes(codes) => {
+                        kernels.key_codes(q, *codes, key / LANES, tile, follow(dim / codes.bits.step()));
                     }
                 }
             }
@@ -259,26 +304,54 @@ impl<'a> Chunk<'a> {
     /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
     /// `sums`: (rows, value_dim).
     pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
-        let (dim, stride) = (sums.cols(), self.value_stride);
-        match &self.values {
-            Values::Plain(elements) => {
-                let rows = sums.rows();
-                let width = kernels.nv(rows) * LANES;
-                for d in (0..dim).step_by(width) {
-                    let data = elements.from(keys.start * stride + d);
-                    let v = Panel { data, k_stride: stride, vec_stride: LANES };
-                    kernels.gemm(keys.len(), p, v, sums.tile(0, d, rows, width), true);
-                }
+        let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
+        let Some(stream) = &self.stream else {
+            let Values::Plain(elements) = &self.values else { return };
+            let width = kernels.nv(rows) * LANES;
+            for d in (0..dim).step_by(width) {
+                let v = value_panel(elements, stride, keys.start, d);
+                kernels.gemm(keys.len(), p, v, sums.tile(0, d, rows, width), true);
             }
-            Values::Codes(codes) => {
-                for (row, rows) in parts(sums.rows(), kernels.code_rows().1) {
-                    let blocks = kernels.value_blocks(rows);
-                    for block in (0..dim.div_ceil(BLOCK)).step_by(blocks) {
-                        let tile = sums.tile(row, block * BLOCK, rows, blocks * BLOCK);
-                        kernels.value_codes(keys.len(), below(p, row), *codes, keys.start, block, tile);
+            return;
+        };
+        let bytes = stream.value_bytes.len() / CHUNK;
+        let (key_rows, value_rows) = kernels.code_rows();
+        let plain = matches!(self.values, Values::Plain(_));
+        for (row, rows) in parts(rows, if plain { key_rows } else { value_rows }) {
+            let width =
+                if plain { kernels.key_tiles(rows) * LANES } else { kernels.value_blocks(rows) * BLOCK };
+            for d in (0..dim).step_by(width) {
+                // The last values ask for what comes after them.
+                let turn = (CHUNK - AHEAD).clamp(keys.start, keys.end);
+                for part in [keys.start..turn, turn..keys.end] {
+                    if part.is_empty() {
+                        continue;
+                    }
+                    let tile = sums.tile(row, d, rows, width);
+                    let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
+                    let follow = stream.after_values(part.start, d * bytes / stride);
+                    match &self.values {
+                        Values::Plain(elements) => {
+                            let v = value_panel(elements, stride, part.start, d);
+                            kernels.gemm_ahead(part.len(), p, v, tile, true, follow);
+                        }
+                        Values::Codes(codes) => {
+                            kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// The keys from `key` on.
+fn key_panel<'a>(elements: &Elements<'a>, dim: usize, key: usize) -> Panel<'a> {
+    let data = elements.from(key * dim);
+    Panel { data, k_stride: LANES * data.step(), vec_stride: dim * LANES }
+}
+
+/// Elements `d..` of the values from `key` on.
+fn value_panel<'a>(elements: &Elements<'a>, stride: usize, key: usize, d: usize) -> Panel<'a> {
+    Panel { data: elements.from(key * stride + d), k_stride: stride, vec_stride: LANES }
 }

@@ -54,14 +54,14 @@ impl Elements<'_> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Elements::F32(x) => x.len(),
             Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.len(),
         }
     }
 
-    fn as_ptr(&self) -> *const u8 {
+    pub(super) fn as_ptr(&self) -> *const u8 {
         match self {
             Elements::F32(x) => x.as_ptr().cast(),
             Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x) => x.as_ptr().cast(),

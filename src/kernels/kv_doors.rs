@@ -1,6 +1,6 @@
 //! The doors of the tiles over quantised keys and values: see [`doors`](super::doors).
 
-use super::doors::{Elements, Operand, reach};
+use super::doors::{Elements, Operand, Panel, reach};
 use super::*;
 use crate::view::MatMut;
 
@@ -25,6 +25,19 @@ impl Bits {
             Bits::Eight => 0,
             Bits::Four => 1,
         }
+    }
+}
+
+/// What is read after the operands of a tile: `stride` bytes further for each of its steps.
+#[derive(Clone, Copy)]
+pub(crate) struct Following<'a> {
+    pub data: &'a [u8],
+    pub stride: usize,
+}
+
+impl Following<'_> {
+    fn ahead(&self) -> Ahead {
+        Ahead { at: self.data.as_ptr(), stride: self.stride }
     }
 }
 
@@ -70,8 +83,57 @@ impl KernelSet {
         self.value_tiles[0][rows - 1].len()
     }
 
+    /// [`KernelSet::gemm`] for at most [`KernelSet::code_rows`] rows, the step of whose k divides it.
+    pub(crate) fn gemm_ahead(
+        &self,
+        k: usize,
+        a: Operand<'_>,
+        b: Panel<'_>,
+        mut c: MatMut<'_>,
+        resume: bool,
+        following: Following<'_>,
+    ) {
+        let (rows, cols) = (c.rows(), c.cols());
+        if rows == 0 || cols == 0 || k == 0 {
+            return;
+        }
+        let (table, step) = match b.data {
+            Elements::F32(_) => (self.ahead[0], 1),
+            Elements::F16(_) => (self.ahead[1], 1),
+            Elements::Bf16(_) => (self.ahead[2], 2),
+            Elements::Bf16Rows(_) => (self.ahead[3], 1),
+        };
+        let vectors = cols.div_ceil(LANES);
+        assert!(k.is_multiple_of(step));
+        assert!(reach(rows, a.row_stride) + reach(k, a.k_stride) < a.data.len());
+        let last = reach(k / step, b.k_stride) + reach(vectors, b.vec_stride);
+        assert!(last + LANES * step <= b.data.len());
+        let tile = GemmTile {
+            k,
+            a: a.data.as_ptr(),
+            a_row_stride: a.row_stride,
+            a_k_stride: a.k_stride,
+            b: b.data.as_ptr(),
+            b_k_stride: b.k_stride,
+            b_vec_stride: b.vec_stride,
+            c_row_stride: c.row_stride(),
+            tail: cols - (vectors - 1) * LANES,
+            c: c.as_mut_ptr(),
+            resume,
+        };
+        // SAFETY: CPU checked; the asserts cover A and B; C has `rows` rows of `cols` elements.
+        unsafe { table[rows - 1][vectors - 1](&AheadTile { tile, ahead: following.ahead() }) }
+    }
+
     /// `c[i][key] = q[i] . k[key]` for whole tiles of 16 keys from tile `first` on.
-    pub(crate) fn key_codes(&self, q: Operand<'_>, k: KeyCodes<'_>, first: usize, mut c: MatMut<'_>) {
+    pub(crate) fn key_codes(
+        &self,
+        q: Operand<'_>,
+        k: KeyCodes<'_>,
+        first: usize,
+        mut c: MatMut<'_>,
+        following: Following<'_>,
+    ) {
         let (rows, tiles, (codes, scales)) = (c.rows(), c.cols() / LANES, k.tile());
         if rows == 0 || tiles == 0 {
             return;
@@ -89,6 +151,7 @@ impl KernelSet {
             scales_stride: scales,
             c_row_stride: c.row_stride(),
             c: c.as_mut_ptr(),
+            ahead: following.ahead(),
         };
         // SAFETY: CPU checked; the asserts cover queries, codes and scales; C has `rows` rows of whole tiles.
         unsafe { self.key_tiles[k.bits.index()][rows - 1][tiles - 1](&tile) }
@@ -104,6 +167,7 @@ impl KernelSet {
         first: usize,
         block: usize,
         mut c: MatMut<'_>,
+        following: Following<'_>,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 || keys == 0 {
@@ -124,10 +188,19 @@ impl KernelSet {
             c_row_stride: c.row_stride(),
             tail: cols - (blocks - 1) * BLOCK,
             c: c.as_mut_ptr(),
+            ahead: following.ahead(),
         };
         // SAFETY: CPU checked; the asserts cover probabilities, codes and scales; C has `rows` rows of `cols`
         // elements.
         unsafe { self.value_tiles[v.bits.index()][rows - 1][blocks - 1](&tile) }
+    }
+
+    /// Asks for the cache lines of some bytes.
+    pub(crate) fn prefetch(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            // SAFETY: CPU checked; nothing is read.
+            unsafe { (self.prefetch)(bytes.as_ptr(), bytes.len()) }
+        }
     }
 
     /// Widens whole vectors of f16 or bf16; pairs of bf16 come apart.

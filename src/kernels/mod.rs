@@ -22,7 +22,7 @@ mod x86_64;
 pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
-pub(crate) use kv_doors::{Bits, KeyCodes, ValueCodes};
+pub(crate) use kv_doors::{Bits, Following, KeyCodes, ValueCodes};
 pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
 
 use crate::isa::Isa;
@@ -30,7 +30,7 @@ use generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use generic::elementwise::ElementRow;
 use generic::epilogue::EpilogueRow;
 use generic::gemm::GemmTile;
-use generic::kv::{KeyTile, ValueTile, Widen};
+use generic::kv::{Ahead, KeyTile, ValueTile, Widen};
 use generic::norm::NormRow;
 use generic::pack::CopyRows;
 use generic::quant_exact::ExactTile;
@@ -41,6 +41,12 @@ use std::sync::OnceLock;
 
 /// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
 type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
+
+/// A tile and what to ask for meanwhile.
+struct AheadTile {
+    tile: GemmTile,
+    ahead: Ahead,
+}
 
 /// Widens a tile of 16 keys: `(dim, codes, scales, to)`.
 type WidenKeys = unsafe fn(usize, *const u8, *const u16, *mut f32);
@@ -66,9 +72,12 @@ pub(crate) struct KernelSet {
     gemm_bf16_rows: Tiles<GemmTile>,
     /// Products with bf16 dot instructions, where the CPU has them.
     fast_bf16: fn() -> Option<&'static FastBf16>,
+    /// Products that ask for what follows, by type: f32, f16, bf16 in pairs, bf16 in rows.
+    ahead: [Tiles<AheadTile>; 4],
     /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
     key_tiles: [Tiles<KeyTile>; 2],
     value_tiles: [Tiles<ValueTile>; 2],
+    prefetch: unsafe fn(*const u8, usize),
     widen_f16: unsafe fn(&Widen),
     widen_bf16: unsafe fn(&Widen),
     widen_bf16_rows: unsafe fn(&Widen),
@@ -175,7 +184,7 @@ macro_rules! shells {
         use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
         use crate::kernels::generic::rope::{self, RopeHead};
-        use crate::kernels::{KernelSet, columns, entry};
+        use crate::kernels::{AheadTile, KernelSet, columns, entry};
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -204,6 +213,16 @@ macro_rules! shells {
             unsafe { kv::values::<$S, C, MR, NB>($S::assume(), t) }
         }
 
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn ahead<E: Element, const MR: usize, const NV: usize>(t: &AheadTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::tile::<$S, E, MR, NV>($S::assume(), &t.tile, t.ahead) }
+        }
+
+        entry!([$($attr),*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
         entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
         entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
         entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
@@ -262,6 +281,12 @@ macro_rules! shells {
             gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
             gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
             gemm_bf16_rows: &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            ahead: [
+                &[$(&[$(ahead::<F32, $kmr, $knv>),+]),+],
+                &[$(&[$(ahead::<F16, $kmr, $knv>),+]),+],
+                &[$(&[$(ahead::<Bf16, $kmr, $knv>),+]),+],
+                &[$(&[$(ahead::<Bf16Row, $kmr, $knv>),+]),+],
+            ],
             key_tiles: [
                 &[$(&[$(key_tile::<Int8, $kmr, $knv>),+]),+],
                 &[$(&[$(key_tile::<Int4, $kmr, $knv>),+]),+],
@@ -270,6 +295,7 @@ macro_rules! shells {
                 &[$(&[$(value_tile::<Int8, $vmr, $vnb>),+]),+],
                 &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
             ],
+            prefetch,
             widen_f16,
             widen_bf16,
             widen_bf16_rows,

@@ -50,6 +50,8 @@ impl Simd for Scalar {
         Scalar
     }
     #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         [x; LANES]
     }

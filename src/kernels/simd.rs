@@ -34,6 +34,8 @@ pub(crate) trait Simd: Copy {
     /// - the CPU has the instruction set.
     unsafe fn assume() -> Self;
 
+    /// Asks for the cache line at `p`, to be in the second-level cache when it is needed; never faults.
+    fn prefetch(self, p: *const u8);
     fn splat(self, x: f32) -> Self::F;
     /// # Safety
     /// - `p` is valid for reads of 16 f32.

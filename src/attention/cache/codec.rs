@@ -6,16 +6,29 @@ use crate::kernels::{BLOCK, LANES};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+/// The units of a slot from unit `first` on, writable.
+fn units_from<'a>(
+    head: &'a mut [u8],
+    field: &Field,
+    slot: usize,
+    first: usize,
+) -> impl Iterator<Item = &'a mut [u8]> {
+    let (unit, start) = (field.unit, field.at(slot) + first * field.stride);
+    // A field without units may lie beyond the end.
+    let from = head.get_mut(start..).unwrap_or_default();
+    from.chunks_mut(field.stride).take(field.count - first).map(move |at| &mut at[..unit])
+}
+
 /// The units of a slot, writable.
 fn units<'a>(head: &'a mut [u8], field: &Field, slot: usize) -> impl Iterator<Item = &'a mut [u8]> {
-    let unit = field.unit;
-    head[field.at(slot)..].chunks_mut(field.stride).take(field.count).map(move |at| &mut at[..unit])
+    units_from(head, field, slot, 0)
 }
 
 /// The units of a slot.
 fn read<'a>(head: &'a [u8], field: &Field, slot: usize) -> impl Iterator<Item = &'a [u8]> {
     let unit = field.unit;
-    head[field.at(slot)..].chunks(field.stride).take(field.count).map(move |at| &at[..unit])
+    let from = head.get(field.at(slot)..).unwrap_or_default();
+    from.chunks(field.stride).take(field.count).map(move |at| &at[..unit])
 }
 
 /// Writes a key into a slot of a head's part of a page.
@@ -47,16 +60,16 @@ pub(super) fn write_key(layout: &Layout, kind: KvType, head: &mut [u8], slot: us
         KvType::Int8 | KvType::Int4 => {
             for (b, k) in k.chunks(BLOCK).enumerate() {
                 let (d, q) = quantize(k, top(kind));
-                if let Some(to) = units(head, &layout.key_scales, slot).nth(b) {
+                if let Some(to) = units_from(head, &layout.key_scales, slot, b).next() {
                     to.copy_from_slice(&d.to_ne_bytes());
                 }
                 if kind == KvType::Int8 {
-                    for (to, q) in units(head, field, slot).skip(b * BLOCK).zip(&q[..k.len()]) {
+                    for (to, q) in units_from(head, field, slot, b * BLOCK).zip(&q[..k.len()]) {
                         to[0] = *q as u8;
                     }
                 } else {
                     let pairs = q[..k.len()].chunks(2);
-                    for (to, q) in units(head, field, slot).skip(b * BLOCK / 2).zip(pairs) {
+                    for (to, q) in units_from(head, field, slot, b * BLOCK / 2).zip(pairs) {
                         to[0] = nibbles(q[0], q[1]);
                     }
                 }
@@ -80,7 +93,7 @@ pub(super) fn write_value(layout: &Layout, kind: KvType, head: &mut [u8], slot: 
         KvType::Int8 | KvType::Int4 => {
             for (b, v) in v.chunks(BLOCK).enumerate() {
                 let (d, q) = quantize(v, top(kind));
-                if let Some(to) = units(head, &layout.value_scales, slot).nth(b) {
+                if let Some(to) = units_from(head, &layout.value_scales, slot, b).next() {
                     to.copy_from_slice(&d.to_ne_bytes());
                 }
                 if kind == KvType::Int8 {
@@ -194,20 +207,19 @@ fn codes(byte: u8) -> [f32; 2] {
 
 /// Scale and codes of a block of at most 32 numbers: see [`KvType`]. Codes beyond the numbers are zeros.
 fn quantize(x: &[f32], top: f32) -> (f16, [i8; BLOCK]) {
-    /// Adding and subtracting it rounds to an integer, ties to even, for `|x| < 2^22`.
+    /// Adding it rounds to an integer, ties to even, which the low bits of the sum hold in two's complement.
     const MAGIC: f32 = 12_582_912.0;
     let mut padded = [0.0; BLOCK];
     padded[..x.len()].copy_from_slice(x);
-    let absmax = padded.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
-    // x - x is zero for finite x and NaN otherwise; a maximum could lose the NaN.
-    let poison: f32 = padded.iter().map(|x| x - x).sum();
-    let d = f16_above(absmax / top + poison);
+    // Magnitudes of floats are ordered as their bits, NaN above all: a maximum of floats could lose it.
+    let absmax = padded.iter().fold(0, |m, x| x.abs().to_bits().max(m));
+    let d = f16_above(f32::from_bits(absmax) / top);
     let mut q = [0; BLOCK];
     let wide = d.to_f32();
     if wide > 0.0 && wide.is_finite() {
         for (q, x) in q.iter_mut().zip(padded) {
             // At most `top` in magnitude, because d is at least absmax / top.
-            *q = ((x / wide + MAGIC) - MAGIC) as i8;
+            *q = (x / wide + MAGIC).to_bits() as i8;
         }
     }
     (if wide.is_infinite() { f16::NAN } else { d }, q)

@@ -299,6 +299,26 @@ impl KvCache {
         (keys, of(self.options.values, values, value_scales, false))
     }
 
+    /// What is likely to be read after a chunk of a head, its next one or the next head's first one: the keys,
+    /// and the scales of keys and values.
+    pub(super) fn following(&self, sequence: usize, chunk: usize, head: usize) -> [&[u8]; 3] {
+        let len = self.len_of(sequence);
+        let next = (chunk + 1) * CHUNK;
+        let (chunk, head) = if next < len {
+            (chunk + 1, head)
+        } else {
+            (self.options.window.map_or(0, |window| len.saturating_sub(window) / CHUNK), head + 1)
+        };
+        // The window may begin right behind a page that was given back.
+        let table = &self.tables[sequence * self.geometry.entries()..];
+        if head >= self.options.kv_heads || table[self.geometry.entry(chunk)] == NONE {
+            return [&[]; 3];
+        }
+        let part = self.part(sequence, chunk, head);
+        let Layout { keys, key_scales, value_scales, .. } = &self.layout;
+        [keys, key_scales, value_scales].map(|field| &part[field.start..field.start + field.bytes])
+    }
+
     /// Stored elements from one value to the next one of a head.
     pub(super) fn value_stride(&self) -> usize {
         self.layout.value_stride
@@ -315,4 +335,17 @@ impl KvCache {
 pub(super) enum Stored<'a> {
     Plain(Elements<'a>),
     Codes(Bits, &'a [u8], &'a [u16]),
+}
+
+impl<'a> Stored<'a> {
+    /// The bytes, without scales.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Stored::Plain(Elements::F32(x)) => bytemuck::cast_slice(x),
+            Stored::Plain(Elements::F16(x) | Elements::Bf16(x) | Elements::Bf16Rows(x)) => {
+                bytemuck::cast_slice(x)
+            }
+            Stored::Codes(_, codes, _) => codes,
+        }
+    }
 }

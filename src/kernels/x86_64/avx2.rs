@@ -68,6 +68,11 @@ impl Simd for Avx2 {
         Avx2(())
     }
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint: no address faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         v!([_mm256_set1_ps(x); 2])
     }
