@@ -1,6 +1,6 @@
 //! Products with quantised weights: kvern's packed ones beside ggml's.
 
-use crate::check::{ROTATION_BYTES, agree, bytes_of, values};
+use crate::check::{ROTATION_BYTES, TOLERANCE, agree, bytes_of, values};
 use crate::ggml::{Layout, Rotation, Session, Threads, Type, quantize};
 use anyhow::Result;
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
@@ -98,7 +98,12 @@ impl<'t> Weights<'t> {
         if let Some((of, blocks)) = &self.blocks {
             for layout in Layout::available(*of, n, k) {
                 let mut rotation = peer(self.threads, (*of, blocks), layout, (n, k, copies), &x)?;
-                agree(&format!("{name} {}", layout.name()), &state.borrow().1, &rotation.result(m * n)?)?;
+                agree(
+                    &format!("{name} {}", layout.name()),
+                    TOLERANCE,
+                    &state.borrow().1,
+                    &rotation.result(m * n)?,
+                )?;
                 theirs.push((layout.name(), rotation));
             }
         }
