@@ -6,7 +6,7 @@ use anyhow::Result;
 use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, attend, workspace_bytes};
 use kvern::{Context, ContextOptions, MatMut, MatRef, Workspace, f16};
 use kvern_perf::speed::{Limits, Options, Row, Table};
-use kvern_perf::timing::{Candidate, interleave};
+use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
 /// One shape: queries at the end of `kv_len` tokens.
@@ -176,11 +176,11 @@ fn measure(
         agree(&name, kind.tolerance, &state.borrow().1, &rotation.result(q.len())?)?;
         theirs.push(rotation);
     }
-    let mut candidates = vec![Candidate::new(ours)];
+    let mut candidates: Vec<Candidate<'_>> = vec![Box::new(ours)];
     for rotation in &mut theirs {
-        candidates.push(Candidate::new(|| rotation.turn()).resting(|| threads.sleep()));
+        candidates.push(Box::new(|| rotation.turn()));
     }
-    let times = interleave(&mut candidates, options.budget());
+    let times = interleave_resting(&mut candidates, options.budget(), || threads.sleep());
     drop(candidates);
     let seconds = times[0].median();
     let operations = shape.operations();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
 use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, Workspace};
 use kvern_perf::speed::{Limits, Options, Row, Table};
-use kvern_perf::timing::{Candidate, interleave};
+use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
 /// (k, n) of the weights: layers of a 7B, of a 270M, and of a toy model.
@@ -109,15 +109,14 @@ impl<'t> Weights<'t> {
         }
         let (names, mut theirs): (Vec<_>, Vec<_>) = theirs.into_iter().unzip();
         let mut turn = 0;
-        let mut candidates = vec![Candidate::new(|| {
+        let mut candidates: Vec<Candidate<'_>> = vec![Box::new(|| {
             turn += 1;
             multiply(turn);
         })];
         for rotation in &mut theirs {
-            let threads = self.threads;
-            candidates.push(Candidate::new(|| rotation.turn()).resting(|| threads.sleep()));
+            candidates.push(Box::new(|| rotation.turn()));
         }
-        let times = interleave(&mut candidates, options.budget());
+        let times = interleave_resting(&mut candidates, options.budget(), || self.threads.sleep());
         let operations = 2.0 * (m * n * k) as f64;
         let bytes = if copies > 1 { self.ours[0].bytes() as f64 } else { 0.0 };
         let floor = limits.floor(operations, bytes, limits.peaks.int8);
