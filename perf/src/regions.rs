@@ -14,16 +14,16 @@ pub fn print(threads: usize) -> Result<()> {
     let empty = |item: usize| {
         std::hint::black_box(item);
     };
-    let mut candidates = [
-        Candidate::new(|| ctx.parallel_for(threads, &|_, item| empty(item))),
-        Candidate::new(|| pool.install(|| (0..threads).into_par_iter().for_each(empty))),
-        Candidate::new(|| {
+    let mut candidates: [Candidate<'_>; 5] = [
+        Box::new(|| ctx.parallel_for(threads, &|_, item| empty(item))),
+        Box::new(|| pool.install(|| (0..threads).into_par_iter().for_each(empty))),
+        Box::new(|| {
             pool.broadcast(|worker| empty(worker.index()));
         }),
-        Candidate::new(|| {
+        Box::new(|| {
             pool.scope(|scope| (0..threads).for_each(|item| scope.spawn(move |_| empty(item))));
         }),
-        Candidate::new(|| {
+        Box::new(|| {
             std::thread::scope(|scope| {
                 (1..threads).for_each(|item| {
                     scope.spawn(move || empty(item));

@@ -120,7 +120,7 @@ fn one(
     let mut out = vec![0f32; case.queries * width];
     let mut ws = Workspace::new(workspace_bytes(ctx, &attention, &caches[0], case.queries)?)?;
     let mut turn = 0;
-    let call = Candidate::new(|| {
+    let call: Candidate<'_> = Box::new(|| {
         turn += 1;
         let out = MatMut::dense(&mut out, case.queries, width).expect("shape");
         attend(ctx, &mut ws, &attention, q, &caches[turn % caches.len()], out).expect("valid call");
