@@ -30,7 +30,7 @@ fn kernels() -> Vec<Kernel> {
         kernel("avx512::gemm", "bf16", &both(avx512.clone()), 0), // in pairs of k, and one after the other
         kernel("avx2::gemm", "f32", &avx2, 0),
         kernel("avx2::gemm", "f16", &avx2, 0),
-        kernel("avx2::gemm", "bf16", &both(avx2.clone()), 24),
+        kernel("avx2::gemm", "bf16", &both(avx2.clone()), 4),
         kernel("avx512_bf16::tile", "-", &avx512_bf16, 0),
         kernel("avx512::int8", "-", &both((1..=2).flat_map(|w| (1..=6).map(move |c| w * c)).collect()), 28),
         kernel("avx2::int8", "-", &both((1..=3).map(|c| 2 * c).collect()), 70),

@@ -55,6 +55,11 @@ fn mask(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// Two vectors in memory without alignment.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned([__m256i; 2]);
+
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
@@ -293,6 +298,11 @@ impl Simd for Avx2 {
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(16).cast())] }
+    }
+    #[inline(always)]
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; the inner type has no alignment.
+        unsafe { p.cast::<Unaligned>().read_volatile().0 }
     }
     #[inline(always)]
     fn bf16_first(self, pairs: Self::I) -> Self::F {
