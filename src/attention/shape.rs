@@ -60,7 +60,7 @@ impl Shape {
         };
         let tile_tokens = q_len.div_ceil(blocks).max(1);
         let (key_dim, value_dim) = source.dims();
-        let panel = source.panel_len(product("query rows", &[lane_tokens, group])?)?;
+        let panel = source.panel_len(product("query rows", &[lane_tokens, group])?, options.precision)?;
         Ok(Shape { q_len, kv_heads, group, key_dim, value_dim, tile_tokens, lane_tokens, panel })
     }
 

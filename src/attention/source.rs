@@ -1,10 +1,12 @@
 //! Where attention reads keys and values: one chunk of one kv head at a time, as operands of the tiles.
 
 use super::cache::Stored;
+use super::fast::Fast;
 use super::plain::Plain;
-use super::{CHUNK, KvCache};
+use super::{CHUNK, KvCache, KvType};
 use crate::error::{Result, product};
 use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
+use crate::matmul::Precision;
 use crate::view::MatMut;
 use std::ops::Range;
 
@@ -93,15 +95,17 @@ impl Source<'_> {
     }
 
     /// Elements of scratch that a lane needs besides its rows, for work items of `rows` query rows.
-    pub fn panel_len(&self, rows: usize) -> Result<usize> {
+    pub fn panel_len(&self, rows: usize, precision: Precision) -> Result<usize> {
         match self {
             Source::Cache(cache, _) => {
                 let o = cache.options();
-                let keys = if o.keys.bits() < 32 && rows >= PANEL_ROWS { o.head_dim } else { 0 };
-                let values =
-                    if o.values.bits() < 32 && rows >= PANEL_ROWS { cache.value_stride() } else { 0 };
+                let fast = precision == Precision::Fast;
+                let widens = |kind: KvType| kind.bits() < 32 && (fast || rows >= PANEL_ROWS);
+                let keys = if widens(o.keys) { o.head_dim } else { 0 };
+                let values = if widens(o.values) { cache.value_stride() } else { 0 };
                 let scales = if o.values.is_quantized() { cache.value_blocks() } else { 0 };
-                product("panel", &[CHUNK, keys + values + scales])
+                let wide = product("panel", &[CHUNK, keys + values + scales])?;
+                Ok(wide + if fast { Fast::len(o.head_dim, cache.value_stride()) } else { 0 })
             }
             Source::Plain(plain) => plain.panel_len(),
         }
@@ -112,26 +116,36 @@ impl Source<'_> {
     pub fn chunk<'s>(
         &'s self,
         kernels: &KernelSet,
-        head: usize,
-        chunk: usize,
+        (head, chunk): (usize, usize),
         keys: Range<usize>,
         rows: usize,
+        precision: Precision,
         panel: &'s mut [f32],
     ) -> Chunk<'s> {
         match self {
             Source::Cache(cache, sequence) => {
                 let (stored_keys, stored_values) = cache.chunk(*sequence, chunk, head);
                 let (key_dim, value_stride) = (cache.options().head_dim, cache.value_stride());
-                let at = Place { kernels, keys, widen: rows >= PANEL_ROWS };
+                let fast = precision == Precision::Fast && kernels.has_bf16_fast();
+                let pairs = if fast { Fast::len(key_dim, value_stride) } else { 0 };
+                let (panel, pairs) = panel.split_at_mut(panel.len() - pairs);
+                let seen = keys.clone();
+                let at = Place { kernels, keys, widen: fast || rows >= PANEL_ROWS };
                 let (keys, panel) = at.keys(stored_keys, key_dim, panel);
                 let values = at.values(stored_values, value_stride, panel);
-                let stream = (rows < PANEL_ROWS).then(|| {
+                let stream = (!at.widen).then(|| {
                     let [next, key_scales, value_scales] = cache.following(*sequence, chunk, head);
                     kernels.prefetch(key_scales);
                     kernels.prefetch(value_scales);
                     Stream { value_bytes: stored_values.bytes(), key_bytes: stored_keys.bytes(), next }
                 });
-                Chunk { key_dim, keys, values, value_stride, stream }
+                let fast = match (&keys, &values) {
+                    (Keys::Plain(Elements::F32(k)), Values::Plain(Elements::F32(v))) if fast => {
+                        Some(Fast::new(kernels, (k, key_dim), (v, value_stride), &seen, pairs))
+                    }
+                    _ => None,
+                };
+                Chunk { key_dim, keys, values, value_stride, stream, fast }
             }
             Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),
         }
@@ -217,6 +231,8 @@ pub(super) struct Chunk<'a> {
     value_stride: usize,
     /// For few rows, whose time is that of reading: what is asked for while tiles compute.
     stream: Option<Stream<'a>>,
+    /// The same numbers for bf16 dot products.
+    fast: Option<Fast<'a>>,
 }
 
 /// The bytes of a chunk in the order in which they are read.
@@ -265,12 +281,15 @@ impl<'a> Chunk<'a> {
     /// A chunk of f32: `keys` in tiles, `values` in rows.
     pub fn plain(key_dim: usize, keys: &'a [f32], values: &'a [f32], value_stride: usize) -> Chunk<'a> {
         let (keys, values) = (Keys::Plain(Elements::F32(keys)), Values::Plain(Elements::F32(values)));
-        Chunk { key_dim, keys, values, value_stride, stream: None }
+        Chunk { key_dim, keys, values, value_stride, stream: None, fast: None }
     }
 
     /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`; `scores`: (rows, CHUNK).
     pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
         let (dim, rows) = (self.key_dim, scores.rows());
+        if let Some(fast) = &self.fast {
+            return fast.scores(kernels, dim, q, keys, scores);
+        }
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
         let Some(stream) = &self.stream else {
             let Keys::Plain(elements) = &self.keys else { return };
@@ -304,6 +323,30 @@ impl<'a> Chunk<'a> {
     /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
     /// `sums`: (rows, value_dim).
     pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
+        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums) };
+        // Pairs of keys that a row sees as a whole; single ones, whose neighbour it does not see, exactly.
+        let (first, end) = (keys.start.next_multiple_of(2).min(keys.end), keys.end / 2 * 2);
+        let behind = |key: usize| Operand { data: &p.data[key - keys.start..], ..p };
+        if first > keys.start {
+            self.exact_values(kernels, p, keys.start..first, sums.reborrow());
+        }
+        if first < end {
+            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow());
+        }
+        if first.max(end) < keys.end {
+            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums);
+        }
+    }
+
+    /// Where keys that all rows of a strip see may be taken apart from the others.
+    pub fn split(&self, common: Range<usize>) -> Range<usize> {
+        match self.fast {
+            Some(_) => common.start.next_multiple_of(2)..common.end / 2 * 2,
+            None => common,
+        }
+    }
+
+    fn exact_values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
             let Values::Plain(elements) = &self.values else { return };
