@@ -17,18 +17,18 @@ fn kernels() -> Vec<Kernel> {
     // Rows of a tile and its widest row of vectors; 16 columns are two registers.
     let avx2 = [(1, 4), (2, 2), (3, 2), (4, 1), (5, 1), (6, 1)];
     let avx2: Vec<usize> = avx2.iter().flat_map(|&(mr, nv)| (1..=nv).map(move |v| 2 * mr * v)).collect();
-    let both = |list: Vec<usize>| [list.clone(), list].concat(); // Q4_0 and Q8_0
+    let both = |list: Vec<usize>| [list.clone(), list].concat(); // two formats, for example Q4_0 and Q8_0
     let kernel =
         |name, element, tiles: &[usize], spills| Kernel { name, element, tiles: tiles.to_vec(), spills };
     vec![
         kernel("avx512::gemm", "f32", &avx512, 0),
         kernel("avx512::gemm", "f16", &avx512, 0),
-        // 24 accumulators, and first and second halves of 4 vectors.
-        kernel("avx512::gemm", "bf16", &avx512, 6),
+        // In pairs of k and in rows. 24 accumulators, and first and second halves of 4 vectors.
+        kernel("avx512::gemm", "bf16", &both(avx512.clone()), 6),
         // 3x32: 12 accumulators, 4 vectors of B and a broadcast are 17 registers of 16.
         kernel("avx2::gemm", "f32", &avx2, 4),
         kernel("avx2::gemm", "f16", &avx2, 4),
-        kernel("avx2::gemm", "bf16", &avx2, 24),
+        kernel("avx2::gemm", "bf16", &both(avx2.clone()), 24),
         kernel("avx512_bf16::tile", "-", &avx512, 0),
         kernel("avx512::int8", "-", &both((1..=2).flat_map(|w| (1..=6).map(move |c| w * c)).collect()), 28),
         kernel("avx2::int8", "-", &both((1..=3).map(|c| 2 * c).collect()), 70),
