@@ -159,6 +159,7 @@ impl KernelSet {
 
     /// `c[i][..] += p[i] . v[keys]` over `keys` keys from key `first` on, for the blocks from `block` on that
     /// the columns of `c` are.
+    #[allow(clippy::too_many_arguments)] // the operands of one kernel
     pub(crate) fn value_codes(
         &self,
         keys: usize,
