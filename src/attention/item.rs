@@ -204,7 +204,14 @@ impl<'a> Item<'a> {
         }
         let rows = block.tokens * self.shape.group;
         let strip = rows.div_ceil(rows.div_ceil(self.kernels.mr()));
-        let chunk = block.source.chunk(self.kernels, block.kv_head, index, keys, rows, panel);
+        let chunk = block.source.chunk(
+            self.kernels,
+            (block.kv_head, index),
+            keys,
+            rows,
+            self.options.precision,
+            panel,
+        );
         for row in (0..rows).step_by(strip) {
             let strip = row..rows.min(row + strip);
             if let Some(parts) = self.strip(lane, &chunk, index, block, strip.clone()) {
@@ -248,6 +255,7 @@ impl<'a> Item<'a> {
         if union.is_empty() {
             return None;
         }
+        let common = chunk.split(common);
         let Lane { q, scores, sums, .. } = lane;
         let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
         chunk.scores(self.kernels, q, union, MatMut::dense(scores, mr, CHUNK).ok()?);

@@ -60,6 +60,8 @@ struct FastBf16 {
     tiles: Tiles<GemmTile>,
     /// Rounds f32 to bf16: `(x, n, out)`.
     round: unsafe fn(*const f32, usize, *mut u16),
+    /// Rounds pairs of rows to pairs of bf16: `(from, pairs of rows, stride, out)`.
+    pack: unsafe fn(*const f32, usize, usize, *mut u16),
 }
 
 /// The kernels of one tier, as entries that may be called once the CPU was checked. Private fields: the
