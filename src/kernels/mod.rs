@@ -12,15 +12,19 @@
 
 mod doors;
 mod generic;
+mod quant;
+mod quant_doors;
 mod row_doors;
 mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use doors::{ActivationRows, Elements, Operand, Panel, Stripes};
+pub(crate) use doors::{Elements, Operand, Panel};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quantize::BLOCK;
+pub(crate) use quant::{Packing, QuantKernels};
+pub(crate) use quant_doors::{ActivationRows, Stripes, Unpacked};
 pub(crate) use row_doors::{Binary, Pairs, Unary};
 
 use crate::isa::Isa;
@@ -30,8 +34,6 @@ use generic::epilogue::EpilogueRow;
 use generic::gemm::GemmTile;
 use generic::norm::NormRow;
 use generic::pack::CopyRows;
-use generic::quant_exact::ExactTile;
-use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
 use generic::quantize::QuantizeRow;
 use generic::rope::RopeHead;
 use std::sync::OnceLock;
@@ -57,12 +59,8 @@ pub(crate) struct KernelSet {
     gemm_bf16: Tiles<GemmTile>,
     /// Products with bf16 dot instructions, where the CPU has them.
     fast_bf16: fn() -> Option<&'static FastBf16>,
-    /// `[W - 1][C - 1]`.
-    int8_q4: Tiles<Int8Tile>,
-    int8_q8: Tiles<Int8Tile>,
-    /// `[C - 1]`.
-    exact_q4: &'static [unsafe fn(&ExactTile)],
-    exact_q8: &'static [unsafe fn(&ExactTile)],
+    /// Products with quantised weights.
+    quant: &'static QuantKernels,
     copy_rows: unsafe fn(&CopyRows),
     epilogue: unsafe fn(&EpilogueRow),
     quantize: unsafe fn(&QuantizeRow),
@@ -110,11 +108,6 @@ impl KernelSet {
 /// The ids of the f32 product kernels, by tier: what a stored packed matrix may name.
 pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-6x16", "avx2-f32-6x16", "avx512-f32-6x64"];
 
-/// Bytes of one stripe (16 rows) of 4-bit weights for 64 k.
-pub(crate) const Q4_PAIR_BYTES: usize = pair_bytes::<Q4>();
-/// Bytes of one stripe (16 rows) of 8-bit weights for 64 k.
-pub(crate) const Q8_PAIR_BYTES: usize = pair_bytes::<Q8>();
-
 /// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
 /// of its own, by which its disassembly can be checked.
 macro_rules! entry {
@@ -140,8 +133,9 @@ macro_rules! shells {
         attributes: [$($attr:meta),*],
         bf16_fast: $fast:expr,
         gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
-        int8: $int8_name:literal { $($w:literal: $c:tt)+ },
-        exact: $exact_name:literal $ce:tt,
+        int8: $int8_name:literal,
+        exact: $exact_name:literal,
+        quant: $quant:expr,
     ) => {
         use crate::kernels::generic::attention::{self, ChunkRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
@@ -149,11 +143,9 @@ macro_rules! shells {
         use crate::kernels::generic::gemm::{self as tiles, Bf16, Element, F16, F32, GemmTile};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyRows};
-        use crate::kernels::generic::quant_exact::{self, ExactTile};
-        use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
         use crate::kernels::generic::rope::{self, RopeHead};
-        use crate::kernels::{KernelSet, columns, entry};
+        use crate::kernels::{KernelSet, entry};
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -162,24 +154,6 @@ macro_rules! shells {
         unsafe fn gemm<E: Element, const MR: usize, const NV: usize>(t: &GemmTile) {
             // SAFETY: handed on to the caller, both parts.
             unsafe { tiles::tile::<$S, E, MR, NV>($S::assume(), t) }
-        }
-
-        /// # Safety
-        /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
-        #[inline(never)]
-        unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
-        }
-
-        /// # Safety
-        /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
-        #[inline(never)]
-        unsafe fn exact<F: Format, const C: usize>(t: &ExactTile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::tile::<$S, F, C>($S::assume(), t) }
         }
 
         entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
@@ -208,10 +182,7 @@ macro_rules! shells {
             gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
             gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
             fast_bf16: $fast,
-            int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
-            int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
-            exact_q4: columns!(exact, [Q4] $ce),
-            exact_q8: columns!(exact, [Q8] $ce),
+            quant: $quant,
             copy_rows,
             epilogue: epilogue_row,
             quantize: quantize_row,
@@ -239,14 +210,3 @@ macro_rules! shells {
     };
 }
 use shells;
-
-/// The instances of one kernel for each number of activation rows.
-macro_rules! columns {
-    ($kernel:ident, [$F:ident, $w:literal] [$($c:literal)+]) => {
-        &[$($kernel::<$F, $w, $c>),+]
-    };
-    ($kernel:ident, [$F:ident] [$($c:literal)+]) => {
-        &[$($kernel::<$F, $c>),+]
-    };
-}
-use columns;
