@@ -6,6 +6,7 @@
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses
 //! them as they are (exact weights, exact activations). Both give the same bits on every machine.
 
+mod codec;
 mod driver;
 mod format;
 mod packed;

@@ -73,6 +73,10 @@ impl PackedWeights {
 
     fn zeroed(format: WeightFormat, n: usize, k: usize) -> Result<PackedWeights> {
         format.bytes(n, k)?;
+        if !format.is_packable() {
+            let (what, got) = ("format", format.name().into());
+            return Err(Error::Option { what, got, allowed: "one of q4_0, q8_0" });
+        }
         let pairs = (k / BLOCK).div_ceil(2);
         let stripe_bytes = product("packed stripe", &[pairs, pair_bytes(format)])?;
         let bytes = product("packed weights", &[n.div_ceil(LANES), stripe_bytes])?;
@@ -154,8 +158,8 @@ impl PackedWeights {
     /// What is flipped in each stored quant byte.
     fn flip(&self) -> u8 {
         match self.format {
-            WeightFormat::Q4_0 => 0,
             WeightFormat::Q8_0 => 0x80,
+            _ => 0,
         }
     }
 
@@ -188,7 +192,7 @@ impl PackedWeights {
 /// Bytes of 16 rows by two blocks.
 fn pair_bytes(format: WeightFormat) -> usize {
     match format {
-        WeightFormat::Q4_0 => Q4_PAIR_BYTES,
         WeightFormat::Q8_0 => Q8_PAIR_BYTES,
+        _ => Q4_PAIR_BYTES,
     }
 }

@@ -1,7 +1,8 @@
 //! The definition of the int8 product in the plainest words, and its error bound.
 
-use super::{PackedWeights, WeightFormat};
-use crate::error::Result;
+use super::PackedWeights;
+use super::codec::{Codec, Decoded};
+use crate::error::{Error, Result};
 
 /// One row of activations as rule 2 of the numerics quantises it: `(q, d)` for each block of 32.
 pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
@@ -23,6 +24,9 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 /// row with weight row `n`.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
     let (format, k) = (weights.format(), weights.k());
+    let refused = Error::Unsupported { what: "an int8 product with this format" };
+    let codec = Codec::of(format).ok_or(refused)?;
+    let mut decoded = Decoded::ZERO;
     let mut blocks = vec![0u8; format.bytes(weights.n(), k)?];
     weights.to_blocks(&mut blocks)?;
     let row_bytes = format.bytes(1, k)?;
@@ -32,12 +36,9 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
     let (mut chain, mut exact, mut bound) = (0.0f32, 0.0f64, 0.0f64);
     for (b, (q, d)) in quantize_activations(x).into_iter().enumerate() {
         let block = &row[b * format.block_bytes()..(b + 1) * format.block_bytes()];
-        let dw = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
-        let weight = |j: usize| match format {
-            WeightFormat::Q4_0 if j < 16 => i32::from(block[2 + j] & 15) - 8,
-            WeightFormat::Q4_0 => i32::from(block[2 + j - 16] >> 4) - 8,
-            WeightFormat::Q8_0 => i32::from(block[2 + j] as i8),
-        };
+        codec.decode(block, &mut decoded);
+        let dw = codec.d(&decoded);
+        let weight = |j: usize| codec.values.of(decoded.codes[j]);
         let dot: i32 = (0..32).map(|j| weight(j) * q[j]).sum();
         chain = (dot as f32).mul_add(dw * d, chain);
         let mut magnitude = 0.0;

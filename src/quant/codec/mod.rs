@@ -1,0 +1,243 @@
+//! The block formats as integers: one decoder and one encoder each, from which everything else follows.
+//!
+//! ```text
+//! bytes of a block <--decode / encode--> Decoded --dequantize--> f32
+//!                                           \--pack--> the layouts of the kernels
+//! ```
+//! Every format is one formula, `w = (d * scale[i / sub]) * value(code[i]) - dmin * min[i / sub]`, with the
+//! parts that a format lacks being 1 (scale) or 0 (min). The bytes are described at each codec.
+
+mod kquant;
+mod small;
+mod table;
+
+use super::format::WeightFormat;
+use half::f16;
+
+/// Elements of the largest block.
+pub(super) const MAX_BLOCK: usize = 256;
+
+/// Sub-blocks of a block at most.
+pub(super) const MAX_SUBS: usize = 16;
+
+/// A block as integers. What lies beyond the block's length is not touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decoded {
+    /// Unsigned, in the order of elements. // (block_len)
+    pub codes: [u8; MAX_BLOCK],
+    /// Factors of d; 1 in a format without sub-blocks. // (block_len / sub_len)
+    pub scales: [i8; MAX_SUBS],
+    /// Factors of dmin; 1 in Q4_1 and Q5_1, 0 in a format without minima. // (block_len / sub_len)
+    pub mins: [u8; MAX_SUBS],
+    /// The scale: an f16 as bits, in MXFP4 the exponent byte.
+    pub d: u16,
+    /// The scale of the minima, an f16 as bits; of Q4_1 and Q5_1, which add theirs, the negative.
+    pub dmin: u16,
+}
+
+impl Decoded {
+    /// All zeros.
+    pub const ZERO: Decoded =
+        Decoded { codes: [0; MAX_BLOCK], scales: [0; MAX_SUBS], mins: [0; MAX_SUBS], d: 0, dmin: 0 };
+}
+
+/// What a code stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    /// `code - zero`.
+    Linear {
+        /// The code of the value 0.
+        zero: u8,
+    },
+    /// `table[code]`.
+    Table(&'static [i8; 16]),
+}
+
+impl Values {
+    /// The integer that `code` stands for.
+    pub fn of(self, code: u8) -> i32 {
+        match self {
+            Values::Linear { zero } => i32::from(code) - i32::from(zero),
+            Values::Table(table) => i32::from(table[usize::from(code & 15)]),
+        }
+    }
+}
+
+/// How the scale d of a block is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScaleKind {
+    /// IEEE binary16.
+    F16,
+    /// A power of two: half of `2^(e - 127)`, because the table of MXFP4 holds doubled values.
+    HalfE8m0,
+}
+
+/// A format of blocks: its constants, its decoder and its encoder.
+#[derive(Debug)]
+pub(super) struct Codec {
+    /// The format.
+    pub format: WeightFormat,
+    /// Elements of a sub-block: 16 or 32.
+    pub sub_len: usize,
+    /// Bits of a code.
+    pub bits: u32,
+    /// What a code stands for.
+    pub values: Values,
+    /// How d is stored.
+    pub scale: ScaleKind,
+    /// Whether minima are subtracted.
+    pub has_min: bool,
+    read: fn(&[u8], &mut Decoded),
+    write: fn(&Decoded, &mut [u8]),
+}
+
+impl Codec {
+    /// The codec of a format; `None` for single floats, which have no integers.
+    pub fn of(format: WeightFormat) -> Option<&'static Codec> {
+        Some(match format {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => return None,
+            WeightFormat::Q4_0 => &small::Q4_0,
+            WeightFormat::Q4_1 => &small::Q4_1,
+            WeightFormat::Q5_0 => &small::Q5_0,
+            WeightFormat::Q5_1 => &small::Q5_1,
+            WeightFormat::Q8_0 => &small::Q8_0,
+            WeightFormat::Q2K => &kquant::Q2K,
+            WeightFormat::Q3K => &kquant::Q3K,
+            WeightFormat::Q4K => &kquant::Q4K,
+            WeightFormat::Q5K => &kquant::Q5K,
+            WeightFormat::Q6K => &kquant::Q6K,
+            WeightFormat::Iq4Nl => &table::IQ4_NL,
+            WeightFormat::Iq4Xs => &table::IQ4_XS,
+            WeightFormat::Mxfp4 => &table::MXFP4,
+        })
+    }
+
+    /// Sub-blocks of a block.
+    pub fn subs(&self) -> usize {
+        self.format.block_len() / self.sub_len
+    }
+
+    /// Takes a block apart. **Shapes**: `block`: at least `block_bytes` bytes. Any bytes are a valid block.
+    pub fn decode(&self, block: &[u8], out: &mut Decoded) {
+        debug_assert!(block.len() >= self.format.block_bytes());
+        (self.read)(block, out);
+    }
+
+    /// Puts a block together: the inverse of [`decode`](Codec::decode), byte for byte. Bits that do not fit
+    /// the format are cut off. **Shapes**: `block`: at least `block_bytes` bytes.
+    pub fn encode(&self, decoded: &Decoded, block: &mut [u8]) {
+        debug_assert!(block.len() >= self.format.block_bytes());
+        (self.write)(decoded, block);
+    }
+
+    /// The scale d in f32, exactly.
+    pub fn d(&self, decoded: &Decoded) -> f32 {
+        match self.scale {
+            ScaleKind::F16 => f16::from_bits(decoded.d).to_f32(),
+            ScaleKind::HalfE8m0 => half_e8m0(decoded.d as u8),
+        }
+    }
+
+    /// The scale of the minima in f32, exactly.
+    pub fn dmin(&self, decoded: &Decoded) -> f32 {
+        f16::from_bits(decoded.dmin).to_f32()
+    }
+
+    /// The weights of a block: each product is exact in f32, the subtraction of a minimum rounds once.
+    ///
+    /// **Shapes**: `out`: (block_len). **Numerics**: an infinite or NaN d or dmin gives what IEEE says.
+    pub fn floats(&self, decoded: &Decoded, out: &mut [f32]) {
+        let (d, dmin) = (self.d(decoded), self.dmin(decoded));
+        let subs = decoded.scales.iter().zip(&decoded.mins);
+        let elements = out.chunks_exact_mut(self.sub_len).zip(decoded.codes.chunks_exact(self.sub_len));
+        for ((out, codes), (&scale, &min)) in elements.zip(subs) {
+            let scale = d * f32::from(scale);
+            let min = if self.has_min { dmin * f32::from(min) } else { 0.0 };
+            match self.values {
+                Values::Linear { zero } => {
+                    for (w, &code) in out.iter_mut().zip(codes) {
+                        *w = scale * (f32::from(code) - f32::from(zero)) - min;
+                    }
+                }
+                Values::Table(table) => {
+                    for (w, &code) in out.iter_mut().zip(codes) {
+                        *w = scale * f32::from(table[usize::from(code & 15)]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Half of `2^(e - 127)`: 2^-128 (subnormal) for e = 0, 2^127 for e = 255.
+fn half_e8m0(e: u8) -> f32 {
+    f32::from_bits(match e {
+        0 => 0x0020_0000,
+        1 => 0x0040_0000,
+        e => u32::from(e - 1) << 23,
+    })
+}
+
+/// A little-endian f16 as bits.
+fn bits16(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
+}
+
+fn put16(block: &mut [u8], at: usize, bits: u16) {
+    block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+}
+
+/// Nibbles of halves: the low nibble of byte j is element j, the high one element `j + bytes.len()`.
+fn nibbles(bytes: &[u8], codes: &mut [u8]) {
+    let (low, high) = codes.split_at_mut(bytes.len());
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+}
+
+fn put_nibbles(codes: &[u8], bytes: &mut [u8]) {
+    let (low, high) = codes.split_at(bytes.len());
+    for ((low, high), byte) in low.iter().zip(high).zip(bytes) {
+        *byte = low & 15 | high << 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes without a pattern.
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn any_block_survives_decoding_and_encoding() {
+        for codec in WeightFormat::ALL.into_iter().filter_map(Codec::of) {
+            for seed in 0..200 {
+                let block = noise(codec.format.block_bytes(), seed);
+                let mut decoded = Decoded::ZERO;
+                codec.decode(&block, &mut decoded);
+                let mut again = vec![0xA5; block.len()];
+                codec.encode(&decoded, &mut again);
+                assert_eq!(again, block, "{:?}", codec.format);
+                let codes = &decoded.codes[..codec.format.block_len()];
+                assert!(codes.iter().all(|&c| u32::from(c) < 1 << codec.bits), "{:?}", codec.format);
+                assert!(decoded.codes[codes.len()..].iter().all(|&c| c == 0));
+                assert!(decoded.scales[codec.subs()..].iter().all(|&s| s == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn powers_of_two_are_what_the_exponent_says() {
+        for e in 0..=255u8 {
+            assert_eq!(f64::from(half_e8m0(e)), 2f64.powi(i32::from(e) - 128));
+        }
+    }
+}

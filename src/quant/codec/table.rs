@@ -1,0 +1,99 @@
+//! The formats whose codes index a table of values: IQ4_NL, IQ4_XS, MXFP4.
+
+use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16};
+use crate::quant::WeightFormat;
+
+/// The values of IQ4_NL and IQ4_XS: denser around zero, where most weights are.
+pub(in crate::quant) static IQ4_VALUES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Twice the values of E2M1, so that they are integers; the sign is bit 3, and -0 counts as +0.
+pub(in crate::quant) static E2M1_DOUBLED: [i8; 16] =
+    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// What is added to a scale of IQ4_XS to make it unsigned.
+const XS_BIAS: i8 = 32;
+
+/// ```text
+/// byte 0  1 | 2 ............ 17
+///      d16  | qs: low nibble of qs[j] is element j, high nibble element j + 16
+/// ```
+pub(super) static IQ4_NL: Codec = Codec {
+    format: WeightFormat::Iq4Nl,
+    sub_len: 32,
+    bits: 4,
+    values: Values::Table(&IQ4_VALUES),
+    scale: ScaleKind::F16,
+    has_min: false,
+    read: |block, out| {
+        (out.d, out.dmin) = (bits16(block, 0), 0);
+        (out.scales[0], out.mins[0]) = (1, 0);
+        nibbles(&block[2..18], &mut out.codes[..32]);
+    },
+    write: |decoded, block| {
+        put16(block, 0, decoded.d);
+        put_nibbles(&decoded.codes[..32], &mut block[2..18]);
+    },
+};
+
+/// ```text
+/// byte 0  1 | 2  3     | 4 ... 7    | 8 ............ 135
+///      d16  | scales_h | scales_l   | qs: 16 bytes for each sub-block of 32, nibbles as in IQ4_NL
+/// ```
+/// `scale[s] + 32`: 4 bits of nibble s of scales_l, then bits 2s and 2s + 1 of scales_h.
+pub(super) static IQ4_XS: Codec = Codec {
+    format: WeightFormat::Iq4Xs,
+    sub_len: 32,
+    bits: 4,
+    values: Values::Table(&IQ4_VALUES),
+    scale: ScaleKind::F16,
+    has_min: false,
+    read: |block, out| {
+        (out.d, out.dmin) = (bits16(block, 0), 0);
+        let high = bits16(block, 2);
+        for s in 0..8 {
+            let low = block[4 + s / 2] >> (4 * (s % 2)) & 15;
+            let scale = low | ((high >> (2 * s) & 3) as u8) << 4;
+            (out.scales[s], out.mins[s]) = (scale as i8 - XS_BIAS, 0);
+        }
+        for (bytes, codes) in block[8..136].chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
+            nibbles(bytes, codes);
+        }
+    },
+    write: |decoded, block| {
+        put16(block, 0, decoded.d);
+        let mut high = 0;
+        block[4..8].fill(0);
+        for s in 0..8 {
+            let scale = decoded.scales[s].wrapping_add(XS_BIAS) as u8;
+            block[4 + s / 2] |= (scale & 15) << (4 * (s % 2));
+            high |= u16::from(scale >> 4 & 3) << (2 * s);
+        }
+        put16(block, 2, high);
+        for (bytes, codes) in block[8..136].chunks_exact_mut(16).zip(decoded.codes.chunks_exact(32)) {
+            put_nibbles(codes, bytes);
+        }
+    },
+};
+
+/// ```text
+/// byte 0 | 1 ............ 16
+///      e | qs: low nibble of qs[j] is element j, high nibble element j + 16
+/// ```
+pub(super) static MXFP4: Codec = Codec {
+    format: WeightFormat::Mxfp4,
+    sub_len: 32,
+    bits: 4,
+    values: Values::Table(&E2M1_DOUBLED),
+    scale: ScaleKind::HalfE8m0,
+    has_min: false,
+    read: |block, out| {
+        (out.d, out.dmin) = (u16::from(block[0]), 0);
+        (out.scales[0], out.mins[0]) = (1, 0);
+        nibbles(&block[1..17], &mut out.codes[..32]);
+    },
+    write: |decoded, block| {
+        block[0] = decoded.d as u8;
+        put_nibbles(&decoded.codes[..32], &mut block[1..17]);
+    },
+};
