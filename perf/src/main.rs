@@ -49,6 +49,8 @@ enum Command {
 enum Speed {
     /// f32, f16 and bf16 matrix products
     Matmul(speed::Options),
+    /// Products with weights in every format
+    Quant(speed::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -56,6 +58,7 @@ fn main() -> Result<ExitCode> {
         Command::Bytes => bytes::print()?,
         Command::Ceilings { threads } => ceilings::print(usize::from(threads)),
         Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options)?,
+        Command::Speed { what: Speed::Quant(options) } => speed::quant::run(&options)?,
         Command::Gate(options) => return ledger::gate(&options),
         Command::Bless(options) => return ledger::bless(&options),
         Command::Report(options) => ledger::report(&options)?,

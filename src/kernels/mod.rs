@@ -91,7 +91,7 @@ impl KernelSet {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => x86_64::avx2::kernel_set(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => x86_64::avx512::kernel_set(),
+                Isa::Avx512 => x86_64::avx512::vnni_kernel_set().or_else(x86_64::avx512::kernel_set),
                 #[cfg(not(target_arch = "x86_64"))]
                 Isa::Avx2 | Isa::Avx512 => None,
             })

@@ -1,7 +1,7 @@
 //! The table of quantised products: one entry for each packed format.
 
 use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Six, Three, Wide};
-use super::generic::quant_exact::{Expand, ExactTile};
+use super::generic::quant_exact::{ExactTile, Expand, WideTile};
 use super::generic::quant_format::*;
 use super::generic::quant_int8::Int8Tile;
 
@@ -21,10 +21,6 @@ pub(crate) enum Packing {
     Iq4Nl,
     Iq4Xs,
     Mxfp4,
-    Group4,
-    Group4Zero,
-    Group8,
-    Group8Zero,
 }
 
 /// Calls `$with!` with the type of every packed format, in the order of [`Packing`].
@@ -43,11 +39,7 @@ macro_rules! formats {
             Halves<Six, 32>,
             Plain<Lookup<NonLinear>, 128>,
             Signed<Lookup<NonLinear>>,
-            Mx,
-            Group<Four, 8>,
-            GroupZero<Four, 8>,
-            Group<Wide<8>, 128>,
-            GroupZero<Wide<8>, 128>
+            Mx
         }
     };
 }
@@ -56,20 +48,30 @@ pub(super) use formats;
 /// Kernels by the number of activation rows: `[C - 1]`.
 pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 
-/// The kernels of one packed format.
-pub(super) struct FormatKernels {
+/// The int8 products of one packed format.
+pub(super) struct Dots {
     /// Stripes of a tile, and the tiles on packed weights.
     pub direct: (usize, Rows<Int8Tile>),
     /// The same on weights that were unpacked to a panel.
     pub panel: (usize, Rows<Int8Tile>),
+}
+
+/// The kernels of one packed format that need no dot instructions.
+pub(super) struct Widening {
     /// Stripes of a tile, and the tiles with f32 activations.
     pub exact: (usize, Rows<ExactTile>),
     pub expand: unsafe fn(&Expand),
     pub expand_f32: unsafe fn(&Expand),
 }
 
-/// The kernels of one tier, in the order of [`Packing`].
-pub(crate) type QuantKernels = [FormatKernels; FORMATS];
+/// The kernels of one tier.
+pub(crate) struct QuantKernels {
+    /// In the order of [`Packing`], as the next.
+    pub(super) dots: &'static [Dots; FORMATS],
+    pub(super) widening: &'static [Widening; FORMATS],
+    /// Stripes of a tile, and the tiles on widened weights.
+    pub(super) wide: (usize, Rows<WideTile>),
+}
 
 /// What packing has to know about a format.
 #[derive(Debug, Clone, Copy)]
@@ -111,22 +113,28 @@ impl Packing {
     }
 }
 
-/// Instantiates the quantised products for one ISA. `direct`, `panel`, `halves` (panels of formats whose
-/// halves have factors) and `exact` name stripes by rows of the tiles.
-macro_rules! shells {
+/// The kernels of every format, by the `Of` of the shell that calls it.
+macro_rules! table {
+    ($($format:ty),+) => {
+        [$(Of::<$format>::KERNELS),+]
+    };
+}
+pub(super) use table;
+
+/// Instantiates the int8 products for one ISA. `direct`, `panel` and `halves` (panels of formats whose halves
+/// have factors) name stripes by rows of the tiles.
+macro_rules! dots {
     (
         token: $S:ident,
         attributes: [$($attr:meta),*],
         direct: $dw:literal [$($dc:literal)+],
         panel: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
-        exact: $ew:literal [$($ec:literal)+],
     ) => {
-        use crate::kernels::generic::quant_codes::{Five, Four, Lookup, NonLinear, Six, Three, Wide};
-        use crate::kernels::generic::quant_exact::{self, ExactTile, Expand};
+        use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_format::*;
         use crate::kernels::generic::quant_int8::{self, Int8Tile};
-        use crate::kernels::quant::{FormatKernels, QuantKernels, formats};
+        use crate::kernels::quant::{Dots, FORMATS, formats, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -138,6 +146,39 @@ macro_rules! shells {
             // SAFETY: handed on to the caller, both parts.
             unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
         }
+
+        struct Of<F>(PhantomData<F>);
+
+        impl<F: Format> Of<F> {
+            const KERNELS: Dots = Dots {
+                direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
+                panel: if F::HALVES {
+                    ($hw, &[$(int8::<F::Panel, $hw, $hc>),+])
+                } else {
+                    ($pw, &[$(int8::<F::Panel, $pw, $pc>),+])
+                },
+            };
+        }
+
+        pub(in crate::kernels) static DOTS: [Dots; FORMATS] = formats!(table);
+    };
+}
+pub(super) use dots;
+
+/// Instantiates for one ISA what widens weights. `exact` and `wide` name stripes by rows of the tiles.
+macro_rules! widening {
+    (
+        token: $S:ident,
+        attributes: [$($attr:meta),*],
+        exact: $ew:literal [$($ec:literal)+],
+        wide: $ww:literal [$($wc:literal)+],
+    ) => {
+        use crate::kernels::generic::quant_codes::*;
+        use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
+        use crate::kernels::generic::quant_format::*;
+        use crate::kernels::quant::{FORMATS, Rows, Widening, formats, table};
+        use crate::kernels::simd::Simd;
+        use std::marker::PhantomData;
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -166,28 +207,27 @@ macro_rules! shells {
             unsafe { quant_exact::expand_f32::<$S, F>($S::assume(), e) }
         }
 
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn wide<const W: usize, const C: usize>(t: &WideTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::wide::<$S, W, C>($S::assume(), t) }
+        }
+
         struct Of<F>(PhantomData<F>);
 
         impl<F: Format> Of<F> {
-            const KERNELS: FormatKernels = FormatKernels {
-                direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
-                panel: if F::HALVES {
-                    ($hw, &[$(int8::<F::Panel, $hw, $hc>),+])
-                } else {
-                    ($pw, &[$(int8::<F::Panel, $pw, $pc>),+])
-                },
+            const KERNELS: Widening = Widening {
                 exact: ($ew, &[$(exact::<F, $ew, $ec>),+]),
                 expand: expand::<F>,
                 expand_f32: expand_f32::<F>,
             };
         }
 
-        macro_rules! table {
-            ($$($$format:ty),+) => {
-                [$$(Of::<$$format>::KERNELS),+]
-            };
-        }
-        pub(in crate::kernels) static QUANT: QuantKernels = formats!(table);
+        pub(in crate::kernels) static WIDENING: [Widening; FORMATS] = formats!(table);
+        pub(in crate::kernels) const WIDE: (usize, Rows<WideTile>) = ($ww, &[$(wide::<$ww, $wc>),+]);
     };
 }
-pub(super) use shells;
+pub(super) use widening;

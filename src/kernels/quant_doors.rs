@@ -1,7 +1,7 @@
 //! The doors of the quantised products: see [`doors`](super::doors).
 
 use super::doors::reach;
-use super::generic::quant_exact::{Expand, ExactTile};
+use super::generic::quant_exact::{ExactTile, Expand, WideTile};
 use super::generic::quant_int8::{Int8Tile, MAX_STRIPES};
 use super::generic::quantize::{QuantizeRow, Record};
 use super::{BLOCK, KernelSet, LANES, Packing};
@@ -80,19 +80,19 @@ impl KernelSet {
 
     /// The most stripes of weights and rows of activations of one int8 tile, on packed weights.
     pub(crate) fn int8_tile(&self, packing: Packing) -> (usize, usize) {
-        let (stripes, rows) = self.quant[packing as usize].direct;
+        let (stripes, rows) = self.quant.dots[packing as usize].direct;
         (stripes, rows.len())
     }
 
     /// The same on panels.
     pub(crate) fn panel_tile(&self, packing: Packing) -> (usize, usize) {
-        let (stripes, rows) = self.quant[packing as usize].panel;
+        let (stripes, rows) = self.quant.dots[packing as usize].panel;
         (stripes, rows.len())
     }
 
     /// The same with f32 activations.
     pub(crate) fn exact_tile(&self, packing: Packing) -> (usize, usize) {
-        let (stripes, rows) = self.quant[packing as usize].exact;
+        let (stripes, rows) = self.quant.widening[packing as usize].exact;
         (stripes, rows.len())
     }
 
@@ -103,7 +103,7 @@ impl KernelSet {
         if rows == 0 || cols == 0 {
             return;
         }
-        let (stripes, table) = self.quant[w.packing as usize].direct;
+        let (stripes, table) = self.quant.dots[w.packing as usize].direct;
         assert!(cols <= stripes * LANES);
         w.check();
         a.check(rows, w.blocks);
@@ -129,7 +129,7 @@ impl KernelSet {
         if rows == 0 || cols == 0 {
             return;
         }
-        let (stripes, table) = self.quant[w.packing as usize].panel;
+        let (stripes, table) = self.quant.dots[w.packing as usize].panel;
         let stripe_bytes = w.blocks * w.packing.shape().panel;
         let given = cols.div_ceil(LANES);
         assert!(given <= stripes && given * stripe_bytes <= w.data.len());
@@ -157,7 +157,7 @@ impl KernelSet {
         let out = out.as_mut_ptr();
         let e = Expand { w: stripe, unit_shift: w.unit_shift, first, blocks, out, out_stride: 0 };
         // SAFETY: CPU checked; the blocks lie inside the stripe, and the panel has room for them.
-        unsafe { (self.quant[w.packing as usize].expand)(&e) }
+        unsafe { (self.quant.widening[w.packing as usize].expand)(&e) }
     }
 
     /// Widens blocks `first..first + blocks` of the first stripe to f32: 16 weights of each k, `out_stride`
@@ -178,7 +178,7 @@ impl KernelSet {
         let out = out.as_mut_ptr().cast();
         let e = Expand { w: stripe, unit_shift: w.unit_shift, first, blocks, out, out_stride };
         // SAFETY: CPU checked; the blocks lie inside the stripe, the last vector inside `out`.
-        unsafe { (self.quant[w.packing as usize].expand_f32)(&e) }
+        unsafe { (self.quant.widening[w.packing as usize].expand_f32)(&e) }
     }
 
     /// The product with f32 activations `x` (element `(row, k)` at `row * row_stride + k`).
@@ -187,7 +187,7 @@ impl KernelSet {
         if rows == 0 || cols == 0 {
             return;
         }
-        let (stripes, table) = self.quant[w.packing as usize].exact;
+        let (stripes, table) = self.quant.widening[w.packing as usize].exact;
         assert!(cols <= stripes * LANES);
         w.check();
         assert!(reach(rows, x_row_stride) + BLOCK * w.blocks <= x.len());
@@ -202,6 +202,43 @@ impl KernelSet {
             c: c.as_mut_ptr(),
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
+        unsafe { table[rows - 1](&tile) }
+    }
+
+    /// The most stripes and rows of one tile on widened weights.
+    pub(crate) fn wide_tile(&self) -> (usize, usize) {
+        (self.quant.wide.0, self.quant.wide.1.len())
+    }
+
+    /// The product of widened weights `w`, (k, 16 * stripes of a tile), with f32 activations; `resume`
+    /// continues the chains that C holds.
+    pub(crate) fn wide(
+        &self,
+        k: usize,
+        w: &[f32],
+        x: &[f32],
+        x_row_stride: usize,
+        mut c: MatMut<'_>,
+        resume: bool,
+    ) {
+        let (rows, cols) = (c.rows(), c.cols());
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        let (stripes, table) = self.quant.wide;
+        assert!(cols <= stripes * LANES && k * stripes * LANES <= w.len());
+        assert!(reach(rows, x_row_stride) + k <= x.len());
+        let tile = WideTile {
+            k,
+            w: w.as_ptr(),
+            x: x.as_ptr(),
+            x_row_stride,
+            c_row_stride: c.row_stride(),
+            cols,
+            c: c.as_mut_ptr(),
+            resume,
+        };
+        // SAFETY: CPU checked; the asserts cover weights and activations, and C has `rows` rows of `cols`.
         unsafe { table[rows - 1](&tile) }
     }
 }

@@ -312,20 +312,35 @@ super::shells! {
     attributes: [],
     bf16_fast: || None,
     gemm: "scalar-f32-6x16" { 1: [1] 2: [1] 3: [1] 4: [1] 5: [1] 6: [1] },
-    int8: "scalar-int8-16x4",
-    exact: "scalar-exact-16x4",
+    int8: "scalar-int8-16x1",
+    exact: "scalar-exact-16x1",
     quant: &quant::QUANT,
 }
 
+/// The quantised products: one row at a time, because arrays unrolled by rows take long to compile.
 mod quant {
     use super::Scalar;
+    use crate::kernels::QuantKernels;
 
-    crate::kernels::quant::shells! {
+    mod dots {
+        use super::Scalar;
+
+        crate::kernels::quant::dots! {
+            token: Scalar,
+            attributes: [],
+            direct: 1 [1],
+            panel: 1 [1],
+            halves: 1 [1],
+        }
+    }
+
+    crate::kernels::quant::widening! {
         token: Scalar,
         attributes: [],
-        direct: 1 [1 2 3 4],
-        panel: 1 [1 2 3 4],
-        halves: 1 [1 2 3 4],
-        exact: 1 [1 2 3 4],
+        exact: 1 [1],
+        wide: 1 [1 2 3 4],
     }
+
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
 }

@@ -6,12 +6,14 @@
 
 mod blob;
 mod blocking;
+mod column;
 mod driver;
 mod pack;
 mod packed_b;
 #[doc(hidden)]
 pub mod reference;
 
+pub(crate) use blob::MAGIC as FLOATS_MAGIC;
 pub use packed_b::{Dtype, Output, PackedB, Weight};
 
 use crate::buffer::Workspace;

@@ -6,14 +6,18 @@
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses
 //! them as they are (exact weights, exact activations). Both give the same bits on every machine.
 
+mod blob;
 mod codec;
 mod driver;
 mod format;
+mod layout;
 mod packed;
+mod plan;
 mod quantize;
 #[doc(hidden)]
 pub mod reference;
 
+pub use driver::{Product, multiply_many, workspace_bytes_many};
 pub use format::WeightFormat;
 pub use packed::PackedWeights;
 pub use quantize::{dequantize, quantize};

@@ -1,6 +1,7 @@
 //! The `speed` subcommands and the table that they share.
 
 pub mod matmul;
+pub mod quant;
 
 use crate::ceilings::{self, Peaks};
 use kvern::Isa;

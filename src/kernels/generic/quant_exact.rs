@@ -115,6 +115,59 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
     }
 }
 
+/// Operands of one tile of `16 W` widened weight rows by `C` activation rows.
+pub(crate) struct WideTile {
+    pub k: usize,
+    pub w: *const f32, // (k, 16 W)
+    pub x: *const f32, // (C, k), row c at x + c * x_row_stride
+    pub x_row_stride: usize,
+    pub c: *mut f32, // (C, cols), row c at c + c * c_row_stride
+    pub c_row_stride: usize,
+    /// Weight rows that exist, 1..=16 W.
+    pub cols: usize,
+    /// Whether the chains go on from what C holds.
+    pub resume: bool,
+}
+
+/// The chains of widened weights: the tile of the f32 product, on one block of k.
+///
+/// # Safety
+/// - every operand is valid as the comments of [`WideTile`] say.
+#[inline(always)]
+pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &WideTile) {
+    let mut acc = [[s.splat(0.0); W]; C];
+    if t.resume {
+        for c in 0..C {
+            for j in 0..W {
+                let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
+                // SAFETY: `lanes` columns from 16 j on of row c < C.
+                acc[c][j] = unsafe { s.load_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), lanes) };
+            }
+        }
+    }
+    for k in 0..t.k {
+        let mut w = [s.splat(0.0); W];
+        for j in 0..W {
+            // SAFETY: vector j < W of k.
+            w[j] = unsafe { s.load(t.w.add((k * W + j) * LANES)) };
+        }
+        for c in 0..C {
+            // SAFETY: element k of activation row c < C.
+            let x = s.splat(unsafe { *t.x.add(c * t.x_row_stride + k) });
+            for j in 0..W {
+                acc[c][j] = s.fma(x, w[j], acc[c][j]);
+            }
+        }
+    }
+    for c in 0..C {
+        for j in 0..W {
+            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
+            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
+            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[c][j], lanes) };
+        }
+    }
+}
+
 /// Blocks of one stripe and where they go.
 pub(crate) struct Expand {
     pub w: *const u8, // one stripe
@@ -122,7 +175,7 @@ pub(crate) struct Expand {
     /// First block, and how many.
     pub first: usize,
     pub blocks: usize,
-    pub out: *mut u8, // (blocks, panel unit), or (32 * blocks, 16) f32 at out_stride
+    pub out: *mut u8, // (blocks, panel unit), or (32 * blocks, 16) f32
     /// f32 from one k to the next.
     pub out_stride: usize,
 }

@@ -159,7 +159,7 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     q: [*const u8; W],
     a: [*const Record; C],
 ) -> Dots<S, W, C> {
-    const { assert!(F::OFFSET == 128 && !F::HALVES) };
+    debug_assert!(F::OFFSET == 128 && !F::HALVES);
     let split = two_chains::<S>(W * C);
     let zero = s.i_splat(0);
     let mut sums = [[[zero; C]; W]; 2];

@@ -402,15 +402,30 @@ crate::kernels::shells! {
     quant: &quant::QUANT,
 }
 
+/// The quantised products.
 mod quant {
     use super::Avx2;
+    use crate::kernels::QuantKernels;
 
-    crate::kernels::quant::shells! {
+    mod dots {
+        use super::Avx2;
+
+        crate::kernels::quant::dots! {
+            token: Avx2,
+            attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+            direct: 1 [1 2],
+            panel: 1 [1 2 3],
+            halves: 1 [1 2],
+        }
+    }
+
+    crate::kernels::quant::widening! {
         token: Avx2,
         attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
-        direct: 1 [1 2 3],
-        panel: 1 [1 2 3],
-        halves: 1 [1 2],
         exact: 2 [1 2],
+        wide: 1 [1 2 3 4 5 6],
     }
+
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
 }

@@ -342,47 +342,65 @@ crate::kernels::shells! {
     gemm: "avx512-f32-6x64" {
         1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
     },
-    int8: "avx512-int8-32x6",
+    int8: "avx512-int8-32x4",
     exact: "avx512-exact-64x4",
-    quant: &plain::QUANT,
+    quant: &quant::QUANT,
 }
 
-/// The quantised products without the dot instructions.
-mod plain {
+/// The quantised products.
+mod quant {
     use super::Avx512;
+    use crate::kernels::QuantKernels;
 
-    crate::kernels::quant::shells! {
+    /// Without the dot instructions.
+    mod plain {
+        use super::Avx512;
+
+        crate::kernels::quant::dots! {
+            token: Avx512,
+            attributes: [target_feature(
+                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+            )],
+            direct: 2 [1 2],
+            panel: 2 [1 2 3 4],
+            halves: 2 [1 2],
+        }
+    }
+
+    /// With the dot instructions.
+    mod vnni {
+        use crate::kernels::x86_64::avx512::Avx512Vnni;
+
+        crate::kernels::quant::dots! {
+            token: Avx512Vnni,
+            attributes: [target_feature(
+                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+            )],
+            direct: 2 [1 2 3 4],
+            panel: 2 [1 2 3 4 5 6],
+            halves: 2 [1 2 3 4],
+        }
+    }
+
+    crate::kernels::quant::widening! {
         token: Avx512,
         attributes: [target_feature(
             enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
         )],
-        direct: 2 [1 2 3 4],
-        panel: 2 [1 2 3 4 5 6],
-        halves: 2 [1 2 3 4],
         exact: 4 [1 2 3 4],
+        wide: 4 [1 2 3 4 5 6],
     }
-}
 
-/// The quantised products with the dot instructions.
-mod vnni {
-    use super::Avx512Vnni;
-
-    crate::kernels::quant::shells! {
-        token: Avx512Vnni,
-        attributes: [target_feature(
-            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-        )],
-        direct: 2 [1 2 3 4],
-        panel: 2 [1 2 3 4 5 6],
-        halves: 2 [1 2 3 4],
-        exact: 4 [1 2 3 4],
-    }
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &plain::DOTS, widening: &WIDENING, wide: WIDE };
+    pub(super) static VNNI: QuantKernels =
+        QuantKernels { dots: &vnni::DOTS, widening: &WIDENING, wide: WIDE };
 }
 
 /// The table with dot instructions, where the CPU has them.
 pub(in crate::kernels) fn vnni_kernel_set() -> Option<&'static KernelSet> {
     static VNNI: KernelSet = KernelSet {
-        quant: &vnni::QUANT,
+        quant: &quant::VNNI,
         names: &[
             ("matmul", "avx512-f32-6x64"),
             ("quant int8", "avx512vnni-int8-32x6"),
