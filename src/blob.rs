@@ -81,7 +81,7 @@ impl Header {
         self.id.split(|b| *b == 0).next().unwrap_or_default()
     }
 
-    fn bytes(&self, data: &[u8]) -> [u8; HEADER] {
+    fn bytes(&self, data: &[&[u8]]) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&self.magic);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -96,10 +96,10 @@ impl Header {
     }
 }
 
-fn checksum(header: &[u8; HEADER], data: &[u8]) -> [u8; 32] {
+fn checksum(header: &[u8; HEADER], data: &[&[u8]]) -> [u8; 32] {
     let mut sha = Sha256::new();
     sha.update(&header[..CHECKSUM.start]);
-    sha.update(data);
+    data.iter().for_each(|part| sha.update(part));
     sha.finalize().into()
 }
 
@@ -109,7 +109,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Checks the data against the checksum, and the bytes of the header that mean nothing.
 pub(crate) fn verify(header: &[u8; HEADER], data: &[u8]) -> Result<()> {
-    let sum = checksum(header, data);
+    let sum = checksum(header, &[data]);
     if header[CHECKSUM] != sum {
         return wrong("checksum", hex(&header[CHECKSUM]), hex(&sum));
     }
@@ -128,14 +128,16 @@ fn too_short<T>(bytes: impl ToString) -> Result<T> {
     wrong("length", bytes, format!("at least the header of {HEADER} bytes"))
 }
 
-/// Writes header and data to a file.
+/// Writes header and data, given in parts, to a file.
 ///
 /// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
-pub(crate) fn save(path: &Path, header: &Header, data: &[u8]) -> Result<()> {
+pub(crate) fn save(path: &Path, header: &Header, data: &[&[u8]]) -> Result<()> {
     let io = |e: std::io::Error| Error::Io { what: "write", path: path.display().to_string(), kind: e.kind() };
     let mut file = File::create(path).map_err(io)?;
     file.write_all(&header.bytes(data)).map_err(io)?;
-    file.write_all(data).map_err(io)?;
+    for part in data {
+        file.write_all(part).map_err(io)?;
+    }
     file.sync_all().map_err(io)
 }
 

@@ -61,7 +61,7 @@ fn packed_weights_are_as_small_as_their_blocks() {
         let w = vec![1.0; 512 * 256];
         let p = PackedWeights::quantize(format, MatRef::dense(&w, 512, 256).unwrap()).unwrap();
         assert_eq!(p.bytes() as f64 * 8.0 / (512.0 * 256.0), bits);
-        assert_eq!((p.n(), p.k(), p.format()), (512, 256, format));
+        assert_eq!((p.n(), p.k(), p.format()), (512, 256, Some(format)));
     }
 }
 

@@ -22,6 +22,7 @@ mod x86_64;
 
 pub(crate) use doors::{Elements, Operand, Panel};
 pub(crate) use generic::LANES;
+pub(crate) use generic::quant_int8::MAX_STRIPES;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use quant::{Packing, QuantKernels};
 pub(crate) use quant_doors::{ActivationRows, Stripes, Unpacked};
@@ -97,6 +98,15 @@ impl KernelSet {
             })
         });
         Isa::ALL.iter().position(|&i| i == isa).and_then(|i| found[i])
+    }
+
+    /// The same tier without dot product instructions.
+    pub(crate) fn without_dots(&'static self) -> &'static KernelSet {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86_64::avx512::kernel_set().unwrap_or(self),
+            _ => self,
+        }
     }
 
     /// The portable kernels, which every machine has.

@@ -21,6 +21,10 @@ pub(crate) enum Packing {
     Iq4Nl,
     Iq4Xs,
     Mxfp4,
+    Group4,
+    Group4Zero,
+    Group8,
+    Group8Zero,
 }
 
 /// Calls `$with!` with the type of every packed format, in the order of [`Packing`].
@@ -39,7 +43,11 @@ macro_rules! formats {
             Halves<Six, 32>,
             Plain<Lookup<NonLinear>, 128>,
             Signed<Lookup<NonLinear>>,
-            Mx
+            Mx,
+            Group<Four, 8>,
+            GroupZero<Four, 8>,
+            Group<Wide<8>, 128>,
+            GroupZero<Wide<8>, 128>
         }
     };
 }

@@ -23,9 +23,14 @@ impl Stripes<'_> {
     /// Checks that each stripe holds its blocks.
     fn check(&self) {
         let shape = self.packing.shape();
-        assert!(shape.blocks == 0 || shape.blocks == 1 << self.unit_shift);
-        let unit = shape.header + (shape.codes << self.unit_shift);
-        assert!(self.stripe_bytes >= self.blocks.div_ceil(1 << self.unit_shift) * unit);
+        assert!(self.unit_shift < 16 && (shape.blocks == 0 || shape.blocks == 1 << self.unit_shift));
+        assert!(self.stripe_bytes >= self.blocks.div_ceil(1 << self.unit_shift) * self.unit_bytes());
+    }
+
+    /// Bytes of a unit.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        let shape = self.packing.shape();
+        shape.header + (shape.codes << self.unit_shift)
     }
 
     /// The pointers of the first `count` stripes; the others repeat the last of them.
@@ -96,9 +101,19 @@ impl KernelSet {
         (stripes, rows.len())
     }
 
-    /// `c[row][n] = product of weight row n and activation row` for one tile, int8 arithmetic.
-    /// `a` starts at the tile's first activation row, `w` at its first stripe.
-    pub(crate) fn int8(&self, w: Stripes<'_>, a: ActivationRows<'_>, mut c: MatMut<'_>) {
+    /// `c[row][n] = product of weight row n and activation row` for one tile, int8 arithmetic, over blocks
+    /// `part` (first, a whole unit's; count) of k; `resume` continues the chains that C holds. `a` starts at the
+    /// tile's first activation row and at the part's first block, `w` at the first stripe. `ahead`: how far
+    /// ahead the weights of each stripe are prefetched, in bytes.
+    pub(crate) fn int8(
+        &self,
+        w: Stripes<'_>,
+        (first, blocks): (usize, usize),
+        ahead: [isize; MAX_STRIPES],
+        a: ActivationRows<'_>,
+        mut c: MatMut<'_>,
+        resume: bool,
+    ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 {
             return;
@@ -106,17 +121,21 @@ impl KernelSet {
         let (stripes, table) = self.quant.dots[w.packing as usize].direct;
         assert!(cols <= stripes * LANES);
         w.check();
-        a.check(rows, w.blocks);
+        assert!(first + blocks <= w.blocks && first.is_multiple_of(1 << w.unit_shift));
+        a.check(rows, blocks);
+        let start = (first >> w.unit_shift) * w.unit_bytes();
         let tile = Int8Tile {
-            blocks: w.blocks,
-            w: w.pointers(cols.div_ceil(LANES)),
+            blocks,
+            // Wrapping: without blocks left, the end of a stripe is not followed.
+            w: w.pointers(cols.div_ceil(LANES)).map(|stripe| stripe.wrapping_add(start)),
+            ahead,
             unit_shift: w.unit_shift,
             a: a.data.as_ptr().cast(),
             record_bytes: a.record_bytes,
             c_row_stride: c.row_stride(),
             cols,
             c: c.as_mut_ptr(),
-            resume: false,
+            resume,
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
         unsafe { table[rows - 1](&tile) }
@@ -137,6 +156,7 @@ impl KernelSet {
         let tile = Int8Tile {
             blocks: w.blocks,
             w: std::array::from_fn(|j| w.data[j.min(given - 1) * stripe_bytes..].as_ptr()),
+            ahead: [0; MAX_STRIPES],
             unit_shift: 0,
             a: a.data.as_ptr().cast(),
             record_bytes: a.record_bytes,

@@ -230,6 +230,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+    #[inline(always)]
     unsafe fn load_q(self, p: *const u8) -> Self::Q {
         // SAFETY: the caller's pointer is valid for 64 bytes.
         let bytes = unsafe { p.cast::<[[u8; 4]; LANES]>().read_unaligned() };

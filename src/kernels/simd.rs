@@ -126,6 +126,8 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for writes of 16 bytes.
     unsafe fn i_store_i8(self, p: *mut i8, a: Self::I);
 
+    /// Asks for the cache line at `p` to be brought to the L2 cache; any address is fine.
+    fn prefetch(self, p: *const u8);
     /// # Safety
     /// - `p` is valid for reads of 64 bytes.
     unsafe fn load_q(self, p: *const u8) -> Self::Q;

@@ -77,7 +77,7 @@ impl PackedB {
             data_bytes: data.len(),
             id: blob::id(self.kernel),
         };
-        blob::save(path, &header, data)
+        blob::save(path, &header, &[data])
     }
 
     /// Reads a matrix that [`PackedB::save`] wrote, into memory of its own (huge pages when it is large).

@@ -1,13 +1,15 @@
 //! Packed weights in files: save, load, map. The header is that of [`blob`](crate::blob), with the numbers of
-//! [`WeightFormat`], log2 of the blocks of a unit, and the layout's id. Weights of single floats are stored
+//! [`WeightFormat`] (or that of group-wise weights), log2 of the blocks of a unit, and the layout's id; the order
+//! of k of group-wise weights follows their stripes, in 4 bytes each. Weights of single floats are stored
 //! as the [`PackedB`] that they are.
 
 use super::layout::Layout;
 use super::packed::{Body, Packed, PackedWeights};
-use super::{WeightFormat, codec::Codec};
+use super::format::{BLOCK, WeightFormat};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
-use crate::error::Result;
+use crate::error::{Error, Result, product};
+use crate::kernels::LANES;
 use crate::matmul::{Dtype, FLOATS_MAGIC, PackedB};
 use std::path::Path;
 
@@ -15,48 +17,75 @@ const MAGIC: [u8; 8] = *b"kvernPW\0";
 
 /// What a header says, checked as far as it can be without the data.
 struct Header {
-    format: WeightFormat,
+    format: Option<WeightFormat>,
     layout: Layout,
+    has_order: bool,
     k: usize,
     n: usize,
     stripe_bytes: usize,
     data_bytes: usize,
 }
 
-/// The id of a format's layout.
-fn layout_id(format: WeightFormat) -> String {
-    format!("r16k4-{}", format.name())
+/// The number that group-wise weights have in place of a format's.
+const GROUPS: u32 = 1 << 16;
+
+/// The id of a layout, and the number of its format.
+fn layout_id(format: Option<WeightFormat>, layout: &Layout) -> (u32, String) {
+    match format {
+        Some(format) => (format as u32, format!("r16k4-{}", format.name())),
+        None => (GROUPS, format!("r16k4-{:?}", layout.packing).to_lowercase()),
+    }
 }
 
 impl Header {
     fn parse(bytes: &[u8; HEADER]) -> Result<Header> {
         let header = blob::Header::parse(bytes, MAGIC)?;
         let blob::Header { number, k, n, extra, data_bytes, .. } = header;
-        let known = WeightFormat::ALL.into_iter().find(|f| *f as u32 == number && Codec::of(*f).is_some());
-        let Some((format, layout)) = known.and_then(|f| Some((f, Layout::of(f)?))) else {
-            return wrong("format", number, "the number of a format of blocks");
+        // log2 of a unit's blocks; bit 8: whether the order of k follows the stripes.
+        let (shift, has_order) = (extra & 0xff, extra & !0xff == 0x100);
+        let formats = WeightFormat::ALL.into_iter().filter_map(|f| Some((Some(f), Layout::of(f)?)));
+        let groups = [(4, true), (4, false), (8, true), (8, false)]
+            .into_iter()
+            .flat_map(|(bits, symmetric)| [32, 64, 128].map(|g| (None, Layout::of_groups(bits, g, symmetric))));
+        let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
+            let (known, id) = layout_id(*format, layout);
+            known == number && id.as_bytes() == header.id() && layout.unit_shift as usize == shift
         };
-        if header.id() != layout_id(format).as_bytes() {
-            return wrong("layout", header.id().escape_ascii(), layout_id(format));
+        let Some((format, layout)) = formats.chain(groups).find(of_number) else {
+            let got = format!("{number} {} {extra:#x}", header.id().escape_ascii());
+            return wrong("layout", got, "a format's number, its id and its unit");
+        };
+        if has_order && format.is_some() || extra & !0x1ff != 0 {
+            return wrong("layout", format!("{extra:#x}"), "an order of group-wise weights only");
         }
-        if extra != layout.unit_shift as usize {
-            return wrong("unit", extra, layout.unit_shift);
+        let len = format.map_or(BLOCK << layout.unit_shift, WeightFormat::block_len);
+        if !k.is_multiple_of(len) {
+            return wrong("k", k, format!("a multiple of {len}"));
         }
-        if !k.is_multiple_of(format.block_len()) {
-            return wrong("k", k, format!("a multiple of {}", format.block_len()));
-        }
-        let (stripe_bytes, bytes) = (layout.stripe_bytes(k)?, layout.bytes(n, k)?);
+        let stripe_bytes = layout.stripe_bytes(k)?;
+        let order = if has_order { product("stored order", &[k, 4])? } else { 0 };
+        let bytes = layout.bytes(n, k)?.checked_add(order).ok_or(Error::Overflow { what: "data bytes" })?;
         if data_bytes != bytes {
             return wrong("data bytes", data_bytes, format!("{bytes} for k = {k}, n = {n}"));
         }
-        Ok(Header { format, layout, k, n, stripe_bytes, data_bytes })
+        Ok(Header { format, layout, has_order, k, n, stripe_bytes, data_bytes })
     }
 
     /// The weights, once the checksum holds.
     fn with(self, bytes: &[u8; HEADER], data: AlignedBuf<u8>) -> Result<PackedWeights> {
         blob::verify(bytes, data.as_slice())?;
-        let Header { format, layout, k, n, stripe_bytes, .. } = self;
-        Ok(PackedWeights { body: Body::Blocks(Packed { data, layout, stripe_bytes }), format, n, k })
+        let Header { format, layout, has_order, k, n, stripe_bytes, .. } = self;
+        let mut order = None;
+        if has_order {
+            let numbers = data.as_slice()[self.data_bytes - 4 * k..].as_chunks::<4>().0;
+            let numbers: Vec<u32> = numbers.iter().map(|x| u32::from_le_bytes(*x)).collect();
+            if let Some(far) = numbers.iter().find(|&&x| x as usize >= k) {
+                return wrong("order", far, format!("below k = {k}"));
+            }
+            order = Some(numbers);
+        }
+        let packed = Packed { data, order, layout, stripe_bytes };
+        Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
     }
 }
 
@@ -68,7 +97,7 @@ fn floats(b: PackedB) -> PackedWeights {
         Dtype::Bf16 => WeightFormat::Bf16,
     };
     let (n, k) = (b.n(), b.k());
-    PackedWeights { body: Body::Floats(b), format, n, k }
+    PackedWeights { body: Body::Floats(b), format: Some(format), n, k }
 }
 
 impl PackedWeights {
@@ -78,18 +107,20 @@ impl PackedWeights {
     pub fn save(&self, path: &Path) -> Result<()> {
         match &self.body {
             Body::Floats(b) => b.save(path),
-            Body::Blocks(Packed { data, layout, .. }) => {
-                let data = data.as_slice();
+            Body::Blocks(Packed { data, order, layout, stripe_bytes }) => {
+                let stripes = &data.as_slice()[..self.n.div_ceil(LANES) * stripe_bytes];
+                let order_bytes: Vec<u8> = order.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+                let (number, id) = layout_id(self.format, layout);
                 let header = blob::Header {
                     magic: MAGIC,
-                    number: self.format as u32,
+                    number,
                     k: self.k,
                     n: self.n,
-                    extra: layout.unit_shift as usize,
-                    data_bytes: data.len(),
-                    id: blob::id(&layout_id(self.format)),
+                    extra: layout.unit_shift as usize | usize::from(order.is_some()) << 8,
+                    data_bytes: stripes.len() + order_bytes.len(),
+                    id: blob::id(&id),
                 };
-                blob::save(path, &header, data)
+                blob::save(path, &header, &[stripes, &order_bytes])
             }
         }
     }

@@ -6,12 +6,12 @@
 //! unpacking to a panel of bytes, or of f32 where the activations stay f32.
 
 use super::packed::{Body, Packed};
-use super::plan::{Plan, Road, SERIAL_MACS, enough_lane_bytes, record_bytes, records};
-use super::{Compute, PackedWeights};
+use super::plan::{Plan, Road, SERIAL_MACS, enough_lane_bytes, row_bytes, scratch_rows};
+use super::{Compute, PackedWeights, WeightFormat};
 use crate::buffer::{Arena, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
-use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, Unpacked};
+use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES, Stripes, Unpacked};
 use crate::matmul::{Epilogue, Precision};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile, for_each_tile_of};
@@ -30,6 +30,34 @@ pub struct Product<'a> {
     pub c: MatMut<'a>, // (m, n)
     /// What happens to the finished product.
     pub epilogue: Epilogue<'a>,
+}
+
+/// Blocks of k that several passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
+/// are 35 KB. All passes then share the waiting for memory: pass p asks for the next part of stripe p.
+/// Rejected: each pass over all of k, where the first one waits and the others ask for nothing.
+const PASS_BLOCKS: usize = 32;
+
+/// How far ahead a single pass asks for weights: more than latency times rate, 100 ns * 29 GB/s = 3 KB.
+const AHEAD: isize = 4096;
+
+/// Where, relative to what it reads, a pass asks for weights. // (stripes)
+fn ahead(
+    w: &Stripes<'_>,
+    (first, count): (usize, usize),
+    stripes: usize,
+    (pass, passes): (usize, usize),
+) -> [isize; MAX_STRIPES] {
+    if passes == 1 {
+        return [AHEAD; MAX_STRIPES];
+    }
+    let bytes = |blocks: usize| (blocks >> w.unit_shift) * w.unit_bytes();
+    // Behind the last part come the stripes of the next tile.
+    let distance = if first + count < w.blocks {
+        bytes(count)
+    } else {
+        stripes * w.stripe_bytes - bytes(first)
+    };
+    std::array::from_fn(|j| if j % passes == pass { distance as isize } else { 0 })
 }
 
 impl<'a> Product<'a> {
@@ -56,8 +84,13 @@ impl<'a> Product<'a> {
             equal("up.n", up.n, "must equal the weights' n =", weights.n)?;
             let floats = |w: &PackedWeights| matches!(w.body, Body::Floats(_));
             if floats(weights) != floats(up) {
-                let (got, allowed) = (up.format.name().into(), "blocks or floats, as the weights");
+                let got = up.format.map_or("group-wise", WeightFormat::name).into();
+                let allowed = "blocks or floats, as the weights";
                 return Err(Error::Option { what: "up.format", got, allowed });
+            }
+            if self.order() != Product::order_of(up) {
+                let (got, allowed) = ("another order of k".into(), "the order of the weights");
+                return Err(Error::Option { what: "up", got, allowed });
             }
             if epilogue.beta != 0.0 {
                 let (got, allowed) = (epilogue.beta.to_string(), "0 for a gated product");
@@ -67,7 +100,19 @@ impl<'a> Product<'a> {
         Ok(())
     }
 
-    /// Scratch of a lane, 0 for floats.
+    /// The order in which its weights hold k.
+    fn order(&self) -> Option<&'a [u32]> {
+        Product::order_of(self.weights)
+    }
+
+    fn order_of(weights: &'a PackedWeights) -> Option<&'a [u32]> {
+        match &weights.body {
+            Body::Blocks(blocks) => blocks.order.as_deref(),
+            Body::Floats(_) => None,
+        }
+    }
+
+    /// How the product is cut; `None` for floats.
     fn plan(&self, kernels: &KernelSet, compute: Compute) -> Option<Plan> {
         let Body::Blocks(packed) = &self.weights.body else { return None };
         let buffers = self.epilogue.beta != 0.0 || self.up.is_some();
@@ -92,8 +137,9 @@ impl PackedWeights {
             Body::Blocks(packed) => {
                 let lane = enough_lane_bytes(ctx.kernels(), packed, m, self.k, compute)?;
                 let lanes = product("workspace bytes", &[lane, ctx.lanes()])?;
-                let overflow = Error::Overflow { what: "workspace bytes" };
-                lanes.checked_add(records(m, self.k, compute)?).ok_or(overflow)
+                let (records, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
+                let bytes = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+                bytes.ok_or(Error::Overflow { what: "workspace bytes" })
             }
         }
     }
@@ -174,11 +220,12 @@ pub fn multiply_many(
     a: MatRef<'_>,
     products: &mut [Product<'_>],
 ) -> Result<()> {
-    let (mut macs, mut lane_bytes, mut blocks) = (0usize, 0, false);
+    let (mut macs, mut lane_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
     for p in products.iter() {
         p.validate(a)?;
         if let Some(plan) = p.plan(ctx.kernels(), compute) {
             blocks = true;
+            ordered |= p.order().is_some();
             lane_bytes = plan.lane_bytes()?.max(lane_bytes);
             macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
         }
@@ -198,38 +245,61 @@ pub fn multiply_many(
         return Ok(());
     }
     let executor = if macs < SERIAL_MACS { &Executor::Serial } else { ctx.executor() };
-    let record_bytes = record_bytes(a.cols(), compute);
-    let rows = records(a.rows(), a.cols(), compute)?;
+    let row_bytes = row_bytes(a.cols(), compute);
     let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
-    let need = lanes.checked_add(rows).ok_or(Error::Overflow { what: "workspace bytes" })?;
-    let mut arena = ws.arena(need)?;
-    let records = arena.take::<u8>(rows)?;
-    if compute == Compute::Int8 {
-        quantize_rows(ctx.kernels(), executor, a, record_bytes, records)?;
-    }
+    let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
+    let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+    let mut arena = ws.arena(need.ok_or(Error::Overflow { what: "workspace bytes" })?)?;
+    let records = arena.take::<u8>(records)?;
+    let gathered = arena.take::<f32>(gathered / size_of::<f32>())?;
     let scratch = arena.rest();
-    for region in products.chunks_mut(REGION) {
-        let mut outs = [const { None }; REGION];
-        let mut items: [Option<Item<'_>>; REGION] = [const { None }; REGION];
-        for ((p, out), item) in region.iter_mut().zip(&mut outs).zip(&mut items) {
-            let plan = p.plan(ctx.kernels(), compute);
-            if let (Some(plan), Body::Blocks(w)) = (plan, &p.weights.body) {
-                let up = match p.up {
-                    Some(PackedWeights { body: Body::Blocks(up), .. }) => Some(up),
-                    _ => None,
-                };
-                let (kernels, epilogue) = (ctx.kernels(), p.epilogue);
-                *out = Some((p.c.reborrow(), plan.grid));
-                *item = Some(Item { kernels, w, up, a, records, record_bytes, plan, epilogue });
-            }
+    // Products that follow each other and read their activations in one order share them.
+    for same in products.chunk_by_mut(|p, q| p.order() == q.order()) {
+        let order = same.first().and_then(Product::order);
+        let a = match order {
+            Some(order) => gather(executor, a, order, gathered)?,
+            None => a,
+        };
+        if compute == Compute::Int8 {
+            quantize_rows(ctx.kernels(), executor, a, row_bytes, records)?;
         }
-        for_each_tile_of(executor, outs, scratch, lane_bytes, &|arena, which, origin, c| {
-            if let Some(item) = &items[which] {
-                item.run(arena, origin, c);
+        for region in same.chunks_mut(REGION) {
+            let mut outs = [const { None }; REGION];
+            let mut items: [Option<Item<'_>>; REGION] = [const { None }; REGION];
+            for ((p, out), item) in region.iter_mut().zip(&mut outs).zip(&mut items) {
+                let plan = p.plan(ctx.kernels(), compute);
+                if let (Some(plan), Body::Blocks(w)) = (plan, &p.weights.body) {
+                    let up = match p.up {
+                        Some(PackedWeights { body: Body::Blocks(up), .. }) => Some(up),
+                        _ => None,
+                    };
+                    let (kernels, epilogue) = (ctx.kernels(), p.epilogue);
+                    *out = Some((p.c.reborrow(), plan.grid));
+                    *item = Some(Item { kernels, w, up, a, records, row_bytes, compute, plan, epilogue });
+                }
             }
-        });
+            for_each_tile_of(executor, outs, scratch, lane_bytes, &|arena, which, origin, c| {
+                if let Some(item) = &items[which] {
+                    item.run(arena, origin, c);
+                }
+            });
+        }
     }
     Ok(())
+}
+
+/// Copies the rows of `a` with their elements in another order, 8 rows an item.
+fn gather<'a>(executor: &Executor, a: MatRef<'_>, order: &[u32], out: &'a mut [f32]) -> Result<MatRef<'a>> {
+    let (m, k) = (a.rows(), a.cols());
+    let grid = Grid { tile_rows: 8, tile_cols: k.max(1) };
+    for_each_tile(executor, MatMut::dense(out, m, k)?, grid, &mut [], 0, &|_, origin, mut out| {
+        for i in 0..out.rows() {
+            if let Some(x) = a.row(origin.row + i) {
+                out.row(i).iter_mut().zip(order).for_each(|(out, &from)| *out = x[from as usize]);
+            }
+        }
+    });
+    MatRef::dense(out, m, k)
 }
 
 /// Quantises all rows of `a`, 8 rows an item.
@@ -237,11 +307,11 @@ fn quantize_rows(
     kernels: &KernelSet,
     executor: &Executor,
     a: MatRef<'_>,
-    record_bytes: usize,
+    row_bytes: usize,
     records: &mut [u8],
 ) -> Result<()> {
-    let out = MatMut::dense(records, a.rows(), record_bytes)?;
-    let grid = Grid { tile_rows: 8, tile_cols: record_bytes.max(1) };
+    let out = MatMut::dense(records, a.rows(), row_bytes)?;
+    let grid = Grid { tile_rows: 8, tile_cols: row_bytes.max(1) };
     for_each_tile(executor, out, grid, &mut [], 0, &|_, origin, mut records| {
         for i in 0..records.rows() {
             if let Some(x) = a.row(origin.row + i) {
@@ -258,8 +328,9 @@ struct Item<'a> {
     w: &'a Packed,
     up: Option<&'a Packed>,
     a: MatRef<'a>,
-    records: &'a [u8], // (m, record_bytes)
-    record_bytes: usize,
+    records: &'a [u8], // (m, row_bytes)
+    row_bytes: usize,
+    compute: Compute,
     plan: Plan,
     epilogue: Epilogue<'a>,
 }
@@ -297,7 +368,7 @@ impl Item<'_> {
 
     /// The chains of the tile at `origin` with one W, into `c`.
     fn chains(&self, w: &Packed, panel: &mut [u8], origin: Origin, mut c: MatMut<'_>) {
-        let plan = Plan::new(self.kernels, w, (self.a.rows(), 1, self.a.cols()), self.compute(), false);
+        let plan = Plan::new(self.kernels, w, (self.a.rows(), 1, self.a.cols()), self.compute, false);
         let (width, max_rows) = plan.tile;
         // As even as possible: 7 rows are 4 + 3, not 6 + 1.
         let group = max_rows.min(c.rows().div_ceil(c.rows().div_ceil(max_rows)));
@@ -318,28 +389,37 @@ impl Item<'_> {
         }
     }
 
-    fn compute(&self) -> Compute {
-        if self.record_bytes > 0 { Compute::Int8 } else { Compute::F32 }
-    }
-
     /// The records of the rows from `row` on, from block `first` on.
     fn activations(&self, row: usize, first: usize) -> ActivationRows<'_> {
         ActivationRows {
-            data: &self.records[row * self.record_bytes + first * ActivationRows::STEP..],
-            record_bytes: self.record_bytes,
+            data: &self.records[row * self.row_bytes + first * ActivationRows::STEP..],
+            record_bytes: self.row_bytes,
         }
     }
 
     /// One group of stripes against all rows, from the packed weights.
     fn packed(&self, w: &Packed, plan: &Plan, group: usize, origin: Origin, j: usize, mut c: MatMut<'_>) {
-        let stripes = w.stripes(origin.col + j, self.a.cols());
-        for i in (0..c.rows()).step_by(group) {
-            let (row, c) = (origin.row + i, c.tile(i, 0, group, plan.tile.0));
-            if plan.road == Road::Int8 {
-                self.kernels.int8(stripes, self.activations(row, 0), c);
-            } else {
-                self.kernels.exact(stripes, self.a.from(row, 0), self.a.strides().0, c);
+        let (stripes, rows) = (w.stripes(origin.col + j, self.a.cols()), c.rows());
+        if plan.road == Road::Exact {
+            for i in (0..rows).step_by(group) {
+                let x = self.a.from(origin.row + i, 0);
+                self.kernels.exact(stripes, x, self.a.strides().0, c.tile(i, 0, group, plan.tile.0));
             }
+            return;
+        }
+        let blocks = stripes.blocks;
+        let passes = rows.div_ceil(group);
+        let part = if passes == 1 { blocks } else { PASS_BLOCKS };
+        let mut first = 0;
+        while first < blocks || first == 0 {
+            let count = part.min(blocks - first);
+            for pass in 0..passes {
+                let ahead = ahead(&stripes, (first, count), c.cols().div_ceil(LANES), (pass, passes));
+                let a = self.activations(origin.row + pass * group, first);
+                let c = c.tile(pass * group, 0, group, plan.tile.0);
+                self.kernels.int8(stripes, (first, count), ahead, a, c, first > 0);
+            }
+            first += count.max(1);
         }
     }
 

@@ -73,6 +73,41 @@ impl Layout {
         Some(Layout { packing, unit_shift: packing.shape().blocks.trailing_zeros() })
     }
 
+    /// The layout of group-wise weights: groups of 32, 64 or 128 are the units.
+    pub fn of_groups(bits: u32, group: usize, symmetric: bool) -> Layout {
+        let packing = match (bits, symmetric) {
+            (4, true) => Packing::Group4,
+            (4, false) => Packing::Group4Zero,
+            (_, true) => Packing::Group8,
+            (_, false) => Packing::Group8Zero,
+        };
+        Layout { packing, unit_shift: (group / BLOCK).trailing_zeros() }
+    }
+
+    /// Stores the scale and the zero of group `g` of row `lane`.
+    pub fn put_group(&self, stripe: &mut [u8], lane: usize, g: usize, scale: f32, zero: u8) {
+        let header = &mut stripe[g * self.unit_bytes()..][..self.packing.shape().header];
+        header[4 * lane..4 * lane + 4].copy_from_slice(&scale.to_le_bytes());
+        match self.packing {
+            Packing::Group4Zero => header[64 + lane] = zero.wrapping_sub(8),
+            Packing::Group8Zero => header[64 + lane] = zero.wrapping_sub(128),
+            _ => {}
+        }
+    }
+
+    /// The inverse of [`Layout::put_group`].
+    pub fn get_group(&self, stripe: &[u8], lane: usize, g: usize) -> (f32, u8) {
+        let header = &stripe[g * self.unit_bytes()..][..self.packing.shape().header];
+        let scale = &header[4 * lane..4 * lane + 4];
+        let zero = match self.packing {
+            Packing::Group4 => 8,
+            Packing::Group8 => 128,
+            Packing::Group4Zero => header[64 + lane].wrapping_add(8),
+            _ => header[64 + lane].wrapping_add(128),
+        };
+        (f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]), zero)
+    }
+
     /// Bytes of a unit.
     fn unit_bytes(&self) -> usize {
         let shape = self.packing.shape();
@@ -96,7 +131,7 @@ impl Layout {
             Packing::Q3K => const { &[plane(0, 2, 0), plane(128, 1, 2)] },
             Packing::Q5_0 | Packing::Q5_1 | Packing::Q5K => const { &[plane(0, 4, 0), plane(256, 1, 4)] },
             Packing::Q6K => const { &[plane(0, 4, 0), plane(256, 2, 4)] },
-            Packing::Q8_0 => const { &[plane(0, 8, 0)] },
+            Packing::Q8_0 | Packing::Group8 | Packing::Group8Zero => const { &[plane(0, 8, 0)] },
             _ => const { &[plane(0, 4, 0)] },
         }
     }

@@ -2,7 +2,12 @@
 //!
 //! ```text
 //! f32 rows --quantize--> GGUF blocks --pack--> PackedWeights --multiply--> C
+//!                            \--dequantize--> f32 rows
+//! GPTQ, AWQ, own codes --import--> GroupWise
 //! ```
+//! [`quantize`] and [`dequantize`] know every [`WeightFormat`]; [`WeightFormat::PACKABLE`] lists those that
+//! have a packed layout. Weights that other tools quantised in groups come in through [`import`].
+//!
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses
 //! them as they are (exact weights, exact activations). Both give the same bits on every machine.
 
@@ -10,6 +15,7 @@ mod blob;
 mod codec;
 mod driver;
 mod format;
+pub mod import;
 mod layout;
 mod packed;
 mod plan;

@@ -2,6 +2,7 @@
 
 use super::codec::{Codec, Decoded};
 use super::format::{BLOCK, WeightFormat};
+use super::import::GroupWise;
 use super::layout::Layout;
 use super::quantize::{dequantize, quantize};
 use crate::buffer::AlignedBuf;
@@ -13,7 +14,7 @@ use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 use half::{bf16, f16};
 use std::sync::Mutex;
 
-/// A weight matrix W (n output features, k input features) in any [`WeightFormat`], packed once for all
+/// A weight matrix W (n output features, k input features) in any [`WeightFormat`], or group-wise, packed once for all
 /// tiers, in huge pages when it is large. Multiplied as `C = A * W^T`.
 ///
 /// Formats of blocks are stored in stripes of 16 rows whose integers are interleaved for the kernels, with
@@ -22,7 +23,7 @@ use std::sync::Mutex;
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
     pub(super) body: Body,
-    pub(super) format: WeightFormat,
+    pub(super) format: Option<WeightFormat>,
     pub(super) n: usize,
     pub(super) k: usize,
 }
@@ -37,7 +38,9 @@ pub(super) enum Body {
 /// Stripes of packed blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
-    pub data: AlignedBuf<u8>, // (ceil(n / 16), stripe_bytes)
+    pub data: AlignedBuf<u8>, // (ceil(n / 16), stripe_bytes), then the bytes of the order
+    /// The input feature at each stored position, where that is not the position itself. // (k)
+    pub order: Option<Vec<u32>>,
     pub layout: Layout,
     pub stripe_bytes: usize,
 }
@@ -67,7 +70,8 @@ impl PackedWeights {
         // Refuses a format that cannot be quantised to, before anything is allocated.
         quantize(format, &[], &mut [])?;
         let row_bytes = format.bytes(1, k)?;
-        PackedWeights::fill(ctx, format, n, k, row_bytes, &|i, lane, stripe, layout, blocks| {
+        let layout = layout_of(format)?;
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, row_bytes, &|i, lane, stripe, layout, blocks| {
             if let Some(row) = w.row(i) {
                 let blocks = &mut blocks[..row_bytes];
                 quantize(format, row, blocks)?;
@@ -101,24 +105,47 @@ impl PackedWeights {
             return floats_from_bytes(ctx, format, n, k, blocks);
         };
         let row_bytes = format.bytes(1, k)?;
-        PackedWeights::fill(ctx, format, n, k, 0, &|i, lane, stripe, layout, _| {
+        let layout = layout_of(format)?;
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, 0, &|i, lane, stripe, layout, _| {
             put_row(codec, layout, stripe, lane, &blocks[i * row_bytes..(i + 1) * row_bytes]);
             Ok(())
         })
     }
 
+    /// Packs group-wise weights.
+    ///
+    /// The order of k (GPTQ's act-order) is kept: a product gathers its activations in that order.
+    /// **Errors**: `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed
+    /// bytes: the codes, and 4 (symmetric) or 6 bytes for each group.
+    pub fn from_groups_with(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
+        let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
+        let put = |i: usize, lane: usize, stripe: &mut [u8], layout: &Layout, _: &mut [u8]| {
+            if let Some(row) = w.row(i) {
+                for (g, (&scale, &zero)) in row.scales.iter().zip(row.zeros).enumerate() {
+                    layout.put_group(stripe, lane, g, scale, zero);
+                }
+                for (b, codes) in row.codes.chunks_exact(BLOCK).enumerate() {
+                    layout.put_codes(stripe, lane, b, codes);
+                }
+            }
+            Ok(())
+        };
+        let mut packed = PackedWeights::fill(ctx, (None, layout), w.n(), w.k(), 0, &put)?;
+        if let Body::Blocks(blocks) = &mut packed.body {
+            blocks.order = w.order().map(<[u32]>::to_vec);
+        }
+        Ok(packed)
+    }
+
     /// A matrix of blocks whose rows `put` stores: `(row, lane, stripe, layout, scratch)`.
     fn fill(
         ctx: &Context,
-        format: WeightFormat,
+        (format, layout): (Option<WeightFormat>, Layout),
         n: usize,
         k: usize,
         scratch_bytes: usize,
         put: &(dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync),
     ) -> Result<PackedWeights> {
-        let Some(layout) = Layout::of(format) else {
-            return Err(Error::Unsupported { what: "a layout of blocks for this format" });
-        };
         let stripe_bytes = layout.stripe_bytes(k)?;
         let mut data = AlignedBuf::<u8>::zeroed(layout.bytes(n, k)?)?;
         let scratch_bytes = scratch_bytes.next_multiple_of(64);
@@ -146,7 +173,8 @@ impl PackedWeights {
                 return Err(e);
             }
         }
-        Ok(PackedWeights { body: Body::Blocks(Packed { data, layout, stripe_bytes }), format, n, k })
+        let packed = Packed { data, order: None, layout, stripe_bytes };
+        Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
     }
 
     /// Packs floats in their own format, rounding f32 to it.
@@ -154,7 +182,7 @@ impl PackedWeights {
         let (n, k) = (w.rows(), w.cols());
         if format == WeightFormat::F32 {
             let body = Body::Floats(PackedB::pack(ctx, w.t())?);
-            return Ok(PackedWeights { body, format, n, k });
+            return Ok(PackedWeights { body, format: Some(format), n, k });
         }
         let row_bytes = format.bytes(1, k)?;
         let mut bytes = AlignedBuf::<u8>::zeroed(format.bytes(n, k)?)?;
@@ -176,8 +204,8 @@ impl PackedWeights {
         self.k
     }
 
-    /// The format.
-    pub fn format(&self) -> WeightFormat {
+    /// The format; `None` for group-wise weights.
+    pub fn format(&self) -> Option<WeightFormat> {
         self.format
     }
 
@@ -185,18 +213,23 @@ impl PackedWeights {
     /// blocks).
     pub fn bytes(&self) -> usize {
         match &self.body {
-            Body::Blocks(blocks) => blocks.data.bytes(),
+            Body::Blocks(blocks) => {
+                let order = blocks.order.as_ref().map_or(0, |order| size_of_val(&order[..]));
+                self.n.div_ceil(LANES) * blocks.stripe_bytes + order
+            }
             Body::Floats(b) => b.bytes(),
         }
     }
 
     /// The weights as GGUF blocks again, bit for bit what was packed.
     ///
-    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`.
+    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise weights,
+    /// which have no blocks.
     pub fn to_blocks(&self, out: &mut [u8]) -> Result<()> {
-        let bytes = self.format.bytes(self.n, self.k)?;
+        let format = self.format.ok_or(Error::Unsupported { what: "blocks of group-wise weights" })?;
+        let bytes = format.bytes(self.n, self.k)?;
         equal("out.len", out.len(), "must equal the bytes of n * k weights =", bytes)?;
-        let row_bytes = self.format.bytes(1, self.k)?;
+        let row_bytes = format.bytes(1, self.k)?;
         if row_bytes > 0 {
             for (i, row) in out.chunks_exact_mut(row_bytes).enumerate() {
                 self.row_blocks(i, |b, block, format| {
@@ -216,6 +249,10 @@ impl PackedWeights {
         if i >= self.n {
             return Err(Error::Shape { what: "row", got: i, relation: "must be below n =", want: self.n });
         }
+        if let (None, Body::Blocks(packed)) = (self.format, &self.body) {
+            packed.dequantize_groups(i, out);
+            return Ok(());
+        }
         let mut result = Ok(());
         self.row_blocks(i, |b, block, format| {
             let len = format.block_len();
@@ -228,27 +265,27 @@ impl PackedWeights {
 
     /// Hands out the blocks of row `i` as bytes: `(number, bytes, format)`.
     fn row_blocks(&self, i: usize, mut each: impl FnMut(usize, &[u8], WeightFormat)) {
+        let Some(format) = self.format else { return };
         let mut bytes = [0u8; 256];
-        match (&self.body, Codec::of(self.format)) {
+        let bytes = &mut bytes[..format.block_bytes()];
+        match (&self.body, Codec::of(format)) {
             (Body::Blocks(packed), Some(codec)) => {
-                let bytes = &mut bytes[..self.format.block_bytes()];
                 let stripe = &packed.data.as_slice()[i / LANES * packed.stripe_bytes..][..packed.stripe_bytes];
                 let mut decoded = Decoded::ZERO;
-                for b in 0..self.k / self.format.block_len() {
+                for b in 0..self.k / format.block_len() {
                     packed.layout.get(stripe, i % LANES, b, &mut decoded);
                     codec.encode(&decoded, bytes);
-                    each(b, bytes, self.format);
+                    each(b, bytes, format);
                 }
             }
             (Body::Floats(floats), _) => {
-                let bytes = &mut bytes[..self.format.block_bytes()];
                 floats.column(i, |k, x| {
-                    match self.format {
+                    match format {
                         WeightFormat::F16 => bytes.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
                         WeightFormat::Bf16 => bytes.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
                         _ => bytes.copy_from_slice(&x.to_le_bytes()),
                     }
-                    each(k, bytes, self.format);
+                    each(k, bytes, format);
                 });
             }
             (Body::Blocks(_), None) => {}
@@ -257,6 +294,20 @@ impl PackedWeights {
 }
 
 impl Packed {
+    /// Row `i` of group-wise weights.
+    fn dequantize_groups(&self, i: usize, out: &mut [f32]) {
+        let stripe = &self.data.as_slice()[i / LANES * self.stripe_bytes..][..self.stripe_bytes];
+        let mut codes = [0u8; BLOCK];
+        for b in 0..out.len() / BLOCK {
+            self.layout.get_codes(stripe, i % LANES, b, &mut codes);
+            let (scale, zero) = self.layout.get_group(stripe, i % LANES, b >> self.layout.unit_shift);
+            for (p, code) in (b * BLOCK..).zip(codes) {
+                let feature = self.order.as_ref().map_or(p, |order| order[p] as usize);
+                out[feature] = scale * (f32::from(code) - f32::from(zero));
+            }
+        }
+    }
+
     /// The stripes from output feature `first` (a multiple of 16) on, of rows of `k`.
     pub fn stripes(&self, first: usize, k: usize) -> Stripes<'_> {
         Stripes {
@@ -267,6 +318,11 @@ impl Packed {
             unit_shift: self.layout.unit_shift,
         }
     }
+}
+
+/// The layout of a format of blocks.
+fn layout_of(format: WeightFormat) -> Result<Layout> {
+    Layout::of(format).ok_or(Error::Unsupported { what: "a layout of blocks for this format" })
 }
 
 /// Stores a row of blocks.
@@ -308,5 +364,5 @@ fn floats_from_bytes(
         }
         _ => PackedB::pack(ctx, MatRef::dense(&elements::<f32>(bytes)?[..], n, k)?.t())?,
     };
-    Ok(PackedWeights { body: Body::Floats(floats), format, n, k })
+    Ok(PackedWeights { body: Body::Floats(floats), format: Some(format), n, k })
 }

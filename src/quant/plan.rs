@@ -4,7 +4,7 @@ use super::Compute;
 use super::packed::Packed;
 use crate::buffer::Arena;
 use crate::error::{Error, Result, product};
-use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES};
+use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES};
 use crate::view::Grid;
 
 /// Rows of activations that one item handles.
@@ -25,9 +25,6 @@ const PANEL_BLOCKS: usize = 256;
 
 /// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
 const WIDE_BLOCKS: usize = 16;
-
-/// Stripes of the widest tile of any tier.
-const MAX_STRIPES: usize = 4;
 
 /// Which kernels compute an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +92,18 @@ impl Plan {
 }
 
 /// Bytes of a quantised activation row.
-pub(super) fn record_bytes(k: usize, compute: Compute) -> usize {
+pub(super) fn row_bytes(k: usize, compute: Compute) -> usize {
     match compute {
         Compute::Int8 => ActivationRows::record_bytes(k / BLOCK),
         Compute::F32 => 0,
     }
+}
+
+/// Bytes of the quantised rows, and of the rows in another order.
+pub(super) fn scratch_rows(m: usize, k: usize, compute: Compute, ordered: bool) -> Result<(usize, usize)> {
+    let records = product("quantised activations", &[m, row_bytes(k, compute)])?;
+    let gathered = if ordered { product("gathered activations", &[m, k, size_of::<f32>()])? } else { 0 };
+    Ok((Arena::bytes_for::<u8>(records)?, Arena::bytes_for::<u8>(gathered)?))
 }
 
 /// Scratch of a lane that is enough for up to `m` rows, with or without an epilogue that needs buffers.
@@ -109,9 +113,4 @@ pub(super) fn enough_lane_bytes(kernels: &KernelSet, w: &Packed, m: usize, k: us
     let plan = Plan::new(kernels, w, (m, usize::MAX / 2, k), compute, false);
     let bytes = Plan { chains, ..plan }.lane_bytes()?;
     if bytes > isize::MAX as usize { Err(Error::Overflow { what: "workspace bytes" }) } else { Ok(bytes) }
-}
-
-/// Bytes of the quantised rows.
-pub(super) fn records(m: usize, k: usize, compute: Compute) -> Result<usize> {
-    product("quantised activations", &[m, record_bytes(k, compute)])
 }

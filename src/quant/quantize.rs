@@ -2,41 +2,47 @@
 //! implementation of the GGUF formats (the Python package `gguf`), including its roundings.
 
 use super::codec::{Codec, Decoded};
-use super::format::{BLOCK, WeightFormat};
+use super::format::WeightFormat;
 use crate::error::{Error, Result, equal};
 use half::{bf16, f16};
 
 /// Quantises `x` into GGUF blocks.
 ///
-/// **Formula**: Q4_0: `d = v / -8` for the v of largest magnitude (the first of equals),
-/// `q = clamp(floor(x / d + 8.5), 0, 15)`; Q8_0: `d = absmax / 127`, `q = x / d` rounded half away from zero;
-/// in both, d is rounded to f16 for storage after q was computed with the f32 one. **Shapes**: `x`: whole
-/// blocks of 32 (rows one after the other), `out`: `format.bytes(1, x.len())` bytes. **Numerics**: error at
-/// most `|d|` (Q4_0; half of it but for the clamped end) and `|d| / 2` (Q8_0), plus the rounding of d (2^-11
-/// relative). A block with NaN or infinity gets d = NaN. **Errors**: `Option` for a ragged k, `Shape` for a
-/// wrong `out`; nothing is written then. **Source**: ggml's formats.
+/// **Formula**: that of [`WeightFormat`], with codes and scales found as follows.
+///
+/// | format | d (and m) | codes |
+/// |---|---|---|
+/// | Q4_0, Q5_0 | `v / -8`, `v / -16`, v the first element of largest magnitude | `floor(x / d + 8.5)`, `16.5` |
+/// | Q4_1, Q5_1 | `(max - min) / 15`, `/ 31`; `m = min` | `floor((x - m) / d + 0.5)` |
+/// | Q8_0 | `absmax / 127` | `x / d` half away from zero |
+/// | Q2_K .. Q6_K, IQ4_NL, IQ4_XS, MXFP4 | a search for the least squared error | nearest |
+/// | F16, BF16, F32 | - | nearest, half to even |
+///
+/// In the first three rows codes are computed with d in f32 and clamped to their range, then d and m are
+/// rounded to f16: byte for byte the blocks of the reference implementation. The search weights all elements
+/// alike; its squared error is at most that of the reference implementation within 2 %, in general below it.
+///
+/// **Shapes**: `x`: whole blocks of 32 or 256 (rows one after the other), `out`: `format.bytes(1, x.len())`
+/// bytes. **Numerics**: error at most `|d|` (Q4_0, Q5_0; half of it but for the clamped end) and `|d| / 2`
+/// (Q4_1, Q5_1, Q8_0), plus the rounding of d and m (2^-11 relative). A block with NaN or infinity becomes NaN
+/// altogether; what exceeds the range of the format saturates with the search and gives an infinite d without.
+/// The same bits on every machine. **Errors**: `Option` for a ragged k, and for NaN or infinity in MXFP4,
+/// which has neither; `Shape` for a wrong `out`; nothing is written then. **Cost**: one pass; the search takes
+/// some 40 more over a block in the L1 cache. **Source**: ggml's formats; the search is our own.
 pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
     equal("out.len", out.len(), "must equal the bytes of the blocks =", format.bytes(1, x.len())?)?;
-    let codec = Codec::of(format);
-    let Some(codec) = codec else {
+    let Some(codec) = Codec::of(format) else {
         write_floats(format, x, out);
         return Ok(());
     };
-    let quantize_block = match format {
-        WeightFormat::Q4_0 => quantize_q4_0,
-        WeightFormat::Q8_0 => quantize_q8_0,
-        _ => {
-            return Err(Error::Option {
-                what: "format",
-                got: format.name().into(),
-                allowed: "one of q4_0, q8_0, f16, bf16, f32",
-            });
-        }
-    };
+    if !codec.has_nan() && !x.iter().all(|x| x.is_finite()) {
+        let (what, got) = ("x", "NaN or infinity".into());
+        return Err(Error::Option { what, got, allowed: "finite for mxfp4, which has neither" });
+    }
     let mut decoded = Decoded::ZERO;
     let blocks = out.chunks_exact_mut(format.block_bytes());
-    for (block, x) in blocks.zip(x.as_chunks::<BLOCK>().0) {
-        quantize_block(x, &mut decoded);
+    for (block, x) in blocks.zip(x.chunks_exact(format.block_len())) {
+        codec.quantise(x, &mut decoded);
         codec.encode(&decoded, block);
     }
     Ok(())
@@ -54,6 +60,10 @@ pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Resul
         read_floats(format, blocks, out);
         return Ok(());
     };
+    if format == WeightFormat::Q8_0 {
+        read_q8_0(blocks, out);
+        return Ok(());
+    }
     let mut decoded = Decoded::ZERO;
     let blocks = blocks.chunks_exact(format.block_bytes());
     for (x, block) in out.chunks_exact_mut(format.block_len()).zip(blocks) {
@@ -61,6 +71,15 @@ pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Resul
         codec.floats(&decoded, x);
     }
     Ok(())
+}
+
+/// Q8_0 has nothing to unpack: without the detour through codes it takes half the instructions.
+fn read_q8_0(blocks: &[u8], out: &mut [f32]) {
+    for (x, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(blocks.as_chunks::<34>().0) {
+        let [d0, d1, qs @ ..] = *block;
+        let d = f16::from_le_bytes([d0, d1]).to_f32();
+        *x = qs.map(|q| d * f32::from(q as i8));
+    }
 }
 
 /// Formats of single floats: rounded half to even.
@@ -96,46 +115,4 @@ fn read_floats(format: WeightFormat, blocks: &[u8], out: &mut [f32]) {
             out.iter_mut().zip(blocks).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
         }
     }
-}
-
-/// `1 / d`, or 0 for a block of zeros.
-fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
-}
-
-fn is_finite(x: &[f32; BLOCK]) -> bool {
-    x.iter().all(|x| x.is_finite())
-}
-
-fn quantize_q4_0(x: &[f32; BLOCK], out: &mut Decoded) {
-    if !is_finite(x) {
-        out.d = f16::NAN.to_bits();
-        out.codes[..BLOCK].fill(8);
-        return;
-    }
-    let mut extreme = x[0];
-    for &v in &x[1..] {
-        if v.abs() > extreme.abs() {
-            extreme = v;
-        }
-    }
-    let d = extreme / -8.0;
-    let inv = f64::from(inverse(d));
-    // The reference multiplies in f64 and rounds the sum to f32 before it truncates.
-    let quant = |x: f32| ((f64::from(x) * inv + 8.5) as f32).trunc().clamp(0.0, 15.0) as u8;
-    out.d = f16::from_f32(d).to_bits();
-    out.codes.iter_mut().zip(x).for_each(|(code, &x)| *code = quant(x));
-}
-
-fn quantize_q8_0(x: &[f32; BLOCK], out: &mut Decoded) {
-    if !is_finite(x) {
-        out.d = f16::NAN.to_bits();
-        out.codes[..BLOCK].fill(128);
-        return;
-    }
-    let absmax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let d = absmax / 127.0;
-    let inv = inverse(d);
-    out.d = f16::from_f32(d).to_bits();
-    out.codes.iter_mut().zip(x).for_each(|(code, x)| *code = (x * inv).round() as i8 as u8 ^ 0x80);
 }

@@ -27,9 +27,9 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 /// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot; then, where the format has minimums,
 /// `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
-    let (format, k) = (weights.format(), weights.k());
-    let refused = Error::Unsupported { what: "an int8 product with this format" };
-    let codec = Codec::of(format).ok_or(refused)?;
+    let refused = || Error::Unsupported { what: "an int8 product with this format" };
+    let (format, k) = (weights.format().ok_or_else(refused)?, weights.k());
+    let codec = Codec::of(format).ok_or_else(refused)?;
     let mut decoded = Decoded::ZERO;
     let mut blocks = vec![0u8; format.bytes(weights.n(), k)?];
     weights.to_blocks(&mut blocks)?;

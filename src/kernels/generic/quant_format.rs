@@ -254,6 +254,48 @@ impl Format for HalvesMin {
     }
 }
 
+/// `w = d * (code - OFFSET)`, d in f32 for each group of 32, 64 or 128 k.
+pub(crate) struct Group<C, const OFFSET: u32>(PhantomData<C>);
+
+impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
+    type Codes = C;
+    type Panel = Panel<C::Wide, OFFSET, false, false, false>;
+    const OFFSET: u32 = OFFSET;
+    const BLOCKS: usize = 0;
+    const HEADER: usize = F32S; // d[16]
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+        // SAFETY: the 16 f32.
+        unsafe { s.load(header.cast()) }
+    }
+}
+
+/// `w = d * (code - zero)`, d in f32 and zero in 8 bits for each group of 32, 64 or 128 k. The zero points
+/// are stored minus the offset, in i8.
+pub(crate) struct GroupZero<C, const OFFSET: u32>(PhantomData<C>);
+
+impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
+    type Codes = C;
+    type Panel = Panel<C::Wide, OFFSET, false, false, true>;
+    const OFFSET: u32 = OFFSET;
+    const BLOCKS: usize = 0;
+    const HEADER: usize = 96; // d[16], zero[16], 16 zeros
+    const ZERO: bool = true;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+        // SAFETY: the 16 f32.
+        unsafe { s.load(header.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I {
+        // SAFETY: the 16 bytes behind them.
+        unsafe { s.load_i8(header.add(F32S).cast()) }
+    }
+}
+
 /// Blocks of any format, unpacked: what the tile reads when many rows of activations share the unpacking.
 pub(crate) struct Panel<C, const OFFSET: u32, const MIN: bool, const HALVES: bool, const ZERO: bool>(
     PhantomData<C>,

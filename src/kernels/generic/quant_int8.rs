@@ -30,6 +30,8 @@ pub(crate) struct Int8Tile {
     pub blocks: usize,
     /// The stripes; those that do not exist repeat another one. // (W)
     pub w: [*const u8; MAX_STRIPES],
+    /// How far ahead of each block the weights of each stripe are prefetched, in bytes; 0 for not. // (W)
+    pub ahead: [isize; MAX_STRIPES],
     /// log2 of the blocks of a unit, for formats whose `BLOCKS` is 0.
     pub unit_shift: u32,
     pub a: *const Record, // (C, blocks), row c at a + c * record_bytes
@@ -220,6 +222,16 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
             unsafe {
                 headers[j] = t.w[j].add(unit * unit_bytes::<F>(t.unit_shift));
                 q[j] = headers[j].add(F::HEADER + i * F::Codes::BYTES);
+            }
+            if F::BLOCKS != 1 && t.ahead[j] != 0 {
+                for line in 0..F::Codes::BYTES / 64 {
+                    s.prefetch(q[j].wrapping_offset(t.ahead[j] + 64 * line as isize));
+                }
+                if i == 0 {
+                    for line in 0..F::HEADER.div_ceil(64) {
+                        s.prefetch(headers[j].wrapping_offset(t.ahead[j] + 64 * line as isize));
+                    }
+                }
             }
         }
         let mut a = [std::ptr::null::<Record>(); C];

@@ -237,6 +237,11 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch of any address is harmless, and every x86-64 CPU has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_q(self, p: *const u8) -> __m512i {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }

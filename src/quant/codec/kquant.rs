@@ -3,7 +3,7 @@
 //! Planes of bits share an order: element `128h + 32j + l` (h of 2, j of 4, l of 32) is found in row `h` of
 //! a plane at column `l`, at a place in the byte that j picks.
 
-use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16};
+use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search};
 use crate::quant::WeightFormat;
 
 const LEN: usize = 256;
@@ -19,10 +19,12 @@ const Q3_BIAS: i8 = 32;
 pub(super) static Q2K: Codec = Codec {
     format: WeightFormat::Q2K,
     sub_len: 16,
+    scales: (0, 15),
     bits: 2,
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
+    quantise: search::with_minima,
     read: |block, out| {
         for (s, byte) in block[..16].iter().enumerate() {
             (out.scales[s], out.mins[s]) = ((byte & 15) as i8, byte >> 4);
@@ -49,10 +51,12 @@ pub(super) static Q2K: Codec = Codec {
 pub(super) static Q3K: Codec = Codec {
     format: WeightFormat::Q3K,
     sub_len: 16,
+    scales: (-32, 31),
     bits: 3,
     values: Values::Linear { zero: 4 },
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: search::scaled,
     read: |block, out| {
         two_bits(&block[32..96], &mut out.codes);
         for (group, codes) in out.codes.chunks_exact_mut(32).enumerate() {
@@ -95,10 +99,12 @@ pub(super) static Q3K: Codec = Codec {
 pub(super) static Q4K: Codec = Codec {
     format: WeightFormat::Q4K,
     sub_len: 32,
+    scales: (0, 63),
     bits: 4,
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
+    quantise: search::with_minima,
     read: |block, out| {
         (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
         scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
@@ -124,10 +130,12 @@ pub(super) static Q4K: Codec = Codec {
 pub(super) static Q5K: Codec = Codec {
     format: WeightFormat::Q5K,
     sub_len: 32,
+    scales: (0, 63),
     bits: 5,
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
+    quantise: search::with_minima,
     read: |block, out| {
         (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
         scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
@@ -164,10 +172,12 @@ pub(super) static Q5K: Codec = Codec {
 pub(super) static Q6K: Codec = Codec {
     format: WeightFormat::Q6K,
     sub_len: 16,
+    scales: (-128, 127),
     bits: 6,
     values: Values::Linear { zero: 32 },
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: search::scaled,
     read: |block, out| {
         two_bits(&block[128..192], &mut out.codes);
         let mut low = [0; LEN];

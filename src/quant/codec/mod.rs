@@ -7,7 +7,10 @@
 //! Every format is one formula, `w = (d * scale[i / sub]) * value(code[i]) - dmin * min[i / sub]`, with the
 //! parts that a format lacks being 1 (scale) or 0 (min). The bytes are described at each codec.
 
+mod fit;
 mod kquant;
+mod round;
+mod search;
 mod small;
 mod table;
 
@@ -61,6 +64,14 @@ impl Values {
             Values::Table(table) => i32::from(table[usize::from(code & 15)]),
         }
     }
+
+    /// The first code that stands for `value`, an integer of the format.
+    fn code(self, value: f32) -> u8 {
+        match self {
+            Values::Linear { zero } => (value + f32::from(zero)) as u8,
+            Values::Table(table) => table.iter().position(|&t| f32::from(t) == value).unwrap_or(0) as u8,
+        }
+    }
 }
 
 /// How the scale d of a block is stored.
@@ -79,14 +90,18 @@ pub(super) struct Codec {
     pub format: WeightFormat,
     /// Elements of a sub-block: 16 or 32.
     pub sub_len: usize,
+    /// The least and the greatest scale of a sub-block; minima reach as far. (1, 1) without sub-blocks.
+    pub scales: (i8, i8),
     /// Bits of a code.
     pub bits: u32,
     /// What a code stands for.
     pub values: Values,
     /// How d is stored.
     pub scale: ScaleKind,
-    /// Whether minima are subtracted.
+    /// Whether minima are subtracted; the zero is code 0 then.
     pub has_min: bool,
+    /// From finite floats.
+    quantise: fn(&Codec, &[f32], &mut Decoded),
     read: fn(&[u8], &mut Decoded),
     write: fn(&Decoded, &mut [u8]),
 }
@@ -130,6 +145,27 @@ impl Codec {
         (self.write)(decoded, block);
     }
 
+    /// Whether a block can be NaN: its d is an f16.
+    pub fn has_nan(&self) -> bool {
+        self.scale == ScaleKind::F16
+    }
+
+    /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or infinity
+    /// in `x` makes d NaN, so that every weight of the block is; in a format without NaN, where the caller has
+    /// to refuse it, the block becomes zeros.
+    pub fn quantise(&self, x: &[f32], out: &mut Decoded) {
+        let subs = self.subs();
+        out.scales[..subs].fill(1);
+        out.mins[..subs].fill(0);
+        out.dmin = 0;
+        if x.iter().all(|x| x.is_finite()) {
+            (self.quantise)(self, x, out);
+        } else {
+            out.codes[..x.len()].fill(self.values.code(0.0));
+            out.d = if self.has_nan() { f16::NAN.to_bits() } else { 0 };
+        }
+    }
+
     /// The scale d in f32, exactly.
     pub fn d(&self, decoded: &Decoded) -> f32 {
         match self.scale {
@@ -147,22 +183,30 @@ impl Codec {
     ///
     /// **Shapes**: `out`: (block_len). **Numerics**: an infinite or NaN d or dmin gives what IEEE says.
     pub fn floats(&self, decoded: &Decoded, out: &mut [f32]) {
-        let (d, dmin) = (self.d(decoded), self.dmin(decoded));
-        let subs = decoded.scales.iter().zip(&decoded.mins);
-        let elements = out.chunks_exact_mut(self.sub_len).zip(decoded.codes.chunks_exact(self.sub_len));
-        for ((out, codes), (&scale, &min)) in elements.zip(subs) {
-            let scale = d * f32::from(scale);
-            let min = if self.has_min { dmin * f32::from(min) } else { 0.0 };
+        // Lengths that the compiler knows: half the instructions of Q8_0.
+        match self.sub_len {
+            16 => self.floats_of_subs::<16>(decoded, out),
+            _ => self.floats_of_subs::<32>(decoded, out),
+        }
+    }
+
+    fn floats_of_subs<const SUB: usize>(&self, decoded: &Decoded, out: &mut [f32]) {
+        let d = self.d(decoded);
+        let dmin = if self.has_min { self.dmin(decoded) } else { 0.0 };
+        let elements = out.as_chunks_mut::<SUB>().0.iter_mut().zip(decoded.codes.as_chunks::<SUB>().0);
+        for (s, (out, codes)) in elements.enumerate() {
+            let scale = d * f32::from(decoded.scales[s]);
             match self.values {
+                Values::Linear { .. } if self.has_min => {
+                    let min = dmin * f32::from(decoded.mins[s]);
+                    *out = codes.map(|code| scale * f32::from(code) - min);
+                }
                 Values::Linear { zero } => {
-                    for (w, &code) in out.iter_mut().zip(codes) {
-                        *w = scale * (f32::from(code) - f32::from(zero)) - min;
-                    }
+                    let zero = i32::from(zero);
+                    *out = codes.map(|code| scale * (i32::from(code) - zero) as f32);
                 }
                 Values::Table(table) => {
-                    for (w, &code) in out.iter_mut().zip(codes) {
-                        *w = scale * f32::from(table[usize::from(code & 15)]);
-                    }
+                    *out = codes.map(|code| scale * f32::from(table[usize::from(code & 15)]));
                 }
             }
         }

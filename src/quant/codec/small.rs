@@ -1,6 +1,6 @@
 //! The formats of 32 elements with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 
-use super::{Codec, Decoded, ScaleKind, Values, bits16, nibbles, put_nibbles, put16};
+use super::{Codec, Decoded, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, round};
 use crate::quant::WeightFormat;
 
 const LEN: usize = 32;
@@ -15,10 +15,12 @@ const SIGN: u16 = 0x8000;
 pub(super) static Q4_0: Codec = Codec {
     format: WeightFormat::Q4_0,
     sub_len: LEN,
+    scales: (1, 1),
     bits: 4,
     values: Values::Linear { zero: 8 },
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: round::by_extreme,
     read: |block, out| {
         one_scale(out, bits16(block, 0));
         nibbles(&block[2..18], &mut out.codes[..LEN]);
@@ -36,10 +38,12 @@ pub(super) static Q4_0: Codec = Codec {
 pub(super) static Q4_1: Codec = Codec {
     format: WeightFormat::Q4_1,
     sub_len: LEN,
+    scales: (1, 1),
     bits: 4,
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
+    quantise: round::by_spread,
     read: |block, out| {
         scale_and_min(out, block);
         nibbles(&block[4..20], &mut out.codes[..LEN]);
@@ -57,10 +61,12 @@ pub(super) static Q4_1: Codec = Codec {
 pub(super) static Q5_0: Codec = Codec {
     format: WeightFormat::Q5_0,
     sub_len: LEN,
+    scales: (1, 1),
     bits: 5,
     values: Values::Linear { zero: 16 },
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: round::by_extreme,
     read: |block, out| {
         one_scale(out, bits16(block, 0));
         nibbles(&block[6..22], &mut out.codes[..LEN]);
@@ -80,10 +86,12 @@ pub(super) static Q5_0: Codec = Codec {
 pub(super) static Q5_1: Codec = Codec {
     format: WeightFormat::Q5_1,
     sub_len: LEN,
+    scales: (1, 1),
     bits: 5,
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
+    quantise: round::by_spread,
     read: |block, out| {
         scale_and_min(out, block);
         nibbles(&block[8..24], &mut out.codes[..LEN]);
@@ -103,10 +111,12 @@ pub(super) static Q5_1: Codec = Codec {
 pub(super) static Q8_0: Codec = Codec {
     format: WeightFormat::Q8_0,
     sub_len: LEN,
+    scales: (1, 1),
     bits: 8,
     values: Values::Linear { zero: 128 },
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: round::by_absmax,
     read: |block, out| {
         one_scale(out, bits16(block, 0));
         for (code, byte) in out.codes.iter_mut().zip(&block[2..34]) {

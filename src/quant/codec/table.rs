@@ -1,6 +1,6 @@
 //! The formats whose codes index a table of values: IQ4_NL, IQ4_XS, MXFP4.
 
-use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16};
+use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search};
 use crate::quant::WeightFormat;
 
 /// The values of IQ4_NL and IQ4_XS: denser around zero, where most weights are.
@@ -21,10 +21,12 @@ const XS_BIAS: i8 = 32;
 pub(super) static IQ4_NL: Codec = Codec {
     format: WeightFormat::Iq4Nl,
     sub_len: 32,
+    scales: (1, 1),
     bits: 4,
     values: Values::Table(&IQ4_VALUES),
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: search::scaled,
     read: |block, out| {
         (out.d, out.dmin) = (bits16(block, 0), 0);
         (out.scales[0], out.mins[0]) = (1, 0);
@@ -44,10 +46,12 @@ pub(super) static IQ4_NL: Codec = Codec {
 pub(super) static IQ4_XS: Codec = Codec {
     format: WeightFormat::Iq4Xs,
     sub_len: 32,
+    scales: (-32, 31),
     bits: 4,
     values: Values::Table(&IQ4_VALUES),
     scale: ScaleKind::F16,
     has_min: false,
+    quantise: search::scaled,
     read: |block, out| {
         (out.d, out.dmin) = (bits16(block, 0), 0);
         let high = bits16(block, 2);
@@ -83,10 +87,12 @@ pub(super) static IQ4_XS: Codec = Codec {
 pub(super) static MXFP4: Codec = Codec {
     format: WeightFormat::Mxfp4,
     sub_len: 32,
+    scales: (1, 1),
     bits: 4,
     values: Values::Table(&E2M1_DOUBLED),
     scale: ScaleKind::HalfE8m0,
     has_min: false,
+    quantise: search::power_of_two,
     read: |block, out| {
         (out.d, out.dmin) = (u16::from(block[0]), 0);
         (out.scales[0], out.mins[0]) = (1, 0);
