@@ -132,7 +132,8 @@ fn too_short<T>(bytes: impl ToString) -> Result<T> {
 ///
 /// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
 pub(crate) fn save(path: &Path, header: &Header, data: &[&[u8]]) -> Result<()> {
-    let io = |e: std::io::Error| Error::Io { what: "write", path: path.display().to_string(), kind: e.kind() };
+    let io =
+        |e: std::io::Error| Error::Io { what: "write", path: path.display().to_string(), kind: e.kind() };
     let mut file = File::create(path).map_err(io)?;
     file.write_all(&header.bytes(data)).map_err(io)?;
     for part in data {

@@ -170,7 +170,9 @@ fn threads_and_batches_do_not_change_bits() {
 fn shared_activations_and_gates_have_the_bits_of_separate_calls() {
     let mut r = Random::new(15);
     let k = 512;
-    let of = |r: &mut Random, format, n| PackedWeights::from_blocks(format, n, k, &blocks(r, format, n, k)).unwrap();
+    let of = |r: &mut Random, format, n| {
+        PackedWeights::from_blocks(format, n, k, &blocks(r, format, n, k)).unwrap()
+    };
     let q = of(&mut r, WeightFormat::Q4K, 130);
     let v = of(&mut r, WeightFormat::Q6K, 40);
     let gate = of(&mut r, WeightFormat::Q5_0, 130);

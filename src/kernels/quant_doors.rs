@@ -83,10 +83,10 @@ impl KernelSet {
         unsafe { (self.quantize)(&row) }
     }
 
-    /// The most stripes of weights and rows of activations of one int8 tile, on packed weights.
-    pub(crate) fn int8_tile(&self, packing: Packing) -> (usize, usize) {
+    /// The most stripes of weights and rows of activations of one int8 tile, on packed weights, for `m` rows.
+    pub(crate) fn int8_tile(&self, packing: Packing, m: usize) -> (usize, usize) {
         let (stripes, rows) = self.quant.dots[packing as usize].direct;
-        (stripes, rows.len())
+        if m <= 1 { (1, 1) } else { (stripes, rows.len()) }
     }
 
     /// The same on panels.
@@ -137,8 +137,10 @@ impl KernelSet {
             c: c.as_mut_ptr(),
             resume,
         };
+        let single = self.quant.dots[w.packing as usize].single;
+        let kernel = if rows == 1 && cols <= LANES { single } else { table[rows - 1] };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { table[rows - 1](&tile) }
+        unsafe { kernel(&tile) }
     }
 
     /// [`KernelSet::int8`] on unpacked weights; `resume` continues the chains that C holds. `a` starts at the

@@ -43,7 +43,7 @@ impl Simd for Scalar {
     type Q = [u32; LANES]; // 4 bytes a lane, first byte lowest
     type A = [i8; 4];
     type N = [i32; LANES];
-    const SPARE_REGISTERS: bool = false;
+    const SPARE_TILES: usize = 0;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -330,6 +330,7 @@ mod quant {
         crate::kernels::quant::dots! {
             token: Scalar,
             attributes: [],
+            single: 1,
             direct: 1 [1],
             panel: 1 [1],
             halves: 1 [1],

@@ -25,8 +25,8 @@ pub(crate) trait Simd: Copy {
     type A: Copy;
     /// Accumulator of dot products with weights of up to 6 bits.
     type N: Copy;
-    /// Whether a second accumulator is worth its registers where few others are in use.
-    const SPARE_REGISTERS: bool;
+    /// Tiles of 16 x 1 up to which a second accumulator for each is worth its registers.
+    const SPARE_TILES: usize;
 
     /// The token without the check.
     ///

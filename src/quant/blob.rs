@@ -3,9 +3,9 @@
 //! of k of group-wise weights follows their stripes, in 4 bytes each. Weights of single floats are stored
 //! as the [`PackedB`] that they are.
 
+use super::format::{BLOCK, WeightFormat};
 use super::layout::Layout;
 use super::packed::{Body, Packed, PackedWeights};
-use super::format::{BLOCK, WeightFormat};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
 use crate::error::{Error, Result, product};
@@ -44,9 +44,10 @@ impl Header {
         // log2 of a unit's blocks; bit 8: whether the order of k follows the stripes.
         let (shift, has_order) = (extra & 0xff, extra & !0xff == 0x100);
         let formats = WeightFormat::ALL.into_iter().filter_map(|f| Some((Some(f), Layout::of(f)?)));
-        let groups = [(4, true), (4, false), (8, true), (8, false)]
-            .into_iter()
-            .flat_map(|(bits, symmetric)| [32, 64, 128].map(|g| (None, Layout::of_groups(bits, g, symmetric))));
+        let groups =
+            [(4, true), (4, false), (8, true), (8, false)].into_iter().flat_map(|(bits, symmetric)| {
+                [32, 64, 128].map(|g| (None, Layout::of_groups(bits, g, symmetric)))
+            });
         let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
             let (known, id) = layout_id(*format, layout);
             known == number && id.as_bytes() == header.id() && layout.unit_shift as usize == shift

@@ -32,31 +32,22 @@ pub struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// Blocks of k that several passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
-/// are 35 KB. All passes then share the waiting for memory: pass p asks for the next part of stripe p.
-/// Rejected: each pass over all of k, where the first one waits and the others ask for nothing.
-const PASS_BLOCKS: usize = 32;
+/// Blocks of k that all passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
+/// are 35 KB. The passes share the waiting for memory: pass p asks for the next part of stripe p. Rejected:
+/// each pass over all of k, where the first one waits for memory and the others leave it idle.
+const PART_BLOCKS: usize = 32;
 
-/// How far ahead a single pass asks for weights: more than latency times rate, 100 ns * 29 GB/s = 3 KB.
-const AHEAD: isize = 4096;
-
-/// Where, relative to what it reads, a pass asks for weights. // (stripes)
+/// How far ahead, in bytes, a pass asks for the weights of each stripe.
 fn ahead(
     w: &Stripes<'_>,
     (first, count): (usize, usize),
     stripes: usize,
     (pass, passes): (usize, usize),
 ) -> [isize; MAX_STRIPES] {
-    if passes == 1 {
-        return [AHEAD; MAX_STRIPES];
-    }
     let bytes = |blocks: usize| (blocks >> w.unit_shift) * w.unit_bytes();
     // Behind the last part come the stripes of the next tile.
-    let distance = if first + count < w.blocks {
-        bytes(count)
-    } else {
-        stripes * w.stripe_bytes - bytes(first)
-    };
+    let distance =
+        if first + count < w.blocks { bytes(count) } else { stripes * w.stripe_bytes - bytes(first) };
     std::array::from_fn(|j| if j % passes == pass { distance as isize } else { 0 })
 }
 
@@ -381,7 +372,15 @@ impl Item<'_> {
                     let mut first = 0;
                     while first < blocks || first == 0 {
                         let part = (first, plan.panel_blocks.min(blocks - first));
-                        self.unpacked(w, &plan, group, (origin.row, origin.col + j), part, panel, c.reborrow());
+                        self.unpacked(
+                            w,
+                            &plan,
+                            group,
+                            (origin.row, origin.col + j),
+                            part,
+                            panel,
+                            c.reborrow(),
+                        );
                         first += part.1.max(1);
                     }
                 }
@@ -409,10 +408,9 @@ impl Item<'_> {
         }
         let blocks = stripes.blocks;
         let passes = rows.div_ceil(group);
-        let part = if passes == 1 { blocks } else { PASS_BLOCKS };
         let mut first = 0;
         while first < blocks || first == 0 {
-            let count = part.min(blocks - first);
+            let count = PART_BLOCKS.min(blocks - first);
             for pass in 0..passes {
                 let ahead = ahead(&stripes, (first, count), c.cols().div_ceil(LANES), (pass, passes));
                 let a = self.activations(origin.row + pass * group, first);

@@ -202,7 +202,8 @@ impl Layout {
                 for s in 0..8 {
                     let (scale, min) = (scales[s] as u8, mins[s]);
                     header[64 + 16 * s + lane] = scale & 15 | min << 4;
-                    header[192 + 16 * (s / 2) + lane] |= (scale >> 4 & 3 | (min >> 4 & 3) << 2) << (4 * (s % 2));
+                    header[192 + 16 * (s / 2) + lane] |=
+                        (scale >> 4 & 3 | (min >> 4 & 3) << 2) << (4 * (s % 2));
                 }
             }
             Packing::Q3K | Packing::Q6K => {

@@ -71,14 +71,21 @@ impl PackedWeights {
         quantize(format, &[], &mut [])?;
         let row_bytes = format.bytes(1, k)?;
         let layout = layout_of(format)?;
-        PackedWeights::fill(ctx, (Some(format), layout), n, k, row_bytes, &|i, lane, stripe, layout, blocks| {
-            if let Some(row) = w.row(i) {
-                let blocks = &mut blocks[..row_bytes];
-                quantize(format, row, blocks)?;
-                put_row(codec, layout, stripe, lane, blocks);
-            }
-            Ok(())
-        })
+        PackedWeights::fill(
+            ctx,
+            (Some(format), layout),
+            n,
+            k,
+            row_bytes,
+            &|i, lane, stripe, layout, blocks| {
+                if let Some(row) = w.row(i) {
+                    let blocks = &mut blocks[..row_bytes];
+                    quantize(format, row, blocks)?;
+                    put_row(codec, layout, stripe, lane, blocks);
+                }
+                Ok(())
+            },
+        )
     }
 
     /// [`PackedWeights::from_blocks_with`] on the calling thread.
@@ -270,7 +277,8 @@ impl PackedWeights {
         let bytes = &mut bytes[..format.block_bytes()];
         match (&self.body, Codec::of(format)) {
             (Body::Blocks(packed), Some(codec)) => {
-                let stripe = &packed.data.as_slice()[i / LANES * packed.stripe_bytes..][..packed.stripe_bytes];
+                let stripe =
+                    &packed.data.as_slice()[i / LANES * packed.stripe_bytes..][..packed.stripe_bytes];
                 let mut decoded = Decoded::ZERO;
                 for b in 0..self.k / format.block_len() {
                     packed.layout.get(stripe, i % LANES, b, &mut decoded);

@@ -55,12 +55,18 @@ pub(super) struct Plan {
 
 impl Plan {
     /// `buffers`: whether chains go to a buffer first.
-    pub fn new(kernels: &KernelSet, w: &Packed, (m, n, k): (usize, usize, usize), compute: Compute, buffers: bool) -> Plan {
+    pub fn new(
+        kernels: &KernelSet,
+        w: &Packed,
+        (m, n, k): (usize, usize, usize),
+        compute: Compute,
+        buffers: bool,
+    ) -> Plan {
         let packing = w.layout.packing;
         let (_, exact_rows) = kernels.exact_tile(packing);
         let (road, (stripes, tile_rows)) = match compute {
             Compute::Int8 if m >= PANEL_ROWS => (Road::Int8Panel, kernels.panel_tile(packing)),
-            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing)),
+            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing, m)),
             Compute::F32 if m > 2 * exact_rows => (Road::ExactWide, kernels.wide_tile()),
             Compute::F32 => (Road::Exact, kernels.exact_tile(packing)),
         };
@@ -107,7 +113,13 @@ pub(super) fn scratch_rows(m: usize, k: usize, compute: Compute, ordered: bool) 
 }
 
 /// Scratch of a lane that is enough for up to `m` rows, with or without an epilogue that needs buffers.
-pub(super) fn enough_lane_bytes(kernels: &KernelSet, w: &Packed, m: usize, k: usize, compute: Compute) -> Result<usize> {
+pub(super) fn enough_lane_bytes(
+    kernels: &KernelSet,
+    w: &Packed,
+    m: usize,
+    k: usize,
+    compute: Compute,
+) -> Result<usize> {
     // An item has rows * columns <= rows * (width of a tile) + (columns that fill it up to ITEM_MACS).
     let chains = ITEM_MACS / k.max(1) + MAX_STRIPES * LANES * (m.clamp(1, ROWS) + 1);
     let plan = Plan::new(kernels, w, (m, usize::MAX / 2, k), compute, false);

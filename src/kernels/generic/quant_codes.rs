@@ -147,8 +147,7 @@ impl Table for NonLinear {
 pub(crate) struct E2m1;
 
 impl Table for E2m1 {
-    const VALUES: [u8; 16] =
-        [128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116];
+    const VALUES: [u8; 16] = [128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116];
 }
 
 /// 4-bit codes that choose from a table.

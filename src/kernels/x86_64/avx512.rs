@@ -41,7 +41,7 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
     type Q = __m512i;
     type A = __m512i;
     type N = __m512i;
-    const SPARE_REGISTERS: bool = true;
+    const SPARE_TILES: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -366,6 +366,7 @@ mod quant {
             attributes: [target_feature(
                 enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
             )],
+            single: 1,
             direct: 2 [1 2],
             panel: 2 [1 2 3 4],
             halves: 2 [1 2],
@@ -381,6 +382,7 @@ mod quant {
             attributes: [target_feature(
                 enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
             )],
+            single: 1,
             direct: 2 [1 2 3 4],
             panel: 2 [1 2 3 4 5 6],
             halves: 2 [1 2 3 4],
