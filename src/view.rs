@@ -234,6 +234,7 @@ pub(crate) fn for_each_tile<T: Pod + Send>(
 }
 
 /// [`for_each_tile`] over the tiles of several outputs at once, each with its grid: `body` is told which one.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which output
 pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
     executor: &Executor,
     mut outs: [Option<(MatMut<'_, T>, Grid)>; N],

@@ -45,6 +45,9 @@ pub(super) struct Packed {
     pub stripe_bytes: usize,
 }
 
+/// Stores one row of weights: `(row, lane, stripe, layout, scratch)`.
+type PutRow<'a> = dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
+
 impl PackedWeights {
     /// [`PackedWeights::quantize_with`] on the calling thread.
     pub fn quantize(format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
@@ -144,14 +147,14 @@ impl PackedWeights {
         Ok(packed)
     }
 
-    /// A matrix of blocks whose rows `put` stores: `(row, lane, stripe, layout, scratch)`.
+    /// A matrix of blocks whose rows `put` stores.
     fn fill(
         ctx: &Context,
         (format, layout): (Option<WeightFormat>, Layout),
         n: usize,
         k: usize,
         scratch_bytes: usize,
-        put: &(dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync),
+        put: &PutRow<'_>,
     ) -> Result<PackedWeights> {
         let stripe_bytes = layout.stripe_bytes(k)?;
         let mut data = AlignedBuf::<u8>::zeroed(layout.bytes(n, k)?)?;

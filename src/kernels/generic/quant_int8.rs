@@ -112,35 +112,29 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
         (5, false) | (6, true) => 2,
         _ => 1,
     };
-    for v in 0..4 {
-        for h in 0..2 {
-            let into = if split { h } else { 0 };
-            let mut w = [s.q_zero(); W];
-            for j in 0..W {
-                // SAFETY: group v + 4 h < 8 of the block.
-                w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
-            }
-            for c in 0..C {
-                // SAFETY: group v + 4 h < 8 of the 32 activations.
-                let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
-                for j in 0..W {
-                    open[into][j][c] = s.nib_dot(open[into][j][c], w[j], a);
-                }
-            }
-        }
-        if (v + 1) % run == 0 {
-            for h in 0..1 + usize::from(split) {
-                for j in 0..W {
-                    for c in 0..C {
-                        sums[h][j][c] = s.nib_end(open[h][j][c], sums[h][j][c]);
-                        if v < 3 {
-                            open[h][j][c] = s.nib_start(sums[h][j][c]);
+    // Written out: a loop that holds the barriers of `Simd::nib_dot` is not unrolled.
+    macro_rules! step {
+        ($v:literal) => {
+            // SAFETY: the operands are the caller's.
+            unsafe { narrow_pair::<S, F, W, C>(s, q, a, $v, split, &mut open) };
+            if ($v + 1) % run == 0 {
+                for h in 0..1 + usize::from(split) {
+                    for j in 0..W {
+                        for c in 0..C {
+                            sums[h][j][c] = s.nib_end(open[h][j][c], sums[h][j][c]);
+                            if $v < 3 {
+                                open[h][j][c] = s.nib_start(sums[h][j][c]);
+                            }
                         }
                     }
                 }
             }
-        }
+        };
     }
+    step!(0);
+    step!(1);
+    step!(2);
+    step!(3);
     if split && !F::HALVES {
         for j in 0..W {
             for c in 0..C {
@@ -149,6 +143,66 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
         }
     }
     sums
+}
+
+/// The dot products of groups `v` and `v + 4`.
+///
+/// # Safety
+/// - as [`dots`]; `v < 4`.
+#[inline(always)]
+unsafe fn narrow_pair<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    q: [*const u8; W],
+    a: [*const Record; C],
+    v: usize,
+    split: bool,
+    open: &mut [[[S::N; C]; W]; 2],
+) {
+    for h in 0..2 {
+        let into = if split { h } else { 0 };
+        let mut w = [s.q_zero(); W];
+        for j in 0..W {
+            // SAFETY: group v + 4 h < 8 of the block.
+            w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
+        }
+        for c in 0..C {
+            // SAFETY: group v + 4 h < 8 of the 32 activations.
+            let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
+            for j in 0..W {
+                open[into][j][c] = s.nib_dot(open[into][j][c], w[j], a);
+            }
+        }
+    }
+}
+
+/// The same of codes of 8 bits.
+///
+/// # Safety
+/// - as [`dots`]; `v < 4`.
+#[inline(always)]
+unsafe fn byte_pair<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    q: [*const u8; W],
+    a: [*const Record; C],
+    v: usize,
+    split: bool,
+    sums: &mut Dots<S, W, C>,
+) {
+    for h in 0..2 {
+        let into = if split { h } else { 0 };
+        let mut w = [s.q_zero(); W];
+        for j in 0..W {
+            // SAFETY: group v + 4 h < 8 of the block.
+            w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
+        }
+        for c in 0..C {
+            // SAFETY: group v + 4 h < 8 of the 32 activations.
+            let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
+            for j in 0..W {
+                sums[into][j][c] = s.byte_dot(sums[into][j][c], w[j], a);
+            }
+        }
+    }
 }
 
 /// [`dots`] of codes of 8 bits with an offset of 128.
@@ -172,22 +226,12 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             sums[0][j][c] = init;
         }
     }
-    for v in 0..4 {
-        for h in 0..2 {
-            let into = if split { h } else { 0 };
-            let mut w = [s.q_zero(); W];
-            for j in 0..W {
-                // SAFETY: group v + 4 h < 8 of the block.
-                w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
-            }
-            for c in 0..C {
-                // SAFETY: group v + 4 h < 8 of the 32 activations.
-                let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
-                for j in 0..W {
-                    sums[into][j][c] = s.byte_dot(sums[into][j][c], w[j], a);
-                }
-            }
-        }
+    // SAFETY: the operands are the caller's.
+    unsafe {
+        byte_pair::<S, F, W, C>(s, q, a, 0, split, &mut sums);
+        byte_pair::<S, F, W, C>(s, q, a, 1, split, &mut sums);
+        byte_pair::<S, F, W, C>(s, q, a, 2, split, &mut sums);
+        byte_pair::<S, F, W, C>(s, q, a, 3, split, &mut sums);
     }
     if split {
         for j in 0..W {
