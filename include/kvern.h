@@ -544,7 +544,8 @@ void kvern_packed_b_destroy(kvern_packed_b *b);
 typedef struct kvern_weights kvern_weights;
 
 /**
- * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF.
+ * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Blocks are converted in every
+ * format; packed and multiplied in KVERN_WEIGHTS_Q4_0 and KVERN_WEIGHTS_Q8_0, OPTION for the others.
  */
 typedef int32_t kvern_weight_format;
 
@@ -554,14 +555,84 @@ typedef int32_t kvern_weight_format;
 typedef int32_t kvern_compute;
 
 /**
+ * 32 bits a weight: the weight itself.
+ */
+#define KVERN_WEIGHTS_F32 0
+
+/**
+ * 16 bits a weight: IEEE binary16.
+ */
+#define KVERN_WEIGHTS_F16 1
+
+/**
  * 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
  */
 #define KVERN_WEIGHTS_Q4_0 2
 
 /**
+ * 5 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=15.
+ */
+#define KVERN_WEIGHTS_Q4_1 3
+
+/**
+ * 5.5 bits a weight, blocks of 32: w = d * (q - 16), d in f16, q in 0..=31.
+ */
+#define KVERN_WEIGHTS_Q5_0 6
+
+/**
+ * 6 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=31.
+ */
+#define KVERN_WEIGHTS_Q5_1 7
+
+/**
  * 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
  */
 #define KVERN_WEIGHTS_Q8_0 8
+
+/**
+ * 2.625 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=3, s and t of 4 bits for each 16.
+ */
+#define KVERN_WEIGHTS_Q2_K 10
+
+/**
+ * 3.4375 bits a weight, blocks of 256: w = d * s * (q - 4), q in 0..=7, s of 6 bits for each 16.
+ */
+#define KVERN_WEIGHTS_Q3_K 11
+
+/**
+ * 4.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=15, s and t of 6 bits for each 32.
+ */
+#define KVERN_WEIGHTS_Q4_K 12
+
+/**
+ * 5.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=31, s and t of 6 bits for each 32.
+ */
+#define KVERN_WEIGHTS_Q5_K 13
+
+/**
+ * 6.5625 bits a weight, blocks of 256: w = d * s * (q - 32), q in 0..=63, s of 8 bits for each 16.
+ */
+#define KVERN_WEIGHTS_Q6_K 14
+
+/**
+ * 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
+ */
+#define KVERN_WEIGHTS_IQ4_NL 20
+
+/**
+ * 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
+ */
+#define KVERN_WEIGHTS_IQ4_XS 23
+
+/**
+ * 16 bits a weight: the upper half of an f32.
+ */
+#define KVERN_WEIGHTS_BF16 30
+
+/**
+ * 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code].
+ */
+#define KVERN_WEIGHTS_MXFP4 39
 
 /**
  * Activations are rounded to int8 in blocks of 32: fast, the default.
@@ -680,17 +751,22 @@ kvern_status kvern_weights_multiply(const kvern_context *ctx,
 void kvern_weights_destroy(kvern_weights *weights);
 
 /**
- * `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of 32.
+ * `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of the block of the format.
  *
  * Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_blocks_bytes(kvern_weight_format format, size_t rows, size_t k, size_t *out);
+kvern_status kvern_blocks_bytes(kvern_weight_format format,
+                                size_t rows,
+                                size_t k,
+                                size_t *out);
 
 /**
- * Quantises f32 values into GGUF blocks, byte for byte as the reference implementation of the formats.
+ * Quantises f32 values into GGUF blocks: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 byte for byte as the reference
+ * implementation of the formats, the others by a search for the least squared error.
  *
- * `x`: len elements, a multiple of 32. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
+ * `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4, which
+ * has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
  * any alignment; must not overlap `x`.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
  * Since: 0.1
@@ -702,10 +778,10 @@ kvern_status kvern_blocks_quantize(kvern_weight_format format,
                                    size_t blocks_bytes);
 
 /**
- * Dequantises GGUF blocks, exactly.
+ * Dequantises GGUF blocks, exactly but for one rounding where a format has minima.
  *
  * `blocks`: exactly `kvern_blocks_bytes(format, 1, len)` bytes, any alignment. `out`: receives len elements,
- * a multiple of 32; must not overlap `blocks`.
+ * a multiple of the block of the format; must not overlap `blocks`.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
  * Since: 0.1
  */

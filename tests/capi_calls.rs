@@ -14,7 +14,7 @@ use kvern::capi::quant::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
 use kvern::ops::{self, RopePairs, RopeTable};
-use kvern::quant::{Compute, PackedWeights, WeightFormat};
+use kvern::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 use kvern::{Activation, Context, Epilogue, Isa, MatMut, MatRef, Workspace};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -70,6 +70,28 @@ fn products_have_the_bits_of_the_safe_api() {
         ok(kvern_packed_b_pack(o.ctx, N, K, w, K, 0, &mut unpacked));
         kvern_packed_b_destroy(unpacked);
         ok(kvern_matmul_run(o.ctx, o.ws, M, M, M, a, K, 1, a, K, 0, plain.as_mut_ptr(), M, null()));
+    }
+}
+
+#[test]
+fn blocks_of_every_format_have_the_bits_of_the_safe_api() {
+    let x = Random::new(9).vec(512);
+    for format in WeightFormat::ALL {
+        let (number, mut bytes) = (format as i32, 0);
+        let mut want = vec![0u8; format.bytes(1, 512).unwrap()];
+        let mut want_floats = vec![0.0; 512];
+        quantize(format, &x, &mut want).unwrap();
+        dequantize(format, &want, &mut want_floats).unwrap();
+        let mut blocks = vec![0u8; want.len()];
+        let mut floats = vec![0.0; 512];
+        // SAFETY: every pointer is live and of the stated size.
+        unsafe {
+            ok(kvern_blocks_bytes(number, 1, 512, &mut bytes));
+            ok(kvern_blocks_quantize(number, x.as_ptr(), 512, blocks.as_mut_ptr(), bytes));
+            ok(kvern_blocks_dequantize(number, blocks.as_ptr(), bytes, floats.as_mut_ptr(), 512));
+        }
+        assert_eq!((bytes, &blocks), (want.len(), &want), "{format:?}");
+        assert_same_bits(&floats, &want_floats, format.name());
     }
 }
 

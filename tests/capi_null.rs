@@ -226,11 +226,11 @@ fn unknown_numbers_are_refused() {
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
     let both = kvern_context_options { threads: 2, lanes: 2, ..caller };
     refuse! {
-        KVERN_STATUS_OPTION "format = 3": kvern_weights_quantize(3, N, K, a.x, K, &mut none);
+        KVERN_STATUS_OPTION "format = q4_1": kvern_weights_quantize(3, N, K, a.x, K, &mut none);
         KVERN_STATUS_OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
-        KVERN_STATUS_OPTION "format = 0": kvern_blocks_bytes(0, 1, 32, a.n);
-        KVERN_STATUS_OPTION "format = 0": kvern_blocks_quantize(0, a.x, 32, a.bytes, 18);
-        KVERN_STATUS_OPTION "format = 0": kvern_blocks_dequantize(0, a.bytes, 18, a.y, 32);
+        KVERN_STATUS_OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
+        KVERN_STATUS_OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);
+        KVERN_STATUS_OPTION "format = 4": kvern_blocks_dequantize(4, a.bytes, 18, a.y, 32);
         KVERN_STATUS_OPTION "k = 33 must be a multiple": kvern_blocks_bytes(2, 1, 33, a.n);
         KVERN_STATUS_OPTION "compute = 2": kvern_weights_workspace_bytes(o.ctx, o.weights, 2, M, a.n);
         KVERN_STATUS_OPTION "compute = 9": kvern_weights_multiply(o.ctx, o.ws, o.weights, 9, M, N, K, a.x, K, a.y, N, null());

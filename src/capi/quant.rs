@@ -8,13 +8,42 @@ use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
 use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 
-/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF.
+/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Blocks are converted in every
+/// format; packed and multiplied in KVERN_WEIGHTS_Q4_0 and KVERN_WEIGHTS_Q8_0, OPTION for the others.
 pub type kvern_weight_format = i32;
 
+/// 32 bits a weight: the weight itself.
+pub const KVERN_WEIGHTS_F32: kvern_weight_format = 0;
+/// 16 bits a weight: IEEE binary16.
+pub const KVERN_WEIGHTS_F16: kvern_weight_format = 1;
 /// 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
 pub const KVERN_WEIGHTS_Q4_0: kvern_weight_format = 2;
+/// 5 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=15.
+pub const KVERN_WEIGHTS_Q4_1: kvern_weight_format = 3;
+/// 5.5 bits a weight, blocks of 32: w = d * (q - 16), d in f16, q in 0..=31.
+pub const KVERN_WEIGHTS_Q5_0: kvern_weight_format = 6;
+/// 6 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=31.
+pub const KVERN_WEIGHTS_Q5_1: kvern_weight_format = 7;
 /// 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
 pub const KVERN_WEIGHTS_Q8_0: kvern_weight_format = 8;
+/// 2.625 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=3, s and t of 4 bits for each 16.
+pub const KVERN_WEIGHTS_Q2_K: kvern_weight_format = 10;
+/// 3.4375 bits a weight, blocks of 256: w = d * s * (q - 4), q in 0..=7, s of 6 bits for each 16.
+pub const KVERN_WEIGHTS_Q3_K: kvern_weight_format = 11;
+/// 4.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=15, s and t of 6 bits for each 32.
+pub const KVERN_WEIGHTS_Q4_K: kvern_weight_format = 12;
+/// 5.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=31, s and t of 6 bits for each 32.
+pub const KVERN_WEIGHTS_Q5_K: kvern_weight_format = 13;
+/// 6.5625 bits a weight, blocks of 256: w = d * s * (q - 32), q in 0..=63, s of 8 bits for each 16.
+pub const KVERN_WEIGHTS_Q6_K: kvern_weight_format = 14;
+/// 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
+pub const KVERN_WEIGHTS_IQ4_NL: kvern_weight_format = 20;
+/// 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
+pub const KVERN_WEIGHTS_IQ4_XS: kvern_weight_format = 23;
+/// 16 bits a weight: the upper half of an f32.
+pub const KVERN_WEIGHTS_BF16: kvern_weight_format = 30;
+/// 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code].
+pub const KVERN_WEIGHTS_MXFP4: kvern_weight_format = 39;
 
 /// How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.
 pub type kvern_compute = i32;
@@ -29,7 +58,7 @@ pub const KVERN_COMPUTE_F32: kvern_compute = 1;
 pub struct kvern_weights(pub(super) PackedWeights);
 
 fn format(number: kvern_weight_format) -> Checked<WeightFormat> {
-    let values = WeightFormat::PACKABLE.map(|format| (format as i32, format));
+    let values = WeightFormat::ALL.map(|format| (format as i32, format));
     choose("format", number, "a KVERN_WEIGHTS number", &values)
 }
 
@@ -199,7 +228,7 @@ pub unsafe extern "C" fn kvern_weights_destroy(weights: *mut kvern_weights) {
     unsafe { destroy(weights) }
 }
 
-/// `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of 32.
+/// `*out` = the bytes of `rows` rows of k weights as GGUF blocks; k a multiple of the block of the format.
 ///
 /// Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
 /// Since: 0.1
@@ -214,9 +243,11 @@ pub unsafe extern "C" fn kvern_blocks_bytes(
     guard(|| unsafe { put("out", out, self::format(format)?.bytes(rows, k)?) })
 }
 
-/// Quantises f32 values into GGUF blocks, byte for byte as the reference implementation of the formats.
+/// Quantises f32 values into GGUF blocks: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 byte for byte as the reference
+/// implementation of the formats, the others by a search for the least squared error.
 ///
-/// `x`: len elements, a multiple of 32. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
+/// `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4, which
+/// has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
 /// any alignment; must not overlap `x`.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
 /// Since: 0.1
@@ -237,10 +268,10 @@ pub unsafe extern "C" fn kvern_blocks_quantize(
     })
 }
 
-/// Dequantises GGUF blocks, exactly.
+/// Dequantises GGUF blocks, exactly but for one rounding where a format has minima.
 ///
 /// `blocks`: exactly `kvern_blocks_bytes(format, 1, len)` bytes, any alignment. `out`: receives len elements,
-/// a multiple of 32; must not overlap `blocks`.
+/// a multiple of the block of the format; must not overlap `blocks`.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -266,7 +297,25 @@ mod tests {
 
     #[test]
     fn enums_have_the_numbers_of_the_safe_api() {
-        assert_eq!(WeightFormat::PACKABLE.map(|f| f as i32), [KVERN_WEIGHTS_Q4_0, KVERN_WEIGHTS_Q8_0]);
+        let numbers = [
+            KVERN_WEIGHTS_F32,
+            KVERN_WEIGHTS_F16,
+            KVERN_WEIGHTS_Q4_0,
+            KVERN_WEIGHTS_Q4_1,
+            KVERN_WEIGHTS_Q5_0,
+            KVERN_WEIGHTS_Q5_1,
+            KVERN_WEIGHTS_Q8_0,
+            KVERN_WEIGHTS_Q2_K,
+            KVERN_WEIGHTS_Q3_K,
+            KVERN_WEIGHTS_Q4_K,
+            KVERN_WEIGHTS_Q5_K,
+            KVERN_WEIGHTS_Q6_K,
+            KVERN_WEIGHTS_IQ4_NL,
+            KVERN_WEIGHTS_IQ4_XS,
+            KVERN_WEIGHTS_BF16,
+            KVERN_WEIGHTS_MXFP4,
+        ];
+        assert_eq!(WeightFormat::ALL.map(|f| f as i32), numbers);
         assert_eq!(compute(KVERN_COMPUTE_INT8).ok(), Some(Compute::default()));
         assert_eq!(compute(KVERN_COMPUTE_F32).ok(), Some(Compute::F32));
     }
