@@ -68,14 +68,6 @@ impl WeightFormat {
         WeightFormat::Mxfp4,
     ];
 
-    /// The formats of integers that [`quantize`](super::quantize()) makes, in the order of their numbers.
-    pub const PACKABLE: [WeightFormat; 2] = [WeightFormat::Q4_0, WeightFormat::Q8_0];
-
-    /// Whether [`WeightFormat::PACKABLE`] has this format.
-    pub fn is_packable(self) -> bool {
-        WeightFormat::PACKABLE.contains(&self)
-    }
-
     /// The name used in GGUF tools.
     pub fn name(self) -> &'static str {
         match self {

@@ -14,7 +14,12 @@
 //!
 //! W x C = 2x6 on AVX-512 VNNI: 12 integer and 12 f32 accumulators; per block of 32, 96 `vpdpbusd`
 //! against 24 scale operations on the same ports: 80 % of the peak of `vpdpbusd` at best, and 73 % with
-//! minimums, whose 12 FMA join them.
+//! minimums, whose 12 FMA join them: of 473 GOP/s 378 and 344.
+//!
+//! Measured on Zen 4 with 512 rows, one thread, GOP/s: Q4_0 341, Q8_0 338, Q4_K 312, Q5_K 313, Q6_K 283. The
+//! halves of Q6_K are joined by `vpmulld`, of which half goes to a port of the dot instructions; the
+//! alternative, a mul and an FMA for each half, is bound by 12 operations for 8 dot products, 315. With the
+//! 16 registers of AVX2, 1x3 is the widest tile.
 
 use super::LANES;
 use super::quant_codes::Codes;
