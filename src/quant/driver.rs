@@ -138,7 +138,8 @@ impl PackedWeights {
     ///
     /// **Shapes**: `a`: (m, k), plain; `up`: (n, k) as these weights, of any format of blocks (or of floats,
     /// like these); `c`: (m, n). **Numerics**: the bits of both products, the activation, and one
-    /// multiplication, each rounded once. **Errors**: as [`PackedWeights::multiply`]; `Option` for a beta.
+    /// multiplication, each rounded once. **Errors**: as [`PackedWeights::multiply`]; `Option` for a beta. For
+    /// weights of two formats size the workspace by [`workspace_bytes_many`].
     /// **Cost**: the activations are quantised once; neither product is written to memory beyond a tile.
     #[allow(clippy::too_many_arguments)] // a product with one operand more
     pub fn multiply_gated(
@@ -166,11 +167,15 @@ pub fn workspace_bytes_many(
     compute: Compute,
     weights: &[&PackedWeights],
 ) -> Result<usize> {
-    let mut bytes = 0;
+    let (mut bytes, mut ordered) = (0, 0);
     for w in weights {
         bytes = w.workspace_bytes(ctx, m, compute)?.max(bytes);
+        if let Some(order) = Product::order_of(w) {
+            ordered = scratch_rows(m, order.len(), compute, true)?.1.max(ordered);
+        }
     }
-    Ok(bytes)
+    // Weights without an order may have the largest lanes, others need the gathered rows beside them.
+    bytes.checked_add(ordered).ok_or(Error::Overflow { what: "workspace bytes" })
 }
 
 /// Several products with the same activations, such as q, k, v or gate and up: the activations are quantised
@@ -199,6 +204,14 @@ pub fn multiply_many(
             macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
         }
     }
+    let executor = if macs < SERIAL_MACS { &Executor::Serial } else { ctx.executor() };
+    let row_bytes = row_bytes(a.cols(), compute);
+    let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
+    let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
+    let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+    let need = if blocks { need.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
+    // Before anything is written: a workspace that is too small changes nothing.
+    ws.arena(need)?;
     for p in products.iter_mut() {
         if let Body::Floats(b) = &p.weights.body {
             let (c, e) = (p.c.reborrow(), &p.epilogue);
@@ -213,12 +226,7 @@ pub fn multiply_many(
     if !blocks {
         return Ok(());
     }
-    let executor = if macs < SERIAL_MACS { &Executor::Serial } else { ctx.executor() };
-    let row_bytes = row_bytes(a.cols(), compute);
-    let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
-    let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
-    let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
-    let mut arena = ws.arena(need.ok_or(Error::Overflow { what: "workspace bytes" })?)?;
+    let mut arena = ws.arena(need)?;
     let records = arena.take::<u8>(records)?;
     let gathered = arena.take::<f32>(gathered / size_of::<f32>())?;
     let scratch = arena.rest();
