@@ -35,8 +35,8 @@ fn kernels() -> Vec<Kernel> {
 /// One family of the quantised products: all formats, tiles of different sizes.
 struct Family {
     name: &'static str,
-    /// The least arithmetic of any tile, of which every tile has a multiple: dot products of a block with 16
-    /// rows, or multiply-adds of 16 rows.
+    /// The arithmetic of which every tile has a multiple: the 8 dot products of a block, for one vector. 1 where
+    /// the loop is over parts of a block.
     step: usize,
     /// Instances at least: formats by tiles.
     instances: usize,
@@ -44,11 +44,11 @@ struct Family {
 }
 
 const FAMILIES: [Family; 5] = [
-    Family { name: "avx512::quant::vnni::int8", step: 16, instances: 90, spills: 16 },
-    Family { name: "avx512::quant::plain::int8", step: 16, instances: 50, spills: 90 },
-    Family { name: "avx2::quant::dots::int8", step: 16, instances: 50, spills: 110 },
-    Family { name: "avx512::quant::exact", step: 8, instances: 50, spills: 60 },
-    Family { name: "avx2::quant::exact", step: 8, instances: 30, spills: 120 },
+    Family { name: "avx512::quant::vnni::int8", step: 8, instances: 90, spills: 18 },
+    Family { name: "avx512::quant::plain::int8", step: 8, instances: 50, spills: 66 },
+    Family { name: "avx2::quant::dots::int8", step: 8, instances: 50, spills: 38 },
+    Family { name: "avx512::quant::exact", step: 1, instances: 50, spills: 41 },
+    Family { name: "avx2::quant::exact", step: 1, instances: 30, spills: 123 },
 ];
 
 /// The same for a family.
@@ -60,7 +60,8 @@ fn family_violations(family: &Family, loops: &[Loop], debug: bool) -> Vec<String
     }
     for l in loops {
         let done = if l.dot > 0 { l.dot } else { l.fma };
-        if !done.is_multiple_of(family.step) {
+        // Checks of pointers keep some loops from being written out.
+        if !debug && !done.is_multiple_of(family.step) {
             bad.push(format!("{}: {done} are not whole tiles of {}", family.name, family.step));
         }
         if l.calls > 0 {
