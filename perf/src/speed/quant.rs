@@ -67,7 +67,10 @@ fn layer(
     // Enough copies that each call reads the weights from memory, as decoding does.
     let rotated = first.bytes() >= 1 << 20;
     let copies = if rotated { MEMORY_BYTES.div_ceil(first.bytes()) + 1 } else { 1 };
-    let weights: Vec<PackedWeights> = std::iter::repeat_n(first, copies).collect();
+    // Packed anew, not cloned: a clone's memory is not asked for in huge pages.
+    let pack = |_| PackedWeights::from_blocks_with(ctx, format, m, k, &blocks);
+    let mut weights: Vec<PackedWeights> = (1..copies).map(pack).collect::<Result<_, _>>()?;
+    weights.push(first);
     for (name, n, compute) in cases {
         let a: Vec<f32> = (0..n * k).map(|i| ((i * 7) % 13) as f32 / 8.0 - 0.75).collect();
         let a = MatRef::dense(&a, n, k)?;
