@@ -14,6 +14,9 @@ pub struct ContextOptions {
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
+    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI), as on CPUs without them: the same
+    /// bits, for tests and comparisons.
+    pub no_dot_instructions: bool,
 }
 
 impl ContextOptions {
@@ -26,6 +29,12 @@ impl ContextOptions {
     /// Sets where work items run.
     pub fn parallelism(mut self, parallelism: Parallelism) -> ContextOptions {
         self.parallelism = parallelism;
+        self
+    }
+
+    /// Leaves out the dot product instructions of the tier.
+    pub fn no_dot_instructions(mut self) -> ContextOptions {
+        self.no_dot_instructions = true;
         self
     }
 
@@ -54,6 +63,7 @@ impl Context {
     pub fn new(options: &ContextOptions) -> Result<Context> {
         let isa = options.isa_cap.unwrap_or_else(Isa::detect);
         let kernels = KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })?;
+        let kernels = if options.no_dot_instructions { kernels.without_dots() } else { kernels };
         Ok(Context { kernels, executor: Executor::new(&options.parallelism)? })
     }
 

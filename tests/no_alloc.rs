@@ -52,7 +52,8 @@ fn compute_calls_allocate_nothing() {
     let contexts: Vec<Context> = contexts.collect();
     for ctx in &contexts {
         let packed = PackedB::pack(ctx, wm.t()).unwrap();
-        let quantised = WeightFormat::PACKABLE.map(|format| PackedWeights::quantize(format, wm).unwrap());
+        let quantised = [WeightFormat::Q4_0, WeightFormat::Q8_0]
+            .map(|format| PackedWeights::quantize(format, wm).unwrap());
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
         let mut paged = KvType::ALL.map(|kind| {

@@ -50,6 +50,8 @@ enum Speed {
     Matmul(speed::Options),
     /// Decode and prefill over the caches of a layer
     Attention(speed::Options),
+    /// Products with weights in every format
+    Quant(speed::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -59,6 +61,7 @@ fn main() -> Result<ExitCode> {
         Command::Regions { threads } => regions::print(usize::from(threads))?,
         Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options)?,
         Command::Speed { what: Speed::Attention(options) } => speed::attention::run(&options)?,
+        Command::Speed { what: Speed::Quant(options) } => speed::quant::run(&options)?,
         Command::Gate(options) => return ledger::gate(&options),
         Command::Bless(options) => return ledger::bless(&options),
         Command::Report(options) => ledger::report(&options)?,
