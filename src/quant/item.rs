@@ -15,7 +15,8 @@ use crate::view::{MatMut, MatRef, Origin};
 
 /// Blocks of k that all passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
 /// are 35 KB. The passes share the waiting for memory: pass p asks for the next part of stripe p. Rejected:
-/// each pass over all of k, where the first one waits for memory and the others leave it idle.
+/// each pass over all of k, where the first one waits for memory and the others leave it idle. One row needs
+/// it as well: the CPU's own prefetcher alone reads Q4_K at 16 of 34 GB/s, with this it is 27 to 31.
 const PART_BLOCKS: usize = 32;
 
 /// How far ahead, in bytes, a pass asks for the weights of each stripe.
