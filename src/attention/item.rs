@@ -5,8 +5,9 @@
 //! group. A strip of scores is 6 x 256 and never leaves L1.
 
 use super::bias::Bias;
+use super::chunk::Chunk;
 use super::shape::Shape;
-use super::source::{Chunk, Source, Streams};
+use super::source::{Source, Streams};
 use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
