@@ -1,7 +1,7 @@
 //! A chunk as operands of bf16 dot products, for `Precision::Fast`.
 
 use super::CHUNK;
-use super::source::Next;
+use super::chunk::Next;
 use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::view::MatMut;
 use std::cell::Cell;
@@ -69,7 +69,7 @@ impl<'a> Fast<'a> {
         self.rows.set(buffer);
     }
 
-    /// As [`Chunk::scores`](super::source::Chunk::scores).
+    /// As [`Chunk::scores`](super::chunk::Chunk::scores).
     pub fn scores(
         &self,
         kernels: &KernelSet,
@@ -92,7 +92,7 @@ impl<'a> Fast<'a> {
         });
     }
 
-    /// As [`Chunk::values`](super::source::Chunk::values), for whole pairs of keys.
+    /// As [`Chunk::values`](super::chunk::Chunk::values), for whole pairs of keys.
     pub fn values(
         &self,
         kernels: &KernelSet,

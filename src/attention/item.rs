@@ -5,8 +5,9 @@
 //! group. A strip of scores is 6 x 256 and never leaves L1.
 
 use super::bias::Bias;
+use super::chunk::Chunk;
 use super::shape::Shape;
-use super::source::{Chunk, Source, Streams};
+use super::source::{Source, Streams};
 use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
@@ -297,12 +298,13 @@ impl<'a> Item<'a> {
                 }
             }
         } else {
-            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
-                values(keys.start..common.start, i..i + 1);
+            // The heads of a token see the same keys: one tile for them.
+            for rows in runs(&seen[..mr], |keys| keys.start) {
+                values(seen[rows.start].keys.start..common.start, rows);
             }
             values(common.clone(), 0..mr);
-            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
-                values(common.end..keys.end, i..i + 1);
+            for rows in runs(&seen[..mr], |keys| keys.end) {
+                values(common.end..seen[rows.start].keys.end, rows);
             }
         }
         // Keys that a mask hides took part with p = 0, which adds nothing unless a value is infinite or NaN.
@@ -329,4 +331,15 @@ impl<'a> Item<'a> {
         });
         (Lane { q, o, state, scores, sums }, panel)
     }
+}
+
+/// Runs of rows whose keys have the same `bound`.
+fn runs(seen: &[Seen], bound: impl Fn(&Range<usize>) -> usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = bound(&seen.get(start)?.keys);
+        let len = seen[start..].iter().take_while(|row| bound(&row.keys) == first).count();
+        start += len;
+        Some(start - len..start)
+    })
 }

@@ -6,6 +6,7 @@
 
 mod bias;
 mod cache;
+mod chunk;
 mod driver;
 mod fast;
 mod item;
