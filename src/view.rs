@@ -282,6 +282,50 @@ pub(crate) fn for_each_tile_pair<T: Pod + Send>(
     });
 }
 
+/// [`for_each_tile`] over the tiles of several outputs at once, each with its grid: `body` is told which one.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which output
+pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
+    executor: &Executor,
+    mut outs: [Option<(MatMut<'_, T>, Grid)>; N],
+    scratch: &mut [u8],
+    lane_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_, T>) + Sync),
+) {
+    let mut starts = [0; N]; // first item of each output
+    let mut items = 0;
+    for (start, out) in starts.iter_mut().zip(&outs) {
+        *start = items;
+        if let Some((out, grid)) = out
+            && out.rows > 0
+            && out.cols > 0
+        {
+            items += out.rows.div_ceil(grid.tile_rows) * out.cols.div_ceil(grid.tile_cols);
+        }
+    }
+    let lanes = executor.lanes().min(items);
+    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
+    let shared = outs.each_mut().map(|out| {
+        out.as_mut().map(|(out, grid)| (Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() }, *grid))
+    });
+    let shared = &shared;
+    executor.for_each(items, &|lane, item| {
+        // The last output that starts at or before the item; empty ones start where the next one does.
+        let which = (0..N).rev().find(|&i| starts[i] <= item && shared[i].is_some()).unwrap_or(0);
+        let Some((shared, grid)) = &shared[which] else { return };
+        let (item, row_blocks) = (item - starts[which], shared.out.rows.div_ceil(grid.tile_rows));
+        let origin =
+            Origin { row: item % row_blocks * grid.tile_rows, col: item / row_blocks * grid.tile_cols };
+        // SAFETY: the executor hands out each item once, tiles of distinct items are disjoint, and so are
+        // outputs, which are borrowed exclusively.
+        let tile =
+            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
+        // SAFETY: as in `for_each_tile`.
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
+        body(Arena::over(part), which, origin, tile);
+    });
+}
+
 /// What the lanes of [`for_each_tile`] share: they only ever form disjoint parts of it.
 struct Shared<'a, T> {
     out: MatMut<'a, T>,

@@ -230,7 +230,7 @@ fn unknown_numbers_are_refused() {
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
     let both = kvern_context_options { threads: 2, lanes: 2, ..caller };
     refuse! {
-        KVERN_STATUS_OPTION "format = q4_1": kvern_weights_quantize(3, N, K, a.x, K, &mut none);
+        KVERN_STATUS_OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
         KVERN_STATUS_OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
         KVERN_STATUS_OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
         KVERN_STATUS_OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);

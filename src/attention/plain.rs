@@ -1,7 +1,7 @@
 //! Keys and values in the caller's own memory, brought into the order of the tiles chunk by chunk.
 
 use super::CHUNK;
-use super::source::Chunk;
+use super::chunk::Chunk;
 use crate::error::{Error, Result, equal, product};
 use crate::kernels::LANES;
 use crate::view::MatRef;
