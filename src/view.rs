@@ -53,6 +53,12 @@ impl<'a, T: Copy> MatRef<'a, T> {
         MatRef::new(data, rows, cols, cols)
     }
 
+    /// A shape without memory: a view that has no row and no element, for queries that look at shapes alone.
+    #[cfg(feature = "capi")]
+    pub(crate) fn of_shape(rows: usize, cols: usize) -> MatRef<'a, T> {
+        MatRef { data: &[], rows, cols, row_stride: cols, transposed: false }
+    }
+
     /// The same memory seen as the transposed matrix. Copies nothing.
     pub fn t(self) -> MatRef<'a, T> {
         MatRef { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }

@@ -1,8 +1,8 @@
 //! Quantised weights and blocks.
 
-use super::args::{Array, choose, exclusive, put, shared};
+use super::args::{Array, choose, put, shared};
 use super::context::kvern_context;
-use super::matmul::{Finish, kvern_epilogue};
+use super::matmul::{Operands, kvern_epilogue};
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
@@ -209,12 +209,10 @@ pub unsafe extern "C" fn kvern_weights_multiply(
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
-        let (ctx, ws, w) = (shared("ctx", ctx)?, exclusive("ws", ws)?, shared("weights", weights)?);
-        let (compute, finish) = (self::compute(compute)?, Finish::read(epilogue, n)?);
-        let a = Array::matrix("a", a, m, k, a_row_stride)?;
-        let c = Array::matrix("c", c, m, n, c_row_stride)?.apart_from(&[a.span(), finish.span()])?;
-        let (a, c, epilogue) = (a.view()?, c.view_mut()?, finish.get());
-        Ok(ws.0.change("ws", |ws| w.0.multiply(&ctx.context, ws, compute, a, c, &epilogue))??)
+        let (ctx, weights) = (shared("ctx", ctx)?, shared("weights", weights)?);
+        let compute = self::compute(compute)?;
+        let operands = Operands::<f32> { m, n, k, a, a_row_stride, c, c_row_stride, epilogue };
+        operands.run(ws, |ws, a, c, e| weights.0.multiply(&ctx.context, ws, compute, a, c, e))
     })
 }
 
