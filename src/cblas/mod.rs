@@ -61,7 +61,7 @@ pub unsafe extern "C" fn cblas_sgemm(
         unsafe {
             if row_major {
                 // Rows of C are columns of C^T = op(B)^T op(A)^T.
-                call.swapped().run().map_err(|at| at.renumbered(&[(3, 4), (8, 10)]).in_c())
+                call.swapped().run().map_err(|at| at.renumbered(&[(3, 4), (7, 9), (8, 10)]).in_c())
             } else {
                 call.run().map_err(|at| at.in_c())
             }
