@@ -2,7 +2,6 @@
 
 use crate::{all_exist, clib, fresh, prefix, root};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
 fn lines(text: &str) -> BTreeSet<String> {
@@ -113,10 +112,4 @@ fn two_rust_static_libraries_link_into_one_program() {
         clib::run(cc.args(["-lm", "-lpthread", "-ldl", "-o"]).arg(&program));
         clib::run(&mut Command::new(&program));
     }
-    // Whole archives: every global name of both in one program, and no clash.
-    let mut cc = Command::new("cc");
-    cc.arg(&both).arg("-I").arg(prefix.join("include")).arg("-Wl,--whole-archive").args(&libraries);
-    let program = Path::new(&dir).join("whole");
-    clib::run(cc.args(["-Wl,--no-whole-archive", "-lm", "-lpthread", "-ldl", "-o"]).arg(&program));
-    clib::run(&mut Command::new(&program));
 }
