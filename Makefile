@@ -1,6 +1,14 @@
 # Shortcuts with the names of the project that mini/ reproduces. Each is one call.
 MINI = cargo run --release --quiet --
 
+# make install PREFIX=/usr/local [DESTDIR=] [LIBDIR=lib] [FEATURES=cblas]: the C library, its headers, and what
+# pkg-config and CMake read.
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+FEATURES ?= capi
+CARGO_TARGET_DIR ?= target
+LIBRARY = $(CARGO_TARGET_DIR)/c-library
+
 all: run
 run:            ; $(MINI) run
 corpus:         ; $(MINI) corpus
@@ -19,7 +27,10 @@ coverage:       ; perf/coverage.sh
 coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
 bless:          ; perf/bless.sh
+library:        ; cargo build --release -p kvern --lib --features $(FEATURES) --target-dir $(LIBRARY)
+install: library
+	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(LIBRARY)/release
 clean:          ; cargo clean
 
 .PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify test \
-        coverage coverage-mini gate bless clean
+        coverage coverage-mini gate bless library install clean

@@ -16,6 +16,7 @@
 //!                    -> drivers                      loops, named as in the papers
 //!                       -> kernels                   one algorithm each, one shell for each instruction set
 //! C program ---> capi (feature `capi`) -> the same safe API
+//! BLAS program -> cblas (feature `cblas`) -> matmul
 //! ```
 //!
 //! # One decoder step
@@ -48,8 +49,9 @@
 //! ```
 //!
 //! # Unsafe code
-//! is confined to five modules: `kernels` (behind doors that check every bound), `view`, `buffer`, `capi`,
-//! and `parallel`, which has to hand a borrowed job to its threads without allocating.
+//! is confined to six modules: `kernels` (behind doors that check every bound), `view`, `buffer`, the C
+//! interfaces `capi` and `cblas`, and `parallel`, which has to hand a borrowed job to its threads without
+//! allocating.
 #![deny(unsafe_code)]
 
 pub mod attention;
@@ -59,6 +61,9 @@ pub mod buffer;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
 pub mod capi;
+#[cfg(feature = "cblas")]
+#[allow(unsafe_code)]
+pub mod cblas;
 mod context;
 mod error;
 mod isa;

@@ -129,6 +129,17 @@ impl<'a, T: Pod> MatMut<'a, T> {
         MatMut::new(data, rows, cols, cols)
     }
 
+    /// The matrix at `ptr`, made without a reference to it: its elements may be uninitialised and what lies
+    /// between its rows may belong to others, as it is with the matrices of BLAS.
+    ///
+    /// # Safety
+    /// - rows `i < rows` are `cols` elements from `ptr + i * row_stride`, aligned, inside one allocation,
+    ///   `row_stride >= cols` when `rows > 1`; nothing else reaches them for `'a`.
+    #[cfg(feature = "cblas")]
+    pub(crate) unsafe fn from_raw(ptr: *mut T, rows: usize, cols: usize, row_stride: usize) -> MatMut<'a, T> {
+        MatMut { ptr, rows, cols, row_stride, borrow: PhantomData }
+    }
+
     /// Rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -4,6 +4,7 @@
 //! fixed order, so the results do not depend on anything in this module.
 
 mod region;
+mod threads;
 
 use crate::error::{Error, Result};
 use region::Team;

@@ -8,6 +8,7 @@
 //! This is the fifth module with `unsafe`: the job borrows the caller's stack, and its lifetime has to be
 //! erased to cross threads. The two obligations are stated at [`Team::run`].
 
+use super::threads::Threads;
 use crate::error::{Error, Result};
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -101,18 +102,14 @@ pub(crate) struct Team {
     /// [`forks`] of the process that has the workers: a fork leaves them behind.
     forks: usize,
     /// Owns the threads; they end when `shutdown` is announced.
-    _pool: rayon::ThreadPool,
+    _pool: Threads,
 }
 
 impl Team {
     /// Starts `lanes - 1` threads (`lanes >= 2`).
     pub(crate) fn new(lanes: usize) -> Result<Team> {
         let refused = |_| Error::Resource { what: "threads", amount: lanes - 1 };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(lanes - 1)
-            .thread_name(|i| format!("kvern-{}", i + 1))
-            .build()
-            .map_err(refused)?;
+        let pool = Threads::start(lanes - 1).map_err(refused)?;
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             generation: AtomicUsize::new(0),

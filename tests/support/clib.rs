@@ -1,10 +1,15 @@
 //! The built C library and the C compiler, for tests that go through both.
 
+#![allow(dead_code)] // each test binary uses its own part
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The directory of `libkvern.a` and the shared library, built with the feature `capi`.
+/// What the feature `cblas` exports beside `kvern_*`.
+pub const BLAS_NAMES: [&str; 4] = ["cblas_sgemm", "cblas_sgemv", "sgemm_", "sgemv_"];
+
+/// The directory of `libkvern.a` and the shared library, built with the features `capi` and `cblas`.
 ///
 /// `cargo test` leaves libraries behind too, but a build without the feature writes to the same file names
 /// and cargo does not notice. So this build has a directory of its own beside the profiles.
@@ -16,7 +21,16 @@ pub fn library() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
         let output = Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--package", "kvern", "--lib", "--features", "capi", "--offline", "--target-dir"])
+            .args([
+                "build",
+                "--package",
+                "kvern",
+                "--lib",
+                "--features",
+                "cblas",
+                "--offline",
+                "--target-dir",
+            ])
             .arg(&target)
             // The layout below holds for a plain build only.
             .env_remove("CARGO_BUILD_TARGET")

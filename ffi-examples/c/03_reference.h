@@ -1,21 +1,9 @@
-/* What decode_attention.c is checked against: the same block in plain C, in double, and the few names that
- * both files share. */
-#include "kvern.h"
+/* What 03_decode_loop.c is checked against: the same block in plain C, in double, and the names of both files. */
+#include "example.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-enum { TOKENS = 12, DIM = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, KV_DIM = KV_HEADS * HEAD_DIM };
+enum { TOKENS = 20, WINDOW = 5, CAPACITY = 8, CHUNK = CAPACITY - WINDOW + 1 };
+enum { DIM = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, KV_DIM = KV_HEADS * HEAD_DIM };
 static const float EPS = 1e-5f;
-
-static void check(kvern_status status, const char *call) {
-    if (status != KVERN_STATUS_OK) {
-        fprintf(stderr, "%s: %s: %s\n", call, kvern_status_name(status), kvern_last_error_message());
-        exit(1);
-    }
-}
-#define CHECK(call) check(call, #call)
 
 /* One layer: weights packed as int4, the cache, and what the calls need. */
 typedef struct {
@@ -62,14 +50,15 @@ static void reference(const layer *l, size_t t, double (*keys)[KV_DIM], double (
     for (size_t h = 0; h < HEADS; h++) {
         size_t kv = h / (HEADS / KV_HEADS) * HEAD_DIM;
         double p[TOKENS], sum = 0.0;
-        for (size_t s = 0; s <= t; s++) {
+        size_t first = t + 1 > WINDOW ? t + 1 - WINDOW : 0;
+        for (size_t s = first; s <= t; s++) {
             p[s] = 0.0;
             for (size_t i = 0; i < HEAD_DIM; i++)
                 p[s] += q[h * HEAD_DIM + i] * keys[s][kv + i];
             p[s] = exp(p[s] / sqrt((double)HEAD_DIM));
             sum += p[s];
         }
-        for (size_t s = 0; s <= t; s++)
+        for (size_t s = first; s <= t; s++)
             for (size_t i = 0; i < HEAD_DIM; i++)
                 out[h * HEAD_DIM + i] += p[s] / sum * values[s][kv + i];
     }

@@ -1,24 +1,11 @@
-/* A small attention block, decoded token by token and then in one prefill: the bits must be the same, and
- * close to plain C. Exits with 1 and a message otherwise.
+/* A small attention block, decoded token by token, with a sliding window over a ring cache that is shorter than
+ * the text; then the same in prefill, a chunk at a time. The bits must be the same, and close to plain C.
  *
- * Build by hand, in the root of the repository:
- *     cargo build --release -p kvern --lib --features capi
- *     cc -std=c99 -O2 -Iinclude ffi-examples/c/decode_attention.c target/release/libkvern.a \
- *        -lpthread -ldl -lm -o decode_attention
- * With the shared library instead: -Ltarget/release -lkvern, after a link
- *     ln -s libkvern.so target/release/libkvern.so.0
- * and with LD_LIBRARY_PATH=target/release at run time.
+ *     cc -std=c99 03_decode_loop.c $(pkg-config --cflags --libs kvern) -lm && ./a.out
  */
-#include "reference.h"
+#include "03_reference.h"
 
 #include <string.h>
-
-/* Uniform in [-1, 1): a linear congruential generator, the same everywhere. */
-static float next_random(void) {
-    static uint32_t state = 1;
-    state = state * 1664525u + 1013904223u;
-    return (float)(state >> 8) / 8388608.0f - 1.0f;
-}
 
 static kvern_weights *weights(size_t n) {
     static float w[DIM * DIM];
@@ -39,7 +26,7 @@ static void multiply(const layer *l, const kvern_weights *w, size_t m, size_t n,
 
 /* x = x + attention(rms_norm(x)) for m tokens that follow those in the cache. x: (m, DIM). */
 static void forward(layer *l, size_t m, float *x) {
-    static float y[TOKENS * DIM], q[TOKENS * DIM], k[TOKENS * KV_DIM], v[TOKENS * KV_DIM];
+    static float y[CHUNK * DIM], q[CHUNK * DIM], k[CHUNK * KV_DIM], v[CHUNK * KV_DIM];
     kvern_attention_options attention = KVERN_ATTENTION_OPTIONS_INIT;
     kvern_epilogue residual = KVERN_EPILOGUE_INIT;
     size_t first = 0, bytes = 0;
@@ -65,11 +52,9 @@ int main(void) {
     kvern_kv_cache_options cache = KVERN_KV_CACHE_OPTIONS_INIT;
     layer l = {0};
     double worst = 0.0;
-    if (kvern_abi_version() != KVERN_ABI_VERSION) {
-        fprintf(stderr, "kvern.h is not the header of this library\n");
-        return 1;
-    }
-    cache.kv_heads = KV_HEADS, cache.head_dim = HEAD_DIM, cache.capacity = TOKENS;
+    /* A query sees WINDOW tokens. Of a chunk of q queries, the first one's window has to be there still when the
+     * last one's key is: a capacity of WINDOW + q - 1. What is older is overwritten. */
+    cache.kv_heads = KV_HEADS, cache.head_dim = HEAD_DIM, cache.capacity = CAPACITY, cache.window = WINDOW;
     CHECK(kvern_context_create(NULL, &l.ctx));
     CHECK(kvern_workspace_create(0, &l.ws));
     CHECK(kvern_rope_table_create(HEAD_DIM, TOKENS, 10000.0, &l.rope));
@@ -85,7 +70,8 @@ int main(void) {
         forward(&l, 1, decoded + t * DIM);
     CHECK(kvern_kv_cache_clear(l.cache));
     memcpy(prefilled, input, sizeof input);
-    forward(&l, TOKENS, prefilled);
+    for (size_t t = 0; t < TOKENS; t += CHUNK)
+        forward(&l, CHUNK, prefilled + t * DIM);
     if (memcmp(decoded, prefilled, sizeof decoded) != 0) {
         fprintf(stderr, "decoding and prefill differ\n");
         return 1;
@@ -98,11 +84,8 @@ int main(void) {
         for (size_t i = 0; i < DIM; i++)
             worst = fmax(worst, fabs(x[i] - (double)decoded[t * DIM + i]));
     }
-    if (!(worst < 1e-5)) { /* a few dozen roundings of 2^-24 on values of about 1 */
-        fprintf(stderr, "the error against plain C is %g\n", worst);
-        return 1;
-    }
-    printf("%d tokens: decoding and prefill agree bit for bit, error against plain C %.1e\n", TOKENS, worst);
+    printf("%d tokens, window %d, ring of %d: decoding and prefill agree bit for bit\n", TOKENS, WINDOW, CAPACITY);
+    expect_below("against plain C", worst, 1e-5); /* a few dozen roundings of 2^-24 on values of about 1 */
     kvern_weights_destroy(l.wq);
     kvern_weights_destroy(l.wk);
     kvern_weights_destroy(l.wv);

@@ -1,0 +1,121 @@
+/* kvern on the caller's threads: a pool of pthreads behind kvern_parallel_for. The bits do not depend on it.
+ *
+ *     cc -std=c99 04_own_threads.c $(pkg-config --cflags --libs kvern) -lpthread -lm && ./a.out
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "example.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { WORKERS = 3, M = 200, N = 300, K = 100 };
+
+/* One region at a time: lanes `next..lanes` wait for a thread, `running` are being computed. */
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t work, done;
+    pthread_t threads[WORKERS];
+    kvern_lane_body body; /* NULL: no region */
+    void *arg;
+    size_t next, lanes, running, regions, by_workers;
+    int stop;
+} pool;
+
+/* Takes lanes until none is left. The mutex is held on entry and on return. */
+static size_t take_lanes(pool *p) {
+    size_t taken = 0;
+    while (p->next < p->lanes) {
+        size_t lane = p->next++;
+        kvern_lane_body body = p->body;
+        void *arg = p->arg;
+        p->running++, taken++;
+        pthread_mutex_unlock(&p->mutex);
+        body(arg, lane);
+        pthread_mutex_lock(&p->mutex);
+        if (--p->running == 0 && p->next == p->lanes)
+            pthread_cond_broadcast(&p->done);
+    }
+    return taken;
+}
+
+static void *worker(void *user) {
+    pool *p = user;
+    pthread_mutex_lock(&p->mutex);
+    while (!p->stop) {
+        p->by_workers += take_lanes(p);
+        if (!p->stop)
+            pthread_cond_wait(&p->work, &p->mutex);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return NULL;
+}
+
+/* The kvern_parallel_for: lends the pool to one region, helps, and returns when all of its lanes have. */
+static void run_on_pool(void *user, size_t lanes, kvern_lane_body body, void *arg) {
+    pool *p = user;
+    pthread_mutex_lock(&p->mutex);
+    while (p->body != NULL) /* another thread's region */
+        pthread_cond_wait(&p->done, &p->mutex);
+    p->body = body, p->arg = arg, p->next = 0, p->lanes = lanes, p->regions++;
+    pthread_cond_broadcast(&p->work);
+    take_lanes(p);
+    while (p->running > 0)
+        pthread_cond_wait(&p->done, &p->mutex);
+    p->body = NULL, p->next = p->lanes = 0;
+    pthread_cond_broadcast(&p->done);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+static void multiply(const kvern_context_options *options, const float *a, const float *b, float *c) {
+    kvern_context *ctx = NULL;
+    kvern_workspace *ws = NULL;
+    size_t bytes = 0;
+    CHECK(kvern_context_create(options, &ctx));
+    CHECK(kvern_matmul_workspace_bytes(ctx, M, N, K, &bytes));
+    CHECK(kvern_workspace_create(bytes, &ws));
+    CHECK(kvern_matmul_run(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
+    kvern_workspace_destroy(ws);
+    kvern_context_destroy(ctx);
+}
+
+int main(void) {
+    static float a[M * K], b[K * N], alone[M * N], pooled[M * N];
+    static pool p = {.mutex = PTHREAD_MUTEX_INITIALIZER,
+                     .work = PTHREAD_COND_INITIALIZER,
+                     .done = PTHREAD_COND_INITIALIZER};
+    kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;
+    double worst = 0.0;
+    fill_random(M * K, a);
+    fill_random(K * N, b);
+    for (size_t i = 0; i < WORKERS; i++)
+        if (pthread_create(&p.threads[i], NULL, worker, &p) != 0)
+            return 1;
+
+    options.lanes = WORKERS + 1;
+    options.parallel_for = run_on_pool;
+    options.user = &p;
+    multiply(&options, a, b, pooled);
+    multiply(NULL, a, b, alone);
+
+    pthread_mutex_lock(&p.mutex);
+    p.stop = 1;
+    pthread_cond_broadcast(&p.work);
+    pthread_mutex_unlock(&p.mutex);
+    for (size_t i = 0; i < WORKERS; i++)
+        pthread_join(p.threads[i], NULL);
+
+    printf("%zu regions, %zu lanes on the pool's own threads\n", p.regions, p.by_workers);
+    if (p.regions == 0 || memcmp(alone, pooled, sizeof alone) != 0) {
+        fprintf(stderr, "the pool was not used, or the bits depend on it\n");
+        return 1;
+    }
+    for (size_t i = 0; i < M; i++)
+        for (size_t j = 0; j < N; j++) {
+            double sum = 0.0;
+            for (size_t k = 0; k < K; k++)
+                sum += (double)a[i * K + k] * (double)b[k * N + j];
+            worst = fmax(worst, fabs(sum - (double)pooled[i * N + j]));
+        }
+    expect_below("A * B", worst, K * K * ldexp(1.0, -24));
+    return 0;
+}
