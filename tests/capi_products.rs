@@ -120,7 +120,7 @@ fn packed_products_of_every_type_have_the_bits_of_the_safe_api() {
             }
         }
         // SAFETY: nothing uses them any more.
-        unsafe { [b, up, mapped].map(|b| kvern_packed_b_destroy(b)) };
+        [b, up, mapped].into_iter().for_each(|b| unsafe { kvern_packed_b_destroy(b) });
     }
     let mut none = null_mut();
     // SAFETY: as above.

@@ -68,8 +68,12 @@ fn packed_weights_are_as_small_as_their_blocks() {
 #[test]
 fn int8_products_equal_the_definition_at_every_tail() {
     let mut r = Random::new(1);
-    let shapes =
-        (1..=130).map(|n| (1 + n * 3 % 14, n, 32 * (1 + n % 5))).chain([(1, 64, 4096), (40, 33, 96)]);
+    let shapes = (1..=130).map(|n| (1 + n * 3 % 14, n, 32 * (1 + n % 5))).chain([
+        (1, 64, 4096),
+        (40, 33, 96),
+        (129, 70, 96),
+        (134, 37, 64),
+    ]);
     for (m, n, k) in shapes {
         let (a, w) = (r.vec(m * k), r.vec(n * k));
         let a = MatRef::dense(&a, m, k).unwrap();
@@ -128,7 +132,7 @@ fn exact_products_equal_dequantise_then_multiply() {
 #[test]
 fn threads_and_batches_do_not_change_bits() {
     let mut r = Random::new(3);
-    let (m, n, k) = (64, 600, 256);
+    let (m, n, k) = (130, 600, 256);
     let (a, w, bias, start) = (r.vec(m * k), r.vec(n * k), r.vec(n), r.vec(m * n));
     let a = MatRef::dense(&a, m, k).unwrap();
     let e = Epilogue::default().scaled(0.5, 1.0).bias(&bias).activation(Activation::Relu);
@@ -143,7 +147,7 @@ fn threads_and_batches_do_not_change_bits() {
                     product(&context(ctx.isa(), threads), &p, compute, a, &e, &mut c);
                     assert_same_bits(&c, &want, &format!("{threads} threads"));
                 }
-                for i in [0, 1, 5, 63] {
+                for i in [0, 1, 5, 63, 129] {
                     let row = MatRef::dense(a.row(i).unwrap(), 1, k).unwrap();
                     let mut c = start[i * n..(i + 1) * n].to_vec();
                     product(ctx, &p, compute, row, &e, &mut c);

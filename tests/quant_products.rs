@@ -54,7 +54,15 @@ fn shapes(format: WeightFormat) -> Vec<(usize, usize, usize)> {
     let len = format.block_len();
     let mut shapes: Vec<_> =
         (1..=26).map(|m| (m, 1 + (m * 37) % 83, len * (1 + m % if len == 32 { 9 } else { 2 }))).collect();
-    shapes.extend([(1, 200, len), (2, 16, 512), (3, 15, 1024), (40, 33, 512), (13, 70, 8192 + 512)]);
+    shapes.extend([
+        (1, 200, len),
+        (2, 16, 512),
+        (3, 15, 1024),
+        (40, 33, 512),
+        (13, 70, 8192 + 512),
+        (43, 50, 512),
+        (131, 35, 512),
+    ]);
     shapes
 }
 
@@ -140,7 +148,7 @@ fn exact_products_equal_dequantise_then_multiply() {
 #[test]
 fn threads_and_batches_do_not_change_bits() {
     let mut r = Random::new(14);
-    let (m, n, k) = (64, 300, 512);
+    let (m, n, k) = (130, 300, 512);
     let (a, bias, start) = (r.vec(m * k), r.vec(n), r.vec(m * n));
     let a = MatRef::dense(&a, m, k).unwrap();
     let e = Epilogue::default().scaled(0.5, 1.0).bias(&bias).activation(Activation::Relu);
