@@ -66,8 +66,13 @@ fn hot_loop(kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
             loops.extend(start.map(|start| &code[start..=end]).filter(|code| !code.iter().any(stores)));
         }
     }
-    let loops = loops.into_iter().map(|code| classify(kernel, code));
-    loops.max_by_key(|l| (l.fma + l.dot, l.instructions)).filter(|l| l.fma + l.dot > 0)
+    let loops = loops.into_iter().map(|code| classify(kernel, code)).filter(|l| l.fma + l.dot > 0);
+    let loops: Vec<Loop> = loops.collect();
+    // A loop around others, such as the one that prefetches between lines of A, is not the innermost.
+    let span = |l: &Loop| Some((l.body.first()?.0, l.body.last()?.0));
+    let inside = |a: &Loop, b: &Loop| matches!((span(a), span(b)), (Some(a), Some(b)) if a != b && b.0 <= a.0 && a.1 <= b.1);
+    let innermost = loops.iter().filter(|l| !loops.iter().any(|other| inside(other, l)));
+    innermost.max_by_key(|l| (l.fma + l.dot, l.instructions)).cloned()
 }
 
 /// Whether an instruction stores a vector elsewhere than on the stack, or calls through a pointer.
