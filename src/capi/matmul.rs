@@ -48,6 +48,7 @@ unsafe impl Options for kvern_epilogue {}
 pub struct kvern_packed_b(PackedB);
 
 /// The activation of a number.
+#[inline(always)]
 pub(super) fn activation(what: &'static str, number: kvern_activation) -> Checked<Activation> {
     use Activation::{Gelu, Identity, Relu, Silu};
     let values = [Identity, Relu, Gelu, Silu].map(|act| (act as i32, act));
@@ -64,6 +65,7 @@ pub(super) struct Finish {
 impl Finish {
     /// # Safety
     /// - `epilogue` is NULL or points to `struct_size` readable bytes.
+    #[inline(always)]
     pub unsafe fn read(epilogue: *const kvern_epilogue, n: usize) -> Checked<Finish> {
         // SAFETY: handed on to the caller.
         let raw = unsafe { read_or_default("epilogue", epilogue)? };
@@ -76,12 +78,14 @@ impl Finish {
     }
 
     /// The memory that it reads.
+    #[inline(always)]
     pub fn span(&self) -> Span {
         self.bias.map_or(("epilogue->bias", 0..0), |bias| bias.span())
     }
 
     /// # Safety
     /// - the bias is readable for `'a`.
+    #[inline(always)]
     pub unsafe fn get<'a>(&self) -> Epilogue<'a> {
         let alpha = if self.raw.alpha == 0.0 { 1.0 } else { self.raw.alpha };
         let epilogue = Epilogue::default().scaled(alpha, self.raw.beta).activation(self.activation);
