@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, file in `src/capi`. A file uses names of earlier ones only.
-    const SECTIONS: [(&str, &str); 12] = [
+    const SECTIONS: [(&str, &str); 13] = [
         ("Version", "version"),
         ("Status", "status"),
         ("Context", "context"),
@@ -25,6 +25,7 @@ mod capi {
         ("Matrix products", "matmul"),
         ("Packed matrices", "packed_b"),
         ("Quantised weights", "quant"),
+        ("Quantised weights: groups, files, shared activations", "weights"),
         ("Rotary position embedding", "rope"),
         ("Key-value cache", "cache"),
         ("Key-value cache: editing", "cache_edit"),

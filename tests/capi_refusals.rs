@@ -262,7 +262,7 @@ fn attention_refuses_null_and_garbage() {
     let huge = isize::MAX as usize;
     type O = kvern_attention_options;
     for (options, status, part) in [
-        (O { flags: 1, ..raw }, KVERN_STATUS_UNSUPPORTED, "options->flags = 1"),
+        (O { precision: 2, ..raw }, KVERN_STATUS_OPTION, "options->precision = 2"),
         (O { softcap: -1.0, ..raw }, KVERN_STATUS_OPTION, "softcap = -1"),
         (O { mask_per_head: 2, ..raw }, KVERN_STATUS_OPTION, "options->mask_per_head = 2"),
         (O { seen_per_head: -1, ..raw }, KVERN_STATUS_OPTION, "options->seen_per_head = -1"),
@@ -284,7 +284,7 @@ fn attention_refuses_null_and_garbage() {
         (O { lse: x, lse_row_stride: 1, ..raw }, KVERN_STATUS_SHAPE, "options->lse_row_stride = 1"),
         (O { sequences_len: 1, ..raw }, KVERN_STATUS_NULL_POINTER, "options->sequences is NULL"),
         (O { sequences: far.as_ptr(), sequences_len: 1, ..raw }, KVERN_STATUS_OPTION, "sequence = 5"),
-        (O { heads: 3, ..raw }, KVERN_STATUS_SHAPE, "heads = 3"),
+        (O { heads: 1, ..raw }, KVERN_STATUS_SHAPE, "heads = 1"),
     ] {
         refused(run(&options), status, part);
     }

@@ -22,6 +22,7 @@ pub mod quant;
 pub mod rope;
 pub mod status;
 pub mod version;
+pub mod weights;
 pub mod workspace;
 
 use args::{check, put};
