@@ -16,7 +16,7 @@ fn products(criterion: &mut Criterion) {
         let ctx = Context::new(&ContextOptions::default().isa_cap(isa)).expect("an available tier");
         let mut group = criterion.benchmark_group(format!("quant {isa}"));
         group.sample_size(10);
-        for format in WeightFormat::PACKABLE {
+        for format in [WeightFormat::Q4_0, WeightFormat::Q8_0] {
             let w = MatRef::dense(&w, SIDE, SIDE).expect("shape");
             let weights = PackedWeights::quantize(format, w).expect("memory");
             for m in ROWS {

@@ -1,17 +1,22 @@
 /*
- * kvern: the arithmetic of transformers on CPUs. Matrix products against f32, int8 and int4 weights, fused
- * attention over a key-value cache, and the row operations between them.
+ * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of f32, f16, bf16, every GGUF
+ * format and codes in groups; fused attention over key-value caches; and the row operations between them.
  *
  * This file is generated from src/capi. C99 and C++.
  *
  * What
  *   The same input gives the same output bits on every machine, for any number of threads, and for a token
- *   alone or in a batch. A program makes a context (which instruction set, which threads), a workspace
+ *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which instruction set, which threads), a workspace
  *   (scratch memory), its weights, and then calls:
  *
  *       kvern_context *ctx = NULL;
  *       if (kvern_context_create(NULL, &ctx) != KVERN_STATUS_OK)
  *           die(kvern_last_error_message());
+ *
+ *   One decoder layer is kvern_rms_norm, kvern_weights_multiply_many (q, k, v of one input),
+ *   kvern_kv_cache_append_prepared (rotation and append), kvern_attention_run, kvern_weights_multiply with
+ *   beta = 1 (projection and residual), kvern_rms_norm, kvern_weights_multiply_gated, and once more
+ *   kvern_weights_multiply.
  *
  * Memory
  *   Objects are opaque. A create function writes the object to its last argument, NULL on failure; the
@@ -30,7 +35,8 @@
  * Threads
  *   What a call gets as a pointer to const may be used by other threads at the same time; what it gets as a
  *   pointer to non-const belongs to the call alone. So contexts and weights are shared, and each thread has
- *   a workspace. kvern starts no thread unless kvern_context_options ask for it.
+ *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A child process after fork
+ *   goes on with the objects of its parent, on the calling thread alone.
  *
  * Errors
  *   A call returns KVERN_STATUS_OK or a negative status, and kvern_last_error_message then names the
@@ -315,6 +321,35 @@ kvern_status kvern_context_kernel_name(const kvern_context *ctx,
                                        const char **out);
 
 /**
+ * `*out` = how many operations have a kernel of their own: the indices of `kvern_context_kernel`.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_kernel_count(const kvern_context *ctx, size_t *out);
+
+/**
+ * `*operation`, `*id` = the name of an operation, and the id of the kernel that the context runs for it.
+ *
+ * `index`: below `kvern_context_kernel_count`. `operation`, `id`: receive texts that live as long as the
+ * context, NULL on failure.
+ * Errors: NULL_POINTER, SHAPE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_context_kernel(const kvern_context *ctx,
+                                  size_t index,
+                                  const char **operation,
+                                  const char **id);
+
+/**
+ * Whether this machine has a tier: 1 or 0; 0 for a number that is none.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+int32_t kvern_isa_is_available(kvern_isa isa);
+
+/**
  * The highest tier of this machine, a `KVERN_ISA_*` number.
  *
  * Threads: any.
@@ -374,11 +409,6 @@ kvern_status kvern_workspace_bytes(const kvern_workspace *ws, size_t *out);
 void kvern_workspace_destroy(kvern_workspace *ws);
 
 /* ---- Matrix products --------------------------------------------------------------------------- */
-
-/**
- * An f32 matrix B, packed once and multiplied many times. Immutable.
- */
-typedef struct kvern_packed_b kvern_packed_b;
 
 /**
  * A function of one element: a `KVERN_ACTIVATION_*` number.
@@ -473,8 +503,52 @@ kvern_status kvern_matmul_run(const kvern_context *ctx,
                               size_t c_row_stride,
                               const kvern_epilogue *epilogue);
 
+/* ---- Packed matrices --------------------------------------------------------------------------- */
+
 /**
- * Packs B for many products. `b` is not needed afterwards.
+ * A matrix B of f32, f16 or bf16, packed once and multiplied many times. Immutable.
+ */
+typedef struct kvern_packed_b kvern_packed_b;
+
+/**
+ * An element type: a `KVERN_DTYPE_*` number.
+ */
+typedef int32_t kvern_dtype;
+
+/**
+ * How closely a product follows the definition: a `KVERN_PRECISION_*` number.
+ */
+typedef int32_t kvern_precision;
+
+/**
+ * IEEE binary32, `float`.
+ */
+#define KVERN_DTYPE_F32 0
+
+/**
+ * IEEE binary16, 2 bytes.
+ */
+#define KVERN_DTYPE_F16 1
+
+/**
+ * The upper half of a binary32, 2 bytes.
+ */
+#define KVERN_DTYPE_BF16 30
+
+/**
+ * One chain of f32 FMA for each element: the same bits on every machine.
+ */
+#define KVERN_PRECISION_EXACT 0
+
+/**
+ * With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32, at
+ * twice the rate: error at most (2^-8 + k 2^-22) sum |a||b|, bits that depend on the instruction set, but not
+ * on threads or batch. Everywhere else as EXACT.
+ */
+#define KVERN_PRECISION_FAST 1
+
+/**
+ * Packs an f32 B for many products: `kvern_packed_b_pack_dtype` of KVERN_DTYPE_F32.
  *
  * `b`: (k, n), f32, row-major, stride in elements; stored (n, k) when `transpose_b` is 1, as weights
  * (out_features, in_features) are. `out`: receives the object, NULL on failure. Any context may use it.
@@ -490,6 +564,54 @@ kvern_status kvern_packed_b_pack(const kvern_context *ctx,
                                  kvern_packed_b **out);
 
 /**
+ * Packs B for many products, in its own element type: 2 bytes stay 2 bytes. `b` is not needed afterwards.
+ *
+ * `dtype`: a `KVERN_DTYPE_*` number. `b`: (k, n) of that type, row-major, stride in elements; stored (n, k)
+ * when `transpose_b` is 1, as weights (out_features, in_features) are. `out`: receives the object, NULL on
+ * failure. Any context may use it; panels are as wide as the tile of this one.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_pack_dtype(const kvern_context *ctx,
+                                       kvern_dtype dtype,
+                                       size_t k,
+                                       size_t n,
+                                       const void *b,
+                                       size_t b_row_stride,
+                                       int32_t transpose_b,
+                                       kvern_packed_b **out);
+
+/**
+ * Writes the packed matrix to a file: a header of 128 bytes with a checksum, and the packed bytes.
+ *
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+ * Errors: NULL_POINTER, IO. Threads: `b` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_save(const kvern_packed_b *b, const char *path);
+
+/**
+ * Reads a matrix that `kvern_packed_b_save` wrote, on any machine, into memory of its own.
+ *
+ * `path`: as for `kvern_packed_b_save`. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_load(const char *path,
+                                 kvern_packed_b **out);
+
+/**
+ * As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and programs
+ * that map one file share its memory. Nobody may change or truncate the file while the object lives.
+ *
+ * Errors: as `kvern_packed_b_load`; UNSUPPORTED on systems without mmap. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_map(const char *path,
+                                kvern_packed_b **out);
+
+/**
  * `*out` = the bytes that the packed matrix holds.
  *
  * Errors: NULL_POINTER. Threads: any.
@@ -498,7 +620,41 @@ kvern_status kvern_packed_b_pack(const kvern_context *ctx,
 kvern_status kvern_packed_b_bytes(const kvern_packed_b *b, size_t *out);
 
 /**
- * `*out` = the bytes of workspace that `kvern_packed_b_multiply` needs for m rows.
+ * `*out` = k, the rows of B.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_k(const kvern_packed_b *b, size_t *out);
+
+/**
+ * `*out` = n, the columns of B.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_n(const kvern_packed_b *b, size_t *out);
+
+/**
+ * `*out` = the element type of B, a `KVERN_DTYPE_*` number.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_dtype(const kvern_packed_b *b, kvern_dtype *out);
+
+/**
+ * `*out` = the id of the kernel that the layout was made for, such as `avx512-f32-6x64`: a text that lives as
+ * long as the object.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_kernel_id(const kvern_packed_b *b,
+                                      const char **out);
+
+/**
+ * `*out` = the bytes of workspace that every product of up to m rows with this B needs, gated ones included.
  *
  * Errors: NULL_POINTER, OVERFLOW. Threads: any.
  * Since: 0.1
@@ -509,7 +665,8 @@ kvern_status kvern_packed_b_workspace_bytes(const kvern_context *ctx,
                                             size_t *out);
 
 /**
- * `C = beta * C + act(alpha * A * B + bias)` with a packed B: the bits of `kvern_matmul_run`, sooner.
+ * `C = beta * C + act(alpha * A * B + bias)` in f32: `kvern_packed_b_multiply_with` of KVERN_PRECISION_EXACT
+ * and KVERN_DTYPE_F32. With a B of f32 the bits of `kvern_matmul_run`, sooner.
  *
  * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of B. `c` must not
  * overlap the inputs. `epilogue`: NULL for `C = A * B`. Allocates nothing.
@@ -529,6 +686,56 @@ kvern_status kvern_packed_b_multiply(const kvern_context *ctx,
                                      const kvern_epilogue *epilogue);
 
 /**
+ * `C = beta * C + act(alpha * A * B + bias)` with a choice of precision and of the type of C.
+ *
+ * `precision`: a `KVERN_PRECISION_*` number. `a`: (m, k), f32; `c`: (m, n) of `c_dtype`, a `KVERN_DTYPE_*`
+ * number: f16 and bf16 are the f32 result rounded once, ties to even. Row-major, strides in elements; n and
+ * k must be those of B. `c` must not overlap the inputs. `epilogue`: NULL for `C = A * B`; a beta needs a C of
+ * f32. B of f16 or bf16 gives the bits of B widened to f32. Allocates nothing.
+ * Errors: as `kvern_matmul_run`; OPTION for a beta with a C that is not f32. Threads: `ctx` and `b` shared,
+ * `ws` and C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_multiply_with(const kvern_context *ctx,
+                                          kvern_workspace *ws,
+                                          const kvern_packed_b *b,
+                                          kvern_precision precision,
+                                          size_t m,
+                                          size_t n,
+                                          size_t k,
+                                          const float *a,
+                                          size_t a_row_stride,
+                                          kvern_dtype c_dtype,
+                                          void *c,
+                                          size_t c_row_stride,
+                                          const kvern_epilogue *epilogue);
+
+/**
+ * `C = act(alpha * A * B + bias) * (A * UP)`, the gate of a feed-forward layer in one pass: neither product is
+ * written to memory.
+ *
+ * `up`: packed, (k, n) as B. Everything else as for `kvern_packed_b_multiply_with`; the epilogue's activation
+ * is usually KVERN_ACTIVATION_SILU, and its beta must be 0.
+ * Errors: as `kvern_packed_b_multiply_with`; OPTION for a beta. Threads: `ctx`, `b` and `up` shared, `ws` and C
+ * exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_multiply_gated(const kvern_context *ctx,
+                                           kvern_workspace *ws,
+                                           const kvern_packed_b *b,
+                                           const kvern_packed_b *up,
+                                           kvern_precision precision,
+                                           size_t m,
+                                           size_t n,
+                                           size_t k,
+                                           const float *a,
+                                           size_t a_row_stride,
+                                           kvern_dtype c_dtype,
+                                           void *c,
+                                           size_t c_row_stride,
+                                           const kvern_epilogue *epilogue);
+
+/**
  * Frees the packed matrix. NULL is a no-op.
  *
  * Threads: `b` exclusive.
@@ -544,8 +751,8 @@ void kvern_packed_b_destroy(kvern_packed_b *b);
 typedef struct kvern_weights kvern_weights;
 
 /**
- * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Blocks are converted in every
- * format; packed and multiplied in KVERN_WEIGHTS_Q4_0 and KVERN_WEIGHTS_Q8_0, OPTION for the others.
+ * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
+ * packed and multiplied.
  */
 typedef int32_t kvern_weight_format;
 
@@ -647,7 +854,8 @@ typedef int32_t kvern_compute;
 /**
  * Quantises and packs f32 weights. `w` is not needed afterwards.
  *
- * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of 32.
+ * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of the
+ * block of the format.
  * `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
  * Since: 0.1
@@ -662,7 +870,7 @@ kvern_status kvern_weights_quantize(kvern_weight_format format,
 /**
  * Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
  *
- * `blocks`: n rows of k / 32 blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+ * `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
  * `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
  * Since: 0.1
@@ -678,7 +886,8 @@ kvern_status kvern_weights_from_blocks(kvern_weight_format format,
  * Writes the weights as GGUF blocks, bit for bit what was packed.
  *
  * `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
- * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`). Threads: `weights` shared.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have no
+ * blocks). Threads: `weights` shared.
  * Since: 0.1
  */
 kvern_status kvern_weights_to_blocks(const kvern_weights *weights,
@@ -698,7 +907,8 @@ kvern_status kvern_weights_dequantize_row(const kvern_weights *weights,
                                           float *out);
 
 /**
- * `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to 64.
+ * `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to the
+ * unit of the layout (64 or 128 for small blocks).
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
@@ -707,7 +917,7 @@ kvern_status kvern_weights_bytes(const kvern_weights *weights,
                                  size_t *out);
 
 /**
- * `*out` = the bytes of workspace that `kvern_weights_multiply` needs for m rows.
+ * `*out` = the bytes of workspace that `kvern_weights_multiply` needs for up to m rows, gated or not.
  *
  * Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
  * Since: 0.1
@@ -723,7 +933,7 @@ kvern_status kvern_weights_workspace_bytes(const kvern_context *ctx,
  *
  * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
  * must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
- * row alone. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
+ * row alone. Weights of single floats are multiplied exactly whatever `compute` says. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
  * Allocates nothing.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
  * unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
@@ -791,180 +1001,238 @@ kvern_status kvern_blocks_dequantize(kvern_weight_format format,
                                      float *out,
                                      size_t len);
 
-/* ---- Attention --------------------------------------------------------------------------------- */
+/* ---- Quantised weights: groups, files, shared activations -------------------------------------- */
 
 /**
- * Keys and values of one layer: a ring that is written in place.
+ * The most products of one `kvern_weights_multiply_many`.
  */
-typedef struct kvern_kv_cache kvern_kv_cache;
+#define KVERN_WEIGHTS_MANY 16
 
 /**
- * What a key-value cache is made from. Start from KVERN_KV_CACHE_OPTIONS_INIT.
- */
-typedef struct {
-    /**
-     * sizeof(kvern_kv_cache_options).
-     */
-    size_t struct_size;
-    /**
-     * Key-value heads, at least 1.
-     */
-    size_t kv_heads;
-    /**
-     * Elements of a key and of a value, a multiple of 8.
-     */
-    size_t head_dim;
-    /**
-     * Tokens that the cache holds, at least 1.
-     */
-    size_t capacity;
-    /**
-     * Tokens that a query sees, itself included; 0 for all. With a window, a full cache forgets its oldest
-     * token; without one, it refuses more.
-     */
-    size_t window;
-} kvern_kv_cache_options;
-
-/**
- * What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
+ * One of the products that share their activations. Its layout is final.
  */
 typedef struct {
     /**
-     * sizeof(kvern_attention_options).
+     * W (n output features, k input features).
      */
-    size_t struct_size;
+    const kvern_weights *weights;
     /**
-     * Query heads, a multiple of the cache's kv_heads; 0 for as many. Query head h uses key-value head
-     * h / (heads / kv_heads).
+     * U of a gated product, C = act(alpha * A * W^T + bias) * (A * U^T), of W's shape; NULL for none.
      */
-    size_t heads;
+    const kvern_weights *up;
     /**
-     * Factor of the scores; 0 for 1 / sqrt(head_dim).
+     * C, (m, n), f32. Must overlap neither an input nor the C of another product.
      */
-    float scale;
+    float *c;
     /**
-     * 0: a query sees keys at its own position and before. 1: the whole cache, which has no window then.
+     * Elements from one row of C to the next one.
      */
-    int32_t non_causal;
-} kvern_attention_options;
+    size_t c_row_stride;
+    /**
+     * Columns of C: output features of the weights.
+     */
+    size_t n;
+    /**
+     * NULL for `C = A * W^T`.
+     */
+    const kvern_epilogue *epilogue;
+} kvern_weights_product;
 
 /**
- * Makes an empty cache. All its memory is taken at once: 8 * kv_heads * head_dim bytes a token.
+ * What `kvern_weights_format` says of weights that are no blocks of a format: codes in groups.
+ */
+#define KVERN_WEIGHTS_GROUPS -1
+
+/**
+ * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
  *
- * `out`: receives the cache, NULL on failure.
- * Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a window beyond the capacity), UNSUPPORTED, OVERFLOW,
- * RESOURCE. Threads: any.
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
+ * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
+ * which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_kv_cache_create(const kvern_kv_cache_options *options,
-                                   kvern_kv_cache **out);
+kvern_status kvern_weights_from_groups(const kvern_context *ctx,
+                                       uint32_t bits,
+                                       size_t group,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *codes,
+                                       const float *scales,
+                                       const uint8_t *zeros,
+                                       kvern_weights **out);
 
 /**
- * Appends tokens at positions len..len + tokens. Keys are stored as given: rotate them first.
+ * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
  *
- * `k`, `v`: (tokens, kv_heads * head_dim), f32, heads side by side, strides in elements. Allocates nothing.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, CACHE_FULL, POISONED; nothing is changed then.
- * Threads: `cache` exclusive.
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+ * Errors: NULL_POINTER, IO. Threads: `weights` shared.
  * Since: 0.1
  */
-kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
-                                   size_t tokens,
-                                   const float *k,
-                                   size_t k_row_stride,
-                                   const float *v,
-                                   size_t v_row_stride);
+kvern_status kvern_weights_save(const kvern_weights *weights, const char *path);
 
 /**
- * Forgets all tokens from position `len` on; the next append continues there.
+ * Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
  *
- * Errors: NULL_POINTER, SHAPE (beyond the end, or so far back that a wrapped ring no longer holds what a
- * query there would see), POISONED; nothing is changed then. Threads: `cache` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_truncate(kvern_kv_cache *cache,
-                                     size_t len);
-
-/**
- * Forgets all tokens; keeps the memory.
- *
- * Errors: NULL_POINTER, POISONED. Threads: `cache` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_clear(kvern_kv_cache *cache);
-
-/**
- * `*out` = the next position: tokens appended since the start.
- *
- * Errors: NULL_POINTER, POISONED. Threads: any.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_len(const kvern_kv_cache *cache, size_t *out);
-
-/**
- * `*out` = the oldest position that the cache still holds.
- *
- * Errors: NULL_POINTER, POISONED. Threads: any.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_start(const kvern_kv_cache *cache, size_t *out);
-
-/**
- * `*out` = the bytes that the cache holds.
- *
- * Errors: NULL_POINTER, POISONED. Threads: any.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_bytes(const kvern_kv_cache *cache, size_t *out);
-
-/**
- * Frees the cache. NULL is a no-op.
- *
- * Threads: `cache` exclusive.
- * Since: 0.1
- */
-void kvern_kv_cache_destroy(kvern_kv_cache *cache);
-
-/**
- * `*out` = the bytes of workspace that `kvern_attention_run` needs for q_len queries, whatever the cache
- * holds by then.
- *
- * Errors: NULL_POINTER, OPTION, SHAPE (heads no multiple of kv_heads), UNSUPPORTED, OVERFLOW, POISONED.
+ * `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
  * Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_attention_workspace_bytes(const kvern_context *ctx,
-                                             const kvern_attention_options *options,
-                                             const kvern_kv_cache *cache,
-                                             size_t q_len,
-                                             size_t *out);
+kvern_status kvern_weights_load(const char *path,
+                                kvern_weights **out);
 
 /**
- * Attention of the cache's last q_len tokens over the cache: append their keys and values first.
- * `out[i][h] = softmax(scale * q[i][h] . K^T) V` over the keys that query i sees.
+ * As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
+ * map one file share its memory. Nobody may change or truncate the file while the object lives.
  *
- * `q`, `out`: (q_len, heads * head_dim), f32, heads side by side, strides in elements; they must not
- * overlap. A query of a batch has the bits of the same query alone. Allocates nothing.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens), OPTION, UNSUPPORTED,
- * ALIASED, WORKSPACE, POISONED; `out` is unchanged then.
- * Threads: `ctx` and `cache` shared, `ws` and `out` exclusive.
+ * Errors: as `kvern_weights_load`; UNSUPPORTED on systems without mmap. Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_attention_run(const kvern_context *ctx,
-                                 kvern_workspace *ws,
-                                 const kvern_attention_options *options,
-                                 const kvern_kv_cache *cache,
-                                 size_t q_len,
-                                 const float *q,
-                                 size_t q_row_stride,
-                                 float *out,
-                                 size_t out_row_stride);
+kvern_status kvern_weights_map(const char *path,
+                               kvern_weights **out);
 
-/* ---- Row operations ---------------------------------------------------------------------------- */
+/**
+ * `*out` = n, the output features (rows of W).
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_n(const kvern_weights *weights, size_t *out);
+
+/**
+ * `*out` = k, the input features (columns of W).
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_k(const kvern_weights *weights, size_t *out);
+
+/**
+ * `*out` = the format, a `KVERN_WEIGHTS_*` number; KVERN_WEIGHTS_GROUPS for codes in groups.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_format(const kvern_weights *weights, kvern_weight_format *out);
+
+/**
+ * `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations are
+ * quantised once, and neither product is written to memory.
+ *
+ * `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as for
+ * `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0. For
+ * weights of two formats ask `kvern_weights_many_workspace_bytes`.
+ * Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws` and C
+ * exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply_gated(const kvern_context *ctx,
+                                          kvern_workspace *ws,
+                                          const kvern_weights *weights,
+                                          const kvern_weights *up,
+                                          kvern_compute compute,
+                                          size_t m,
+                                          size_t n,
+                                          size_t k,
+                                          const float *a,
+                                          size_t a_row_stride,
+                                          float *c,
+                                          size_t c_row_stride,
+                                          const kvern_epilogue *epilogue);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these weights, gated
+ * or not.
+ *
+ * `weights`: count pointers, those of every `up` among them.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_many_workspace_bytes(const kvern_context *ctx,
+                                                kvern_compute compute,
+                                                size_t m,
+                                                size_t count,
+                                                const kvern_weights *const *weights,
+                                                size_t *out);
+
+/**
+ * Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls, with the
+ * activations quantised once, and threads that meet once.
+ *
+ * `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most KVERN_WEIGHTS_MANY, all with
+ * the same k; formats may differ. Allocates nothing.
+ * Errors: as `kvern_weights_multiply` and `kvern_weights_multiply_gated`; nothing is changed then.
+ * Threads: `ctx` and weights shared, `ws` and each C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply_many(const kvern_context *ctx,
+                                         kvern_workspace *ws,
+                                         kvern_compute compute,
+                                         size_t m,
+                                         size_t k,
+                                         const float *a,
+                                         size_t a_row_stride,
+                                         size_t count,
+                                         const kvern_weights_product *products);
+
+/* ---- Rotary position embedding ----------------------------------------------------------------- */
 
 /**
  * Cosines and sines for `kvern_rope`. Immutable.
  */
 typedef struct kvern_rope_table kvern_rope_table;
+
+/**
+ * How frequencies are changed for a longer context: a `KVERN_ROPE_SCALING_*` number.
+ */
+typedef int32_t kvern_rope_scaling_kind;
+
+/**
+ * Frequencies for a longer context than the model was trained on. Start from KVERN_ROPE_SCALING_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_rope_scaling).
+     */
+    size_t struct_size;
+    /**
+     * A `KVERN_ROPE_SCALING_*` number; each uses the fields that its description names.
+     */
+    kvern_rope_scaling_kind kind;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+    /**
+     * The ratio of the new context to the trained one, positive.
+     */
+    double factor;
+    /**
+     * Positions of the trained context, at least 1.
+     */
+    size_t original_positions;
+    /**
+     * 0 means 32.
+     */
+    double beta_fast;
+    /**
+     * 0 means 1.
+     */
+    double beta_slow;
+    /**
+     * 0 means 0.1 ln(factor) + 1 (1 for a factor up to 1).
+     */
+    double attention_factor;
+    /**
+     * 0 means 1.
+     */
+    double low_frequency;
+    /**
+     * 0 means 4.
+     */
+    double high_frequency;
+} kvern_rope_scaling;
 
 /**
  * Which elements of a head are rotated together: a `KVERN_ROPE_*` number.
@@ -980,6 +1248,792 @@ typedef int32_t kvern_rope_pairs;
  * (2i, 2i + 1): the paper, GPT-J, and Llama as published.
  */
 #define KVERN_ROPE_INTERLEAVED 1
+
+/**
+ * base^(-2i / rotary_dim), as it is.
+ */
+#define KVERN_ROPE_SCALING_NONE 0
+
+/**
+ * Frequencies divided by factor: position interpolation.
+ */
+#define KVERN_ROPE_SCALING_LINEAR 1
+
+/**
+ * base * factor^(d / (d - 2)) instead of base, d = rotary_dim.
+ */
+#define KVERN_ROPE_SCALING_NTK 2
+
+/**
+ * High frequencies stay, low ones are divided by factor, with a ramp between (beta_fast to beta_slow turns
+ * over original_positions); cosines and sines times attention_factor.
+ */
+#define KVERN_ROPE_SCALING_YARN 3
+
+/**
+ * Wavelengths below original_positions / high_frequency stay, those above original_positions / low_frequency
+ * are divided by factor, with a ramp between: Llama 3.1.
+ */
+#define KVERN_ROPE_SCALING_LLAMA3 4
+
+/**
+ * Makes the table of `position * base^(-2i / rotary_dim)` for positions 0..positions.
+ *
+ * `rotary_dim`: the rotated part of a head, even, usually all of it. `base`: usually 10000.
+ * `out`: receives the table, NULL on failure.
+ * Errors: NULL_POINTER, OPTION, OVERFLOW, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_create(size_t rotary_dim,
+                                     size_t positions,
+                                     double base,
+                                     kvern_rope_table **out);
+
+/**
+ * `kvern_rope_table_create` with frequencies for a longer context.
+ *
+ * `scaling`: NULL for none.
+ * Errors: as `kvern_rope_table_create`; OPTION for a number of `scaling` out of its range; UNSUPPORTED.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_create_scaled(size_t rotary_dim,
+                                            size_t positions,
+                                            double base,
+                                            const kvern_rope_scaling *scaling,
+                                            kvern_rope_table **out);
+
+/**
+ * Makes the table of given frequencies, in radians a position, with cosines and sines times `amplitude`: for
+ * models that store theirs.
+ *
+ * `frequencies`: pairs elements, f64; rotary_dim is 2 * pairs. `amplitude`: usually 1.
+ * `out`: receives the table, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION (no frequency, or a number that is not finite), OVERFLOW, RESOURCE.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_from_frequencies(size_t pairs,
+                                               const double *frequencies,
+                                               size_t positions,
+                                               double amplitude,
+                                               kvern_rope_table **out);
+
+/**
+ * `*out` = the positions that the table covers.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_positions(const kvern_rope_table *table, size_t *out);
+
+/**
+ * `*out` = the elements of a head that the table rotates.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_rotary_dim(const kvern_rope_table *table, size_t *out);
+
+/**
+ * `*out` = the bytes that the table holds.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_bytes(const kvern_rope_table *table, size_t *out);
+
+/**
+ * Copies the cosines and sines of a position.
+ *
+ * `pairs`: rotary_dim / 2. `cos`, `sin`: receive `pairs` elements each, f32; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position beyond the table, a wrong `pairs`), ALIASED.
+ * Threads: `table` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_row(const kvern_rope_table *table,
+                                  size_t position,
+                                  size_t pairs,
+                                  float *cos,
+                                  float *sin);
+
+/**
+ * Frees the table. NULL is a no-op.
+ *
+ * Threads: `table` exclusive.
+ * Since: 0.1
+ */
+void kvern_rope_table_destroy(kvern_rope_table *table);
+
+/**
+ * Rotates each head of each token in place: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair.
+ * Token i stands at position first + i.
+ *
+ * `pairs`: a `KVERN_ROPE_*` number. `x`: (tokens, heads * head_dim), f32, stride in elements; elements of a
+ * head beyond the table's rotary_dim stay.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, SHAPE (a table too short or wider than a head); `x` is
+ * unchanged then. Threads: `ctx` and `table` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_rope(const kvern_context *ctx,
+                        const kvern_rope_table *table,
+                        kvern_rope_pairs pairs,
+                        size_t first,
+                        size_t tokens,
+                        size_t heads,
+                        size_t head_dim,
+                        float *x,
+                        size_t x_row_stride);
+
+/**
+ * `kvern_rope` with a position for each token: branches of a tree of drafts, tokens of several sequences.
+ *
+ * `positions`: tokens elements; must not overlap `x`.
+ * Errors: as `kvern_rope`; ALIASED. Threads: as `kvern_rope`.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_at(const kvern_context *ctx,
+                           const kvern_rope_table *table,
+                           kvern_rope_pairs pairs,
+                           const size_t *positions,
+                           size_t tokens,
+                           size_t heads,
+                           size_t head_dim,
+                           float *x,
+                           size_t x_row_stride);
+
+/* ---- Key-value cache --------------------------------------------------------------------------- */
+
+/**
+ * Keys and values of one layer: sequences in pages that are written in place.
+ */
+typedef struct kvern_kv_cache kvern_kv_cache;
+
+/**
+ * How keys or values are stored: a `KVERN_KV_*` number. Attention widens every type exactly to f32.
+ */
+typedef int32_t kvern_kv_type;
+
+/**
+ * What a key-value cache is made from. Start from KVERN_KV_CACHE_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_kv_cache_options).
+     */
+    size_t struct_size;
+    /**
+     * Key-value heads, at least 1.
+     */
+    size_t kv_heads;
+    /**
+     * Elements of a key (and of a value, unless value_dim says otherwise), a multiple of 8.
+     */
+    size_t head_dim;
+    /**
+     * Tokens that a sequence holds, at least 1.
+     */
+    size_t capacity;
+    /**
+     * Tokens that a query sees, itself included; 0 for all. With a window, a full cache forgets its oldest
+     * token; without one, it refuses more.
+     */
+    size_t window;
+    /**
+     * Elements of a value, a multiple of 8; 0 for head_dim.
+     */
+    size_t value_dim;
+    /**
+     * First tokens of a sequence that every query sees besides its window, and that are never forgotten. They
+     * count towards the capacity; 0 without a window.
+     */
+    size_t sinks;
+    /**
+     * How keys are stored, a `KVERN_KV_*` number.
+     */
+    kvern_kv_type keys;
+    /**
+     * How values are stored, a `KVERN_KV_*` number.
+     */
+    kvern_kv_type values;
+    /**
+     * Sequences that the cache holds side by side; 0 for 1.
+     */
+    size_t sequences;
+    /**
+     * Pages of 256 tokens in the pool that all sequences share; 0 for as many as they could all need at once.
+     */
+    size_t pages;
+} kvern_kv_cache_options;
+
+/**
+ * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
+ * asked for. Start from KVERN_PREPARATION_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_preparation).
+     */
+    size_t struct_size;
+    /**
+     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
+     */
+    const float *q_gain;
+    /**
+     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
+     */
+    const float *k_gain;
+    /**
+     * Epsilon of the norm of queries.
+     */
+    float q_eps;
+    /**
+     * Epsilon of the norm of keys.
+     */
+    float k_eps;
+    /**
+     * The rotation; NULL for none.
+     */
+    const kvern_rope_table *rope;
+    /**
+     * Which elements are rotated together, a `KVERN_ROPE_*` number.
+     */
+    kvern_rope_pairs pairs;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+    /**
+     * Positions of the rotation, one for each token; NULL: where the cache puts the token.
+     */
+    const size_t *positions;
+} kvern_preparation;
+
+/**
+ * 32 bits a number, exact.
+ */
+#define KVERN_KV_F32 0
+
+/**
+ * 16 bits a number, rounded once, relative error 2^-11; ends at 65504.
+ */
+#define KVERN_KV_F16 1
+
+/**
+ * 4.5 bits a number: blocks of 32 elements of a head, d = absmax / 7 in f16, round(x / d).
+ */
+#define KVERN_KV_INT4 4
+
+/**
+ * 8.5 bits a number: blocks of 32 elements of a head, d = absmax / 127 in f16, round(x / d).
+ */
+#define KVERN_KV_INT8 8
+
+/**
+ * 16 bits a number, rounded once, relative error 2^-8.
+ */
+#define KVERN_KV_BF16 30
+
+/**
+ * Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each key-value
+ * head head_dim keys and value_dim values (rounded up to 16) of their types.
+ *
+ * `out`: receives the cache, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a window, or sinks and a window, beyond the capacity),
+ * UNSUPPORTED, OVERFLOW, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_create(const kvern_kv_cache_options *options,
+                                   kvern_kv_cache **out);
+
+/**
+ * Appends tokens to sequence 0: `kvern_kv_cache_append_to`.
+ *
+ * Errors: as `kvern_kv_cache_append_to`. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
+                                   size_t tokens,
+                                   const float *k,
+                                   size_t k_row_stride,
+                                   const float *v,
+                                   size_t v_row_stride);
+
+/**
+ * Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first.
+ *
+ * `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides in
+ * elements. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and no
+ * room, or too few free pages), POISONED; nothing is changed then. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
+                                      size_t sequence,
+                                      size_t tokens,
+                                      const float *k,
+                                      size_t k_row_stride,
+                                      const float *v,
+                                      size_t v_row_stride);
+
+/**
+ * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
+ * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
+ *
+ * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
+ * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
+ * Allocates nothing.
+ * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
+ * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
+                                            kvern_kv_cache *cache,
+                                            size_t sequence,
+                                            const kvern_preparation *preparation,
+                                            size_t tokens,
+                                            size_t heads,
+                                            float *q,
+                                            size_t q_row_stride,
+                                            float *k,
+                                            size_t k_row_stride,
+                                            const float *v,
+                                            size_t v_row_stride);
+
+/**
+ * Copies the key and the value of a position, widened to f32.
+ *
+ * `key_width`, `value_width`: kv_heads * head_dim and kv_heads * value_dim. `k`, `v`: receive as many elements;
+ * they must not overlap. Not the fast path: attention reads the cache in place.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position that is not held, a wrong width), OPTION (no such
+ * sequence), ALIASED, POISONED. Threads: `cache` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_token(const kvern_kv_cache *cache,
+                                  size_t sequence,
+                                  size_t position,
+                                  size_t key_width,
+                                  float *k,
+                                  size_t value_width,
+                                  float *v);
+
+/**
+ * `*out` = the next position of sequence 0: tokens appended since the start.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_len(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the next position of a sequence.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_len_of(const kvern_kv_cache *cache, size_t sequence, size_t *out);
+
+/**
+ * `*out` = the oldest position that sequence 0 still holds, besides the sinks.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_start(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the oldest position that a sequence still holds, besides the sinks.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_start_of(const kvern_kv_cache *cache, size_t sequence, size_t *out);
+
+/**
+ * `*out` = the bytes that the cache holds.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_bytes(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the bytes of the pages that sequences use; a page that forks share counts once.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_bytes_used(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the pages of the pool, of 256 tokens each.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_pages(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * `*out` = the pages that no sequence uses.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_free_pages(const kvern_kv_cache *cache, size_t *out);
+
+/**
+ * Writes all sequences to a file with a checksum: the pages in use, as they are.
+ *
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+ * Errors: NULL_POINTER, IO, UNSUPPORTED (a big-endian machine), POISONED. Threads: `cache` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_save(const kvern_kv_cache *cache, const char *path);
+
+/**
+ * Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same options
+ * (`pages` may differ).
+ *
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, more
+ * pages than the pool), UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after the
+ * checksum was found right, the cache is empty. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_restore(kvern_kv_cache *cache,
+                                    const char *path);
+
+/**
+ * Makes a cache with what a file holds: `kvern_kv_cache_create`, then `kvern_kv_cache_restore`.
+ *
+ * `out`: receives the cache, NULL on failure.
+ * Errors: as those two. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_load(const kvern_kv_cache_options *options,
+                                 const char *path,
+                                 kvern_kv_cache **out);
+
+/**
+ * Frees the cache. NULL is a no-op.
+ *
+ * Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+void kvern_kv_cache_destroy(kvern_kv_cache *cache);
+
+/* ---- Key-value cache: editing ------------------------------------------------------------------ */
+
+/**
+ * Forgets all tokens of all sequences; keeps the memory.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_clear(kvern_kv_cache *cache);
+
+/**
+ * Forgets all tokens of one sequence; its pages are free for others.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_clear_in(kvern_kv_cache *cache, size_t sequence);
+
+/**
+ * Forgets all tokens of sequence 0 from position `len` on: `kvern_kv_cache_truncate_in`.
+ *
+ * Errors: as `kvern_kv_cache_truncate_in`. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_truncate(kvern_kv_cache *cache, size_t len);
+
+/**
+ * Forgets all tokens of a sequence from position `len` on; the next append continues there.
+ *
+ * Errors: NULL_POINTER, SHAPE (beyond the end, or so far back that a wrapped ring no longer holds what a
+ * query there would see), OPTION (no such sequence), POISONED; nothing is changed then.
+ * Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_truncate_in(kvern_kv_cache *cache,
+                                        size_t sequence,
+                                        size_t len);
+
+/**
+ * Removes the tokens at positions start..end of a sequence; later ones move down, and have lower positions from
+ * then on. Keys keep the rotation of their old position: see `kvern_kv_cache_rotate`.
+ *
+ * Errors: NULL_POINTER, SHAPE (a range that is reversed, not held, or before forgotten tokens, or a ring that
+ * would no longer hold what the next query sees), OPTION (no such sequence), CACHE_FULL (too few free pages to
+ * copy shared ones), POISONED; nothing is changed then. Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_remove(kvern_kv_cache *cache,
+                                   size_t sequence,
+                                   size_t start,
+                                   size_t end);
+
+/**
+ * Rotates the stored keys at positions start..end of a sequence by `by` positions: after
+ * `kvern_kv_cache_remove` of n tokens, the keys behind them by -n. Positions themselves do not change.
+ * `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` in f32, rounded once to the type of the keys.
+ *
+ * `pairs`: a `KVERN_ROPE_*` number.
+ * Errors: NULL_POINTER, SHAPE (a range that is not held, a table too short or wider than a head), OPTION
+ * (quantised keys, no such sequence), CACHE_FULL, POISONED; nothing is changed then.
+ * Threads: `table` shared, `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_rotate(kvern_kv_cache *cache,
+                                   size_t sequence,
+                                   size_t start,
+                                   size_t end,
+                                   ptrdiff_t by,
+                                   const kvern_rope_table *table,
+                                   kvern_rope_pairs pairs);
+
+/**
+ * Makes sequence `to` a copy of sequence `from` that shares its pages until one of them writes to them: copies
+ * a page table, no token. What `to` held is forgotten.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED; nothing is changed then.
+ * Threads: `cache` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_fork(kvern_kv_cache *cache,
+                                 size_t from,
+                                 size_t to);
+
+/* ---- Attention --------------------------------------------------------------------------------- */
+
+/**
+ * What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
+ *
+ * For query i, query head h and key j, with s = scale * q . k, then softcap * tanh(s / softcap):
+ * s - alibi[h] * |position of i - j| + mask[i][j], and -inf where `seen` or `tree` says 0. A key whose mask is -inf
+ * or 0 contributes nothing, whatever is stored there. Masks narrow what causality and window leave. Their rows
+ * are rows of the queries; their columns are positions: as many as the longest sequence of the call has keys.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_attention_options).
+     */
+    size_t struct_size;
+    /**
+     * Query heads, a multiple of kv_heads; 0 for as many. Query head h uses key-value head
+     * h / (heads / kv_heads).
+     */
+    size_t heads;
+    /**
+     * Factor of the scores; 0 for 1 / sqrt(head_dim).
+     */
+    float scale;
+    /**
+     * 0: a query sees keys at its own position and before. 1: all keys; a cache must have no window then.
+     */
+    int32_t non_causal;
+    /**
+     * Soft cap of the scores, positive; 0 for none.
+     */
+    float softcap;
+    /**
+     * KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys, probabilities
+     * and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|, an output by
+     * (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for prompts.
+     */
+    kvern_precision precision;
+    /**
+     * Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
+     * all. Of this and the cache's window the smaller one holds.
+     */
+    size_t window;
+    /**
+     * First tokens of a sequence that every query sees whatever the window.
+     */
+    size_t sinks;
+    /**
+     * ALiBi slopes, heads elements: see `kvern_alibi_slopes`; NULL for none.
+     */
+    const float *alibi;
+    /**
+     * A score for each query head, heads elements, that takes part in its softmax without a value; NULL for none.
+     */
+    const float *sink_logits;
+    /**
+     * Additive mask, f32; NULL for none.
+     */
+    const float *mask;
+    /**
+     * Elements from one row of the mask to the next one.
+     */
+    size_t mask_row_stride;
+    /**
+     * Boolean mask: bytes 1 for keys that are seen and 0 for others, the gaps between rows included; NULL for none.
+     */
+    const uint8_t *seen;
+    /**
+     * Bytes from one row of `seen` to the next one.
+     */
+    size_t seen_row_stride;
+    /**
+     * Boolean mask, as `seen`, among the last q_len keys of each sequence, those of the queries themselves: branches
+     * of a tree of drafts. (rows of the queries, q_len); NULL for none.
+     */
+    const uint8_t *tree;
+    /**
+     * Bytes from one row of `tree` to the next one.
+     */
+    size_t tree_row_stride;
+    /**
+     * 0: `mask` has a row for each row of the queries. 1: row h * rows + i is that of head h.
+     */
+    int32_t mask_per_head;
+    /**
+     * As `mask_per_head`, of `seen`.
+     */
+    int32_t seen_per_head;
+    /**
+     * Receives the natural logarithm of each softmax's denominator, (rows of the queries, heads), f32: what merges
+     * results over disjoint keys. -inf for a row that sees no key. NULL: not asked for.
+     */
+    float *lse;
+    /**
+     * Elements from one row of `lse` to the next one.
+     */
+    size_t lse_row_stride;
+    /**
+     * Sequences of the cache to attend over in one call, in any order; NULL for sequence 0.
+     */
+    const size_t *sequences;
+    /**
+     * How many there are; 0 for sequence 0.
+     */
+    size_t sequences_len;
+} kvern_attention_options;
+
+/**
+ * `*out` = the bytes of workspace that `kvern_attention_run` needs for up to q_len queries of each sequence,
+ * whatever the cache holds by then. Arrays of the options are not looked at.
+ *
+ * Errors: NULL_POINTER, OPTION, SHAPE (heads no multiple of kv_heads), UNSUPPORTED, OVERFLOW, POISONED.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_workspace_bytes(const kvern_context *ctx,
+                                             const kvern_attention_options *options,
+                                             const kvern_kv_cache *cache,
+                                             size_t q_len,
+                                             size_t *out);
+
+/**
+ * Attention of the last q_len tokens of each sequence over all of it: append their keys and values first.
+ * `out[i][h] = softmax(scale * q[i][h] . K^T, masked) V` over the keys that query i sees.
+ *
+ * `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in elements,
+ * with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s]. Outputs must
+ * overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens, sinks that were forgotten),
+ * OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
+ * Threads: `ctx` and `cache` shared, `ws` and outputs exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_run(const kvern_context *ctx,
+                                 kvern_workspace *ws,
+                                 const kvern_attention_options *options,
+                                 const kvern_kv_cache *cache,
+                                 size_t q_len,
+                                 const float *q,
+                                 size_t q_row_stride,
+                                 float *out,
+                                 size_t out_row_stride);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_attention_run_plain` needs for up to q_len queries over up to
+ * kv_len keys. Arrays of the options are not looked at.
+ *
+ * Errors: as `kvern_attention_workspace_bytes`. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_plain_workspace_bytes(const kvern_context *ctx,
+                                                   const kvern_attention_options *options,
+                                                   size_t kv_heads,
+                                                   size_t key_dim,
+                                                   size_t value_dim,
+                                                   size_t kv_len,
+                                                   size_t q_len,
+                                                   size_t *out);
+
+/**
+ * `kvern_attention_run` over keys and values in the caller's own rows, one token a row: the bits of a cache of
+ * f32 that holds the same tokens. Query i stands at position kv_len - q_len + i; non-causal without window and
+ * tree, there may be more queries than keys.
+ *
+ * `k`: (kv_len, kv_heads * key_dim), `v`: (kv_len, kv_heads * value_dim), `q`: (q_len, heads * key_dim),
+ * `out`: (q_len, heads * value_dim), f32, heads side by side, strides in elements; key_dim and value_dim may be any
+ * number from 1 on. `options`: without sequences. Outputs must overlap neither each other nor an input.
+ * Errors: as `kvern_attention_run`. Threads: `ctx` shared, `ws` and outputs exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_attention_run_plain(const kvern_context *ctx,
+                                       kvern_workspace *ws,
+                                       const kvern_attention_options *options,
+                                       size_t kv_heads,
+                                       size_t key_dim,
+                                       size_t value_dim,
+                                       size_t kv_len,
+                                       const float *k,
+                                       size_t k_row_stride,
+                                       const float *v,
+                                       size_t v_row_stride,
+                                       size_t q_len,
+                                       const float *q,
+                                       size_t q_row_stride,
+                                       float *out,
+                                       size_t out_row_stride);
+
+/**
+ * Writes the usual ALiBi slopes: `2^(-8 (h + 1) / n)` for the first n heads, n the greatest power of two in
+ * `heads`, and for the others every second slope of 2n heads.
+ *
+ * `slopes`: receives heads elements, f32.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_alibi_slopes(size_t heads,
+                                float *slopes);
+
+/* ---- Row operations ---------------------------------------------------------------------------- */
+
+/**
+ * What `kvern_softmax_with` does. Start from KVERN_SOFTMAX_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_softmax_options).
+     */
+    size_t struct_size;
+    /**
+     * Factor of the elements; 0 means 1.
+     */
+    float scale;
+    /**
+     * Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x; 0 for none.
+     */
+    float softcap;
+    /**
+     * Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows. -inf
+     * leaves an element out whatever x holds there. Must not overlap `y`.
+     */
+    const float *mask;
+    /**
+     * Rows of the mask, of which the rows of x are a multiple; 0 for as many as x has.
+     */
+    size_t mask_rows;
+    /**
+     * Elements from one row of the mask to the next one.
+     */
+    size_t mask_row_stride;
+} kvern_softmax_options;
 
 /**
  * `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
@@ -1030,6 +2084,24 @@ kvern_status kvern_softmax(const kvern_context *ctx,
                            size_t x_row_stride);
 
 /**
+ * `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where the options ask for it.
+ *
+ * `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap the
+ * inputs. A row that is masked everywhere becomes zeros.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (rows no multiple of mask_rows), OPTION, UNSUPPORTED,
+ * ALIASED; `y` is unchanged then. Threads: `ctx` shared, `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_softmax_with(const kvern_context *ctx,
+                                const kvern_softmax_options *options,
+                                size_t rows,
+                                size_t n,
+                                const float *x,
+                                size_t x_row_stride,
+                                float *y,
+                                size_t y_row_stride);
+
+/**
  * `x = act(x)`, in place.
  *
  * `activation`: a `KVERN_ACTIVATION_*` number. `x`: (rows, n), f32, stride in elements.
@@ -1072,47 +2144,6 @@ kvern_status kvern_add(const kvern_context *ctx,
                        size_t x_row_stride,
                        const float *z,
                        size_t z_row_stride);
-
-/**
- * Makes the table of `position * base^(-2i / rotary_dim)` for positions 0..positions.
- *
- * `rotary_dim`: the rotated part of a head, even, usually all of it. `base`: usually 10000.
- * `out`: receives the table, NULL on failure.
- * Errors: NULL_POINTER, OPTION, OVERFLOW, RESOURCE. Threads: any.
- * Since: 0.1
- */
-kvern_status kvern_rope_table_create(size_t rotary_dim,
-                                     size_t positions,
-                                     double base,
-                                     kvern_rope_table **out);
-
-/**
- * Frees the table. NULL is a no-op.
- *
- * Threads: `table` exclusive.
- * Since: 0.1
- */
-void kvern_rope_table_destroy(kvern_rope_table *table);
-
-/**
- * Rotates each head of each token in place: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair.
- * Token i stands at position first + i.
- *
- * `pairs`: a `KVERN_ROPE_*` number. `x`: (tokens, heads * head_dim), f32, stride in elements; elements of a
- * head beyond the table's rotary_dim stay.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, SHAPE (a table too short or wider than a head); `x` is
- * unchanged then. Threads: `ctx` and `table` shared, `x` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_rope(const kvern_context *ctx,
-                        const kvern_rope_table *table,
-                        kvern_rope_pairs pairs,
-                        size_t first,
-                        size_t tokens,
-                        size_t heads,
-                        size_t head_dim,
-                        float *x,
-                        size_t x_row_stride);
 
 /**
  * `out[i] = table[ids[i]]`.
@@ -1167,8 +2198,13 @@ kvern_status kvern_argmax(const kvern_context *ctx,
 /** Options with all defaults: `kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;` */
 #define KVERN_CONTEXT_OPTIONS_INIT { sizeof(kvern_context_options), 0, 0, 0, NULL, NULL }
 #define KVERN_EPILOGUE_INIT { sizeof(kvern_epilogue), 0, 0, NULL, 0, 0 }
-#define KVERN_KV_CACHE_OPTIONS_INIT { sizeof(kvern_kv_cache_options), 0, 0, 0, 0 }
-#define KVERN_ATTENTION_OPTIONS_INIT { sizeof(kvern_attention_options), 0, 0, 0 }
+#define KVERN_ROPE_SCALING_INIT { sizeof(kvern_rope_scaling), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KVERN_KV_CACHE_OPTIONS_INIT { sizeof(kvern_kv_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KVERN_PREPARATION_INIT { sizeof(kvern_preparation), NULL, NULL, 0, 0, NULL, 0, 0, NULL }
+#define KVERN_ATTENTION_OPTIONS_INIT \
+    { sizeof(kvern_attention_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, NULL, \
+      0, NULL, 0 }
+#define KVERN_SOFTMAX_OPTIONS_INIT { sizeof(kvern_softmax_options), 0, 0, NULL, 0, 0 }
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -14,6 +14,9 @@ pub struct ContextOptions {
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
+    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI), as on CPUs without them: the same
+    /// bits, for tests and comparisons.
+    pub no_dot_instructions: bool,
 }
 
 impl ContextOptions {
@@ -26,6 +29,12 @@ impl ContextOptions {
     /// Sets where work items run.
     pub fn parallelism(mut self, parallelism: Parallelism) -> ContextOptions {
         self.parallelism = parallelism;
+        self
+    }
+
+    /// Leaves out the dot product instructions of the tier.
+    pub fn no_dot_instructions(mut self) -> ContextOptions {
+        self.no_dot_instructions = true;
         self
     }
 
@@ -54,6 +63,7 @@ impl Context {
     pub fn new(options: &ContextOptions) -> Result<Context> {
         let isa = options.isa_cap.unwrap_or_else(Isa::detect);
         let kernels = KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })?;
+        let kernels = if options.no_dot_instructions { kernels.without_dots() } else { kernels };
         Ok(Context { kernels, executor: Executor::new(&options.parallelism)? })
     }
 
@@ -76,6 +86,14 @@ impl Context {
     /// The ids of the kernels that this context runs: `(operation, id)`, ids like `avx512-f32-6x64`.
     pub fn kernel_names(&self) -> &'static [(&'static str, &'static str)] {
         self.kernels.names
+    }
+
+    /// Calls `body(lane, item)` once for each item in `0..items` on the lanes of this context, and returns when
+    /// all have returned: for an engine's own operations between kvern's, on the same threads. `lane` is below
+    /// [`Context::lanes`], and no two calls run on one lane at a time. Items are handed out one by one, in
+    /// ascending order. Allocates nothing. A panic of `body` is passed on when all lanes have stopped.
+    pub fn parallel_for(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.executor.for_each(items, body);
     }
 
     pub(crate) fn kernels(&self) -> &'static KernelSet {
@@ -106,6 +124,22 @@ mod tests {
             assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 lanes)"));
         }
         assert_eq!(Context::serial().isa(), Isa::detect());
+    }
+
+    #[test]
+    fn every_item_runs_once_on_a_lane_of_its_own() {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        for threads in [1, 2, 3] {
+            let ctx = Context::new(&ContextOptions::default().threads(threads)).unwrap();
+            let runs: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+            let inside: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            ctx.parallel_for(runs.len(), &|lane, item| {
+                assert_eq!(inside[lane].fetch_add(1, Relaxed), 0);
+                runs[item].fetch_add(1, Relaxed);
+                inside[lane].fetch_sub(1, Relaxed);
+            });
+            assert!(runs.iter().all(|r| r.load(Relaxed) == 1));
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub enum Isa {
     Scalar = 1,
     /// x86-64 with AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later).
     Avx2 = 2,
-    /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (Ice Lake 2019, Zen 4 2022 and later).
+    /// x86-64 with AVX-512 F, BW, VL and DQ (Skylake-SP 2017, Zen 4 2022 and later); its quantised products use
+    /// VNNI where the CPU has it (Ice Lake 2019, Zen 4).
     Avx512 = 3,
 }
 

@@ -55,6 +55,7 @@
 #![deny(unsafe_code)]
 
 pub mod attention;
+mod blob;
 #[allow(unsafe_code)]
 pub mod buffer;
 #[cfg(feature = "capi")]

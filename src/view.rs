@@ -53,6 +53,12 @@ impl<'a, T: Copy> MatRef<'a, T> {
         MatRef::new(data, rows, cols, cols)
     }
 
+    /// A shape without memory: a view that has no row and no element, for queries that look at shapes alone.
+    #[cfg(feature = "capi")]
+    pub(crate) fn of_shape(rows: usize, cols: usize) -> MatRef<'a, T> {
+        MatRef { data: &[], rows, cols, row_stride: cols, transposed: false }
+    }
+
     /// The same memory seen as the transposed matrix. Copies nothing.
     pub fn t(self) -> MatRef<'a, T> {
         MatRef { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
@@ -108,6 +114,13 @@ pub struct MatMut<'a, T = f32> {
 unsafe impl<T: Send> Send for MatMut<'_, T> {}
 
 impl<'a, T: Pod> MatMut<'a, T> {
+    /// A view of nothing.
+    #[cfg(feature = "capi")]
+    pub(crate) fn empty() -> MatMut<'a, T> {
+        let ptr = std::ptr::NonNull::dangling().as_ptr();
+        MatMut { ptr, rows: 0, cols: 0, row_stride: 0, borrow: PhantomData }
+    }
+
     /// A view of `rows * cols` elements; row `i` starts at element `i * row_stride`.
     ///
     /// **Errors**: as [`MatRef::new`].
@@ -284,6 +297,50 @@ pub(crate) fn for_each_tile_pair<T: Pod + Send>(
         let part =
             unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
         body(Arena::over(part), origin, tile, second);
+    });
+}
+
+/// [`for_each_tile`] over the tiles of several outputs at once, each with its grid: `body` is told which one.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which output
+pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
+    executor: &Executor,
+    mut outs: [Option<(MatMut<'_, T>, Grid)>; N],
+    scratch: &mut [u8],
+    lane_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_, T>) + Sync),
+) {
+    let mut starts = [0; N]; // first item of each output
+    let mut items = 0;
+    for (start, out) in starts.iter_mut().zip(&outs) {
+        *start = items;
+        if let Some((out, grid)) = out
+            && out.rows > 0
+            && out.cols > 0
+        {
+            items += out.rows.div_ceil(grid.tile_rows) * out.cols.div_ceil(grid.tile_cols);
+        }
+    }
+    let lanes = executor.lanes().min(items);
+    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
+    let shared = outs.each_mut().map(|out| {
+        out.as_mut().map(|(out, grid)| (Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() }, *grid))
+    });
+    let shared = &shared;
+    executor.for_each(items, &|lane, item| {
+        // The last output that starts at or before the item; empty ones start where the next one does.
+        let which = (0..N).rev().find(|&i| starts[i] <= item && shared[i].is_some()).unwrap_or(0);
+        let Some((shared, grid)) = &shared[which] else { return };
+        let (item, row_blocks) = (item - starts[which], shared.out.rows.div_ceil(grid.tile_rows));
+        let origin =
+            Origin { row: item % row_blocks * grid.tile_rows, col: item / row_blocks * grid.tile_cols };
+        // SAFETY: the executor hands out each item once, tiles of distinct items are disjoint, and so are
+        // outputs, which are borrowed exclusively.
+        let tile =
+            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
+        // SAFETY: as in `for_each_tile`.
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
+        body(Arena::over(part), which, origin, tile);
     });
 }
 

@@ -139,7 +139,7 @@ impl Call {
     /// The same through a cache, where one can hold the tokens.
     fn run_cached(&self, ctx: &Context) -> Option<(Vec<f32>, Vec<f32>)> {
         let dim = self.key_dim;
-        if dim != self.value_dim || dim % 8 != 0 || self.q_len > self.kv_len {
+        if dim != self.value_dim || !dim.is_multiple_of(8) || self.q_len > self.kv_len {
             return None;
         }
         let mut cache = KvCache::new(KvCacheOptions::new(self.kv_heads, dim, self.kv_len)).unwrap();
@@ -407,9 +407,10 @@ fn log_sum_exps_merge_results_over_disjoint_keys() {
         let (a, b) = (f64::from(first.1[row]), f64::from(second.1[row]));
         let both = a.max(b) + ((a - a.max(b)).exp() + (b - a.max(b)).exp()).ln();
         assert!((both - f64::from(whole)).abs() < 2e-6);
-        for d in row * 16..(row + 1) * 16 {
-            let merged = f64::from(first.0[d]) * (a - both).exp() + f64::from(second.0[d]) * (b - both).exp();
-            assert!((merged - f64::from(want[d])).abs() < 4e-6);
+        let of = |x: &[f32]| x[row * 16..(row + 1) * 16].to_vec();
+        for ((x, y), want) in of(&first.0).iter().zip(of(&second.0)).zip(of(&want)) {
+            let merged = f64::from(*x) * (a - both).exp() + f64::from(y) * (b - both).exp();
+            assert!((merged - f64::from(want)).abs() < 4e-6);
         }
     }
 }

@@ -5,10 +5,14 @@ mod capi;
 
 use capi::*;
 use kvern::capi::attention::*;
+use kvern::capi::cache::*;
+use kvern::capi::cache_edit::*;
 use kvern::capi::context::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
+use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
+use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
 use std::ptr::{null, null_mut};
@@ -226,7 +230,7 @@ fn unknown_numbers_are_refused() {
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
     let both = kvern_context_options { threads: 2, lanes: 2, ..caller };
     refuse! {
-        KVERN_STATUS_OPTION "format = q4_1": kvern_weights_quantize(3, N, K, a.x, K, &mut none);
+        KVERN_STATUS_OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
         KVERN_STATUS_OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
         KVERN_STATUS_OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
         KVERN_STATUS_OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);
@@ -262,7 +266,7 @@ fn cache_with(size: usize, excess: u8) -> kvern_status {
     if (32..40).contains(&size) {
         memory[4] = 9; // a window beyond the struct: it must not be read
     }
-    memory[6] = usize::from(excess);
+    memory[10] = usize::from(excess); // behind our struct of 80 bytes
     let mut cache = null_mut();
     // SAFETY: the memory holds 8192 bytes, and no size above 4096 is read.
     unsafe {
@@ -281,10 +285,11 @@ fn cache_with(size: usize, excess: u8) -> kvern_status {
 
 #[test]
 fn struct_sizes_of_other_headers_are_understood() {
+    assert_eq!(cache_with(80, 0), KVERN_STATUS_OK);
     assert_eq!(cache_with(40, 0), KVERN_STATUS_OK);
     assert_eq!(cache_with(32, 1), KVERN_STATUS_OK);
-    assert_eq!(cache_with(64, 0), KVERN_STATUS_OK);
-    refused(cache_with(64, 1), KVERN_STATUS_UNSUPPORTED, "options uses a field of a newer kvern");
+    assert_eq!(cache_with(96, 0), KVERN_STATUS_OK);
+    refused(cache_with(96, 1), KVERN_STATUS_UNSUPPORTED, "options uses a field of a newer kvern");
     refused(cache_with(24, 0), KVERN_STATUS_OPTION, "capacity = 0");
     for size in [0, 4, 7, 12, 39, 4104, usize::MAX, usize::MAX - 7] {
         refused(cache_with(size, 0), KVERN_STATUS_OPTION, "options->struct_size");

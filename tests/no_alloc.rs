@@ -52,7 +52,8 @@ fn compute_calls_allocate_nothing() {
     let contexts: Vec<Context> = contexts.collect();
     for ctx in &contexts {
         let packed = PackedB::pack(ctx, wm.t()).unwrap();
-        let quantised = WeightFormat::PACKABLE.map(|format| PackedWeights::quantize(format, wm).unwrap());
+        let quantised = [WeightFormat::Q4_0, WeightFormat::Q8_0]
+            .map(|format| PackedWeights::quantize(format, wm).unwrap());
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
         let mut paged = KvType::ALL.map(|kind| {
@@ -90,13 +91,13 @@ fn compute_calls_allocate_nothing() {
             let out = MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap();
             attend(ctx, ws, &attention, q, &cache, out).unwrap();
             let options = attention.softcap(30.0).window(200).sinks(4);
-            let biases = Bias::default().alibi(&bias[..16]).seen(seen).sink_logits(&bias[..16]);
+            let terms = Bias::default().alibi(&bias[..16]).seen(seen).sink_logits(&bias[..16]);
             let (out, rest) = x.split_at_mut(8 * 512);
             let out = MatMut::dense(out, 8, 512).unwrap();
             let lse = MatMut::dense(&mut rest[..8 * 16], 8, 16).unwrap();
-            attend_with(ctx, ws, &options, &biases, q, &cache, Outputs::new(out).lse(lse)).unwrap();
+            attend_with(ctx, ws, &options, &terms, q, &cache, Outputs::new(out).lse(lse)).unwrap();
             let out = Outputs::new(MatMut::dense(&mut x[..8 * 512], 8, 512).unwrap());
-            attend_plain(ctx, ws, &options, &biases, q, &plain, out).unwrap();
+            attend_plain(ctx, ws, &options, &terms, q, &plain, out).unwrap();
             let (q, k) = x.split_at_mut(20 * 512);
             let q = MatMut::dense(q, 20, 512).unwrap();
             let k = MatMut::dense(&mut k[..20 * 128], 20, 128).unwrap();

@@ -18,7 +18,7 @@ use crate::tokenizer::SPECIAL;
 #[serde(try_from = "String", into = "String")]
 pub struct Pieces {
     json: String,
-    inner: tokenizers::Tokenizer,
+    inner: Box<tokenizers::Tokenizer>,
 }
 
 impl Pieces {
@@ -50,7 +50,7 @@ impl Pieces {
     }
 
     /// Number of pieces.
-    pub fn len(&self) -> usize {
+    pub fn vocabulary(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
@@ -70,9 +70,9 @@ impl Pieces {
     /// The text of ids.
     ///
     /// # Errors
-    /// When an id is not below [`Pieces::len`].
+    /// When an id is not below [`Pieces::vocabulary`].
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let len = self.len();
+        let len = self.vocabulary();
         ensure!(ids.iter().all(|&id| (id as usize) < len), "an id is beyond the vocabulary of {len}");
         self.inner.decode(ids, false).map_err(of_library)
     }
@@ -92,7 +92,7 @@ impl TryFrom<String> for Pieces {
     type Error = anyhow::Error;
 
     fn try_from(json: String) -> Result<Self> {
-        let inner = json.parse().map_err(of_library)?;
+        let inner = Box::new(json.parse().map_err(of_library)?);
         Ok(Self { json, inner })
     }
 }
@@ -105,7 +105,7 @@ impl PartialEq for Pieces {
 
 impl std::fmt::Debug for Pieces {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pieces({})", self.len())
+        write!(f, "Pieces({})", self.vocabulary())
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
         let text = "där står ein baum im wald und rauscht\n".repeat(50);
         let pieces = Pieces::train(&text, 300).unwrap();
         // The bytes and the special tokens, and what pairs the text has.
-        let len = pieces.len();
+        let len = pieces.vocabulary();
         assert!((261..=300).contains(&len), "{len}");
         for other in [text.as_str(), "ein Vogel 🐦 singt\n\tnicht", ""] {
             assert_eq!(pieces.decode(&pieces.encode(other).unwrap()).unwrap(), other);

@@ -24,7 +24,7 @@ impl Vocabulary {
         match self {
             Self::Words(words) => words.vocabulary(),
             #[cfg(feature = "bpe")]
-            Self::Pieces(pieces) => pieces.len(),
+            Self::Pieces(pieces) => pieces.vocabulary(),
         }
     }
 

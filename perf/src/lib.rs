@@ -6,5 +6,7 @@
 pub mod ceilings;
 #[cfg(feature = "peers")]
 mod peers;
+#[cfg(feature = "peers")]
+pub mod regions;
 pub mod speed;
 pub mod timing;

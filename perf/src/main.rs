@@ -6,7 +6,7 @@ mod ledger;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kvern_perf::{ceilings, speed};
+use kvern_perf::{ceilings, regions, speed};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -21,6 +21,11 @@ enum Command {
     /// Peaks of FMA, int8 and bf16 dot products, and read bandwidth by threads and page size
     Ceilings {
         /// Measure bandwidth with 1 to N threads
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+        threads: u16,
+    },
+    /// What an empty parallel region costs, beside rayon's ways in
+    Regions {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
         threads: u16,
     },
@@ -45,14 +50,18 @@ enum Speed {
     Matmul(speed::Options),
     /// Decode and prefill over the caches of a layer
     Attention(speed::Options),
+    /// Products with weights in every format
+    Quant(speed::Options),
 }
 
 fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Bytes => bytes::print()?,
         Command::Ceilings { threads } => ceilings::print(usize::from(threads)),
+        Command::Regions { threads } => regions::print(usize::from(threads))?,
         Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options)?,
         Command::Speed { what: Speed::Attention(options) } => speed::attention::run(&options)?,
+        Command::Speed { what: Speed::Quant(options) } => speed::quant::run(&options)?,
         Command::Gate(options) => return ledger::gate(&options),
         Command::Bless(options) => return ledger::bless(&options),
         Command::Report(options) => ledger::report(&options)?,

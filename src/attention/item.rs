@@ -5,8 +5,9 @@
 //! group. A strip of scores is 6 x 256 and never leaves L1.
 
 use super::bias::Bias;
+use super::chunk::Chunk;
 use super::shape::Shape;
-use super::source::{Chunk, Source, Streams};
+use super::source::{Source, Streams};
 use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
@@ -204,7 +205,14 @@ impl<'a> Item<'a> {
         }
         let rows = block.tokens * self.shape.group;
         let strip = rows.div_ceil(rows.div_ceil(self.kernels.mr()));
-        let chunk = block.source.chunk(self.kernels, block.kv_head, index, keys, rows, panel);
+        let chunk = block.source.chunk(
+            self.kernels,
+            (block.kv_head, index),
+            keys,
+            rows,
+            self.options.precision,
+            panel,
+        );
         for row in (0..rows).step_by(strip) {
             let strip = row..rows.min(row + strip);
             if let Some(parts) = self.strip(lane, &chunk, index, block, strip.clone()) {
@@ -248,6 +256,7 @@ impl<'a> Item<'a> {
         if union.is_empty() {
             return None;
         }
+        let common = chunk.split(common);
         let Lane { q, scores, sums, .. } = lane;
         let q = Operand { data: &q[rows.start * key_dim..], row_stride: key_dim, k_stride: 1 };
         chunk.scores(self.kernels, q, union, MatMut::dense(scores, mr, CHUNK).ok()?);
@@ -289,12 +298,13 @@ impl<'a> Item<'a> {
                 }
             }
         } else {
-            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
-                values(keys.start..common.start, i..i + 1);
+            // The heads of a token see the same keys: one tile for them.
+            for rows in runs(&seen[..mr], |keys| keys.start) {
+                values(seen[rows.start].keys.start..common.start, rows);
             }
             values(common.clone(), 0..mr);
-            for (i, Seen { keys, .. }) in seen[..mr].iter().enumerate() {
-                values(common.end..keys.end, i..i + 1);
+            for rows in runs(&seen[..mr], |keys| keys.end) {
+                values(common.end..seen[rows.start].keys.end, rows);
             }
         }
         // Keys that a mask hides took part with p = 0, which adds nothing unless a value is infinite or NaN.
@@ -321,4 +331,15 @@ impl<'a> Item<'a> {
         });
         (Lane { q, o, state, scores, sums }, panel)
     }
+}
+
+/// Runs of rows whose keys have the same `bound`.
+fn runs(seen: &[Seen], bound: impl Fn(&Range<usize>) -> usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = bound(&seen.get(start)?.keys);
+        let len = seen[start..].iter().take_while(|row| bound(&row.keys) == first).count();
+        start += len;
+        Some(start - len..start)
+    })
 }

@@ -6,7 +6,9 @@
 
 mod bias;
 mod cache;
+mod chunk;
 mod driver;
+mod fast;
 mod item;
 mod plain;
 mod prepare;
@@ -26,6 +28,8 @@ pub use driver::{
 };
 pub use plain::Plain;
 pub use prepare::Preparation;
+
+use crate::matmul::Precision;
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position
 /// and merged in ascending order, which is why results do not depend on how queries are batched. 256 keys:
@@ -51,12 +55,28 @@ pub struct AttentionOptions {
     pub window: Option<usize>,
     /// First tokens of the sequence that every query sees whatever the window.
     pub sinks: usize,
+    /// `Fast`: bf16 dot products of both products, on CPUs that have them and over caches; `Exact` elsewhere.
+    ///
+    /// **Numerics** of `Fast`: queries, keys, probabilities and values are rounded to bf16 (2^-9 relative) and
+    /// summed in f32. A score s is off by at most `e = 2^-7 * scale * sum |q||k|`, and an element of the
+    /// output by `(exp(2 e) - 1 + 2^-7) * max |v|`. The bits depend on the instruction set, but not on
+    /// threads, batch or chunks of a prompt. **Cost**: each chunk is rounded once for 96 query rows: meant for
+    /// prompts; decoding is not faster with it.
+    pub precision: Precision,
 }
 
 impl AttentionOptions {
     /// Causal attention with `heads` query heads and the usual scale.
     pub fn new(heads: usize) -> AttentionOptions {
-        AttentionOptions { heads, scale: None, causal: true, softcap: None, window: None, sinks: 0 }
+        AttentionOptions {
+            heads,
+            scale: None,
+            causal: true,
+            softcap: None,
+            window: None,
+            sinks: 0,
+            precision: Precision::Exact,
+        }
     }
 
     /// Sets the factor of the scores.
@@ -80,6 +100,12 @@ impl AttentionOptions {
     /// Sets how many first tokens every query sees.
     pub fn sinks(mut self, tokens: usize) -> AttentionOptions {
         self.sinks = tokens;
+        self
+    }
+
+    /// Sets the arithmetic.
+    pub fn precision(mut self, precision: Precision) -> AttentionOptions {
+        self.precision = precision;
         self
     }
 

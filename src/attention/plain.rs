@@ -1,7 +1,7 @@
 //! Keys and values in the caller's own memory, brought into the order of the tiles chunk by chunk.
 
 use super::CHUNK;
-use super::source::Chunk;
+use super::chunk::Chunk;
 use crate::error::{Error, Result, equal, product};
 use crate::kernels::LANES;
 use crate::view::MatRef;
@@ -36,6 +36,22 @@ impl<'a> Plain<'a> {
             return Err(Error::Option { what: "k or v", got, allowed });
         }
         Ok(Plain { k, v, kv_heads, key_dim: k.cols() / kv_heads, value_dim: v.cols() / kv_heads })
+    }
+
+    /// Shapes without memory, for a query of the workspace.
+    #[cfg(feature = "capi")]
+    pub(crate) fn of_shape(
+        kv_heads: usize,
+        key_dim: usize,
+        value_dim: usize,
+        tokens: usize,
+    ) -> Result<Plain<'a>> {
+        let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
+        Plain::new(
+            MatRef::of_shape(tokens, width(key_dim)?),
+            MatRef::of_shape(tokens, width(value_dim)?),
+            kv_heads,
+        )
     }
 
     pub(super) fn kv_heads(&self) -> usize {

@@ -1,8 +1,8 @@
 //! What changes the scores of a row between the product and the softmax, and what masks mean for its values.
 
 use super::CHUNK;
+use super::chunk::Chunk;
 use super::item::{Block, Item, Query};
-use super::source::Chunk;
 use super::visible::Seen;
 use crate::kernels::{Adjust, Operand};
 use crate::view::MatMut;

@@ -1,11 +1,14 @@
 //! Where attention reads keys and values: one chunk of one kv head at a time, as operands of the tiles.
 
 use super::cache::Stored;
+use super::chunk::{Chunk, Keys, Next, Stream, Values};
+use super::fast::Fast;
 use super::plain::Plain;
-use super::{CHUNK, KvCache};
+use super::{CHUNK, KvCache, KvType};
 use crate::error::{Result, product};
-use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
-use crate::view::MatMut;
+use crate::kernels::{BLOCK, Elements, KernelSet, KeyCodes, LANES, ValueCodes};
+use crate::matmul::Precision;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Query rows of a work item from which on a chunk that is not f32 is widened once for all of them: 128 KiB
@@ -93,15 +96,17 @@ impl Source<'_> {
     }
 
     /// Elements of scratch that a lane needs besides its rows, for work items of `rows` query rows.
-    pub fn panel_len(&self, rows: usize) -> Result<usize> {
+    pub fn panel_len(&self, rows: usize, precision: Precision) -> Result<usize> {
         match self {
             Source::Cache(cache, _) => {
                 let o = cache.options();
-                let keys = if o.keys.bits() < 32 && rows >= PANEL_ROWS { o.head_dim } else { 0 };
-                let values =
-                    if o.values.bits() < 32 && rows >= PANEL_ROWS { cache.value_stride() } else { 0 };
+                let fast = precision == Precision::Fast;
+                let widens = |kind: KvType| kind.bits() < 32 && (fast || rows >= PANEL_ROWS);
+                let keys = if widens(o.keys) { o.head_dim + 1 } else { 0 };
+                let values = if widens(o.values) { cache.value_stride() } else { 0 };
                 let scales = if o.values.is_quantized() { cache.value_blocks() } else { 0 };
-                product("panel", &[CHUNK, keys + values + scales])
+                let wide = product("panel", &[CHUNK, keys + values + scales])?;
+                Ok(wide + if fast { Fast::len(o.head_dim, cache.value_stride()) } else { 0 })
             }
             Source::Plain(plain) => plain.panel_len(),
         }
@@ -112,26 +117,42 @@ impl Source<'_> {
     pub fn chunk<'s>(
         &'s self,
         kernels: &KernelSet,
-        head: usize,
-        chunk: usize,
+        (head, chunk): (usize, usize),
         keys: Range<usize>,
         rows: usize,
+        precision: Precision,
         panel: &'s mut [f32],
     ) -> Chunk<'s> {
         match self {
             Source::Cache(cache, sequence) => {
                 let (stored_keys, stored_values) = cache.chunk(*sequence, chunk, head);
                 let (key_dim, value_stride) = (cache.options().head_dim, cache.value_stride());
-                let at = Place { kernels, keys, widen: rows >= PANEL_ROWS };
+                let fast = precision == Precision::Fast && kernels.has_bf16_fast();
+                let pairs = if fast { Fast::len(key_dim, value_stride) } else { 0 };
+                let (panel, pairs) = panel.split_at_mut(panel.len() - pairs);
+                let seen = keys.clone();
+                let at = Place { kernels, keys, widen: fast || rows >= PANEL_ROWS };
                 let (keys, panel) = at.keys(stored_keys, key_dim, panel);
                 let values = at.values(stored_values, value_stride, panel);
-                let stream = (rows < PANEL_ROWS).then(|| {
+                let stream = (!at.widen).then(|| {
                     let [next, key_scales, value_scales] = cache.following(*sequence, chunk, head);
                     kernels.prefetch(key_scales);
                     kernels.prefetch(value_scales);
                     Stream { value_bytes: stored_values.bytes(), key_bytes: stored_keys.bytes(), next }
                 });
-                Chunk { key_dim, keys, values, value_stride, stream }
+                let in_place = cache.options().keys == KvType::F32 || !at.widen;
+                let key_stride = if in_place { key_dim * LANES } else { padded(key_dim) };
+                let fast = match (&keys, &values) {
+                    (Keys::Plain(Elements::F32(k)), Values::Plain(Elements::F32(v))) if fast => {
+                        Some(Fast::new(kernels, (k, key_dim, key_stride), (v, value_stride), &seen, pairs))
+                    }
+                    _ => None,
+                };
+                let next = if at.widen { cache.next_part(*sequence, chunk, head) } else { &[] };
+                // Each strip has about 4 tiles of scores and 2 of values.
+                let share = (next.len() / (rows.div_ceil(kernels.mr()) * 6)).next_multiple_of(64);
+                let next = Next { bytes: Cell::new(next), share };
+                Chunk { key_dim, keys, key_stride, values, value_stride, stream, fast, next }
             }
             Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),
         }
@@ -147,6 +168,12 @@ struct Place<'a> {
     widen: bool,
 }
 
+/// Elements from one widened tile of keys to the next: one vector more than the keys take, or the streams of a
+/// product tile would lie a power of two apart and share the sets of the first-level cache.
+fn padded(dim: usize) -> usize {
+    (dim + 1) * LANES
+}
+
 impl Place<'_> {
     /// The keys, in part of the panel or where they are, and the rest of the panel.
     fn keys<'s>(&self, stored: Stored<'s>, dim: usize, panel: &'s mut [f32]) -> (Keys<'s>, &'s mut [f32]) {
@@ -158,13 +185,17 @@ impl Place<'_> {
             }
             _ => {}
         }
-        let (wide, rest) = panel.split_at_mut(CHUNK * dim);
-        let (first, end) = (self.keys.start / LANES, self.keys.end.div_ceil(LANES));
-        let tiles = first * LANES * dim..end * LANES * dim;
-        match stored {
-            Stored::Plain(elements) => self.kernels.widen(elements.slice(tiles.clone()), &mut wide[tiles]),
-            Stored::Codes(bits, codes, scales) => {
-                self.kernels.widen_keys(KeyCodes { bits, dim, codes, scales }, first, &mut wide[tiles]);
+        let (wide, rest) = panel.split_at_mut(CHUNK / LANES * padded(dim));
+        let tiles = self.keys.start / LANES..self.keys.end.div_ceil(LANES);
+        for (tile, wide) in wide.chunks_exact_mut(padded(dim)).enumerate().take(tiles.end).skip(tiles.start) {
+            let wide = &mut wide[..dim * LANES];
+            match stored {
+                Stored::Plain(elements) => {
+                    self.kernels.widen(elements.slice(tile * wide.len()..(tile + 1) * wide.len()), wide);
+                }
+                Stored::Codes(bits, codes, scales) => {
+                    self.kernels.widen_keys(KeyCodes { bits, dim, codes, scales }, tile, wide);
+                }
             }
         }
         (Keys::Plain(Elements::F32(wide)), rest)
@@ -195,163 +226,4 @@ impl Place<'_> {
             }
         }
     }
-}
-
-/// Keys of a chunk: `(CHUNK / 16, dim, 16)`.
-enum Keys<'a> {
-    Plain(Elements<'a>),
-    Codes(KeyCodes<'a>),
-}
-
-/// Values of a chunk: `(CHUNK, value_stride)`.
-enum Values<'a> {
-    Plain(Elements<'a>),
-    Codes(ValueCodes<'a>),
-}
-
-/// Keys and values of one chunk of one kv head.
-pub(super) struct Chunk<'a> {
-    key_dim: usize,
-    keys: Keys<'a>,
-    values: Values<'a>,
-    value_stride: usize,
-    /// For few rows, whose time is that of reading: what is asked for while tiles compute.
-    stream: Option<Stream<'a>>,
-}
-
-/// The bytes of a chunk in the order in which they are read.
-struct Stream<'a> {
-    key_bytes: &'a [u8],
-    value_bytes: &'a [u8],
-    /// The keys of the chunk that is likely to be next.
-    next: &'a [u8],
-}
-
-/// Values that are asked for ahead of those that are read: about as much time as a tile of 64 keys takes.
-const AHEAD: usize = 64;
-
-impl Stream<'_> {
-    /// What follows a tile of `width` keys that ends before key `end` of `last`: keys, then values from `value` on.
-    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Following<'_> {
-        let (unit, row) = (self.key_bytes.len() / CHUNK, self.value_bytes.len() / CHUNK);
-        let data = if end < last { &self.key_bytes[end * unit..] } else { &self.value_bytes[value * row..] };
-        Following { data, stride: width * unit / steps }
-    }
-
-    /// What follows values from `key` on, of which a tile takes those from byte `at` of a row on.
-    fn after_values(&self, key: usize, at: usize) -> Following<'_> {
-        let row = self.value_bytes.len() / CHUNK;
-        let data = if key + AHEAD < CHUNK {
-            &self.value_bytes[(key + AHEAD) * row + at..]
-        } else {
-            self.next.get(at..).unwrap_or_default()
-        };
-        Following { data, stride: row }
-    }
-}
-
-/// Parts of `rows` rows, as even as possible, none longer than `most`.
-fn parts(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let step = rows.div_ceil(rows.div_ceil(most));
-    (0..rows).step_by(step).map(move |row| (row, step.min(rows - row)))
-}
-
-/// The rows of an operand from `row` on.
-fn below(x: Operand<'_>, row: usize) -> Operand<'_> {
-    Operand { data: &x.data[row * x.row_stride..], ..x }
-}
-
-impl<'a> Chunk<'a> {
-    /// A chunk of f32: `keys` in tiles, `values` in rows.
-    pub fn plain(key_dim: usize, keys: &'a [f32], values: &'a [f32], value_stride: usize) -> Chunk<'a> {
-        let (keys, values) = (Keys::Plain(Elements::F32(keys)), Values::Plain(Elements::F32(values)));
-        Chunk { key_dim, keys, values, value_stride, stream: None }
-    }
-
-    /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`; `scores`: (rows, CHUNK).
-    pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
-        let (dim, rows) = (self.key_dim, scores.rows());
-        let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
-        let Some(stream) = &self.stream else {
-            let Keys::Plain(elements) = &self.keys else { return };
-            let width = kernels.nv(rows) * LANES;
-            for key in (first..end).step_by(width) {
-                let k = key_panel(elements, dim, key);
-                kernels.gemm(dim, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
-            }
-            return;
-        };
-        for (row, rows) in parts(rows, kernels.code_rows().0) {
-            let most = kernels.key_tiles(rows) * LANES;
-            let q = below(q, row);
-            for key in (first..end).step_by(most) {
-                let width = most.min(end - key);
-                let tile = scores.tile(row, key, rows, width);
-                let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
-                match &self.keys {
-                    Keys::Plain(elements) => {
-                        let follow = follow(dim / elements.step());
-                        kernels.gemm_ahead(dim, q, key_panel(elements, dim, key), tile, false, follow);
-                    }
-                    Keys::Codes(codes) => {
-                        kernels.key_codes(q, *codes, key / LANES, tile, follow(dim / codes.bits.step()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
-    /// `sums`: (rows, value_dim).
-    pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
-        let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
-        let Some(stream) = &self.stream else {
-            let Values::Plain(elements) = &self.values else { return };
-            let width = kernels.nv(rows) * LANES;
-            for d in (0..dim).step_by(width) {
-                let v = value_panel(elements, stride, keys.start, d);
-                kernels.gemm(keys.len(), p, v, sums.tile(0, d, rows, width), true);
-            }
-            return;
-        };
-        let bytes = stream.value_bytes.len() / CHUNK;
-        let (key_rows, value_rows) = kernels.code_rows();
-        let plain = matches!(self.values, Values::Plain(_));
-        for (row, rows) in parts(rows, if plain { key_rows } else { value_rows }) {
-            let width =
-                if plain { kernels.key_tiles(rows) * LANES } else { kernels.value_blocks(rows) * BLOCK };
-            for d in (0..dim).step_by(width) {
-                // The last values ask for what comes after them.
-                let turn = (CHUNK - AHEAD).clamp(keys.start, keys.end);
-                for part in [keys.start..turn, turn..keys.end] {
-                    if part.is_empty() {
-                        continue;
-                    }
-                    let tile = sums.tile(row, d, rows, width);
-                    let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
-                    let follow = stream.after_values(part.start, d * bytes / stride);
-                    match &self.values {
-                        Values::Plain(elements) => {
-                            let v = value_panel(elements, stride, part.start, d);
-                            kernels.gemm_ahead(part.len(), p, v, tile, true, follow);
-                        }
-                        Values::Codes(codes) => {
-                            kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The keys from `key` on.
-fn key_panel<'a>(elements: &Elements<'a>, dim: usize, key: usize) -> Panel<'a> {
-    let data = elements.from(key * dim);
-    Panel { data, k_stride: LANES * data.step(), vec_stride: dim * LANES }
-}
-
-/// Elements `d..` of the values from `key` on.
-fn value_panel<'a>(elements: &Elements<'a>, stride: usize, key: usize, d: usize) -> Panel<'a> {
-    Panel { data: elements.from(key * stride + d), k_stride: stride, vec_stride: LANES }
 }

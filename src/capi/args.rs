@@ -6,7 +6,9 @@ use super::status::*;
 use crate::error::{Error, product};
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
+use std::path::PathBuf;
 
 /// The largest options struct that a caller may pass: a size beyond it is taken for garbage.
 const MAX_OPTIONS: usize = 4096;
@@ -166,15 +168,13 @@ impl<T: Pod> Array<T> {
         // SAFETY: `check` saw a pointer that is aligned, not NULL, and a length that fits.
         unsafe { std::slice::from_raw_parts_mut(self.ptr, self.len) }
     }
-}
 
-impl Array<f32> {
     /// The matrix, to read.
     ///
     /// # Safety
     /// - as [`Array::get`].
     #[inline(always)]
-    pub unsafe fn view<'a>(&self) -> Checked<MatRef<'a>> {
+    pub unsafe fn view<'a>(&self) -> Checked<MatRef<'a, T>> {
         // SAFETY: handed on to the caller.
         Ok(MatRef::new(unsafe { self.get() }, self.rows, self.cols, self.row_stride)?)
     }
@@ -184,21 +184,39 @@ impl Array<f32> {
     /// # Safety
     /// - as [`Array::get_mut`].
     #[inline(always)]
-    pub unsafe fn view_mut<'a>(&self) -> Checked<MatMut<'a>> {
+    pub unsafe fn view_mut<'a>(&self) -> Checked<MatMut<'a, T>> {
         // SAFETY: handed on to the caller.
         Ok(MatMut::new(unsafe { self.get_mut() }, self.rows, self.cols, self.row_stride)?)
     }
 }
 
-/// An f32 matrix that is stored transposed when the flag says so: stored `(cols, rows)` then.
+impl Array<u8> {
+    /// The flags of a boolean matrix, to read: bytes 0 and 1, those between two rows included.
+    ///
+    /// # Safety
+    /// - as [`Array::get`].
+    pub unsafe fn flags<'a>(&self) -> Checked<MatRef<'a, bool>> {
+        // SAFETY: handed on to the caller.
+        let bytes: &'a [u8] = unsafe { self.get() };
+        // Another byte is no bool, and rows are slices of the whole: so gaps are looked at too.
+        let flags: &'a [bool] = bytemuck::checked::try_cast_slice(bytes).map_err(|_| {
+            let (i, got) = bytes.iter().enumerate().find(|(_, b)| **b > 1).unwrap_or((0, &0));
+            let message = format!("{}[{i}] = {got} must be 0 or 1", self.what);
+            Failure::new(KVERN_STATUS_OPTION, message)
+        })?;
+        Ok(MatRef::new(flags, self.rows, self.cols, self.row_stride)?)
+    }
+}
+
+/// A matrix that is stored transposed when the flag says so: stored `(cols, rows)` then.
 #[inline(always)]
-pub(super) fn stored(
+pub(super) fn stored<T: Pod>(
     what: &'static str,
-    ptr: *const f32,
+    ptr: *const T,
     (rows, cols): (usize, usize),
     row_stride: usize,
     transposed: bool,
-) -> Checked<Array<f32>> {
+) -> Checked<Array<T>> {
     let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
     Array::matrix(what, ptr, rows, cols, row_stride)
 }
@@ -253,6 +271,54 @@ pub(super) unsafe fn read_or_default<T: Options>(what: &str, ptr: *const T) -> C
     unsafe { read(what, ptr) }
 }
 
+/// `Some` array where there is one, `None` for NULL.
+#[inline(always)]
+pub(super) fn optional<T: Pod>(
+    ptr: *const T,
+    array: impl FnOnce(*const T) -> Checked<Array<T>>,
+) -> Checked<Option<Array<T>>> {
+    if ptr.is_null() { Ok(None) } else { array(ptr).map(Some) }
+}
+
+/// The memory of an array that may be absent.
+#[inline(always)]
+pub(super) fn span_of<T: Pod>(array: &Option<Array<T>>) -> Span {
+    array.as_ref().map_or(("", 0..0), Array::span)
+}
+
+/// `Some` number, `None` for the zero that stands for a default.
+pub(super) fn nonzero<T: PartialEq + Default>(x: T) -> Option<T> {
+    (x != T::default()).then_some(x)
+}
+
+/// A file name: NUL-terminated, in the system's encoding (UTF-8 where it has none for C strings).
+///
+/// # Safety
+/// - `path` is NULL or points to a NUL-terminated string.
+pub(super) unsafe fn path(what: &str, path: *const c_char) -> Checked<PathBuf> {
+    check(what, path, 1)?;
+    // SAFETY: not NULL; the rest is the caller's promise.
+    let text = unsafe { CStr::from_ptr(path) };
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        Ok(std::ffi::OsStr::from_bytes(text.to_bytes()).into())
+    }
+    #[cfg(not(unix))]
+    text.to_str()
+        .map(PathBuf::from)
+        .map_err(|_| Failure::new(KVERN_STATUS_OPTION, format!("{what} must be UTF-8")))
+}
+
+/// Options without a meaning yet must be 0.
+#[inline(always)]
+pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
+    if flags == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(KVERN_STATUS_UNSUPPORTED, format!("{what} = {flags} must be 0")))
+}
+
 /// The value that an enum number stands for.
 #[inline(always)]
 pub(super) fn choose<T: Copy>(
@@ -294,6 +360,15 @@ mod tests {
             assert_eq!(status(Array::matrix("x", far, rows, cols, stride)).0, KVERN_STATUS_OVERFLOW);
         }
         assert_eq!(status(Array::matrix("x", std::ptr::null(), usize::MAX, 0, 0)).0, KVERN_STATUS_OK);
+    }
+
+    #[test]
+    fn flags_are_zero_and_one() {
+        // SAFETY: the arrays are live.
+        let flags = |x: &[u8; 4]| unsafe { Array::matrix("seen", x.as_ptr(), 2, 1, 3)?.flags() };
+        assert_eq!(flags(&[1, 0, 1, 0]).ok().and_then(|m| m.row(1).map(<[bool]>::to_vec)), Some(vec![false]));
+        let e = flags(&[1, 0, 7, 1]).err().unwrap();
+        assert_eq!((e.status, e.message.as_str()), (KVERN_STATUS_OPTION, "seen[2] = 7 must be 0 or 1"));
     }
 
     #[test]

@@ -224,6 +224,55 @@ pub unsafe extern "C" fn kvern_context_kernel_name(
     })
 }
 
+/// `*out` = how many operations have a kernel of their own: the indices of `kvern_context_kernel`.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_kernel_count(
+    ctx: *const kvern_context,
+    out: *mut usize,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.kernels.len()) })
+}
+
+/// `*operation`, `*id` = the name of an operation, and the id of the kernel that the context runs for it.
+///
+/// `index`: below `kvern_context_kernel_count`. `operation`, `id`: receive texts that live as long as the
+/// context, NULL on failure.
+/// Errors: NULL_POINTER, SHAPE. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_context_kernel(
+    ctx: *const kvern_context,
+    index: usize,
+    operation: *mut *const c_char,
+    id: *mut *const c_char,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, by the header's contract.
+    guard(|| unsafe {
+        put("operation", operation, std::ptr::null())?;
+        put("id", id, std::ptr::null())?;
+        let kernels = &shared("ctx", ctx)?.kernels;
+        let (relation, want) = ("must be below the number of kernels =", kernels.len());
+        let found = kernels.get(index);
+        let (name, kernel) = found.ok_or(Error::Shape { what: "index", got: index, relation, want })?;
+        put("operation", operation, name.as_ptr())?;
+        put("id", id, kernel.as_ptr())
+    })
+}
+
+/// Whether this machine has a tier: 1 or 0; 0 for a number that is none.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_is_available(isa: kvern_isa) -> i32 {
+    let available = || Isa::available().iter().any(|tier| *tier as kvern_isa == isa);
+    catch_unwind(available).unwrap_or(false).into()
+}
+
 /// The highest tier of this machine, a `KVERN_ISA_*` number.
 ///
 /// Threads: any.

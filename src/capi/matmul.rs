@@ -1,12 +1,15 @@
-//! f32 products, plain and with a packed B.
+//! f32 products, and what all products have in common.
 
-use super::args::{Array, Options, Span, choose, exclusive, flag, put, read_or_default, shared, stored};
+use super::args::{
+    Array, Options, Span, choose, exclusive, flag, no_flags, optional, put, read_or_default, shared, span_of,
+    stored,
+};
 use super::context::kvern_context;
-use super::status::{Failure, KVERN_STATUS_UNSUPPORTED, kvern_status};
+use super::status::kvern_status;
 use super::workspace::kvern_workspace;
-use super::{Checked, create, destroy, guard};
-use crate::matmul::{matmul, matmul_workspace_bytes};
-use crate::{Activation, Epilogue, PackedB};
+use super::{Checked, guard};
+use crate::matmul::{Output, matmul, matmul_workspace_bytes};
+use crate::{Activation, Epilogue, MatMut, MatRef, Workspace};
 
 /// A function of one element: a `KVERN_ACTIVATION_*` number.
 pub type kvern_activation = i32;
@@ -43,10 +46,6 @@ const _: () = assert!(size_of::<kvern_epilogue>() == 32, "no padding, or garbage
 // SAFETY: numbers and a raw pointer: every pattern is a value.
 unsafe impl Options for kvern_epilogue {}
 
-/// An f32 matrix B, packed once and multiplied many times. Immutable.
-#[derive(Debug)]
-pub struct kvern_packed_b(PackedB);
-
 /// The activation of a number.
 #[inline(always)]
 pub(super) fn activation(what: &'static str, number: kvern_activation) -> Checked<Activation> {
@@ -69,18 +68,15 @@ impl Finish {
     pub unsafe fn read(epilogue: *const kvern_epilogue, n: usize) -> Checked<Finish> {
         // SAFETY: handed on to the caller.
         let raw = unsafe { read_or_default("epilogue", epilogue)? };
-        if raw.flags != 0 {
-            let message = format!("epilogue->flags = {} must be 0", raw.flags);
-            return Err(Failure::new(KVERN_STATUS_UNSUPPORTED, message));
-        }
-        let bias = if raw.bias.is_null() { None } else { Some(Array::new("epilogue->bias", raw.bias, n)?) };
+        no_flags("epilogue->flags", raw.flags)?;
+        let bias = optional(raw.bias, |bias| Array::new("epilogue->bias", bias, n))?;
         Ok(Finish { raw, activation: activation("epilogue->activation", raw.activation)?, bias })
     }
 
     /// The memory that it reads.
     #[inline(always)]
     pub fn span(&self) -> Span {
-        self.bias.map_or(("epilogue->bias", 0..0), |bias| bias.span())
+        span_of(&self.bias)
     }
 
     /// # Safety
@@ -93,6 +89,50 @@ impl Finish {
             // SAFETY: handed on to the caller.
             Some(bias) => epilogue.bias(unsafe { bias.get() }),
             None => epilogue,
+        }
+    }
+}
+
+/// What a product with packed weights takes besides them, as C passes it.
+pub(super) struct Operands<T> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const f32, // (m, k)
+    pub a_row_stride: usize,
+    pub c: *mut T, // (m, n)
+    pub c_row_stride: usize,
+    pub epilogue: *const kvern_epilogue,
+}
+
+impl<T> Operands<T> {
+    /// The same with a result of another type.
+    pub fn cast<U>(self) -> Operands<U> {
+        let Operands { m, n, k, a, a_row_stride, c, c_row_stride, epilogue } = self;
+        Operands { m, n, k, a, a_row_stride, c: c.cast(), c_row_stride, epilogue }
+    }
+}
+
+impl<T: Output> Operands<T> {
+    /// Checks everything and runs the product.
+    ///
+    /// # Safety
+    /// - pointers are NULL or live, and their shapes are true; `ws` and the result are used by nothing else.
+    pub unsafe fn run(
+        self,
+        ws: *mut kvern_workspace,
+        product: impl FnOnce(&mut Workspace, MatRef<'_>, MatMut<'_, T>, &Epilogue<'_>) -> crate::Result<()>,
+    ) -> Checked<()> {
+        let Operands { m, n, k, .. } = self;
+        // SAFETY: handed on to the caller.
+        unsafe {
+            let ws = exclusive("ws", ws)?;
+            let finish = Finish::read(self.epilogue, n)?;
+            let a = Array::matrix("a", self.a, m, k, self.a_row_stride)?;
+            let c = Array::matrix("c", self.c, m, n, self.c_row_stride)?;
+            let c = c.apart_from(&[a.span(), finish.span()])?;
+            let (a, c, epilogue) = (a.view()?, c.view_mut()?, finish.get());
+            Ok(ws.0.change("ws", |ws| product(ws, a, c, &epilogue))??)
         }
     }
 }
@@ -152,102 +192,6 @@ pub unsafe extern "C" fn kvern_matmul_run(
         let (c, epilogue) = (c.view_mut()?, finish.get());
         Ok(ws.0.change("ws", |ws| matmul(&ctx.context, ws, a, b, c, &epilogue))??)
     })
-}
-
-/// Packs B for many products. `b` is not needed afterwards.
-///
-/// `b`: (k, n), f32, row-major, stride in elements; stored (n, k) when `transpose_b` is 1, as weights
-/// (out_features, in_features) are. `out`: receives the object, NULL on failure. Any context may use it.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_pack(
-    ctx: *const kvern_context,
-    k: usize,
-    n: usize,
-    b: *const f32,
-    b_row_stride: usize,
-    transpose_b: i32,
-    out: *mut *mut kvern_packed_b,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        create(out, || {
-            let ctx = shared("ctx", ctx)?;
-            let transposed = flag("transpose_b", transpose_b)?;
-            let b = stored("b", b, (k, n), b_row_stride, transposed)?.view()?;
-            Ok(kvern_packed_b(PackedB::pack(&ctx.context, if transposed { b.t() } else { b })?))
-        })
-    })
-}
-
-/// `*out` = the bytes that the packed matrix holds.
-///
-/// Errors: NULL_POINTER. Threads: any.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_bytes(b: *const kvern_packed_b, out: *mut usize) -> kvern_status {
-    // SAFETY: both are NULL or live, by the header's contract.
-    guard(|| unsafe { put("out", out, shared("b", b)?.0.bytes()) })
-}
-
-/// `*out` = the bytes of workspace that `kvern_packed_b_multiply` needs for m rows.
-///
-/// Errors: NULL_POINTER, OVERFLOW. Threads: any.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_workspace_bytes(
-    ctx: *const kvern_context,
-    b: *const kvern_packed_b,
-    m: usize,
-    out: *mut usize,
-) -> kvern_status {
-    // SAFETY: all are NULL or live, by the header's contract.
-    guard(|| unsafe {
-        let (ctx, b) = (shared("ctx", ctx)?, shared("b", b)?);
-        put("out", out, b.0.workspace_bytes(&ctx.context, m)?)
-    })
-}
-
-/// `C = beta * C + act(alpha * A * B + bias)` with a packed B: the bits of `kvern_matmul_run`, sooner.
-///
-/// `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of B. `c` must not
-/// overlap the inputs. `epilogue`: NULL for `C = A * B`. Allocates nothing.
-/// Errors: as `kvern_matmul_run`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_multiply(
-    ctx: *const kvern_context,
-    ws: *mut kvern_workspace,
-    b: *const kvern_packed_b,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: *const f32,
-    a_row_stride: usize,
-    c: *mut f32,
-    c_row_stride: usize,
-    epilogue: *const kvern_epilogue,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        let (ctx, ws, b) = (shared("ctx", ctx)?, exclusive("ws", ws)?, shared("b", b)?);
-        let finish = Finish::read(epilogue, n)?;
-        let a = Array::matrix("a", a, m, k, a_row_stride)?;
-        let c = Array::matrix("c", c, m, n, c_row_stride)?.apart_from(&[a.span(), finish.span()])?;
-        let (a, c, epilogue) = (a.view()?, c.view_mut()?, finish.get());
-        Ok(ws.0.change("ws", |ws| b.0.multiply(&ctx.context, ws, a, c, &epilogue))??)
-    })
-}
-
-/// Frees the packed matrix. NULL is a no-op.
-///
-/// Threads: `b` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_destroy(b: *mut kvern_packed_b) {
-    // SAFETY: `b` is NULL or live and exclusive, by the header's contract.
-    unsafe { destroy(b) }
 }
 
 #[cfg(test)]

@@ -12,12 +12,17 @@
 
 mod args;
 pub mod attention;
+pub mod cache;
+pub mod cache_edit;
 pub mod context;
 pub mod matmul;
 pub mod ops;
+pub mod packed_b;
 pub mod quant;
+pub mod rope;
 pub mod status;
 pub mod version;
+pub mod weights;
 pub mod workspace;
 
 use args::{check, put};
@@ -148,10 +153,10 @@ mod tests {
     fn objects_may_be_shared_as_the_header_says() {
         fn shared<T: Send + Sync>() {}
         shared::<super::context::kvern_context>();
-        shared::<super::matmul::kvern_packed_b>();
+        shared::<super::packed_b::kvern_packed_b>();
         shared::<super::quant::kvern_weights>();
-        shared::<super::attention::kvern_kv_cache>();
-        shared::<super::ops::kvern_rope_table>();
+        shared::<super::cache::kvern_kv_cache>();
+        shared::<super::rope::kvern_rope_table>();
         shared::<kvern_workspace>();
     }
 

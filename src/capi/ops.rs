@@ -1,26 +1,37 @@
 //! Row operations.
 
-use super::args::{Array, choose, put, shared};
+use super::args::{Array, Options, nonzero, optional, put, read_or_default, shared, span_of};
 use super::context::kvern_context;
 use super::matmul::{activation, kvern_activation};
 use super::quant::kvern_weights;
 use super::status::{Failure, KVERN_STATUS_OPTION, kvern_status};
-use super::{Checked, create, destroy, guard};
+use super::{Checked, guard};
+use crate::Context;
 use crate::ops;
 use crate::view::{MatMut, MatRef};
-use crate::{Context, ops::RopePairs};
 
-/// Which elements of a head are rotated together: a `KVERN_ROPE_*` number.
-pub type kvern_rope_pairs = i32;
+/// What `kvern_softmax_with` does. Start from KVERN_SOFTMAX_OPTIONS_INIT.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct kvern_softmax_options {
+    /// sizeof(kvern_softmax_options).
+    pub struct_size: usize,
+    /// Factor of the elements; 0 means 1.
+    pub scale: f32,
+    /// Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x; 0 for none.
+    pub softcap: f32,
+    /// Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows. -inf
+    /// leaves an element out whatever x holds there. Must not overlap `y`.
+    pub mask: *const f32,
+    /// Rows of the mask, of which the rows of x are a multiple; 0 for as many as x has.
+    pub mask_rows: usize,
+    /// Elements from one row of the mask to the next one.
+    pub mask_row_stride: usize,
+}
 
-/// (i, i + n/2): GPT-NeoX, and Llama as converted by Hugging Face.
-pub const KVERN_ROPE_HALVES: kvern_rope_pairs = 0;
-/// (2i, 2i + 1): the paper, GPT-J, and Llama as published.
-pub const KVERN_ROPE_INTERLEAVED: kvern_rope_pairs = 1;
-
-/// Cosines and sines for `kvern_rope`. Immutable.
-#[derive(Debug)]
-pub struct kvern_rope_table(ops::RopeTable);
+const _: () = assert!(size_of::<kvern_softmax_options>() == 40, "no padding, or garbage becomes an option");
+// SAFETY: numbers and a raw pointer: every pattern is a value.
+unsafe impl Options for kvern_softmax_options {}
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
 ///
@@ -40,15 +51,13 @@ pub unsafe extern "C" fn kvern_layer_norm(
     y: *mut f32,
     y_row_stride: usize,
 ) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        let ctx = shared("ctx", ctx)?;
-        let x = Array::matrix("x", x, rows, n, x_row_stride)?;
-        let (gain, bias) = (Array::new("gain", gain, n)?, Array::new("bias", bias, n)?);
-        let inputs = [x.span(), gain.span(), bias.span()];
-        let y = Array::matrix("y", y, rows, n, y_row_stride)?.apart_from(&inputs)?;
-        Ok(ops::layer_norm(&ctx.context, x.view()?, gain.get(), bias.get(), eps, y.view_mut()?)?)
-    })
+    // SAFETY: handed on to the caller.
+    unsafe {
+        let bias = Some(bias);
+        norm(ctx, (rows, n), x, x_row_stride, gain, bias, y, y_row_stride, |ctx, x, gain, bias, y| {
+            ops::layer_norm(ctx, x, gain, bias, eps, y)
+        })
+    }
 }
 
 /// `y = x / sqrt(mean(x^2) + eps) * gain`, row by row.
@@ -68,13 +77,41 @@ pub unsafe extern "C" fn kvern_rms_norm(
     y: *mut f32,
     y_row_stride: usize,
 ) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    // SAFETY: handed on to the caller.
+    unsafe {
+        norm(ctx, (rows, n), x, x_row_stride, gain, None, y, y_row_stride, |ctx, x, gain, _, y| {
+            ops::rms_norm(ctx, x, gain, eps, y)
+        })
+    }
+}
+
+/// A norm with a gain and perhaps a bias (empty without).
+///
+/// # Safety
+/// - pointers are NULL or live, and their shapes are true.
+unsafe fn norm(
+    ctx: *const kvern_context,
+    (rows, n): (usize, usize),
+    x: *const f32,
+    x_row_stride: usize,
+    gain: *const f32,
+    bias: Option<*const f32>,
+    y: *mut f32,
+    y_row_stride: usize,
+    f: impl FnOnce(&Context, MatRef<'_>, &[f32], &[f32], MatMut<'_>) -> crate::Result<()>,
+) -> kvern_status {
+    // SAFETY: handed on to the caller.
     guard(|| unsafe {
         let ctx = shared("ctx", ctx)?;
         let x = Array::matrix("x", x, rows, n, x_row_stride)?;
         let gain = Array::new("gain", gain, n)?;
-        let y = Array::matrix("y", y, rows, n, y_row_stride)?.apart_from(&[x.span(), gain.span()])?;
-        Ok(ops::rms_norm(&ctx.context, x.view()?, gain.get(), eps, y.view_mut()?)?)
+        let bias = match bias {
+            Some(bias) => Array::new("bias", bias, n)?,
+            None => Array::new("bias", std::ptr::null(), 0)?,
+        };
+        let inputs = [x.span(), gain.span(), bias.span()];
+        let y = Array::matrix("y", y, rows, n, y_row_stride)?.apart_from(&inputs)?;
+        Ok(f(&ctx.context, x.view()?, gain.get(), bias.get(), y.view_mut()?)?)
     })
 }
 
@@ -91,11 +128,65 @@ pub unsafe extern "C" fn kvern_softmax(
     x: *mut f32,
     x_row_stride: usize,
 ) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    // SAFETY: handed on to the caller.
+    unsafe {
+        in_place(ctx, (rows, n), x, x_row_stride, |ctx, x| {
+            ops::softmax(ctx, x);
+            Ok(())
+        })
+    }
+}
+
+/// An operation of one matrix, in place.
+///
+/// # Safety
+/// - pointers are NULL or live, and their shapes are true.
+unsafe fn in_place(
+    ctx: *const kvern_context,
+    (rows, n): (usize, usize),
+    x: *mut f32,
+    x_row_stride: usize,
+    f: impl FnOnce(&Context, MatMut<'_>) -> Checked<()>,
+) -> kvern_status {
+    // SAFETY: handed on to the caller.
     guard(|| unsafe {
         let ctx = shared("ctx", ctx)?;
-        ops::softmax(&ctx.context, Array::matrix("x", x, rows, n, x_row_stride)?.view_mut()?);
-        Ok(())
+        f(&ctx.context, Array::matrix("x", x, rows, n, x_row_stride)?.view_mut()?)
+    })
+}
+
+/// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where the options ask for it.
+///
+/// `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap the
+/// inputs. A row that is masked everywhere becomes zeros.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (rows no multiple of mask_rows), OPTION, UNSUPPORTED,
+/// ALIASED; `y` is unchanged then. Threads: `ctx` shared, `y` exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_softmax_with(
+    ctx: *const kvern_context,
+    options: *const kvern_softmax_options,
+    rows: usize,
+    n: usize,
+    x: *const f32,
+    x_row_stride: usize,
+    y: *mut f32,
+    y_row_stride: usize,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, raw) = (shared("ctx", ctx)?, read_or_default("options", options)?);
+        let mask_rows = nonzero(raw.mask_rows).unwrap_or(rows);
+        let mask = optional(raw.mask, |mask| {
+            Array::matrix("options->mask", mask, mask_rows, n, raw.mask_row_stride)
+        })?;
+        let x = Array::matrix("x", x, rows, n, x_row_stride)?;
+        let inputs = [x.span(), span_of(&mask)];
+        let y = Array::matrix("y", y, rows, n, y_row_stride)?.apart_from(&inputs)?;
+        let mut options = ops::SoftmaxOptions::default().scale(nonzero(raw.scale).unwrap_or(1.0));
+        options.softcap = nonzero(raw.softcap);
+        options.mask = mask.map(|mask| mask.view()).transpose()?;
+        Ok(ops::softmax_with(&ctx.context, &options, x.view()?, y.view_mut()?)?)
     })
 }
 
@@ -113,12 +204,13 @@ pub unsafe extern "C" fn kvern_activate(
     x: *mut f32,
     x_row_stride: usize,
 ) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        let (ctx, f) = (shared("ctx", ctx)?, self::activation("activation", activation)?);
-        ops::activate(&ctx.context, f, Array::matrix("x", x, rows, n, x_row_stride)?.view_mut()?);
-        Ok(())
-    })
+    // SAFETY: handed on to the caller.
+    unsafe {
+        in_place(ctx, (rows, n), x, x_row_stride, |ctx, x| {
+            ops::activate(ctx, self::activation("activation", activation)?, x);
+            Ok(())
+        })
+    }
 }
 
 /// `x = silu(x) * z`, in place: the gate of SwiGLU.
@@ -178,70 +270,6 @@ unsafe fn binary(
         let z = Array::matrix("z", z, rows, n, z_row_stride)?;
         let x = Array::matrix("x", x, rows, n, x_row_stride)?.apart_from(&[z.span()])?;
         Ok(f(&ctx.context, x.view_mut()?, z.view()?)?)
-    })
-}
-
-/// Makes the table of `position * base^(-2i / rotary_dim)` for positions 0..positions.
-///
-/// `rotary_dim`: the rotated part of a head, even, usually all of it. `base`: usually 10000.
-/// `out`: receives the table, NULL on failure.
-/// Errors: NULL_POINTER, OPTION, OVERFLOW, RESOURCE. Threads: any.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_rope_table_create(
-    rotary_dim: usize,
-    positions: usize,
-    base: f64,
-    out: *mut *mut kvern_rope_table,
-) -> kvern_status {
-    // SAFETY: `out` is NULL or writable, by the header's contract.
-    guard(|| unsafe {
-        create(out, || Ok(kvern_rope_table(ops::RopeTable::new(rotary_dim, positions, base)?)))
-    })
-}
-
-/// Frees the table. NULL is a no-op.
-///
-/// Threads: `table` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_rope_table_destroy(table: *mut kvern_rope_table) {
-    // SAFETY: `table` is NULL or live and exclusive, by the header's contract.
-    unsafe { destroy(table) }
-}
-
-fn pairs(number: kvern_rope_pairs) -> Checked<RopePairs> {
-    let values = [RopePairs::Halves, RopePairs::Interleaved].map(|pairs| (pairs as i32, pairs));
-    choose("pairs", number, "a KVERN_ROPE number", &values)
-}
-
-/// Rotates each head of each token in place: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair.
-/// Token i stands at position first + i.
-///
-/// `pairs`: a `KVERN_ROPE_*` number. `x`: (tokens, heads * head_dim), f32, stride in elements; elements of a
-/// head beyond the table's rotary_dim stay.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, SHAPE (a table too short or wider than a head); `x` is
-/// unchanged then. Threads: `ctx` and `table` shared, `x` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_rope(
-    ctx: *const kvern_context,
-    table: *const kvern_rope_table,
-    pairs: kvern_rope_pairs,
-    first: usize,
-    tokens: usize,
-    heads: usize,
-    head_dim: usize,
-    x: *mut f32,
-    x_row_stride: usize,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        let (ctx, table) = (shared("ctx", ctx)?, shared("table", table)?);
-        let pairs = self::pairs(pairs)?;
-        let width = crate::error::product("heads * head_dim", &[heads, head_dim])?;
-        let x = Array::matrix("x", x, tokens, width, x_row_stride)?.view_mut()?;
-        Ok(ops::rope(&ctx.context, &table.0, pairs, head_dim, first, x)?)
     })
 }
 
@@ -322,15 +350,4 @@ pub unsafe extern "C" fn kvern_argmax(
         })?;
         put("out", out, found)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pairs_have_the_numbers_of_the_safe_api() {
-        assert_eq!(pairs(KVERN_ROPE_HALVES).ok(), Some(RopePairs::Halves));
-        assert_eq!(pairs(KVERN_ROPE_INTERLEAVED).ok(), Some(RopePairs::Interleaved));
-    }
 }

@@ -202,6 +202,20 @@ impl KernelSet {
         unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, resume, finishing) }
     }
 
+    /// [`KernelSet::gemm_fast`] for one register tile, of at most [`KernelSet::nv`] of the most rows vectors.
+    pub(crate) fn gemm_fast_tile(
+        &self,
+        pairs: usize,
+        (a, row_stride): (&[[u16; 2]], usize),
+        panel: Panel<'_>,
+        c: MatMut<'_>,
+        resume: bool,
+    ) {
+        let (rows, vectors) = (c.rows().max(1), c.cols().div_ceil(LANES).max(1));
+        let mut c = Outputs { out: c, chains: None };
+        self.gemm_fast(pairs, (a, row_stride, rows), Run { panel, stride: 0, vectors }, &mut c, resume, None);
+    }
+
     /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
     /// paired with zero. Does nothing on a CPU without the instructions.
     pub(crate) fn round_to_bf16(&self, x: &[f32], out: &mut [[u16; 2]]) {

@@ -164,6 +164,7 @@ impl KernelSet {
 
     /// `c[i][..] += p[i] . v[keys]` over `keys` keys from key `first` on, for the blocks from `block` on that
     /// the columns of `c` are.
+    #[allow(clippy::too_many_arguments)] // the operands of one kernel
     pub(crate) fn value_codes(
         &self,
         keys: usize,
@@ -198,6 +199,16 @@ impl KernelSet {
         // SAFETY: CPU checked; the asserts cover probabilities, codes and scales; C has `rows` rows of `cols`
         // elements.
         unsafe { self.value_tiles[v.bits.index()][rows - 1][blocks - 1](&tile) }
+    }
+
+    /// Rounds pairs of rows of `stride` elements to bf16 and joins them: `out`: (rows / 2, stride, 2). Does nothing
+    /// on a CPU without the instructions.
+    pub(crate) fn pack_bf16_pairs(&self, from: &[f32], stride: usize, out: &mut [u16]) {
+        let Some(fast) = (self.fast_bf16)() else { return };
+        assert!(stride > 0 && stride.is_multiple_of(LANES) && from.len().is_multiple_of(2 * stride));
+        assert!(out.len() == from.len());
+        // SAFETY: the CPU has the instructions; the asserts cover both sides.
+        unsafe { (fast.pack)(from.as_ptr(), from.len() / (2 * stride), stride, out.as_mut_ptr()) }
     }
 
     /// Asks for the cache lines of some bytes.

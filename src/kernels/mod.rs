@@ -14,17 +14,21 @@ mod doors;
 mod gemm_doors;
 mod generic;
 mod kv_doors;
+mod quant;
+mod quant_doors;
 mod row_doors;
 mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use doors::{ActivationRows, Stripes};
 pub(crate) use gemm_doors::{Elements, Finishing, Operand, Outputs, Panel, Run, Strips};
 pub(crate) use generic::LANES;
+pub(crate) use generic::quant_int8::MAX_STRIPES;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use kv_doors::{Bits, Following, KeyCodes, ValueCodes};
+pub(crate) use quant::{Packing, QuantKernels};
+pub(crate) use quant_doors::{ActivationRows, Stripes, Unpacked};
 pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
 
 use crate::isa::Isa;
@@ -35,8 +39,6 @@ use generic::gemm::GemmTile;
 use generic::kv::{Ahead, KeyTile, ValueTile, Widen};
 use generic::norm::NormRow;
 use generic::pack::{CopyColumns, CopyRows};
-use generic::quant_exact::ExactTile;
-use generic::quant_int8::{Int8Tile, Q4, Q8, pair_bytes};
 use generic::quantize::QuantizeRow;
 use generic::rope::RopeHead;
 use std::sync::OnceLock;
@@ -60,6 +62,8 @@ struct FastBf16 {
     tiles: Tiles<GemmTile>,
     /// Rounds f32 to bf16: `(x, n, out)`.
     round: unsafe fn(*const f32, usize, *mut u16),
+    /// Rounds pairs of rows to pairs of bf16: `(from, pairs of rows, stride, out)`.
+    pack: unsafe fn(*const f32, usize, usize, *mut u16),
 }
 
 /// The kernels of one tier, as entries that may be called once the CPU was checked. Private fields: the
@@ -85,12 +89,8 @@ pub(crate) struct KernelSet {
     widen_bf16_rows: unsafe fn(&Widen),
     widen_keys: [WidenKeys; 2],
     widen_value: [WidenValue; 2],
-    /// `[W - 1][C - 1]`.
-    int8_q4: Tiles<Int8Tile>,
-    int8_q8: Tiles<Int8Tile>,
-    /// `[C - 1]`.
-    exact_q4: &'static [unsafe fn(&ExactTile)],
-    exact_q8: &'static [unsafe fn(&ExactTile)],
+    /// Products with quantised weights.
+    quant: &'static QuantKernels,
     copy_rows: unsafe fn(&CopyRows),
     copy_columns: unsafe fn(&CopyColumns),
     epilogue: unsafe fn(&EpilogueRow),
@@ -125,12 +125,21 @@ impl KernelSet {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => x86_64::avx2::kernel_set(),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => x86_64::avx512::kernel_set(),
+                Isa::Avx512 => x86_64::avx512::vnni_kernel_set().or_else(x86_64::avx512::kernel_set),
                 #[cfg(not(target_arch = "x86_64"))]
                 Isa::Avx2 | Isa::Avx512 => None,
             })
         });
         Isa::ALL.iter().position(|&i| i == isa).and_then(|i| found[i])
+    }
+
+    /// The same tier without dot product instructions.
+    pub(crate) fn without_dots(&'static self) -> &'static KernelSet {
+        match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86_64::avx512::kernel_set().unwrap_or(self),
+            _ => self,
+        }
     }
 
     /// The portable kernels, which every machine has.
@@ -141,11 +150,6 @@ impl KernelSet {
 
 /// The ids of the f32 product kernels, by tier: what a stored packed matrix may name.
 pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-6x16", "avx2-f32-6x16", "avx512-f32-6x64"];
-
-/// Bytes of one stripe (16 rows) of 4-bit weights for 64 k.
-pub(crate) const Q4_PAIR_BYTES: usize = pair_bytes::<Q4>();
-/// Bytes of one stripe (16 rows) of 8-bit weights for 64 k.
-pub(crate) const Q8_PAIR_BYTES: usize = pair_bytes::<Q8>();
 
 /// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
 /// of its own, by which its disassembly can be checked.
@@ -174,8 +178,9 @@ macro_rules! shells {
         gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
         keys: { $($kmr:literal: [$($knv:literal)+])+ },
         values: { $($vmr:literal: [$($vnb:literal)+])+ },
-        int8: $int8_name:literal { $($w:literal: $c:tt)+ },
-        exact: $exact_name:literal $ce:tt,
+        int8: $int8_name:literal,
+        exact: $exact_name:literal,
+        quant: $quant:expr,
     ) => {
         use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
         use crate::kernels::generic::elementwise::{self, ElementRow};
@@ -184,11 +189,9 @@ macro_rules! shells {
         use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
-        use crate::kernels::generic::quant_exact::{self, ExactTile};
-        use crate::kernels::generic::quant_int8::{self, Format, Int8Tile, Q4, Q8};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
         use crate::kernels::generic::rope::{self, RopeHead};
-        use crate::kernels::{AheadTile, KernelSet, columns, entry};
+        use crate::kernels::{AheadTile, KernelSet, entry};
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
@@ -238,24 +241,6 @@ macro_rules! shells {
             (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
         entry!([$($attr),*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
             (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
-
-        /// # Safety
-        /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
-        #[inline(never)]
-        unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
-        }
-
-        /// # Safety
-        /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
-        #[inline(never)]
-        unsafe fn exact<F: Format, const C: usize>(t: &ExactTile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::tile::<$S, F, C>($S::assume(), t) }
-        }
 
         entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         entry!([$($attr),*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
@@ -308,10 +293,7 @@ macro_rules! shells {
             widen_keys: [widen_keys8, widen_keys4],
             widen_value: [widen_value8, widen_value4],
             fast_bf16: $fast,
-            int8_q4: &[$(columns!(int8, [Q4, $w] $c)),+],
-            int8_q8: &[$(columns!(int8, [Q8, $w] $c)),+],
-            exact_q4: columns!(exact, [Q4] $ce),
-            exact_q8: columns!(exact, [Q8] $ce),
+            quant: $quant,
             copy_rows,
             copy_columns,
             epilogue: epilogue_row,
@@ -343,14 +325,3 @@ macro_rules! shells {
     };
 }
 use shells;
-
-/// The instances of one kernel for each number of activation rows.
-macro_rules! columns {
-    ($kernel:ident, [$F:ident, $w:literal] [$($c:literal)+]) => {
-        &[$($kernel::<$F, $w, $c>),+]
-    };
-    ($kernel:ident, [$F:ident] [$($c:literal)+]) => {
-        &[$($kernel::<$F, $c>),+]
-    };
-}
-use columns;

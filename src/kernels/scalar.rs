@@ -43,7 +43,7 @@ impl Simd for Scalar {
     type Q = [u32; LANES]; // 4 bytes a lane, first byte lowest
     type A = [i8; 4];
     type N = [i32; LANES];
-    const SPARE_REGISTERS: bool = false;
+    const SPARE_TILES: usize = 0;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -119,6 +119,10 @@ impl Simd for Scalar {
         a.map(f32::abs)
     }
     #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        a.map(|x| -x)
+    }
+    #[inline(always)]
     fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
         std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
     }
@@ -169,16 +173,6 @@ impl Simd for Scalar {
         bits.map(|b| f32::from_bits(u32::from(b) << 16))
     }
     #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> Self::F {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn load_bytes(self, p: *const u8) -> Self::I {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
-    }
-    #[inline(always)]
     fn low_nibble(self, bytes: Self::I) -> Self::F {
         bytes.map(|b| ((b & 15) - 8) as f32)
     }
@@ -211,8 +205,50 @@ impl Simd for Scalar {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
-    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I {
-        a.map(|x| x << BITS)
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_mul(b[i]))
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I, b: i32) -> Self::I {
+        a.map(|x| x & b)
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+        a.map(|x| x << n)
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+        a.map(|x| (x as u32 >> n) as i32)
+    }
+    #[inline(always)]
+    unsafe fn i_load(self, p: *const i32) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 i32.
+        unsafe { p.cast::<Self::I>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn i_store(self, p: *mut i32, a: Self::I) {
+        // SAFETY: the caller's pointer is valid for 16 i32.
+        unsafe { p.cast::<Self::I>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        e.map(|e| f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 }))
     }
     #[inline(always)]
     fn i_to_f32(self, a: Self::I) -> Self::F {
@@ -243,6 +279,24 @@ impl Simd for Scalar {
         [0; LANES]
     }
     #[inline(always)]
+    unsafe fn store_q(self, p: *mut u8, q: Self::Q) {
+        // SAFETY: the caller's pointer is valid for 64 bytes.
+        unsafe { p.cast::<[[u8; 4]; LANES]>().write_unaligned(q.map(u32::to_le_bytes)) }
+    }
+    #[inline(always)]
+    fn q_or(self, a: Self::Q, b: Self::Q) -> Self::Q {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn q_bits(self, q: Self::Q, from: u32, to: u32, mask: u8) -> Self::Q {
+        let mask = u32::from(mask) * 0x0101_0101;
+        q.map(|x| (x >> from & mask) << to)
+    }
+    #[inline(always)]
+    fn q_table(self, q: Self::Q, table: &[u8; 16]) -> Self::Q {
+        q.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|b| table[usize::from(b & 15)])))
+    }
+    #[inline(always)]
     fn nib_lo(self, q: Self::Q) -> Self::Q {
         q.map(|x| x & 0x0f0f_0f0f)
     }
@@ -251,8 +305,8 @@ impl Simd for Scalar {
         q.map(|x| x >> 4 & 0x0f0f_0f0f)
     }
     #[inline(always)]
-    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F {
-        q.map(|x| (x >> (8 * J) & 255) as f32)
+    fn byte_to_f32(self, q: Self::Q, j: u32) -> Self::F {
+        q.map(|x| (x >> (8 * j) & 255) as f32)
     }
     #[inline(always)]
     unsafe fn load_a(self, p: *const i8) -> Self::A {
@@ -283,7 +337,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn byte_start(self, neg_sum: Self::I) -> Self::I {
-        self.i_shl::<7>(neg_sum)
+        self.i_shl(neg_sum, 7)
     }
     #[inline(always)]
     fn byte_dot(self, acc: Self::I, w: Self::Q, a: Self::A) -> Self::I {
@@ -299,6 +353,36 @@ super::shells! {
     gemm: "scalar-f32-6x16" { 1: [1] 2: [1] 3: [1] 4: [1] 5: [1] 6: [1] },
     keys: { 1: [1] 2: [1] 3: [1] 4: [1] },
     values: { 1: [1] 2: [1] },
-    int8: "scalar-int8-16x4" { 1: [1 2 3 4] },
-    exact: "scalar-exact-16x4" [1 2 3 4],
+    int8: "scalar-int8-16x1",
+    exact: "scalar-exact-16x1",
+    quant: &quant::QUANT,
+}
+
+/// The quantised products: one row at a time, because arrays unrolled by rows take long to compile.
+mod quant {
+    use super::Scalar;
+    use crate::kernels::QuantKernels;
+
+    mod dots {
+        use super::Scalar;
+
+        crate::kernels::quant::dots! {
+            token: Scalar,
+            attributes: [],
+            single: 1,
+            direct: 1 [1],
+            panel: 1 [1],
+            halves: 1 [1],
+        }
+    }
+
+    crate::kernels::quant::widening! {
+        token: Scalar,
+        attributes: [],
+        exact: 1 [1],
+        wide: 1 [1 2 3 4],
+    }
+
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
 }

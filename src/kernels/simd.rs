@@ -23,10 +23,10 @@ pub(crate) trait Simd: Copy {
     type Q: Copy;
     /// 4 activation bytes, broadcast.
     type A: Copy;
-    /// Accumulator of dot products with 4-bit weights.
+    /// Accumulator of dot products with weights of up to 6 bits.
     type N: Copy;
-    /// Whether a second accumulator is worth its registers where few others are in use.
-    const SPARE_REGISTERS: bool;
+    /// Tiles of 16 x 1 up to which a second accumulator for each is worth its registers.
+    const SPARE_TILES: usize;
 
     /// The token without the check.
     ///
@@ -72,6 +72,8 @@ pub(crate) trait Simd: Copy {
     /// `a < b ? a : b` (so `b` when either is NaN).
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
+    /// The sign flipped.
+    fn neg(self, a: Self::F) -> Self::F;
     /// `a < b ? x : y`, lane by lane (`y` when either is NaN).
     fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// To the nearest integer, ties to even. For `|a| < 2^22`; larger values give any number, NaN gives NaN.
@@ -100,14 +102,6 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for reads of 16 u16.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F;
-    /// 16 signed bytes as f32.
-    /// # Safety
-    /// - `p` is valid for reads of 16 bytes.
-    unsafe fn load_i8(self, p: *const i8) -> Self::F;
-    /// 16 bytes, each in a lane of its own.
-    /// # Safety
-    /// - `p` is valid for reads of 16 bytes.
-    unsafe fn load_bytes(self, p: *const u8) -> Self::I;
     /// The low nibble of each lane of bytes, less 8, as f32.
     fn low_nibble(self, bytes: Self::I) -> Self::F;
     /// The high nibble of each lane of bytes, less 8, as f32.
@@ -136,8 +130,32 @@ pub(crate) trait Simd: Copy {
 
     fn i_splat(self, x: i32) -> Self::I;
     fn i_add(self, a: Self::I, b: Self::I) -> Self::I;
-    /// `a << BITS`.
-    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I;
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The low 32 bits of the product.
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I;
+    fn i_and(self, a: Self::I, b: i32) -> Self::I;
+    /// `a << n`, the same n for all lanes.
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I;
+    /// `a >> n`, zeros shifted in.
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I;
+    /// # Safety
+    /// - `p` is valid for reads of 16 i32.
+    unsafe fn i_load(self, p: *const i32) -> Self::I;
+    /// # Safety
+    /// - `p` is valid for writes of 16 i32.
+    unsafe fn i_store(self, p: *mut i32, a: Self::I);
+    /// 16 bytes, zero-extended.
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn load_u8(self, p: *const u8) -> Self::I;
+    /// 16 bytes, sign-extended.
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I;
+    /// `2^(e - 128)` of 16 bytes e, subnormal for e < 2.
+    /// # Safety
+    /// - `p` is valid for reads of 16 bytes.
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F;
     /// Nearest f32.
     fn i_to_f32(self, a: Self::I) -> Self::F;
     fn i_fold_add(self, a: Self::I) -> i32;
@@ -153,21 +171,30 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_q(self, p: *const u8) -> Self::Q;
     /// 64 zero bytes.
     fn q_zero(self) -> Self::Q;
+    /// # Safety
+    /// - `p` is valid for writes of 64 bytes.
+    unsafe fn store_q(self, p: *mut u8, q: Self::Q);
+    fn q_or(self, a: Self::Q, b: Self::Q) -> Self::Q;
+    /// The bits `mask << from` of all bytes, moved to `mask << to`.
+    fn q_bits(self, q: Self::Q, from: u32, to: u32, mask: u8) -> Self::Q;
+    /// `table[byte]` of all bytes, which are below 16.
+    fn q_table(self, q: Self::Q, table: &[u8; 16]) -> Self::Q;
     /// Low nibbles of all bytes.
     fn nib_lo(self, q: Self::Q) -> Self::Q;
     /// High nibbles of all bytes, shifted down.
     fn nib_hi(self, q: Self::Q) -> Self::Q;
-    /// Byte `J` (0..4) of each lane as an unsigned number.
-    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F;
+    /// Byte `j < 4` of each lane as an unsigned number.
+    fn byte_to_f32(self, q: Self::Q, j: u32) -> Self::F;
     /// Four activation bytes, for all lanes.
     /// # Safety
     /// - `p` is valid for reads of 4 bytes.
     unsafe fn load_a(self, p: *const i8) -> Self::A;
 
-    /// Starts a sum over one block of 32 for 4-bit weights. `nib_end(dots(nib_start(i)), i)` is
-    /// `i + sum of w * a`, w as unsigned numbers; at most 8 dots lie between.
+    /// Starts a sum for weights of up to 6 bits. `nib_end(dots(nib_start(i)), i)` is `i + sum of w * a`, w as
+    /// unsigned numbers; at most 8 dots of bytes below 16, 4 of bytes below 32 or 2 of bytes below 64 lie
+    /// between.
     fn nib_start(self, init: Self::I) -> Self::N;
-    /// Adds `w[4l..4l+4] . a[0..4]` to lane `l`; bytes of `w` are at most 15, of `a` within +-127.
+    /// Adds `w[4l..4l+4] . a[0..4]` to lane `l`; bytes of `a` are within +-127.
     fn nib_dot(self, acc: Self::N, w: Self::Q, a: Self::A) -> Self::N;
     fn nib_end(self, acc: Self::N, init: Self::I) -> Self::I;
 

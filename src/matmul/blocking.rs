@@ -30,7 +30,7 @@ const STREAM_ROWS: usize = 32;
 /// a time, each over a long stretch: 8 sequential streams, which the prefetchers follow, where the usual
 /// block of 512 rows is 512 short pieces in 512 pages. 8 x 4096 x 4096 on Zen 4: 27 GFLOP/s with (512, 256),
 /// 30 with (32, 2048), 45 with (8, 2048); one row: 9, 13 and 15 GB/s, and 21 with (8, 8192).
-const STREAM_KC: usize = 8;
+pub(super) const STREAM_KC: usize = 8;
 const STREAM_NC: usize = 2048;
 const STREAM_NC_FEW_ROWS: usize = 8192;
 

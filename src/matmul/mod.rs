@@ -6,6 +6,7 @@
 
 mod blob;
 mod blocking;
+mod column;
 mod driver;
 mod item;
 mod pack;
@@ -13,6 +14,7 @@ mod packed_b;
 #[doc(hidden)]
 pub mod reference;
 
+pub(crate) use blob::MAGIC as FLOATS_MAGIC;
 pub use packed_b::{Dtype, Output, PackedB, Weight};
 
 use crate::buffer::Workspace;

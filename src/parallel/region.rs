@@ -99,6 +99,8 @@ pub(crate) struct Team {
     lanes: usize,
     /// Held by the caller whose region runs.
     entered: Mutex<()>,
+    /// [`forks`] of the process that has the workers: a fork leaves them behind.
+    forks: usize,
     /// Owns the threads; they end when `shutdown` is announced.
     _pool: Threads,
 }
@@ -120,7 +122,7 @@ impl Team {
         });
         let resident = Arc::clone(&shared);
         pool.spawn_broadcast(move |ctx| resident.work(ctx.index() + 1));
-        Ok(Team { shared, lanes, entered: Mutex::new(()), _pool: pool })
+        Ok(Team { shared, lanes, entered: Mutex::new(()), forks: forks(), _pool: pool })
     }
 
     pub(crate) fn lanes(&self) -> usize {
@@ -128,11 +130,15 @@ impl Team {
     }
 
     /// Calls `body(lane)` for each lane once and returns when all have returned. When another thread's
-    /// region is running, all lanes run here, one after the other: the results are the same.
+    /// region is running, or in a child process that a fork made, all lanes run here, one after the other: the
+    /// results are the same.
     ///
     /// Obligations behind the `unsafe`: the body outlives the region, because this function returns (or
     /// unwinds) only after every worker has left; and `job` is written only while no worker can read it.
     pub(crate) fn run(&self, body: &Body<'_>) {
+        if self.forks != forks() {
+            return (0..self.lanes).for_each(body);
+        }
         let _entered = match self.entered.try_lock() {
             Ok(guard) => guard,
             Err(std::sync::TryLockError::Poisoned(p)) => p.into_inner(),
@@ -157,6 +163,29 @@ impl Team {
     }
 }
 
+/// How often this process is the child of a fork since it (or its parent) made a team: counted by a handler,
+/// because asking for the process id would cost each region a system call.
+#[cfg(unix)]
+fn forks() -> usize {
+    static FORKS: AtomicUsize = AtomicUsize::new(0);
+    static HANDLER: std::sync::Once = std::sync::Once::new();
+    unsafe extern "C" fn count() {
+        FORKS.fetch_add(1, Relaxed);
+    }
+    HANDLER.call_once(|| {
+        // SAFETY: the handler is a function of this library that touches one atomic.
+        let refused = unsafe { libc::pthread_atfork(None, None, Some(count)) };
+        debug_assert_eq!(refused, 0, "no memory for a handler");
+    });
+    FORKS.load(Relaxed)
+}
+
+/// There is no fork.
+#[cfg(not(unix))]
+fn forks() -> usize {
+    0
+}
+
 /// Forgets the lifetime of a job pointer (a cast: only the type changes).
 fn erase<'a>(job: *const Body<'a>) -> *const Body<'static> {
     // SAFETY: both are the same fat pointer; whoever follows it proves that the body is alive.
@@ -165,6 +194,10 @@ fn erase<'a>(job: *const Body<'a>) -> *const Body<'static> {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        // In a forked child nobody waits, and a worker may have held the lock when the process was copied.
+        if self.forks != forks() {
+            return;
+        }
         self.shared.shutdown.store(true, Release);
         self.shared.announce();
     }

@@ -1,93 +1,44 @@
-//! The product with packed weights: quantise the activations once, then stream the weights once.
-//!
-//! A work item is a group of stripes against all rows of activations (at most [`ROWS`]): inside it, one
-//! tile of 32 weight rows meets all groups of 6 activation rows while its panel (32 x 4096 x 4.5 bits =
-//! 74 KiB) is in L2. Weights are so read from memory once for any number of rows up to [`ROWS`].
+//! The products with packed weights: the activations are quantised once, then the weights are streamed once,
+//! by the work items of [`item`](super::item).
 
-use super::{Compute, PackedWeights};
-use crate::buffer::{Arena, Workspace};
+use super::item::Item;
+use super::packed::Body;
+use super::plan::{Plan, SERIAL_MACS, enough_lane_bytes, row_bytes, scratch_rows};
+use super::{Compute, PackedWeights, WeightFormat};
+use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
-use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES};
-use crate::matmul::Epilogue;
+use crate::kernels::KernelSet;
+use crate::matmul::{Epilogue, Precision};
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, Origin, for_each_tile};
+use crate::view::{Grid, MatMut, MatRef, for_each_tile, for_each_tile_of};
 
-/// Rows of activations that one item handles.
-const ROWS: usize = 512;
+/// Products of one region at most; more of them take several regions.
+const REGION: usize = 8;
 
-/// Multiply-adds of a work item at least: 64 Ki take about 0.5 us, so handing items out stays below 5 %.
-const ITEM_MACS: usize = 64 * 1024;
-
-/// Multiply-adds below which a product stays on the calling thread: about 4 us of work.
-const SERIAL_MACS: usize = 512 * 1024;
-
-/// How one product is cut: from its shape alone.
-struct Plan {
-    grid: Grid,
-    serial: bool,
-    /// Bytes of one quantised activation row, 0 for f32 activations.
-    record_bytes: usize,
-    records: usize,
-    lane_bytes: usize,
+/// One of the products that share their activations: see [`multiply_many`].
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The weights W.
+    pub weights: &'a PackedWeights,
+    /// The weights U of a gated product, which is `C = act(alpha * A * W^T + bias) * (A * U^T)`.
+    pub up: Option<&'a PackedWeights>,
+    /// The result.
+    pub c: MatMut<'a>, // (m, n)
+    /// What happens to the finished product.
+    pub epilogue: Epilogue<'a>,
 }
 
-impl Plan {
-    fn new(m: usize, n: usize, k: usize, compute: Compute, reads_c: bool) -> Result<Plan> {
-        let rows = m.clamp(1, ROWS);
-        let group_macs = rows.saturating_mul(2 * LANES).saturating_mul(k.max(1));
-        let groups = ITEM_MACS.div_ceil(group_macs).min(n.div_ceil(2 * LANES)).max(1);
-        let grid = Grid { tile_rows: rows, tile_cols: groups * 2 * LANES };
-        let record_bytes = match compute {
-            Compute::Int8 => ActivationRows::record_bytes(k / BLOCK),
-            Compute::F32 => 0,
-        };
-        let lane_bytes = if reads_c { Arena::bytes_for::<f32>(rows * grid.tile_cols)? } else { 0 };
-        Ok(Plan {
-            grid,
-            serial: m.saturating_mul(n).saturating_mul(k) < SERIAL_MACS,
-            record_bytes,
-            records: product("quantised activations", &[m, record_bytes])?,
-            lane_bytes,
-        })
+impl<'a> Product<'a> {
+    /// `C = A * W^T`.
+    pub fn new(weights: &'a PackedWeights, c: MatMut<'a>) -> Product<'a> {
+        Product { weights, up: None, c, epilogue: Epilogue::default() }
     }
 
-    fn workspace_bytes(&self, lanes: usize) -> Result<usize> {
-        let lanes = product("workspace bytes", &[self.lane_bytes, lanes])?;
-        lanes.checked_add(self.records).ok_or(Error::Overflow { what: "workspace bytes" })
-    }
-}
-
-impl PackedWeights {
-    /// Bytes of workspace that are enough for [`PackedWeights::multiply`] of up to `m` rows.
-    ///
-    /// **Errors**: `Overflow`.
-    pub fn workspace_bytes(&self, ctx: &Context, m: usize, compute: Compute) -> Result<usize> {
-        let plan = Plan::new(m, self.n(), self.k(), compute, true)?;
-        // Items of fewer rows have more columns, each with a chain: rows * columns is largest where the
-        // columns are as many as fill an item, or where all rows meet one tile.
-        let cols = (ITEM_MACS / self.k().max(1) + 2 * LANES * m.clamp(1, ROWS))
-            .max(plan.grid.tile_rows * plan.grid.tile_cols);
-        Plan { lane_bytes: Arena::bytes_for::<f32>(cols)?, ..plan }.workspace_bytes(ctx.lanes())
-    }
-
-    /// `C = beta * C + act(alpha * A * W^T + bias)`.
-    ///
-    /// **Shapes**: `a`: (m, k), plain; `c`: (m, n). **Numerics**: see [`Compute`] and [`Epilogue`]; row i of a
-    /// batch has the bits of the same row alone. **Errors**: `Shape`, `Option` for a transposed `a`,
-    /// `Workspace`; nothing is changed then. **Panics**: never. **Cost**: weights are read once for each 512
-    /// rows; allocates nothing. **Source**: own; interleaving as in ik_llama.cpp's `_R16`, tile by port count.
-    pub fn multiply(
-        &self,
-        ctx: &Context,
-        ws: &mut Workspace,
-        compute: Compute,
-        a: MatRef<'_>,
-        c: MatMut<'_>,
-        epilogue: &Epilogue<'_>,
-    ) -> Result<()> {
-        equal("a.cols", a.cols(), "must equal the weights' k =", self.k())?;
-        equal("c.cols", c.cols(), "must equal the weights' n =", self.n())?;
+    fn validate(&self, a: MatRef<'_>) -> Result<()> {
+        let Product { weights, up, c, epilogue } = self;
+        equal("a.cols", a.cols(), "must equal the weights' k =", weights.k)?;
+        equal("c.cols", c.cols(), "must equal the weights' n =", weights.n)?;
         equal("c.rows", c.rows(), "must equal a.rows =", a.rows())?;
         if c.rows() > 1 {
             at_least("c.row_stride", c.row_stride(), c.cols())?;
@@ -97,19 +48,235 @@ impl PackedWeights {
             let (got, allowed) = ("a transposed view".into(), "plain: rows are quantised as they lie");
             return Err(Error::Option { what: "a", got, allowed });
         }
-        let plan = Plan::new(a.rows(), self.n(), self.k(), compute, epilogue.beta != 0.0)?;
-        let executor = if plan.serial { &Executor::Serial } else { ctx.executor() };
-        let mut arena = ws.arena(plan.workspace_bytes(executor.lanes())?)?;
-        let records = arena.take::<u8>(plan.records)?;
-        if compute == Compute::Int8 {
-            quantize_rows(ctx.kernels(), executor, a, plan.record_bytes, records)?;
+        if let Some(up) = up {
+            equal("up.k", up.k, "must equal the weights' k =", weights.k)?;
+            equal("up.n", up.n, "must equal the weights' n =", weights.n)?;
+            let floats = |w: &PackedWeights| matches!(w.body, Body::Floats(_));
+            if floats(weights) != floats(up) {
+                let got = up.format.map_or("group-wise", WeightFormat::name).into();
+                let allowed = "blocks or floats, as the weights";
+                return Err(Error::Option { what: "up.format", got, allowed });
+            }
+            if self.order() != Product::order_of(up) {
+                let (got, allowed) = ("another order of k".into(), "the order of the weights");
+                return Err(Error::Option { what: "up", got, allowed });
+            }
+            if epilogue.beta != 0.0 {
+                let (got, allowed) = (epilogue.beta.to_string(), "0 for a gated product");
+                return Err(Error::Option { what: "beta", got, allowed });
+            }
         }
-        let item = Item { kernels: ctx.kernels(), weights: self, a, records, plan: &plan, compute, epilogue };
-        for_each_tile(executor, c, plan.grid, arena.rest(), plan.lane_bytes, &|arena, origin, c| {
-            item.run(arena, origin, c);
-        });
         Ok(())
     }
+
+    /// The order in which its weights hold k.
+    fn order(&self) -> Option<&'a [u32]> {
+        Product::order_of(self.weights)
+    }
+
+    fn order_of(weights: &'a PackedWeights) -> Option<&'a [u32]> {
+        match &weights.body {
+            Body::Blocks(blocks) => blocks.order.as_deref(),
+            Body::Floats(_) => None,
+        }
+    }
+
+    /// How the product is cut; `None` for floats.
+    fn plan(&self, kernels: &KernelSet, compute: Compute) -> Option<Plan> {
+        let Body::Blocks(packed) = &self.weights.body else { return None };
+        let buffers = self.epilogue.beta != 0.0 || self.up.is_some();
+        let shape = (self.c.rows(), self.weights.n, self.weights.k);
+        let mut plan = Plan::new(kernels, packed, shape, compute, buffers);
+        if let Some(PackedWeights { body: Body::Blocks(up), .. }) = self.up {
+            // Tiles of the two formats may differ in rows, not in columns.
+            plan.panel_bytes = plan.panel_bytes.max(Plan::new(kernels, up, shape, compute, true).panel_bytes);
+        }
+        Some(plan)
+    }
+}
+
+impl PackedWeights {
+    /// Bytes of workspace that are enough for [`PackedWeights::multiply`] and
+    /// [`PackedWeights::multiply_gated`] of up to `m` rows (with weights of one format).
+    ///
+    /// **Errors**: `Overflow`.
+    pub fn workspace_bytes(&self, ctx: &Context, m: usize, compute: Compute) -> Result<usize> {
+        match &self.body {
+            Body::Floats(b) => b.workspace_bytes(ctx, m),
+            Body::Blocks(packed) => {
+                let lane = enough_lane_bytes(ctx.kernels(), packed, m, self.k, compute)?;
+                let lanes = product("workspace bytes", &[lane, ctx.lanes()])?;
+                let (records, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
+                let bytes = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+                bytes.ok_or(Error::Overflow { what: "workspace bytes" })
+            }
+        }
+    }
+
+    /// `C = beta * C + act(alpha * A * W^T + bias)`.
+    ///
+    /// **Shapes**: `a`: (m, k), plain; `c`: (m, n). **Numerics**: see [`Compute`] and [`Epilogue`]; row i of a
+    /// batch has the bits of the same row alone. Weights of single floats are multiplied exactly whatever
+    /// `compute` says. **Errors**: `Shape`, `Option` for a transposed `a`, `Workspace`; nothing is changed
+    /// then. **Panics**: never. **Cost**: weights are read once for each 512 rows; allocates nothing.
+    /// **Source**: own; interleaving as in ik_llama.cpp's `_R16`, tile by port count.
+    pub fn multiply(
+        &self,
+        ctx: &Context,
+        ws: &mut Workspace,
+        compute: Compute,
+        a: MatRef<'_>,
+        c: MatMut<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
+        let mut products = [Product { weights: self, up: None, c, epilogue: *epilogue }];
+        multiply_many(ctx, ws, compute, a, &mut products)
+    }
+
+    /// The gate of a feed-forward layer in one pass: `C = act(alpha * A * W^T + bias) * (A * UP^T)`, with W
+    /// these weights and `act` usually SiLU.
+    ///
+    /// **Shapes**: `a`: (m, k), plain; `up`: (n, k) as these weights, of any format of blocks (or of floats,
+    /// like these); `c`: (m, n). **Numerics**: the bits of both products, the activation, and one
+    /// multiplication, each rounded once. **Errors**: as [`PackedWeights::multiply`]; `Option` for a beta. For
+    /// weights of two formats size the workspace by [`workspace_bytes_many`].
+    /// **Cost**: the activations are quantised once; neither product is written to memory beyond a tile.
+    #[allow(clippy::too_many_arguments)] // a product with one operand more
+    pub fn multiply_gated(
+        &self,
+        ctx: &Context,
+        ws: &mut Workspace,
+        compute: Compute,
+        a: MatRef<'_>,
+        up: &PackedWeights,
+        c: MatMut<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
+        let mut products = [Product { weights: self, up: Some(up), c, epilogue: *epilogue }];
+        multiply_many(ctx, ws, compute, a, &mut products)
+    }
+}
+
+/// Bytes of workspace that are enough for [`multiply_many`] of up to `m` rows with these weights (gated or
+/// not).
+///
+/// **Errors**: `Overflow`.
+pub fn workspace_bytes_many(
+    ctx: &Context,
+    m: usize,
+    compute: Compute,
+    weights: &[&PackedWeights],
+) -> Result<usize> {
+    let (mut bytes, mut ordered) = (0, 0);
+    for w in weights {
+        bytes = w.workspace_bytes(ctx, m, compute)?.max(bytes);
+        if let Some(order) = Product::order_of(w) {
+            ordered = scratch_rows(m, order.len(), compute, true)?.1.max(ordered);
+        }
+    }
+    // Weights without an order may have the largest lanes, others need the gathered rows beside them.
+    bytes.checked_add(ordered).ok_or(Error::Overflow { what: "workspace bytes" })
+}
+
+/// Several products with the same activations, such as q, k, v or gate and up: the activations are quantised
+/// once, and the work of all products is dealt out together, so that the threads meet once and not once for
+/// each product.
+///
+/// **Shapes**: `a`: (m, k), plain; of each product `c`: (m, its n), all with the same k; formats may differ.
+/// **Numerics**: the bits of separate calls of [`PackedWeights::multiply`] and
+/// [`PackedWeights::multiply_gated`]. **Errors**: as there; nothing is changed then. **Cost**: as separate
+/// calls, without their repeated quantisation and their regions; products with weights of floats run one
+/// after the other. Allocates nothing.
+pub fn multiply_many(
+    ctx: &Context,
+    ws: &mut Workspace,
+    compute: Compute,
+    a: MatRef<'_>,
+    products: &mut [Product<'_>],
+) -> Result<()> {
+    let (mut macs, mut lane_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
+    for p in products.iter() {
+        p.validate(a)?;
+        if let Some(plan) = p.plan(ctx.kernels(), compute) {
+            blocks = true;
+            ordered |= p.order().is_some();
+            lane_bytes = plan.lane_bytes()?.max(lane_bytes);
+            macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
+        }
+    }
+    let executor = if macs < SERIAL_MACS { &Executor::Serial } else { ctx.executor() };
+    let row_bytes = row_bytes(a.cols(), compute);
+    let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
+    let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
+    let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+    let need = if blocks { need.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
+    // Before anything is written: a workspace that is too small changes nothing.
+    ws.arena(need)?;
+    for p in products.iter_mut() {
+        if let Body::Floats(b) = &p.weights.body {
+            let (c, e) = (p.c.reborrow(), &p.epilogue);
+            match p.up {
+                Some(PackedWeights { body: Body::Floats(up), .. }) => {
+                    b.multiply_gated(ctx, ws, Precision::Exact, a, up, c, e)?;
+                }
+                _ => b.multiply(ctx, ws, a, c, e)?,
+            }
+        }
+    }
+    if !blocks {
+        return Ok(());
+    }
+    let mut arena = ws.arena(need)?;
+    let records = arena.take::<u8>(records)?;
+    let gathered = arena.take::<f32>(gathered / size_of::<f32>())?;
+    let scratch = arena.rest();
+    // Products that follow each other and read their activations in one order share them.
+    for same in products.chunk_by_mut(|p, q| p.order() == q.order()) {
+        let order = same.first().and_then(Product::order);
+        let a = match order {
+            Some(order) => gather(executor, a, order, gathered)?,
+            None => a,
+        };
+        if compute == Compute::Int8 {
+            quantize_rows(ctx.kernels(), executor, a, row_bytes, records)?;
+        }
+        for region in same.chunks_mut(REGION) {
+            let mut outs = [const { None }; REGION];
+            let mut items: [Option<Item<'_>>; REGION] = [const { None }; REGION];
+            for ((p, out), item) in region.iter_mut().zip(&mut outs).zip(&mut items) {
+                let plan = p.plan(ctx.kernels(), compute);
+                if let (Some(plan), Body::Blocks(w)) = (plan, &p.weights.body) {
+                    let up = match p.up {
+                        Some(PackedWeights { body: Body::Blocks(up), .. }) => Some(up),
+                        _ => None,
+                    };
+                    let (kernels, epilogue) = (ctx.kernels(), p.epilogue);
+                    *out = Some((p.c.reborrow(), plan.grid));
+                    *item = Some(Item { kernels, w, up, a, records, row_bytes, compute, plan, epilogue });
+                }
+            }
+            for_each_tile_of(executor, outs, scratch, lane_bytes, &|arena, which, origin, c| {
+                if let Some(item) = &items[which] {
+                    item.run(arena, origin, c);
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Copies the rows of `a` with their elements in another order, 8 rows an item.
+fn gather<'a>(executor: &Executor, a: MatRef<'_>, order: &[u32], out: &'a mut [f32]) -> Result<MatRef<'a>> {
+    let (m, k) = (a.rows(), a.cols());
+    let grid = Grid { tile_rows: 8, tile_cols: k.max(1) };
+    for_each_tile(executor, MatMut::dense(out, m, k)?, grid, &mut [], 0, &|_, origin, mut out| {
+        for i in 0..out.rows() {
+            if let Some(x) = a.row(origin.row + i) {
+                out.row(i).iter_mut().zip(order).for_each(|(out, &from)| *out = x[from as usize]);
+            }
+        }
+    });
+    MatRef::dense(out, m, k)
 }
 
 /// Quantises all rows of `a`, 8 rows an item.
@@ -117,11 +284,11 @@ fn quantize_rows(
     kernels: &KernelSet,
     executor: &Executor,
     a: MatRef<'_>,
-    record_bytes: usize,
+    row_bytes: usize,
     records: &mut [u8],
 ) -> Result<()> {
-    let out = MatMut::dense(records, a.rows(), record_bytes)?;
-    let grid = Grid { tile_rows: 8, tile_cols: record_bytes.max(1) };
+    let out = MatMut::dense(records, a.rows(), row_bytes)?;
+    let grid = Grid { tile_rows: 8, tile_cols: row_bytes.max(1) };
     for_each_tile(executor, out, grid, &mut [], 0, &|_, origin, mut records| {
         for i in 0..records.rows() {
             if let Some(x) = a.row(origin.row + i) {
@@ -130,68 +297,4 @@ fn quantize_rows(
         }
     });
     Ok(())
-}
-
-/// What all work items of a product share.
-struct Item<'a> {
-    kernels: &'static KernelSet,
-    weights: &'a PackedWeights,
-    a: MatRef<'a>,
-    records: &'a [u8], // (m, record_bytes)
-    plan: &'a Plan,
-    compute: Compute,
-    epilogue: &'a Epilogue<'a>,
-}
-
-impl Item<'_> {
-    fn run(&self, mut arena: Arena<'_>, origin: Origin, mut c: MatMut<'_>) {
-        let (rows, cols) = (c.rows(), c.cols());
-        // (rows, cols): the chains, apart from C when the epilogue still reads it.
-        let mut chains = if self.plan.lane_bytes == 0 {
-            None
-        } else {
-            arena.take::<f32>(rows * cols).ok().and_then(|chains| MatMut::dense(chains, rows, cols).ok())
-        };
-        let target = match &mut chains {
-            Some(chains) => chains.reborrow(),
-            None => c.reborrow(),
-        };
-        match self.compute {
-            Compute::Int8 => self.int8(origin, target),
-            Compute::F32 => self.exact(origin, target),
-        }
-        if !self.epilogue.is_plain() {
-            self.kernels.epilogue(chains, None, c, origin.col, self.epilogue);
-        }
-    }
-
-    fn int8(&self, origin: Origin, mut c: MatMut<'_>) {
-        let (max_stripes, max_rows) = self.kernels.int8_tile();
-        let group = max_rows.min(c.rows().div_ceil(c.rows().div_ceil(max_rows)));
-        let width = max_stripes * LANES;
-        for j in (0..c.cols()).step_by(width) {
-            let stripes = self.weights.stripes(origin.col + j);
-            for i in (0..c.rows()).step_by(group) {
-                let a = ActivationRows {
-                    data: &self.records[(origin.row + i) * self.plan.record_bytes..],
-                    record_bytes: self.plan.record_bytes,
-                    blocks: self.weights.k() / BLOCK,
-                };
-                self.kernels.int8(stripes, a, c.tile(i, j, group, width));
-            }
-        }
-    }
-
-    fn exact(&self, origin: Origin, mut c: MatMut<'_>) {
-        let max_rows = self.kernels.exact_rows();
-        let group = max_rows.min(c.rows().div_ceil(c.rows().div_ceil(max_rows)));
-        let (row_stride, _) = self.a.strides();
-        for j in (0..c.cols()).step_by(LANES) {
-            let stripe = self.weights.stripes(origin.col + j);
-            for i in (0..c.rows()).step_by(group) {
-                let x = self.a.from(origin.row + i, 0);
-                self.kernels.exact(stripe, x, row_stride, c.tile(i, j, group, LANES));
-            }
-        }
-    }
 }

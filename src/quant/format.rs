@@ -68,14 +68,6 @@ impl WeightFormat {
         WeightFormat::Mxfp4,
     ];
 
-    /// The formats that [`PackedWeights`](super::PackedWeights) multiplies, in the order of their numbers.
-    pub const PACKABLE: [WeightFormat; 2] = [WeightFormat::Q4_0, WeightFormat::Q8_0];
-
-    /// Whether [`PackedWeights`](super::PackedWeights) multiplies this format.
-    pub fn is_packable(self) -> bool {
-        WeightFormat::PACKABLE.contains(&self)
-    }
-
     /// The name used in GGUF tools.
     pub fn name(self) -> &'static str {
         match self {
@@ -135,14 +127,6 @@ impl WeightFormat {
             WeightFormat::Q6K => 128 + 64 + 16 + 2,
             WeightFormat::Iq4Xs => 2 + 2 + 4 + 128,
             WeightFormat::Mxfp4 => 1 + 16,
-        }
-    }
-
-    /// Bits of a quant in packed weights.
-    pub(super) fn bits(self) -> u32 {
-        match self {
-            WeightFormat::Q4_0 => 4,
-            _ => 8,
         }
     }
 

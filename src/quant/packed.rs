@@ -1,86 +1,207 @@
-//! The packed layout r16k4: the same bytes as the blocks, in the order in which kernels read them.
-//!
-//! Weight rows (output features) are grouped into stripes of 16. A stripe is a sequence of pairs of blocks:
-//! ```text
-//! pair (16 rows x 64 k): [scales of block 0: 16 x f16][scales of block 1: 16 x f16]   64 bytes
-//!                        [quants of block 0][quants of block 1]
-//! quants of a block:     vectors of 64 bytes; vector v = dword v of each row's quants, row by row
-//! ```
-//! Dword v of a Q4_0 row holds k = 4v..4v+4 in its low nibbles and k = 16+4v.. in its high nibbles, as in
-//! GGUF; a Q8_0 quant is stored with its top bit flipped (q + 128), because `vpdpbusd` takes unsigned
-//! weights. One 64-byte load feeds 16 lanes; the reordering is reversible. Rows that fill up the last
-//! stripe, and the second block of a last odd pair, are zeros; the size grows by nothing else.
+//! Packed weights of any format: one type, made once, multiplied by every tier.
 
+use super::codec::{Codec, Decoded};
 use super::format::{BLOCK, WeightFormat};
+use super::import::GroupWise;
+use super::layout::Layout;
 use super::quantize::{dequantize, quantize};
 use crate::buffer::AlignedBuf;
-use crate::error::{Error, Result, equal, product};
-use crate::kernels::{LANES, Q4_PAIR_BYTES, Q8_PAIR_BYTES, Stripes};
-use crate::view::MatRef;
+use crate::context::Context;
+use crate::error::{Error, Result, equal};
+use crate::kernels::{LANES, Stripes};
+use crate::matmul::PackedB;
+use crate::view::{Grid, MatMut, MatRef, for_each_tile};
+use half::{bf16, f16};
+use std::sync::Mutex;
 
-/// A weight matrix W (n output features, k input features) in a quantised format, packed once for all
+/// A weight matrix W (n output features, k input features) in any [`WeightFormat`], or group-wise, packed once for all
 /// tiers, in huge pages when it is large. Multiplied as `C = A * W^T`.
+///
+/// Formats of blocks are stored in stripes of 16 rows whose integers are interleaved for the kernels, with
+/// all of their integers and without a bit more than their own blocks need. Formats of single floats are a
+/// [`PackedB`] inside.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
-    data: AlignedBuf<u8>, // (ceil(n / 16), stripe_bytes)
-    format: WeightFormat,
-    n: usize,
-    k: usize,
-    stripe_bytes: usize,
+    pub(super) body: Body,
+    pub(super) format: Option<WeightFormat>,
+    pub(super) n: usize,
+    pub(super) k: usize,
 }
 
+/// What the matrix is made of.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    Blocks(Packed),
+    Floats(PackedB),
+}
+
+/// Stripes of packed blocks.
+#[derive(Debug, Clone)]
+pub(super) struct Packed {
+    pub data: AlignedBuf<u8>, // (ceil(n / 16), stripe_bytes), then the bytes of the order
+    /// The input feature at each stored position, where that is not the position itself. // (k)
+    pub order: Option<Vec<u32>>,
+    pub layout: Layout,
+    pub stripe_bytes: usize,
+}
+
+/// Stores one row of weights: `(row, lane, stripe, layout, scratch)`.
+type PutRow<'a> = dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
+
 impl PackedWeights {
+    /// [`PackedWeights::quantize_with`] on the calling thread.
+    pub fn quantize(format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
+        PackedWeights::quantize_with(&Context::serial(), format, w)
+    }
+
     /// Quantises and packs f32 weights.
     ///
-    /// **Shapes**: `w`: (n, k), plain; k a multiple of 32. **Numerics**: as [`quantize`]. **Errors**: `Option`
-    /// for a ragged k or a transposed view, `Overflow`, `Resource`. **Cost**: one pass; allocates the packed
-    /// bytes and one row.
-    pub fn quantize(format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
+    /// **Shapes**: `w`: (n, k), plain; k a multiple of the format's block. **Numerics**: as [`quantize`].
+    /// **Errors**: `Option` for a ragged k, a transposed view or a format that [`quantize`] lacks, `Overflow`,
+    /// `Resource`. **Cost**: one pass, on the context's threads; allocates the packed bytes and a row of
+    /// blocks for each thread.
+    pub fn quantize_with(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
         let (n, k) = (w.rows(), w.cols());
-        let mut packed = PackedWeights::zeroed(format, n, k)?;
-        // Unlike a Vec, this refuses an absurd k instead of aborting.
-        let mut row_blocks = AlignedBuf::<u8>::zeroed(format.bytes(1, k)?)?;
-        // Rows without elements need no work, and there may be absurdly many.
-        let rows = if k == 0 { 0 } else { n };
-        for i in 0..rows {
-            let row = w.row(i).ok_or(Error::Option {
-                what: "w",
-                got: "a transposed view".into(),
-                allowed: "plain: rows are output features",
-            })?;
-            quantize(format, row, row_blocks.as_mut_slice())?;
-            packed.put_row(i, row_blocks.as_slice());
+        format.bytes(n, k)?;
+        if w.is_transposed() {
+            let (got, allowed) = ("a transposed view".into(), "plain: rows are output features");
+            return Err(Error::Option { what: "w", got, allowed });
         }
-        Ok(packed)
+        let Some(codec) = Codec::of(format) else {
+            return PackedWeights::from_floats(ctx, format, w);
+        };
+        // Refuses a format that cannot be quantised to, before anything is allocated.
+        quantize(format, &[], &mut [])?;
+        let row_bytes = format.bytes(1, k)?;
+        let layout = layout_of(format)?;
+        PackedWeights::fill(
+            ctx,
+            (Some(format), layout),
+            n,
+            k,
+            row_bytes,
+            &|i, lane, stripe, layout, blocks| {
+                if let Some(row) = w.row(i) {
+                    let blocks = &mut blocks[..row_bytes];
+                    quantize(format, row, blocks)?;
+                    put_row(codec, layout, stripe, lane, blocks);
+                }
+                Ok(())
+            },
+        )
     }
 
-    /// Packs GGUF blocks.
-    ///
-    /// **Shapes**: `blocks`: n rows of `k / 32` blocks, as in a GGUF tensor. **Errors**: `Option` for a ragged
-    /// k, `Shape` for a wrong length, `Overflow`, `Resource`. **Cost**: one pass.
+    /// [`PackedWeights::from_blocks_with`] on the calling thread.
     pub fn from_blocks(format: WeightFormat, n: usize, k: usize, blocks: &[u8]) -> Result<PackedWeights> {
+        PackedWeights::from_blocks_with(&Context::serial(), format, n, k, blocks)
+    }
+
+    /// Packs the blocks of a GGUF tensor.
+    ///
+    /// **Shapes**: `blocks`: n rows of blocks, as in a GGUF tensor. **Errors**: `Option` for a ragged k,
+    /// `Shape` for a wrong length, `Overflow`, `Resource`. **Cost**: one pass, on the context's threads;
+    /// allocates the packed bytes (and, for f16, bf16 and f32 blocks that are not aligned to their elements, a
+    /// copy of them).
+    pub fn from_blocks_with(
+        ctx: &Context,
+        format: WeightFormat,
+        n: usize,
+        k: usize,
+        blocks: &[u8],
+    ) -> Result<PackedWeights> {
         let bytes = format.bytes(n, k)?;
         equal("blocks.len", blocks.len(), "must equal the bytes of n * k weights =", bytes)?;
-        let mut packed = PackedWeights::zeroed(format, n, k)?;
+        let Some(codec) = Codec::of(format) else {
+            return floats_from_bytes(ctx, format, n, k, blocks);
+        };
         let row_bytes = format.bytes(1, k)?;
-        if row_bytes > 0 {
-            for (i, row) in blocks.chunks_exact(row_bytes).enumerate() {
-                packed.put_row(i, row);
+        let layout = layout_of(format)?;
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, 0, &|i, lane, stripe, layout, _| {
+            put_row(codec, layout, stripe, lane, &blocks[i * row_bytes..(i + 1) * row_bytes]);
+            Ok(())
+        })
+    }
+
+    /// Packs group-wise weights.
+    ///
+    /// The order of k (GPTQ's act-order) is kept: a product gathers its activations in that order.
+    /// **Errors**: `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed
+    /// bytes: the codes, and 4 (symmetric) or 6 bytes for each group.
+    pub fn from_groups_with(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
+        let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
+        let put = |i: usize, lane: usize, stripe: &mut [u8], layout: &Layout, _: &mut [u8]| {
+            if let Some(row) = w.row(i) {
+                for (g, (&scale, &zero)) in row.scales.iter().zip(row.zeros).enumerate() {
+                    layout.put_group(stripe, lane, g, scale, zero);
+                }
+                for (b, codes) in row.codes.chunks_exact(BLOCK).enumerate() {
+                    layout.put_codes(stripe, lane, b, codes);
+                }
             }
+            Ok(())
+        };
+        let mut packed = PackedWeights::fill(ctx, (None, layout), w.n(), w.k(), 0, &put)?;
+        if let Body::Blocks(blocks) = &mut packed.body {
+            blocks.order = w.order().map(<[u32]>::to_vec);
         }
         Ok(packed)
     }
 
-    fn zeroed(format: WeightFormat, n: usize, k: usize) -> Result<PackedWeights> {
-        format.bytes(n, k)?;
-        if !format.is_packable() {
-            let (what, got) = ("format", format.name().into());
-            return Err(Error::Option { what, got, allowed: "one of q4_0, q8_0" });
+    /// A matrix of blocks whose rows `put` stores.
+    fn fill(
+        ctx: &Context,
+        (format, layout): (Option<WeightFormat>, Layout),
+        n: usize,
+        k: usize,
+        scratch_bytes: usize,
+        put: &PutRow<'_>,
+    ) -> Result<PackedWeights> {
+        let stripe_bytes = layout.stripe_bytes(k)?;
+        let mut data = AlignedBuf::<u8>::zeroed(layout.bytes(n, k)?)?;
+        let scratch_bytes = scratch_bytes.next_multiple_of(64);
+        let mut scratch = AlignedBuf::<u8>::zeroed(crate::error::product(
+            "packing scratch",
+            &[scratch_bytes, ctx.lanes()],
+        )?)?;
+        // Rows without elements need no work, and there may be absurdly many.
+        if k > 0 {
+            let failed = Mutex::new(None);
+            let out = MatMut::dense(data.as_mut_slice(), n.div_ceil(LANES), stripe_bytes)?;
+            let grid = Grid { tile_rows: 1, tile_cols: stripe_bytes };
+            let scratch = scratch.as_mut_slice();
+            for_each_tile(ctx.executor(), out, grid, scratch, scratch_bytes, &|arena, origin, mut out| {
+                let scratch = arena.rest();
+                for i in origin.row * LANES..n.min((origin.row + 1) * LANES) {
+                    if let Err(e) = put(i, i % LANES, out.row(0), &layout, scratch)
+                        && let Ok(mut failed) = failed.lock()
+                    {
+                        *failed = Some(e);
+                    }
+                }
+            });
+            if let Ok(Some(e)) = failed.into_inner() {
+                return Err(e);
+            }
         }
-        let pairs = (k / BLOCK).div_ceil(2);
-        let stripe_bytes = product("packed stripe", &[pairs, pair_bytes(format)])?;
-        let bytes = product("packed weights", &[n.div_ceil(LANES), stripe_bytes])?;
-        Ok(PackedWeights { data: AlignedBuf::zeroed(bytes)?, format, n, k, stripe_bytes })
+        let packed = Packed { data, order: None, layout, stripe_bytes };
+        Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
+    }
+
+    /// Packs floats in their own format, rounding f32 to it.
+    fn from_floats(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
+        let (n, k) = (w.rows(), w.cols());
+        if format == WeightFormat::F32 {
+            let body = Body::Floats(PackedB::pack(ctx, w.t())?);
+            return Ok(PackedWeights { body, format: Some(format), n, k });
+        }
+        let row_bytes = format.bytes(1, k)?;
+        let mut bytes = AlignedBuf::<u8>::zeroed(format.bytes(n, k)?)?;
+        if k > 0 {
+            for (i, out) in bytes.as_mut_slice().chunks_exact_mut(row_bytes).enumerate() {
+                quantize(format, w.row(i).unwrap_or_default(), out)?;
+            }
+        }
+        floats_from_bytes(ctx, format, n, k, bytes.as_slice())
     }
 
     /// Output features (rows of W).
@@ -93,34 +214,44 @@ impl PackedWeights {
         self.k
     }
 
-    /// The format.
-    pub fn format(&self) -> WeightFormat {
+    /// The format; `None` for group-wise weights.
+    pub fn format(&self) -> Option<WeightFormat> {
         self.format
     }
 
-    /// Bytes held: those of the blocks, n rounded up to 16 and k to 64.
+    /// Bytes held: those of the blocks, n rounded up to 16 and k to the layout's unit (64 or 128 for the small
+    /// blocks).
     pub fn bytes(&self) -> usize {
-        self.data.bytes()
+        match &self.body {
+            Body::Blocks(blocks) => {
+                let order = blocks.order.as_ref().map_or(0, |order| size_of_val(&order[..]));
+                self.n.div_ceil(LANES) * blocks.stripe_bytes + order
+            }
+            Body::Floats(b) => b.bytes(),
+        }
     }
 
     /// The weights as GGUF blocks again, bit for bit what was packed.
     ///
-    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`.
+    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise weights,
+    /// which have no blocks.
     pub fn to_blocks(&self, out: &mut [u8]) -> Result<()> {
-        let bytes = self.format.bytes(self.n, self.k)?;
+        let format = self.format.ok_or(Error::Unsupported { what: "blocks of group-wise weights" })?;
+        let bytes = format.bytes(self.n, self.k)?;
         equal("out.len", out.len(), "must equal the bytes of n * k weights =", bytes)?;
-        let row_bytes = self.format.bytes(1, self.k)?;
+        let row_bytes = format.bytes(1, self.k)?;
         if row_bytes > 0 {
             for (i, row) in out.chunks_exact_mut(row_bytes).enumerate() {
-                for (b, block) in row.chunks_exact_mut(self.format.block_bytes()).enumerate() {
-                    self.get_block(i, b, block);
-                }
+                self.row_blocks(i, |b, block, format| {
+                    let bytes = format.block_bytes();
+                    row[b * bytes..(b + 1) * bytes].copy_from_slice(block);
+                });
             }
         }
         Ok(())
     }
 
-    /// Row `i` of W in f32, exactly: an embedding row, or a check.
+    /// Row `i` of W in f32, exactly as [`dequantize`] gives it: an embedding row, or a check.
     ///
     /// **Shapes**: `out`: (k). **Errors**: `Shape`, or `Option` for a row that is not there. Allocates nothing.
     pub fn dequantize_row(&self, i: usize, out: &mut [f32]) -> Result<()> {
@@ -128,71 +259,121 @@ impl PackedWeights {
         if i >= self.n {
             return Err(Error::Shape { what: "row", got: i, relation: "must be below n =", want: self.n });
         }
-        let mut block = [0u8; 34]; // the larger of the formats
-        let block = &mut block[..self.format.block_bytes()];
-        for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            self.get_block(i, b, block);
-            dequantize(self.format, block, out)?;
+        if let (None, Body::Blocks(packed)) = (self.format, &self.body) {
+            packed.dequantize_groups(i, out);
+            return Ok(());
         }
-        Ok(())
+        let mut result = Ok(());
+        self.row_blocks(i, |b, block, format| {
+            let len = format.block_len();
+            if let Err(e) = dequantize(format, block, &mut out[b * len..(b + 1) * len]) {
+                result = Err(e);
+            }
+        });
+        result
     }
 
-    /// The stripes from output feature `first` (a multiple of 16) on.
-    pub(super) fn stripes(&self, first: usize) -> Stripes<'_> {
-        Stripes {
-            data: &self.data.as_slice()[first / LANES * self.stripe_bytes..],
-            stripe_bytes: self.stripe_bytes,
-            blocks: self.k / BLOCK,
-            bits: self.format.bits(),
-        }
-    }
-
-    /// Byte offsets of row `i` of block `b`: its scale, and dword 0 of its quants (dwords are 64 apart).
-    fn offsets(&self, i: usize, b: usize) -> (usize, usize) {
-        let pair = i / LANES * self.stripe_bytes + b / 2 * pair_bytes(self.format);
-        let quant_bytes = (pair_bytes(self.format) - 64) / 2;
-        let lane = i % LANES;
-        (pair + b % 2 * 32 + 2 * lane, pair + 64 + b % 2 * quant_bytes + 4 * lane)
-    }
-
-    /// What is flipped in each stored quant byte.
-    fn flip(&self) -> u8 {
-        match self.format {
-            WeightFormat::Q8_0 => 0x80,
-            _ => 0,
-        }
-    }
-
-    fn put_row(&mut self, i: usize, row: &[u8]) {
-        let flip = self.flip();
-        for (b, block) in row.chunks_exact(self.format.block_bytes()).enumerate() {
-            let (scale, quants) = self.offsets(i, b);
-            let data = self.data.as_mut_slice();
-            data[scale..scale + 2].copy_from_slice(&block[..2]);
-            for (v, dword) in block[2..].chunks_exact(4).enumerate() {
-                for (j, byte) in dword.iter().enumerate() {
-                    data[quants + 64 * v + j] = byte ^ flip;
+    /// Hands out the blocks of row `i` as bytes: `(number, bytes, format)`.
+    fn row_blocks(&self, i: usize, mut each: impl FnMut(usize, &[u8], WeightFormat)) {
+        let Some(format) = self.format else { return };
+        let mut bytes = [0u8; 256];
+        let bytes = &mut bytes[..format.block_bytes()];
+        match (&self.body, Codec::of(format)) {
+            (Body::Blocks(packed), Some(codec)) => {
+                let stripe =
+                    &packed.data.as_slice()[i / LANES * packed.stripe_bytes..][..packed.stripe_bytes];
+                let mut decoded = Decoded::ZERO;
+                for b in 0..self.k / format.block_len() {
+                    packed.layout.get(stripe, i % LANES, b, &mut decoded);
+                    codec.encode(&decoded, bytes);
+                    each(b, bytes, format);
                 }
             }
-        }
-    }
-
-    fn get_block(&self, i: usize, b: usize, block: &mut [u8]) {
-        let (scale, quants) = self.offsets(i, b);
-        let (data, flip) = (self.data.as_slice(), self.flip());
-        block[..2].copy_from_slice(&data[scale..scale + 2]);
-        for (v, dword) in block[2..].chunks_exact_mut(4).enumerate() {
-            for (j, byte) in dword.iter_mut().enumerate() {
-                *byte = data[quants + 64 * v + j] ^ flip;
+            (Body::Floats(floats), _) => {
+                floats.column(i, |k, x| {
+                    match format {
+                        WeightFormat::F16 => bytes.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+                        WeightFormat::Bf16 => bytes.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+                        _ => bytes.copy_from_slice(&x.to_le_bytes()),
+                    }
+                    each(k, bytes, format);
+                });
             }
+            (Body::Blocks(_), None) => {}
         }
     }
 }
 
-/// Bytes of 16 rows by two blocks.
-fn pair_bytes(format: WeightFormat) -> usize {
-    match format {
-        WeightFormat::Q8_0 => Q8_PAIR_BYTES,
-        _ => Q4_PAIR_BYTES,
+impl Packed {
+    /// Row `i` of group-wise weights.
+    fn dequantize_groups(&self, i: usize, out: &mut [f32]) {
+        let stripe = &self.data.as_slice()[i / LANES * self.stripe_bytes..][..self.stripe_bytes];
+        let mut codes = [0u8; BLOCK];
+        for b in 0..out.len() / BLOCK {
+            self.layout.get_codes(stripe, i % LANES, b, &mut codes);
+            let (scale, zero) = self.layout.get_group(stripe, i % LANES, b >> self.layout.unit_shift);
+            for (p, code) in (b * BLOCK..).zip(codes) {
+                let feature = self.order.as_ref().map_or(p, |order| order[p] as usize);
+                out[feature] = scale * (f32::from(code) - f32::from(zero));
+            }
+        }
     }
+
+    /// The stripes from output feature `first` (a multiple of 16) on, of rows of `k`.
+    pub fn stripes(&self, first: usize, k: usize) -> Stripes<'_> {
+        Stripes {
+            data: &self.data.as_slice()[first / LANES * self.stripe_bytes..],
+            stripe_bytes: self.stripe_bytes,
+            blocks: k / BLOCK,
+            packing: self.layout.packing,
+            unit_shift: self.layout.unit_shift,
+        }
+    }
+}
+
+/// The layout of a format of blocks.
+fn layout_of(format: WeightFormat) -> Result<Layout> {
+    Layout::of(format).ok_or(Error::Unsupported { what: "a layout of blocks for this format" })
+}
+
+/// Stores a row of blocks.
+fn put_row(codec: &Codec, layout: &Layout, stripe: &mut [u8], lane: usize, row: &[u8]) {
+    let mut decoded = Decoded::ZERO;
+    for (b, block) in row.chunks_exact(codec.format.block_bytes()).enumerate() {
+        codec.decode(block, &mut decoded);
+        layout.put(stripe, lane, b, &decoded);
+    }
+}
+
+/// Packs little-endian floats.
+fn floats_from_bytes(
+    ctx: &Context,
+    format: WeightFormat,
+    n: usize,
+    k: usize,
+    bytes: &[u8],
+) -> Result<PackedWeights> {
+    /// The elements where they lie, or a copy where they are not aligned.
+    fn elements<T: bytemuck::Pod>(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [T]>> {
+        if let Ok(elements) = bytemuck::try_cast_slice(bytes) {
+            return Ok(elements.into());
+        }
+        let mut copy = AlignedBuf::<T>::zeroed(bytes.len() / size_of::<T>())?;
+        bytemuck::cast_slice_mut(copy.as_mut_slice()).copy_from_slice(bytes);
+        Ok(copy.as_slice().to_vec().into())
+    }
+    let floats = match format {
+        WeightFormat::F16 => {
+            let w = elements::<u16>(bytes)?;
+            let w: &[f16] = bytemuck::cast_slice(&w);
+            PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
+        }
+        WeightFormat::Bf16 => {
+            let w = elements::<u16>(bytes)?;
+            let w: &[bf16] = bytemuck::cast_slice(&w);
+            PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
+        }
+        _ => PackedB::pack(ctx, MatRef::dense(&elements::<f32>(bytes)?[..], n, k)?.t())?,
+    };
+    Ok(PackedWeights { body: Body::Floats(floats), format: Some(format), n, k })
 }

@@ -22,10 +22,14 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 
 /// `(definition, exact product of the same weights in f64, bound of their difference)` of one activation
 /// row with weight row `n`.
+///
+/// The definition, for each block of 32 in turn: `acc = fma(f32(dot), d * d_x, acc)`, with the scale of a
+/// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot; then, where the format has minimums,
+/// `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
-    let (format, k) = (weights.format(), weights.k());
-    let refused = Error::Unsupported { what: "an int8 product with this format" };
-    let codec = Codec::of(format).ok_or(refused)?;
+    let refused = || Error::Unsupported { what: "an int8 product with this format" };
+    let (format, k) = (weights.format().ok_or_else(refused)?, weights.k());
+    let codec = Codec::of(format).ok_or_else(refused)?;
     let mut decoded = Decoded::ZERO;
     let mut blocks = vec![0u8; format.bytes(weights.n(), k)?];
     weights.to_blocks(&mut blocks)?;
@@ -35,19 +39,35 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
     weights.dequantize_row(n, &mut w)?;
     let (mut chain, mut exact, mut bound) = (0.0f32, 0.0f64, 0.0f64);
     for (b, (q, d)) in quantize_activations(x).into_iter().enumerate() {
-        let block = &row[b * format.block_bytes()..(b + 1) * format.block_bytes()];
-        codec.decode(block, &mut decoded);
-        let dw = codec.d(&decoded);
-        let weight = |j: usize| codec.values.of(decoded.codes[j]);
+        let (at, first) = (32 * b / format.block_len(), 32 * b % format.block_len());
+        codec.decode(&row[at * format.block_bytes()..(at + 1) * format.block_bytes()], &mut decoded);
+        let of = |j: usize| (first + j) / codec.sub_len;
+        let halves = codec.sub_len == 16;
+        let mut dw = codec.d(&decoded);
+        if !halves {
+            dw *= f32::from(decoded.scales[of(0)]);
+        }
+        let factor = |j: usize| if halves { i32::from(decoded.scales[of(j)]) } else { 1 };
+        let weight = |j: usize| factor(j) * codec.values.of(decoded.codes[first + j]);
         let dot: i32 = (0..32).map(|j| weight(j) * q[j]).sum();
         chain = (dot as f32).mul_add(dw * d, chain);
+        // What the terms of the chain weigh: each of its roundings is relative to them.
+        let mut terms = f64::from(dot) * f64::from(dw) * f64::from(d);
+        if codec.has_min {
+            for s in 0..32 / codec.sub_len {
+                let sum: i32 = q[s * codec.sub_len..(s + 1) * codec.sub_len].iter().sum();
+                let min = -(codec.dmin(&decoded) * f32::from(decoded.mins[of(s * codec.sub_len)]));
+                chain = min.mul_add(d * sum as f32, chain);
+                terms = terms.abs() + (f64::from(min) * f64::from(d) * f64::from(sum)).abs();
+            }
+        }
         let mut magnitude = 0.0;
         for j in 0..32 {
             exact += f64::from(w[32 * b + j]) * f64::from(x[32 * b + j]);
             magnitude += f64::from(w[32 * b + j]).abs();
             bound += 2f64.powi(-20) * f64::from(w[32 * b + j] * x[32 * b + j]).abs();
         }
-        bound += 0.5001 * f64::from(d) * magnitude;
+        bound += 0.5001 * f64::from(d) * magnitude + 2f64.powi(-20) * terms.abs();
     }
     Ok((chain, exact, bound + 1e-30))
 }

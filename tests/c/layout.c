@@ -14,6 +14,9 @@ int main(void) {
     kvern_epilogue epilogue = KVERN_EPILOGUE_INIT;
     kvern_kv_cache_options cache = KVERN_KV_CACHE_OPTIONS_INIT;
     kvern_attention_options attention = KVERN_ATTENTION_OPTIONS_INIT;
+    kvern_preparation preparation = KVERN_PREPARATION_INIT;
+    kvern_rope_scaling scaling = KVERN_ROPE_SCALING_INIT;
+    kvern_softmax_options softmax = KVERN_SOFTMAX_OPTIONS_INIT;
     char version[64];
     snprintf(version, sizeof version, "%d.%d.%d", KVERN_VERSION_MAJOR, KVERN_VERSION_MINOR,
              KVERN_VERSION_PATCH);
@@ -22,7 +25,9 @@ int main(void) {
     if (KVERN_ABI_VERSION != kvern_abi_version())
         return 3;
     if (context.struct_size != sizeof context || epilogue.struct_size != sizeof epilogue ||
-        cache.struct_size != sizeof cache || attention.struct_size != sizeof attention)
+        cache.struct_size != sizeof cache || attention.struct_size != sizeof attention ||
+        preparation.struct_size != sizeof preparation || scaling.struct_size != sizeof scaling ||
+        softmax.struct_size != sizeof softmax)
         return 4;
     SIZE(kvern_context_options);
     FIELD(kvern_context_options, threads);
@@ -36,14 +41,70 @@ int main(void) {
     FIELD(kvern_epilogue, bias);
     FIELD(kvern_epilogue, activation);
     FIELD(kvern_epilogue, flags);
+    SIZE(kvern_rope_scaling);
+    FIELD(kvern_rope_scaling, kind);
+    FIELD(kvern_rope_scaling, flags);
+    FIELD(kvern_rope_scaling, factor);
+    FIELD(kvern_rope_scaling, original_positions);
+    FIELD(kvern_rope_scaling, beta_fast);
+    FIELD(kvern_rope_scaling, beta_slow);
+    FIELD(kvern_rope_scaling, attention_factor);
+    FIELD(kvern_rope_scaling, low_frequency);
+    FIELD(kvern_rope_scaling, high_frequency);
     SIZE(kvern_kv_cache_options);
     FIELD(kvern_kv_cache_options, kv_heads);
     FIELD(kvern_kv_cache_options, head_dim);
     FIELD(kvern_kv_cache_options, capacity);
     FIELD(kvern_kv_cache_options, window);
+    FIELD(kvern_kv_cache_options, value_dim);
+    FIELD(kvern_kv_cache_options, sinks);
+    FIELD(kvern_kv_cache_options, keys);
+    FIELD(kvern_kv_cache_options, values);
+    FIELD(kvern_kv_cache_options, sequences);
+    FIELD(kvern_kv_cache_options, pages);
+    SIZE(kvern_preparation);
+    FIELD(kvern_preparation, q_gain);
+    FIELD(kvern_preparation, k_gain);
+    FIELD(kvern_preparation, q_eps);
+    FIELD(kvern_preparation, k_eps);
+    FIELD(kvern_preparation, rope);
+    FIELD(kvern_preparation, pairs);
+    FIELD(kvern_preparation, flags);
+    FIELD(kvern_preparation, positions);
     SIZE(kvern_attention_options);
     FIELD(kvern_attention_options, heads);
     FIELD(kvern_attention_options, scale);
     FIELD(kvern_attention_options, non_causal);
+    FIELD(kvern_attention_options, softcap);
+    FIELD(kvern_attention_options, precision);
+    FIELD(kvern_attention_options, window);
+    FIELD(kvern_attention_options, sinks);
+    FIELD(kvern_attention_options, alibi);
+    FIELD(kvern_attention_options, sink_logits);
+    FIELD(kvern_attention_options, mask);
+    FIELD(kvern_attention_options, mask_row_stride);
+    FIELD(kvern_attention_options, seen);
+    FIELD(kvern_attention_options, seen_row_stride);
+    FIELD(kvern_attention_options, tree);
+    FIELD(kvern_attention_options, tree_row_stride);
+    FIELD(kvern_attention_options, mask_per_head);
+    FIELD(kvern_attention_options, seen_per_head);
+    FIELD(kvern_attention_options, lse);
+    FIELD(kvern_attention_options, lse_row_stride);
+    FIELD(kvern_attention_options, sequences);
+    FIELD(kvern_attention_options, sequences_len);
+    SIZE(kvern_weights_product);
+    FIELD(kvern_weights_product, weights);
+    FIELD(kvern_weights_product, up);
+    FIELD(kvern_weights_product, c);
+    FIELD(kvern_weights_product, c_row_stride);
+    FIELD(kvern_weights_product, n);
+    FIELD(kvern_weights_product, epilogue);
+    SIZE(kvern_softmax_options);
+    FIELD(kvern_softmax_options, scale);
+    FIELD(kvern_softmax_options, softcap);
+    FIELD(kvern_softmax_options, mask);
+    FIELD(kvern_softmax_options, mask_rows);
+    FIELD(kvern_softmax_options, mask_row_stride);
     return 0;
 }

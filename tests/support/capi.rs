@@ -2,10 +2,13 @@
 #![allow(dead_code)] // each test binary uses its own part
 
 use kvern::capi::attention::*;
+use kvern::capi::cache::*;
 use kvern::capi::context::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
+use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
+use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
 use std::ffi::{CStr, c_char, c_void};
@@ -64,14 +67,35 @@ pub fn epilogue() -> kvern_epilogue {
     }
 }
 
+/// Options with their size and zeros: the defaults, as a C initialiser makes them.
+macro_rules! defaults {
+    ($type:ty) => {{
+        // SAFETY: options are plain C structs, which are valid when all their bytes are zero.
+        let mut options: $type = unsafe { std::mem::zeroed() };
+        options.struct_size = size_of::<$type>();
+        options
+    }};
+}
+
 pub fn cache_options(capacity: usize, window: usize) -> kvern_kv_cache_options {
-    let struct_size = size_of::<kvern_kv_cache_options>();
-    kvern_kv_cache_options { struct_size, kv_heads: KV_HEADS, head_dim: HEAD_DIM, capacity, window }
+    let none = defaults!(kvern_kv_cache_options);
+    kvern_kv_cache_options { kv_heads: KV_HEADS, head_dim: HEAD_DIM, capacity, window, ..none }
 }
 
 pub fn attention_options(heads: usize) -> kvern_attention_options {
-    let struct_size = size_of::<kvern_attention_options>();
-    kvern_attention_options { struct_size, heads, scale: 0.0, non_causal: 0 }
+    kvern_attention_options { heads, ..defaults!(kvern_attention_options) }
+}
+
+pub fn softmax_options() -> kvern_softmax_options {
+    defaults!(kvern_softmax_options)
+}
+
+pub fn preparation() -> kvern_preparation {
+    defaults!(kvern_preparation)
+}
+
+pub fn rope_scaling(kind: kvern_rope_scaling_kind) -> kvern_rope_scaling {
+    kvern_rope_scaling { kind, ..defaults!(kvern_rope_scaling) }
 }
 
 /// One object of each type, made through the ABI.

@@ -140,7 +140,10 @@ impl Embedding {
     pub fn row_bytes(&self) -> Result<usize> {
         Ok(match self {
             Self::F32 { dim, .. } => dim * size_of::<f32>(),
-            Self::Quantized(table) => table.format().bytes(1, table.k())?,
+            Self::Quantized(table) => match table.format() {
+                Some(format) => format.bytes(1, table.k())?,
+                None => table.bytes() / table.n().max(1),
+            },
         })
     }
 }

@@ -4,16 +4,16 @@ use anyhow::{Result, ensure};
 
 /// Both libraries round the activations (or queries) to 8 bits, in blocks of different lengths: the root mean
 /// square of the difference is 0.5 % to 1 % of that of the result. A wrong layout gives 140 %.
-const TOLERANCE: f64 = 0.02;
+pub const TOLERANCE: f64 = 0.02;
 
-/// Fails unless the two results agree.
-pub fn agree(case: &str, ours: &[f32], theirs: &[f32]) -> Result<()> {
+/// Fails unless the root mean square of the difference is at most `tolerance` of that of ggml's result.
+pub fn agree(case: &str, tolerance: f64, ours: &[f32], theirs: &[f32]) -> Result<()> {
     ensure!(ours.len() == theirs.len(), "{case}: {} elements and {}", ours.len(), theirs.len());
     let square = |x: f64| x * x;
     let size: f64 = theirs.iter().map(|&y| square(y.into())).sum();
     let gap: f64 = ours.iter().zip(theirs).map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
     let relative = (gap / size).sqrt();
-    ensure!(relative <= TOLERANCE, "{case}: ggml's result differs by {:.2} %", 100.0 * relative);
+    ensure!(relative <= tolerance, "{case}: ggml's result differs by {:.2} %", 100.0 * relative);
     Ok(())
 }
 

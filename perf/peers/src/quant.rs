@@ -1,12 +1,12 @@
 //! Products with quantised weights: kvern's packed ones beside ggml's.
 
-use crate::check::{ROTATION_BYTES, agree, bytes_of, values};
+use crate::check::{ROTATION_BYTES, TOLERANCE, agree, bytes_of, values};
 use crate::ggml::{Layout, Rotation, Session, Threads, Type, quantize};
 use anyhow::Result;
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
 use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, Workspace};
 use kvern_perf::speed::{Limits, Options, Row, Table};
-use kvern_perf::timing::{Candidate, interleave};
+use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
 /// (k, n) of the weights: layers of a 7B, of a 270M, and of a toy model.
@@ -98,21 +98,25 @@ impl<'t> Weights<'t> {
         if let Some((of, blocks)) = &self.blocks {
             for layout in Layout::available(*of, n, k) {
                 let mut rotation = peer(self.threads, (*of, blocks), layout, (n, k, copies), &x)?;
-                agree(&format!("{name} {}", layout.name()), &state.borrow().1, &rotation.result(m * n)?)?;
+                agree(
+                    &format!("{name} {}", layout.name()),
+                    TOLERANCE,
+                    &state.borrow().1,
+                    &rotation.result(m * n)?,
+                )?;
                 theirs.push((layout.name(), rotation));
             }
         }
         let (names, mut theirs): (Vec<_>, Vec<_>) = theirs.into_iter().unzip();
         let mut turn = 0;
-        let mut candidates = vec![Candidate::new(|| {
+        let mut candidates: Vec<Candidate<'_>> = vec![Box::new(|| {
             turn += 1;
             multiply(turn);
         })];
         for rotation in &mut theirs {
-            let threads = self.threads;
-            candidates.push(Candidate::new(|| rotation.turn()).resting(|| threads.sleep()));
+            candidates.push(Box::new(|| rotation.turn()));
         }
-        let times = interleave(&mut candidates, options.budget());
+        let times = interleave_resting(&mut candidates, options.budget(), || self.threads.sleep());
         let operations = 2.0 * (m * n * k) as f64;
         let bytes = if copies > 1 { self.ours[0].bytes() as f64 } else { 0.0 };
         let floor = limits.floor(operations, bytes, limits.peaks.int8);

@@ -4,7 +4,7 @@ use super::{Limits, Options, Row, Table};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
 use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
-use kvern::{Context, ContextOptions, MatMut, MatRef, Workspace};
+use kvern::{Context, ContextOptions, MatMut, MatRef, Precision, Workspace};
 
 /// Head size, query heads, key-value heads of every case: a layer of an 8B model.
 const DIM: usize = 128;
@@ -33,6 +33,12 @@ const CASES: [Case; 8] = [
     Case { name: "prefill D128 32/8 2048", queries: 2048, keys: 2048, window: None },
     Case { name: "prefill D128 32/8 512 on 4096", queries: 512, keys: 4096, window: None },
 ];
+
+/// A case over one type of cache.
+struct Caches<'a> {
+    case: &'a Case,
+    stored: KvType,
+}
 
 impl Case {
     /// (query, key) pairs that the mask leaves, of one query head.
@@ -94,9 +100,16 @@ pub fn run(options: &Options) -> Result<()> {
     let table = Table::start(options);
     for case in &CASES {
         for stored in KvType::ALL {
-            let name = format!("{} {}", case.name, stored.name());
-            if options.wants(&name) {
-                one(options, &ctx, &limits, &table, case, stored, name)?;
+            let caches = Caches { case, stored };
+            for (precision, road) in [(Precision::Exact, ""), (Precision::Fast, " fast")] {
+                // Decoding waits for memory, whatever the arithmetic.
+                if precision == Precision::Fast && (case.queries == 1 || limits.peaks.bf16 == 0.0) {
+                    continue;
+                }
+                let name = format!("{} {}{road}", case.name, stored.name());
+                if options.wants(&name) {
+                    one(options, &ctx, &limits, &table, &caches, precision, name)?;
+                }
             }
         }
     }
@@ -108,19 +121,19 @@ fn one(
     ctx: &Context,
     limits: &Limits,
     table: &Table,
-    case: &Case,
-    stored: KvType,
+    Caches { case, stored }: &Caches<'_>,
+    precision: Precision,
     name: String,
 ) -> Result<()> {
-    let caches = case.caches(stored)?;
-    let attention = AttentionOptions::new(HEADS);
+    let caches = case.caches(*stored)?;
+    let attention = AttentionOptions::new(HEADS).precision(precision);
     let width = HEADS * DIM;
     let q = values(case.queries * width, 1);
     let q = MatRef::dense(&q, case.queries, width)?;
     let mut out = vec![0f32; case.queries * width];
     let mut ws = Workspace::new(workspace_bytes(ctx, &attention, &caches[0], case.queries)?)?;
     let mut turn = 0;
-    let call = Candidate::new(|| {
+    let call: Candidate<'_> = Box::new(|| {
         turn += 1;
         let out = MatMut::dense(&mut out, case.queries, width).expect("shape");
         attend(ctx, &mut ws, &attention, q, &caches[turn % caches.len()], out).expect("valid call");
@@ -128,7 +141,8 @@ fn one(
     let seconds = interleave(&mut [call], options.budget())[0].median();
     let operations = (4 * DIM * HEADS * case.pairs()) as f64;
     let bytes = if case.queries == 1 { case.bytes(&caches[0]) as f64 } else { 0.0 };
-    let floor = limits.floor(operations, bytes, limits.peaks.f32);
+    let peak = if precision == Precision::Fast { limits.peaks.bf16 } else { limits.peaks.f32 };
+    let floor = limits.floor(operations, bytes, peak);
     let kernel = ctx.kernel_names()[0].1.to_owned();
     table.row(&Row { case: name, kernel, seconds, operations, bytes, best_peer: None }, floor);
     Ok(())

@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         let mut turn = 0;
-        candidates.push(Candidate::new(|| {
+        candidates.push(Box::new(|| {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let b = MatRef::dense(&plain[turn % copies], k, n).expect("shape");
@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
             matmul(&ctx, ws, am, b, c, &e).expect("valid call");
         }));
         let mut turn = 0;
-        candidates.push(Candidate::new(|| {
+        candidates.push(Box::new(|| {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let c = MatMut::dense(c, m, n).expect("shape");
@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
         for peer in &peers {
             let (state, plain, a) = (&state, &plain, &a);
             let mut turn = 0;
-            candidates.push(Candidate::new(move || {
+            candidates.push(Box::new(move || {
                 turn += 1;
                 peer.sgemm((m, n, k), a, &plain[turn % copies], &mut state.borrow_mut().1);
             }));
@@ -151,7 +151,7 @@ fn half_rows(
     for (_, weights, precision) in roads {
         let (state, ctx) = (&state, &ctx);
         let mut turn = 0;
-        candidates.push(Candidate::new(move || {
+        candidates.push(Box::new(move || {
             turn += 1;
             let (ws, c) = &mut *state.borrow_mut();
             let c = MatMut::dense(c, m, n).expect("shape");

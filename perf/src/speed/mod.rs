@@ -3,6 +3,7 @@
 pub mod attention;
 #[cfg(feature = "peers")]
 pub mod matmul;
+pub mod quant;
 
 use crate::ceilings::{self, Peaks};
 use kvern::Isa;

@@ -319,6 +319,16 @@ impl KvCache {
         [keys, key_scales, value_scales].map(|field| &part[field.start..field.start + field.bytes])
     }
 
+    /// The part of a head of the chunk after one; empty for the last chunk.
+    pub(super) fn next_part(&self, sequence: usize, chunk: usize, head: usize) -> &[u8] {
+        let next = chunk + 1;
+        let entry = sequence * self.geometry.entries() + self.geometry.entry(next);
+        if next * CHUNK >= self.len_of(sequence) || self.tables[entry] == NONE {
+            return &[];
+        }
+        self.part(sequence, next, head)
+    }
+
     /// Stored elements from one value to the next one of a head.
     pub(super) fn value_stride(&self) -> usize {
         self.layout.value_stride

@@ -109,7 +109,7 @@ impl Code for Int8 {
     #[inline(always)]
     unsafe fn widen<S: Simd>(s: S, p: *const u8, _step: usize) -> S::F {
         // SAFETY: 16 bytes, as the caller says.
-        unsafe { s.load_i8(p.cast()) }
+        unsafe { s.i_to_f32(s.i_load_i8(p.cast())) }
     }
 }
 
@@ -122,7 +122,7 @@ impl Code for Int4 {
     #[inline(always)]
     unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F {
         // SAFETY: 16 bytes, as the caller says. Both steps load; the compiler keeps one load.
-        let bytes = unsafe { s.load_bytes(p) };
+        let bytes = unsafe { s.load_u8(p) };
         if step == 0 { s.low_nibble(bytes) } else { s.high_nibble(bytes) }
     }
 }

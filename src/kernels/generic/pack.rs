@@ -45,8 +45,9 @@ pub(crate) struct CopyColumns {
 /// - both operands are valid as the comments of [`CopyColumns`] say.
 #[inline(always)]
 pub(crate) unsafe fn copy_columns<S: Simd>(s: S, c: &CopyColumns) {
-    for p in (0..c.k).step_by(LANES) {
-        for v in 0..c.vectors {
+    // 16 columns at a time over all of k: sequential streams from memory, which the prefetchers follow.
+    for v in 0..c.vectors {
+        for p in (0..c.k).step_by(LANES) {
             // SAFETY: columns 16 v.. and rows p.., 16 of each, inside both operands.
             unsafe {
                 let from = c.from.add(v * LANES * c.column_stride + p);

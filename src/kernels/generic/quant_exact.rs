@@ -1,51 +1,241 @@
-//! Quantised weights times f32 activations (NUMERICS rule 3): each weight is widened exactly in a
-//! register, `w = (q - offset) * d`, and joins the rule-1 chain over k ascending. Nothing is dequantised
-//! to memory. One widening (5 operations) serves C rows.
+//! Quantised weights times f32 activations (NUMERICS rule 3): each weight is widened in a register, exactly
+//! as dequantising gives it, and joins the rule-1 chain over k ascending.
+//!
+//! Few rows: nothing is written to memory, and W stripes give W chains for each row, so that the latency of
+//! the FMA (4 cycles) is hidden even for one row. The widening costs 4 operations a vector, two of them on
+//! the ports of the FMA: one row runs at half of the FMA peak at best. Many rows: [`expand_f32`] widens a
+//! block of k once, in the panel order of the f32 product, which then runs at its own speed.
 
-use super::quant_int8::{Format, block};
+use super::LANES;
+use super::quant_codes::Codes;
+use super::quant_format::{Format, panel_part, place, unit_bytes};
+use super::quant_int8::MAX_STRIPES;
 use super::quantize::BLOCK;
 use crate::kernels::simd::Simd;
 
-/// Operands of one tile of 16 weight rows by `C` activation rows.
+/// Operands of one tile of `16 W` weight rows by `C` activation rows.
 pub(crate) struct ExactTile {
     pub blocks: usize,
-    pub w: *const u8,  // one stripe
+    /// The stripes; those that do not exist repeat another one. // (W)
+    pub w: [*const u8; MAX_STRIPES],
+    pub unit_shift: u32,
     pub x: *const f32, // (C, 32 * blocks), row c at x + c * x_row_stride
     pub x_row_stride: usize,
-    pub c: *mut f32, // (C, tail), row c at c + c * c_row_stride
+    pub c: *mut f32, // (C, cols), row c at c + c * c_row_stride
     pub c_row_stride: usize,
-    /// Weight rows of the stripe that exist: 1..=16.
-    pub tail: usize,
+    /// Weight rows that exist, 1..=16 W.
+    pub cols: usize,
+}
+
+/// The scale and the constant of half `half` of a block, with which a weight is `fma(code, scale, constant)`:
+/// exact but for formats with a minimum, where that is the one rounding of `d * code + min`. An infinite
+/// scale gives NaN.
+///
+/// # Safety
+/// - `header` is that of block `i` of a unit.
+#[inline(always)]
+unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F; 2] {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        let mut scale = F::scale(s, header, i);
+        if F::HALVES {
+            scale = s.mul(scale, s.i_to_f32(F::factor(s, header, i, half)));
+        }
+        let constant = if F::MIN {
+            F::min(s, header, i, half)
+        } else if F::ZERO {
+            // What is subtracted from the code: see `weight`.
+            s.i_to_f32(s.i_add(s.i_splat(F::OFFSET as i32), F::zero(s, header, i)))
+        } else {
+            s.mul(s.splat(-(F::OFFSET as f32)), scale)
+        };
+        [scale, constant]
+    }
+}
+
+/// One vector of weights. Scales of formats with zero points are f32, so their product with a code is not
+/// exact, and the difference has to come first.
+#[inline(always)]
+fn weight<S: Simd, F: Format>(s: S, code: S::F, [scale, constant]: [S::F; 2]) -> S::F {
+    if F::ZERO { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
 }
 
 /// # Safety
-/// - every operand is valid as the comments of [`ExactTile`] say; the stripe is whole pairs of blocks.
+/// - every operand is valid as the comments of [`ExactTile`] say; stripes are whole units.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, F: Format, const C: usize>(s: S, t: &ExactTile) {
-    let mut acc = [s.splat(0.0); C];
-    let offset = s.splat(F::OFFSET);
+pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &ExactTile) {
+    let mut acc = [[s.splat(0.0); C]; W];
     for b in 0..t.blocks {
-        // SAFETY: the stripe holds block b < blocks.
-        let (scales, quants) = unsafe { block::<F>(t.w, b) };
-        // SAFETY: 16 scales of block b.
-        let d = unsafe { s.load_f16(scales) };
-        for g in 0..BLOCK / 4 {
-            // SAFETY: group g < 8 of block b.
-            let q = unsafe { F::group(s, quants, g) };
-            let w =
-                [s.byte_to_f32::<0>(q), s.byte_to_f32::<1>(q), s.byte_to_f32::<2>(q), s.byte_to_f32::<3>(q)];
-            for i in 0..4 {
-                let wi = s.mul(s.sub(w[i], offset), d);
-                for c in 0..C {
-                    // SAFETY: k = 32 b + 4 g + i of activation row c < C.
-                    let x = unsafe { *t.x.add(c * t.x_row_stride + b * BLOCK + 4 * g + i) };
-                    acc[c] = s.fma(s.splat(x), wi, acc[c]);
+        let (unit, i) = place::<F>(b, t.unit_shift);
+        let mut headers = [std::ptr::null::<u8>(); W];
+        for j in 0..W {
+            // SAFETY: stripe j < W holds block b < blocks.
+            headers[j] = unsafe { t.w[j].add(unit * unit_bytes::<F>(t.unit_shift)) };
+        }
+        // The halves are a loop that runs: unrolled, all vectors of codes would be kept from the first to
+        // the second.
+        for half in 0..2 {
+            let mut lines = [[s.splat(0.0); 2]; W];
+            for j in 0..W {
+                // SAFETY: the header of the block.
+                lines[j] = unsafe { line::<S, F>(s, headers[j], i, half) };
+            }
+            for v in 0..4 {
+                let mut codes = [s.q_zero(); W];
+                for j in 0..W {
+                    // SAFETY: group v + 4 half < 8 of block i of the unit.
+                    unsafe {
+                        let q = headers[j].add(F::HEADER + i * F::Codes::BYTES);
+                        codes[j] = F::Codes::group(s, q, v + 4 * half);
+                    }
+                }
+                for n in 0..4 {
+                    let mut w = [s.splat(0.0); W];
+                    for j in 0..W {
+                        w[j] = weight::<S, F>(s, s.byte_to_f32(codes[j], n as u32), lines[j]);
+                    }
+                    for c in 0..C {
+                        let k = b * BLOCK + 16 * half + 4 * v + n;
+                        // SAFETY: k < 32 * blocks of activation row c < C.
+                        let x = s.splat(unsafe { *t.x.add(c * t.x_row_stride + k) });
+                        for j in 0..W {
+                            acc[j][c] = s.fma(x, w[j], acc[j][c]);
+                        }
+                    }
                 }
             }
         }
     }
     for c in 0..C {
-        // SAFETY: `tail` columns of row c < C.
-        unsafe { s.store_n(t.c.add(c * t.c_row_stride), acc[c], t.tail) };
+        for j in 0..W {
+            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
+            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
+            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[j][c], lanes) };
+        }
+    }
+}
+
+/// Operands of one tile of `16 W` widened weight rows by `C` activation rows.
+pub(crate) struct WideTile {
+    pub k: usize,
+    pub w: *const f32, // (k, 16 W)
+    pub x: *const f32, // (C, k), row c at x + c * x_row_stride
+    pub x_row_stride: usize,
+    pub c: *mut f32, // (C, cols), row c at c + c * c_row_stride
+    pub c_row_stride: usize,
+    /// Weight rows that exist, 1..=16 W.
+    pub cols: usize,
+    /// Whether the chains go on from what C holds.
+    pub resume: bool,
+}
+
+/// The chains of widened weights: the tile of the f32 product, on one block of k.
+///
+/// # Safety
+/// - every operand is valid as the comments of [`WideTile`] say.
+#[inline(always)]
+pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &WideTile) {
+    let mut acc = [[s.splat(0.0); W]; C];
+    if t.resume {
+        for c in 0..C {
+            for j in 0..W {
+                let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
+                // SAFETY: `lanes` columns from 16 j on of row c < C.
+                acc[c][j] = unsafe { s.load_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), lanes) };
+            }
+        }
+    }
+    for k in 0..t.k {
+        let mut w = [s.splat(0.0); W];
+        for j in 0..W {
+            // SAFETY: vector j < W of k.
+            w[j] = unsafe { s.load(t.w.add((k * W + j) * LANES)) };
+        }
+        for c in 0..C {
+            // SAFETY: element k of activation row c < C.
+            let x = s.splat(unsafe { *t.x.add(c * t.x_row_stride + k) });
+            for j in 0..W {
+                acc[c][j] = s.fma(x, w[j], acc[c][j]);
+            }
+        }
+    }
+    for c in 0..C {
+        for j in 0..W {
+            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
+            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
+            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[c][j], lanes) };
+        }
+    }
+}
+
+/// Blocks of one stripe and where they go.
+pub(crate) struct Expand {
+    pub w: *const u8, // one stripe
+    pub unit_shift: u32,
+    /// First block, and how many.
+    pub first: usize,
+    pub blocks: usize,
+    pub out: *mut u8, // (blocks, panel unit), or (32 * blocks, 16) f32
+    /// f32 from one k to the next.
+    pub out_stride: usize,
+}
+
+/// Unpacks blocks to the format's panel: scales in f32, codes as bytes.
+///
+/// # Safety
+/// - the operands are valid as the comments of [`Expand`] say.
+#[inline(always)]
+pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
+    let part = |part| panel_part(part, F::MIN, F::HALVES, F::ZERO);
+    for n in 0..e.blocks {
+        let (unit, i) = place::<F>(e.first + n, e.unit_shift);
+        // SAFETY: the block's unit of the stripe, and unit n of the panel with the parts that the format has.
+        unsafe {
+            let header = e.w.add(unit * unit_bytes::<F>(e.unit_shift));
+            let out = e.out.add(n * unit_bytes::<F::Panel>(0));
+            s.store(out.cast(), F::scale(s, header, i));
+            for half in 0..2 {
+                if F::HALVES {
+                    s.i_store(out.add(part(1) + 64 * half).cast(), F::factor(s, header, i, half));
+                }
+                if F::MIN && (half == 0 || F::HALVES) {
+                    s.store(out.add(part(2) + 64 * half).cast(), F::min(s, header, i, half));
+                }
+            }
+            if F::ZERO {
+                s.i_store(out.add(part(3)).cast(), F::zero(s, header, i));
+            }
+            let q = header.add(F::HEADER + i * F::Codes::BYTES);
+            for g in 0..8 {
+                s.store_q(out.add(<F::Panel as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
+            }
+        }
+    }
+}
+
+/// Widens blocks to f32, 16 weights of one k after the other.
+///
+/// # Safety
+/// - the operands are valid as the comments of [`Expand`] say.
+#[inline(always)]
+pub(crate) unsafe fn expand_f32<S: Simd, F: Format>(s: S, e: &Expand) {
+    for n in 0..e.blocks {
+        let (unit, i) = place::<F>(e.first + n, e.unit_shift);
+        // SAFETY: the block's unit of the stripe.
+        unsafe {
+            let header = e.w.add(unit * unit_bytes::<F>(e.unit_shift));
+            let q = header.add(F::HEADER + i * F::Codes::BYTES);
+            for half in 0..2 {
+                let line = line::<S, F>(s, header, i, half);
+                for v in 0..4 {
+                    let codes = F::Codes::group(s, q, v + 4 * half);
+                    for m in 0..4 {
+                        let k = n * BLOCK + 16 * half + 4 * v + m;
+                        let w = weight::<S, F>(s, s.byte_to_f32(codes, m as u32), line);
+                        s.store(e.out.cast::<f32>().add(k * e.out_stride), w);
+                    }
+                }
+            }
+        }
     }
 }

@@ -3,19 +3,38 @@
 //! One form, for every tier: `d = absmax / 127`, `r = 1 / d`, `q = round_ties_even(x * r)`, each one IEEE
 //! operation. A block whose d is zero or subnormal (absmax below 1.5e-36) becomes zeros with d = 0; a
 //! block with a NaN or an infinity has d = NaN and zeros, so every output that it touches is NaN.
+//!
+//! A row becomes a record of one [`Record`] of 48 bytes for each block: the quants with all that any format
+//! wants to know about them, so that one record serves weights of every format, and a tile needs one
+//! pointer for each row.
 
 use crate::kernels::simd::Simd;
+use bytemuck::{Pod, Zeroable};
 
 /// Elements of a block.
 pub(crate) const BLOCK: usize = 32;
 
-/// One row of activations and where its parts go.
+/// One block of activations.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Record {
+    pub q: [i8; BLOCK],
+    /// The scale.
+    pub d: f32,
+    /// Minus the sum of q: formats with unsigned codes start their dot products with a multiple of it.
+    pub neg_sum: i32,
+    /// `d * sum of q`, rounded once: the factor of a format's minimum.
+    pub sum: f32,
+    /// Minus the sum of the first 16 q.
+    pub neg_first: i32,
+}
+const _: () = assert!(size_of::<Record>() == 48);
+
+/// One row of activations and where its record goes.
 pub(crate) struct QuantizeRow {
     pub x: *const f32, // (32 * blocks)
     pub blocks: usize,
-    pub q: *mut i8,        // (32 * blocks)
-    pub d: *mut f32,       // (blocks): scales
-    pub neg_sum: *mut i32, // (blocks): minus the sum of the block's q
+    pub out: *mut Record, // (blocks)
 }
 
 /// # Safety
@@ -44,12 +63,17 @@ pub(crate) unsafe fn row<S: Simd>(s: S, r: &QuantizeRow) {
         } else {
             f32::NAN
         };
-        // SAFETY: block b < blocks of q, d and neg_sum.
+        let first = s.i_fold_add(q0);
+        let all = first + s.i_fold_add(q1);
+        // SAFETY: record b < blocks.
         unsafe {
-            s.i_store_i8(r.q.add(b * BLOCK), q0);
-            s.i_store_i8(r.q.add(b * BLOCK + 16), q1);
-            *r.d.add(b) = scale;
-            *r.neg_sum.add(b) = -s.i_fold_add(s.i_add(q0, q1));
+            let out = r.out.add(b);
+            s.i_store_i8((&raw mut (*out).q).cast(), q0);
+            s.i_store_i8((&raw mut (*out).q).cast::<i8>().add(16), q1);
+            (*out).d = scale;
+            (*out).neg_sum = -all;
+            (*out).sum = scale * all as f32;
+            (*out).neg_first = -first;
         }
     }
 }

@@ -47,6 +47,16 @@ macro_rules! halves {
     };
 }
 
+/// Keeps the sums of a tile in the order of the source. Left alone, the compiler works through the tile
+/// accumulator by accumulator, and to that end copies all weights of a block to the stack: 70 to 90 spills.
+#[target_feature(enable = "avx")]
+#[inline]
+fn in_order(mut x: __m256i) -> __m256i {
+    // SAFETY: no instruction at all, only a value that the compiler cannot look through or move.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
+    x
+}
+
 /// The mask for `maskload`: the first `n` of 8 lanes, `n` clamped to 0..=8.
 #[inline(always)]
 fn mask(n: usize) -> __m256i {
@@ -55,13 +65,18 @@ fn mask(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// Two vectors in memory without alignment.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned([__m256i; 2]);
+
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type Q = [__m256i; 2];
     type A = __m256i;
     type N = [__m256i; 2]; // 16-bit sums of pairs
-    const SPARE_REGISTERS: bool = true;
+    const SPARE_TILES: usize = 1;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -172,6 +187,11 @@ impl Simd for Avx2 {
         each!(_mm256_andnot_ps, sign, a)
     }
     #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        let sign = self.splat(-0.0);
+        each!(_mm256_xor_ps, sign, a)
+    }
+    #[inline(always)]
     fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
         halves!(h => {
             _mm256_blendv_ps(y[h], x[h], _mm256_cmp_ps::<_CMP_LT_OQ>(a[h], b[h]))
@@ -258,26 +278,6 @@ impl Simd for Avx2 {
         self.bf16_first(words)
     }
     #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> Self::F {
-        // SAFETY: the caller's pointer is valid for 16 bytes, 8 for each half; `self` proves the features.
-        unsafe {
-            [
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8).cast()))),
-            ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bytes(self, p: *const u8) -> Self::I {
-        // SAFETY: the caller's pointer is valid for 16 bytes, 8 for each half; `self` proves the features.
-        unsafe {
-            [
-                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())),
-                _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8).cast())),
-            ]
-        }
-    }
-    #[inline(always)]
     fn low_nibble(self, bytes: Self::I) -> Self::F {
         halves!(h => {
             let nibble = _mm256_and_si256(bytes[h], _mm256_set1_epi32(15));
@@ -293,6 +293,11 @@ impl Simd for Avx2 {
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(16).cast())] }
+    }
+    #[inline(always)]
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; the inner type has no alignment.
+        unsafe { p.cast::<Unaligned>().read_volatile().0 }
     }
     #[inline(always)]
     fn bf16_first(self, pairs: Self::I) -> Self::F {
@@ -312,8 +317,65 @@ impl Simd for Avx2 {
         each!(_mm256_add_epi32, a, b)
     }
     #[inline(always)]
-    fn i_shl<const BITS: u32>(self, a: Self::I) -> Self::I {
-        halves!(h => _mm256_sll_epi32(a[h], _mm_cvtsi32_si128(BITS as i32)))
+    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+        each!(_mm256_sub_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+        each!(_mm256_mullo_epi32, a, b)
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I, b: i32) -> Self::I {
+        halves!(h => _mm256_and_si256(a[h], _mm256_set1_epi32(b)))
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+        halves!(h => _mm256_sll_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+        halves!(h => _mm256_srl_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    unsafe fn i_load(self, p: *const i32) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+        unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())] }
+    }
+    #[inline(always)]
+    unsafe fn i_store(self, p: *mut i32, a: Self::I) {
+        // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), a[0]);
+            _mm256_storeu_si256(p.add(8).cast(), a[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe {
+            let high = _mm_loadl_epi64(p.add(8).cast());
+            [_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())), _mm256_cvtepu8_epi32(high)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe {
+            let high = _mm_loadl_epi64(p.add(8).cast());
+            [_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())), _mm256_cvtepi8_epi32(high)]
+        }
+    }
+    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`.
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+        // SAFETY: handed on to the caller.
+        let e = unsafe { self.load_u8(p) };
+        halves!(h => {
+            let one = _mm256_set1_epi32(1);
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e[h], one));
+            let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e[h], one));
+            _mm256_castsi256_ps(_mm256_max_epi32(normal, small))
+        })
     }
     #[inline(always)]
     fn i_to_f32(self, a: Self::I) -> Self::F {
@@ -354,6 +416,35 @@ impl Simd for Avx2 {
         v!([_mm256_setzero_si256(); 2])
     }
     #[inline(always)]
+    unsafe fn store_q(self, p: *mut u8, q: Self::Q) {
+        // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), q[0]);
+            _mm256_storeu_si256(p.add(32).cast(), q[1]);
+        }
+    }
+    #[inline(always)]
+    fn q_or(self, a: Self::Q, b: Self::Q) -> Self::Q {
+        each!(_mm256_or_si256, a, b)
+    }
+    #[inline(always)]
+    fn q_bits(self, q: Self::Q, from: u32, to: u32, mask: u8) -> Self::Q {
+        halves!(h => {
+            let moved = if to >= from {
+                _mm256_sll_epi16(q[h], _mm_cvtsi32_si128((to - from) as i32))
+            } else {
+                _mm256_srl_epi16(q[h], _mm_cvtsi32_si128((from - to) as i32))
+            };
+            _mm256_and_si256(moved, _mm256_set1_epi8((mask << to) as i8))
+        })
+    }
+    #[inline(always)]
+    fn q_table(self, q: Self::Q, table: &[u8; 16]) -> Self::Q {
+        // SAFETY: the table has the 16 bytes that are loaded; `self` proves the features.
+        let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };
+        halves!(h => _mm256_shuffle_epi8(table, q[h]))
+    }
+    #[inline(always)]
     fn nib_lo(self, q: Self::Q) -> Self::Q {
         halves!(h => _mm256_and_si256(q[h], _mm256_set1_epi8(15)))
     }
@@ -362,10 +453,9 @@ impl Simd for Avx2 {
         halves!(h => _mm256_and_si256(_mm256_srli_epi16::<4>(q[h]), _mm256_set1_epi8(15)))
     }
     #[inline(always)]
-    fn byte_to_f32<const J: u32>(self, q: Self::Q) -> Self::F {
-        let shift = 8 * J as i32;
+    fn byte_to_f32(self, q: Self::Q, j: u32) -> Self::F {
         halves!(h => {
-            let bytes = _mm256_srlv_epi32(q[h], _mm256_set1_epi32(shift));
+            let bytes = _mm256_srl_epi32(q[h], _mm_cvtsi32_si128(8 * j as i32));
             _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(255)))
         })
     }
@@ -383,7 +473,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn nib_dot(self, acc: Self::N, w: Self::Q, a: __m256i) -> Self::N {
-        halves!(h => _mm256_add_epi16(acc[h], _mm256_maddubs_epi16(w[h], a)))
+        halves!(h => in_order(_mm256_add_epi16(acc[h], _mm256_maddubs_epi16(w[h], a))))
     }
     #[inline(always)]
     fn nib_end(self, acc: Self::N, init: Self::I) -> Self::I {
@@ -403,7 +493,7 @@ impl Simd for Avx2 {
         halves!(h => {
             let w = _mm256_xor_si256(w[h], _mm256_set1_epi8(i8::MIN));
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-            _mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            in_order(_mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
         })
     }
 }
@@ -418,6 +508,36 @@ crate::kernels::shells! {
     gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1] 4: [1] 5: [1] 6: [1] },
     keys: { 1: [1 2] 2: [1] 3: [1] 4: [1] },
     values: { 1: [1] 2: [1] },
-    int8: "avx2-int8-16x3" { 1: [1 2 3] },
-    exact: "avx2-exact-16x5" [1 2 3 4 5],
+    int8: "avx2-int8-16x3",
+    exact: "avx2-exact-32x2",
+    quant: &quant::QUANT,
+}
+
+/// The quantised products.
+mod quant {
+    use super::Avx2;
+    use crate::kernels::QuantKernels;
+
+    mod dots {
+        use super::Avx2;
+
+        crate::kernels::quant::dots! {
+            token: Avx2,
+            attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+            single: 1,
+            direct: 1 [1 2],
+            panel: 1 [1 2 3],
+            halves: 1 [1 2],
+        }
+    }
+
+    crate::kernels::quant::widening! {
+        token: Avx2,
+        attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+        exact: 2 [1 2],
+        wide: 1 [1 2 3 4 5 6],
+    }
+
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
 }

@@ -1,4 +1,4 @@
-//! AVX-512 F, BW, VL, DQ and VNNI: 16 lanes are one zmm register, tails are masks.
+//! AVX-512 F, BW, VL and DQ, with or without VNNI: 16 lanes are one zmm register, tails are masks.
 
 use super::avx2::Avx2;
 use super::v;
@@ -6,20 +6,26 @@ use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// Proof of AVX-512 F, BW, VL, DQ, VNNI (and AVX2, FMA, F16C below them).
+/// Proof of AVX-512 F, BW, VL, DQ (and AVX2, FMA, F16C below them), and of VNNI where that is asked for.
+/// Only the dot products differ.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Dots<const VNNI: bool>(());
 
-impl Avx512 {
+/// Without the dot instructions, as every kernel but the quantised products.
+pub(crate) type Avx512 = Dots<false>;
+/// With them.
+type Avx512Vnni = Dots<true>;
+
+impl<const VNNI: bool> Dots<VNNI> {
     /// `Some` where CPUID and the operating system have all of the features.
-    pub(crate) fn new() -> Option<Avx512> {
+    pub(crate) fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vnni")
+            && (!VNNI || is_x86_feature_detected!("avx512vnni"))
             && Avx2::new().is_some();
-        all.then_some(Avx512(()))
+        all.then_some(Dots(()))
     }
 }
 
@@ -34,17 +40,17 @@ fn mask(n: usize) -> __mmask16 {
 #[repr(C, packed)]
 struct Unaligned(__m512i);
 
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Dots<VNNI> {
     type F = __m512;
     type I = __m512i;
     type Q = __m512i;
     type A = __m512i;
     type N = __m512i;
-    const SPARE_REGISTERS: bool = true;
+    const SPARE_TILES: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
-        Avx512(())
+        Dots(())
     }
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
@@ -136,6 +142,10 @@ impl Simd for Avx512 {
         v!(_mm512_abs_ps(a))
     }
     #[inline(always)]
+    fn neg(self, a: __m512) -> __m512 {
+        v!(_mm512_xor_ps(a, _mm512_set1_ps(-0.0)))
+    }
+    #[inline(always)]
     fn select_lt(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
         v!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x))
     }
@@ -199,16 +209,6 @@ impl Simd for Avx512 {
         let words = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) };
         self.bf16_first(words)
     }
-    #[inline(always)]
-    unsafe fn load_i8(self, p: *const i8) -> __m512 {
-        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_bytes(self, p: *const u8) -> __m512i {
-        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
-    }
     /// A table of 16 floats: `vpermps` looks at the low 4 bits of a lane, one operation instead of three.
     #[inline(always)]
     fn low_nibble(self, bytes: __m512i) -> __m512 {
@@ -250,8 +250,56 @@ impl Simd for Avx512 {
         v!(_mm512_add_epi32(a, b))
     }
     #[inline(always)]
-    fn i_shl<const BITS: u32>(self, a: __m512i) -> __m512i {
-        v!(_mm512_slli_epi32::<BITS>(a))
+    fn i_sub(self, a: __m512i, b: __m512i) -> __m512i {
+        v!(_mm512_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_mul(self, a: __m512i, b: __m512i) -> __m512i {
+        v!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn i_and(self, a: __m512i, b: i32) -> __m512i {
+        v!(_mm512_and_si512(a, _mm512_set1_epi32(b)))
+    }
+    #[inline(always)]
+    fn i_shl(self, a: __m512i, n: u32) -> __m512i {
+        v!(_mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    fn i_shr(self, a: __m512i, n: u32) -> __m512i {
+        v!(_mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
+    unsafe fn i_load(self, p: *const i32) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn i_store(self, p: *mut i32, a: __m512i) {
+        // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+        unsafe { _mm512_storeu_si512(p.cast(), a) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn i_load_i8(self, p: *const i8) -> __m512i {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`.
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> __m512 {
+        // SAFETY: handed on to the caller.
+        let e = unsafe { self.load_u8(p) };
+        v!({
+            let one = _mm512_set1_epi32(1);
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
+            let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
+            _mm512_castsi512_ps(_mm512_max_epi32(normal, small))
+        })
     }
     #[inline(always)]
     fn i_to_f32(self, a: __m512i) -> __m512 {
@@ -281,6 +329,32 @@ impl Simd for Avx512 {
         v!(_mm512_setzero_si512())
     }
     #[inline(always)]
+    unsafe fn store_q(self, p: *mut u8, q: __m512i) {
+        // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+        unsafe { _mm512_storeu_si512(p.cast(), q) }
+    }
+    #[inline(always)]
+    fn q_or(self, a: __m512i, b: __m512i) -> __m512i {
+        v!(_mm512_or_si512(a, b))
+    }
+    #[inline(always)]
+    fn q_bits(self, q: __m512i, from: u32, to: u32, mask: u8) -> __m512i {
+        v!({
+            let moved = if to >= from {
+                _mm512_sll_epi16(q, _mm_cvtsi32_si128((to - from) as i32))
+            } else {
+                _mm512_srl_epi16(q, _mm_cvtsi32_si128((from - to) as i32))
+            };
+            _mm512_and_si512(moved, _mm512_set1_epi8((mask << to) as i8))
+        })
+    }
+    #[inline(always)]
+    fn q_table(self, q: __m512i, table: &[u8; 16]) -> __m512i {
+        // SAFETY: the table has the 16 bytes that are loaded; `self` proves the features.
+        let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())) };
+        v!(_mm512_shuffle_epi8(table, q))
+    }
+    #[inline(always)]
     fn nib_lo(self, q: __m512i) -> __m512i {
         v!(_mm512_and_si512(q, _mm512_set1_epi8(15)))
     }
@@ -289,12 +363,9 @@ impl Simd for Avx512 {
         v!(_mm512_and_si512(_mm512_srli_epi16::<4>(q), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
-    fn byte_to_f32<const J: u32>(self, q: __m512i) -> __m512 {
-        // `8 * J` is no const generic argument on stable: the variable-count shift takes it as a vector
-        // of constants, same rate.
-        let shift = 8 * J as i32;
+    fn byte_to_f32(self, q: __m512i, j: u32) -> __m512 {
         v!(_mm512_cvtepi32_ps(_mm512_and_si512(
-            _mm512_srlv_epi32(q, _mm512_set1_epi32(shift)),
+            _mm512_srl_epi32(q, _mm_cvtsi32_si128(8 * j as i32)),
             _mm512_set1_epi32(255)
         )))
     }
@@ -304,26 +375,43 @@ impl Simd for Avx512 {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
 
+    /// Without VNNI in 16 bits, as on AVX2: see there.
     #[inline(always)]
     fn nib_start(self, init: __m512i) -> __m512i {
-        init
+        if VNNI { init } else { v!(_mm512_setzero_si512()) }
     }
     #[inline(always)]
     fn nib_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
-        v!(_mm512_dpbusd_epi32(acc, w, a))
+        if VNNI {
+            v!(_mm512_dpbusd_epi32(acc, w, a))
+        } else {
+            v!(_mm512_add_epi16(acc, _mm512_maddubs_epi16(w, a)))
+        }
     }
     #[inline(always)]
-    fn nib_end(self, acc: __m512i, _init: __m512i) -> __m512i {
-        acc
+    fn nib_end(self, acc: __m512i, init: __m512i) -> __m512i {
+        if VNNI {
+            return acc;
+        }
+        v!(_mm512_add_epi32(init, _mm512_madd_epi16(acc, _mm512_set1_epi16(1))))
     }
 
     #[inline(always)]
     fn byte_start(self, neg_sum: __m512i) -> __m512i {
-        self.i_shl::<7>(neg_sum)
+        if VNNI { self.i_shl(neg_sum, 7) } else { v!(_mm512_setzero_si512()) }
     }
+    /// Without VNNI, `|w| * (w < 0 ? -a : a)`, as on AVX2.
     #[inline(always)]
     fn byte_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
-        v!(_mm512_dpbusd_epi32(acc, w, a))
+        if VNNI {
+            return v!(_mm512_dpbusd_epi32(acc, w, a));
+        }
+        v!({
+            let w = _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN));
+            let a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), a);
+            _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        })
     }
 }
 
@@ -331,7 +419,7 @@ crate::kernels::shells! {
     token: Avx512,
     isa: Isa::Avx512,
     attributes: [target_feature(
-        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
     )],
     bf16_fast: super::avx512_bf16::kernels,
     gemm: "avx512-f32-6x64" {
@@ -339,6 +427,73 @@ crate::kernels::shells! {
     },
     keys: { 1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2] 6: [1 2] },
     values: { 1: [1 2] 2: [1 2] 3: [1 2] 4: [1 2] 5: [1] 6: [1] },
-    int8: "avx512vnni-int8-32x6" { 1: [1 2 3 4 5 6] 2: [1 2 3 4 5 6] },
-    exact: "avx512-exact-16x8" [1 2 3 4 5 6 7 8],
+    int8: "avx512-int8-32x4",
+    exact: "avx512-exact-64x4",
+    quant: &quant::QUANT,
+}
+
+/// The quantised products.
+mod quant {
+    use super::Avx512;
+    use crate::kernels::QuantKernels;
+
+    /// Without the dot instructions.
+    mod plain {
+        use super::Avx512;
+
+        crate::kernels::quant::dots! {
+            token: Avx512,
+            attributes: [target_feature(
+                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+            )],
+            single: 1,
+            direct: 2 [1 2],
+            panel: 2 [1 2 3 4],
+            halves: 2 [1 2],
+        }
+    }
+
+    /// With the dot instructions.
+    mod vnni {
+        use crate::kernels::x86_64::avx512::Avx512Vnni;
+
+        crate::kernels::quant::dots! {
+            token: Avx512Vnni,
+            attributes: [target_feature(
+                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+            )],
+            single: 1,
+            direct: 2 [1 2 3 4],
+            panel: 2 [1 2 3 4 5 6],
+            halves: 2 [1 2 3 4],
+        }
+    }
+
+    crate::kernels::quant::widening! {
+        token: Avx512,
+        attributes: [target_feature(
+            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
+        )],
+        exact: 4 [1 2 3 4],
+        wide: 4 [1 2 3 4 5 6],
+    }
+
+    pub(super) static QUANT: QuantKernels =
+        QuantKernels { dots: &plain::DOTS, widening: &WIDENING, wide: WIDE };
+    pub(super) static VNNI: QuantKernels =
+        QuantKernels { dots: &vnni::DOTS, widening: &WIDENING, wide: WIDE };
+}
+
+/// The table with dot instructions, where the CPU has them.
+pub(in crate::kernels) fn vnni_kernel_set() -> Option<&'static KernelSet> {
+    static VNNI: KernelSet = KernelSet {
+        quant: &quant::VNNI,
+        names: &[
+            ("matmul", "avx512-f32-6x64"),
+            ("quant int8", "avx512vnni-int8-32x6"),
+            ("quant f32", "avx512-exact-64x4"),
+        ],
+        ..KERNELS
+    };
+    Avx512Vnni::new().map(|_| &VNNI)
 }

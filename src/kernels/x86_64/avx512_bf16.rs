@@ -20,7 +20,7 @@ pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
         };
     }
     static KERNELS: FastBf16 =
-        FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round };
+        FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round, pack };
     (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(&KERNELS)
 }
 
@@ -38,6 +38,35 @@ unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
             let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x.add(i)));
             let bits = std::mem::transmute::<__m256bh, __m256i>(rounded);
             _mm256_mask_storeu_epi16(out.add(i).cast(), mask, bits);
+        }
+    }
+}
+
+/// Rounds pairs of rows to bf16 and joins them: element j of rows 2g and 2g + 1 becomes pair `(g, j)`.
+///
+/// # Safety
+/// - the CPU has AVX-512 BF16; `stride` is a multiple of 16; `from` is valid for reads of `2 * groups * stride`
+///   f32 and `out` for writes of as many u16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[inline(never)]
+unsafe fn pack(from: *const f32, groups: usize, stride: usize, out: *mut u16) {
+    const JOIN: [u16; 32] = [
+        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+        14, 30, 15, 31,
+    ];
+    // SAFETY: JOIN holds 32 u16.
+    let join = unsafe { _mm512_loadu_si512(JOIN.as_ptr().cast()) };
+    for g in 0..groups {
+        for j in (0..stride).step_by(16) {
+            // SAFETY: vectors at j < stride of rows 2g and 2g + 1; pairs (g, j..j + 16); both types of the cast
+            // are 64 plain bytes.
+            unsafe {
+                let row = from.add(2 * g * stride + j);
+                let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(row.add(stride)), _mm512_loadu_ps(row));
+                let both = std::mem::transmute::<__m512bh, __m512i>(both);
+                let pairs = _mm512_permutexvar_epi16(join, both);
+                _mm512_storeu_si512(out.add(2 * (g * stride + j)).cast(), pairs);
+            }
         }
     }
 }

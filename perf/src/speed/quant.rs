@@ -1,0 +1,131 @@
+//! `speed quant`: packed weights of every format, with int8 and with f32 activations.
+
+use super::{Limits, Options, Row, Table};
+use crate::timing::{Candidate, interleave};
+use anyhow::Result;
+use kvern::quant::{Compute, PackedWeights, WeightFormat};
+use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, Workspace, f16};
+use std::cell::RefCell;
+
+/// k x m of the weights: a square layer, a wide one, and two of small models.
+const LAYERS: [(usize, usize); 4] = [(4096, 4096), (4096, 14336), (640, 2048), (128, 512)];
+
+/// Columns of activations: decoding, speculation, small and large prompts.
+const COLUMNS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
+
+/// Weights at least this large do not stay in any cache of the machines that this is run on.
+const MEMORY_BYTES: usize = 48 << 20;
+
+/// Times every case that the options ask for.
+pub fn run(options: &Options) -> Result<()> {
+    let threads = usize::from(options.threads);
+    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
+    let limits = Limits::measure(options);
+    if !options.tsv {
+        println!(
+            "{} thread(s) at {}: int8 peak {:.1} GOP/s, FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
+            threads,
+            ctx.isa(),
+            limits.peaks.int8 / 1e9,
+            limits.peaks.f32 / 1e9,
+            limits.bandwidth / 1e9
+        );
+    }
+    let table = Table::start(options);
+    for (k, m) in LAYERS {
+        for format in WeightFormat::ALL {
+            if k % format.block_len() == 0 {
+                layer(options, &ctx, &limits, &table, format, (k, m))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All columns and both ways to compute with weights of one layer and format.
+fn layer(
+    options: &Options,
+    ctx: &Context,
+    limits: &Limits,
+    table: &Table,
+    format: WeightFormat,
+    (k, m): (usize, usize),
+) -> Result<()> {
+    let computes = [("", Compute::Int8), (" f32-act", Compute::F32)];
+    let of_floats = format.block_len() == 1;
+    let cases: Vec<(String, usize, Compute)> = COLUMNS
+        .iter()
+        .flat_map(|&n| computes.map(|(suffix, compute)| (n, suffix, compute)))
+        .filter(|&(_, _, compute)| !of_floats || compute == Compute::F32)
+        .map(|(n, suffix, compute)| (format!("{} {k}x{m} N={n}{suffix}", format.name()), n, compute))
+        .filter(|(name, ..)| options.wants(name))
+        .collect();
+    if cases.is_empty() {
+        return Ok(());
+    }
+    let blocks = blocks(format, m, k)?;
+    let first = PackedWeights::from_blocks_with(ctx, format, m, k, &blocks)?;
+    // Enough copies that each call reads the weights from memory, as decoding does.
+    let rotated = first.bytes() >= 1 << 20;
+    let copies = if rotated { MEMORY_BYTES.div_ceil(first.bytes()) + 1 } else { 1 };
+    // Packed anew, not cloned: a clone's memory is not asked for in huge pages.
+    let pack = |_| PackedWeights::from_blocks_with(ctx, format, m, k, &blocks);
+    let mut weights: Vec<PackedWeights> = (1..copies).map(pack).collect::<Result<_, _>>()?;
+    weights.push(first);
+    for (name, n, compute) in cases {
+        let a: Vec<f32> = (0..n * k).map(|i| ((i * 7) % 13) as f32 / 8.0 - 0.75).collect();
+        let a = MatRef::dense(&a, n, k)?;
+        let bytes = weights[0].workspace_bytes(ctx, n, compute)?;
+        let state = RefCell::new((Workspace::new(bytes)?, vec![0f32; m * n]));
+        let mut turn = 0;
+        let candidate: Candidate<'_> = Box::new(|| {
+            turn += 1;
+            let (ws, c) = &mut *state.borrow_mut();
+            let c = MatMut::dense(c, n, m).expect("shape");
+            weights[turn % copies].multiply(ctx, ws, compute, a, c, &Epilogue::default()).expect("valid");
+        });
+        let times = interleave(&mut [candidate], options.budget());
+        let operations = 2.0 * (m * n * k) as f64;
+        let bytes = if rotated { weights[0].bytes() as f64 } else { 0.0 };
+        let (peak, kernel) = match compute {
+            Compute::Int8 => (limits.peaks.int8, ctx.kernel_names()[1].1),
+            _ => (limits.peaks.f32, ctx.kernel_names()[2].1),
+        };
+        let floor = limits.floor(operations, bytes, peak);
+        let seconds = times[0].median();
+        let row = Row { case: name, kernel: kernel.into(), seconds, operations, bytes, best_peer: None };
+        table.row(&row, floor);
+    }
+    Ok(())
+}
+
+/// Blocks without a pattern whose scales are small numbers.
+fn blocks(format: WeightFormat, m: usize, k: usize) -> Result<Vec<u8>> {
+    let mut state = 1u64;
+    let mut bytes = vec![0u8; format.bytes(m, k)?];
+    for byte in &mut bytes {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        *byte = (state >> 56) as u8;
+    }
+    let scales: &[usize] = match format {
+        WeightFormat::Q2K => &[80, 82],
+        WeightFormat::Q3K => &[108],
+        WeightFormat::Q6K => &[208],
+        WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[0, 2],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        match format {
+            WeightFormat::F32 => block.copy_from_slice(&(f32::from(block[0]) / 256.0).to_le_bytes()),
+            WeightFormat::F16 | WeightFormat::Bf16 => block[1] &= 0x3f,
+            WeightFormat::Mxfp4 => block[0] = 120,
+            _ => {
+                for &at in scales {
+                    let d = f16::from_f32(f32::from(block[at]) / 4096.0);
+                    block[at..at + 2].copy_from_slice(&d.to_le_bytes());
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,238 @@
+//! One chunk of one kv head: its two products, and what is asked for meanwhile.
+
+use super::CHUNK;
+use super::fast::Fast;
+use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
+use crate::view::MatMut;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Keys of a chunk: `(CHUNK / 16, dim, 16)`.
+pub(super) enum Keys<'a> {
+    Plain(Elements<'a>),
+    Codes(KeyCodes<'a>),
+}
+
+/// Values of a chunk: `(CHUNK, value_stride)`.
+pub(super) enum Values<'a> {
+    Plain(Elements<'a>),
+    Codes(ValueCodes<'a>),
+}
+
+/// Keys and values of one chunk of one kv head.
+pub(super) struct Chunk<'a> {
+    pub key_dim: usize,
+    pub keys: Keys<'a>,
+    /// Elements from one tile of 16 keys to the next.
+    pub key_stride: usize,
+    pub values: Values<'a>,
+    pub value_stride: usize,
+    /// For few rows, whose time is that of reading: what is asked for while tiles compute.
+    pub stream: Option<Stream<'a>>,
+    /// The same numbers for bf16 dot products.
+    pub fast: Option<Fast<'a>>,
+    pub next: Next<'a>,
+}
+
+/// For many rows: the bytes of the next chunk, asked for little by little while tiles compute: as many lines at a
+/// time as the core has buffers for misses, or it would wait for them.
+#[derive(Default)]
+pub(super) struct Next<'a> {
+    pub bytes: Cell<&'a [u8]>,
+    /// Bytes before each tile.
+    pub share: usize,
+}
+
+impl Next<'_> {
+    pub fn ask(&self, kernels: &KernelSet) {
+        let bytes = self.bytes.get();
+        if !bytes.is_empty() {
+            let (now, later) = bytes.split_at(self.share.min(bytes.len()));
+            kernels.prefetch(now);
+            self.bytes.set(later);
+        }
+    }
+}
+
+/// The bytes of a chunk in the order in which they are read.
+pub(super) struct Stream<'a> {
+    pub key_bytes: &'a [u8],
+    pub value_bytes: &'a [u8],
+    /// The keys of the chunk that is likely to be next.
+    pub next: &'a [u8],
+}
+
+/// Values that are asked for ahead of those that are read: about as much time as a tile of 64 keys takes.
+const AHEAD: usize = 64;
+
+impl Stream<'_> {
+    /// What follows a tile of `width` keys that ends before key `end` of `last`: keys, then values from `value` on.
+    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Following<'_> {
+        let (unit, row) = (self.key_bytes.len() / CHUNK, self.value_bytes.len() / CHUNK);
+        let data = if end < last { &self.key_bytes[end * unit..] } else { &self.value_bytes[value * row..] };
+        Following { data, stride: width * unit / steps }
+    }
+
+    /// What follows values from `key` on, of which a tile takes those from byte `at` of a row on.
+    fn after_values(&self, key: usize, at: usize) -> Following<'_> {
+        let row = self.value_bytes.len() / CHUNK;
+        let data = if key + AHEAD < CHUNK {
+            &self.value_bytes[(key + AHEAD) * row + at..]
+        } else {
+            self.next.get(at..).unwrap_or_default()
+        };
+        Following { data, stride: row }
+    }
+}
+
+/// Parts of `rows` rows, as even as possible, none longer than `most`.
+fn parts(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let step = rows.div_ceil(rows.div_ceil(most));
+    (0..rows).step_by(step).map(move |row| (row, step.min(rows - row)))
+}
+
+/// The rows of an operand from `row` on.
+fn below(x: Operand<'_>, row: usize) -> Operand<'_> {
+    Operand { data: &x.data[row * x.row_stride..], ..x }
+}
+
+impl<'a> Chunk<'a> {
+    /// A chunk of f32: `keys` in tiles, `values` in rows.
+    pub fn plain(key_dim: usize, keys: &'a [f32], values: &'a [f32], value_stride: usize) -> Chunk<'a> {
+        let (keys, values) = (Keys::Plain(Elements::F32(keys)), Values::Plain(Elements::F32(values)));
+        Chunk {
+            key_dim,
+            keys,
+            key_stride: key_dim * LANES,
+            values,
+            value_stride,
+            stream: None,
+            fast: None,
+            next: Next::default(),
+        }
+    }
+
+    /// `scores[i][key] = q[i] . k[key]` for the tiles of 16 keys that cover `keys`; `scores`: (rows, CHUNK).
+    pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
+        let (dim, rows) = (self.key_dim, scores.rows());
+        if let Some(fast) = &self.fast {
+            return fast.scores(kernels, dim, q, keys, scores, &self.next);
+        }
+        let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
+        let Some(stream) = &self.stream else {
+            let Keys::Plain(elements) = &self.keys else { return };
+            let width = kernels.nv(rows) * LANES;
+            for key in (first..end).step_by(width) {
+                let k = key_panel(elements, self.key_stride, key);
+                self.next.ask(kernels);
+                kernels.gemm(dim, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
+            }
+            return;
+        };
+        for (row, rows) in parts(rows, kernels.code_rows().0) {
+            let most = kernels.key_tiles(rows) * LANES;
+            let q = below(q, row);
+            for key in (first..end).step_by(most) {
+                let width = most.min(end - key);
+                let tile = scores.tile(row, key, rows, width);
+                let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
+                match &self.keys {
+                    Keys::Plain(elements) => {
+                        let follow = follow(dim / elements.step());
+                        kernels.gemm_ahead(
+                            dim,
+                            q,
+                            key_panel(elements, self.key_stride, key),
+                            tile,
+                            false,
+                            follow,
+                        );
+                    }
+                    Keys::Codes(codes) => {
+                        kernels.key_codes(q, *codes, key / LANES, tile, follow(dim / codes.bits.step()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
+    /// `sums`: (rows, value_dim).
+    pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
+        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums) };
+        // Pairs of keys that a row sees as a whole; single ones, whose neighbour it does not see, exactly.
+        let (first, end) = (keys.start.next_multiple_of(2).min(keys.end), keys.end / 2 * 2);
+        let behind = |key: usize| Operand { data: &p.data[key - keys.start..], ..p };
+        if first > keys.start {
+            self.exact_values(kernels, p, keys.start..first, sums.reborrow());
+        }
+        if first < end {
+            self.next.ask(kernels);
+            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow());
+        }
+        if first.max(end) < keys.end {
+            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums);
+        }
+    }
+
+    /// Where keys that all rows of a strip see may be taken apart from the others.
+    pub fn split(&self, common: Range<usize>) -> Range<usize> {
+        match self.fast {
+            Some(_) => common.start.next_multiple_of(2)..common.end / 2 * 2,
+            None => common,
+        }
+    }
+
+    fn exact_values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
+        let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
+        let Some(stream) = &self.stream else {
+            let Values::Plain(elements) = &self.values else { return };
+            let width = kernels.nv(rows) * LANES;
+            for d in (0..dim).step_by(width) {
+                let v = value_panel(elements, stride, keys.start, d);
+                self.next.ask(kernels);
+                kernels.gemm(keys.len(), p, v, sums.tile(0, d, rows, width), true);
+            }
+            return;
+        };
+        let bytes = stream.value_bytes.len() / CHUNK;
+        let (key_rows, value_rows) = kernels.code_rows();
+        let plain = matches!(self.values, Values::Plain(_));
+        for (row, rows) in parts(rows, if plain { key_rows } else { value_rows }) {
+            let width =
+                if plain { kernels.key_tiles(rows) * LANES } else { kernels.value_blocks(rows) * BLOCK };
+            for d in (0..dim).step_by(width) {
+                // The last values ask for what comes after them.
+                let turn = (CHUNK - AHEAD).clamp(keys.start, keys.end);
+                for part in [keys.start..turn, turn..keys.end] {
+                    if part.is_empty() {
+                        continue;
+                    }
+                    let tile = sums.tile(row, d, rows, width);
+                    let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
+                    let follow = stream.after_values(part.start, d * bytes / stride);
+                    match &self.values {
+                        Values::Plain(elements) => {
+                            let v = value_panel(elements, stride, part.start, d);
+                            kernels.gemm_ahead(part.len(), p, v, tile, true, follow);
+                        }
+                        Values::Codes(codes) => {
+                            kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The keys from `key` on.
+fn key_panel<'a>(elements: &Elements<'a>, stride: usize, key: usize) -> Panel<'a> {
+    let data = elements.from(key / LANES * stride);
+    Panel { data, k_stride: LANES * data.step(), vec_stride: stride }
+}
+
+/// Elements `d..` of the values from `key` on.
+fn value_panel<'a>(elements: &Elements<'a>, stride: usize, key: usize, d: usize) -> Panel<'a> {
+    Panel { data: elements.from(key * stride + d), k_stride: stride, vec_stride: LANES }
+}

@@ -1,0 +1,166 @@
+//! How the codes (unsigned quants) of 16 rows by 32 k lie in memory, in layout r16k4.
+//!
+//! The 32 k of a block are 8 groups of 4; a vector of 64 bytes holds one group of 16 rows, row by row. A
+//! plane of 4-bit codes has 4 vectors: vector v holds group v in its low nibbles and group v + 4 in its high
+//! nibbles. Wider codes add planes of 1 or 2 bits, of which bit (or pair of bits) g of byte j of a row
+//! belongs to k = 4g + j. All of them unpack to unsigned bytes with shifts and masks, which run on ports
+//! that a product leaves idle.
+
+use crate::kernels::simd::Simd;
+
+/// A packing of codes.
+pub(crate) trait Codes {
+    /// Bytes of 16 rows x 32 k.
+    const BYTES: usize;
+
+    /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see [`Simd::nib_dot`]).
+    const BITS: u32;
+
+    /// The same codes as bytes.
+    type Wide: Codes;
+
+    /// Group `g` (k = 4g..4g+4) as unsigned bytes in r16k4 order.
+    ///
+    /// # Safety
+    /// - `q` is valid for `BYTES` bytes; `g < 8`.
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q;
+}
+
+/// The nibble of group `g`.
+///
+/// # Safety
+/// - `q` is valid for 256 bytes; `g < 8`.
+#[inline(always)]
+unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    // SAFETY: vector g mod 4 of 64 bytes inside the 256 of the plane.
+    let q = unsafe { s.load_q(q.add(64 * (g % 4))) };
+    if g < 4 { s.nib_lo(q) } else { s.nib_hi(q) }
+}
+
+/// 2-bit codes: two vectors, four groups each.
+pub(crate) struct Two;
+
+impl Codes for Two {
+    const BYTES: usize = 128;
+    const BITS: u32 = 4;
+    type Wide = Wide<4>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: vector g / 4 < 2 of 64 bytes.
+        s.q_bits(unsafe { s.load_q(q.add(64 * (g / 4))) }, 2 * (g % 4) as u32, 0, 3)
+    }
+}
+
+/// 3-bit codes: a plane of two bits, and one of bit 2.
+pub(crate) struct Three;
+
+impl Codes for Three {
+    const BYTES: usize = 192;
+    const BITS: u32 = 4;
+    type Wide = Wide<4>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: vectors g / 4 < 2, and 2, of 64 bytes.
+        let (two, one) = unsafe { (s.load_q(q.add(64 * (g / 4))), s.load_q(q.add(128))) };
+        s.q_or(s.q_bits(two, 2 * (g % 4) as u32, 0, 3), s.q_bits(one, g as u32, 2, 1))
+    }
+}
+
+/// 4-bit codes.
+pub(crate) struct Four;
+
+impl Codes for Four {
+    const BYTES: usize = 256;
+    const BITS: u32 = 4;
+    type Wide = Wide<4>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: handed on to the caller.
+        unsafe { nibble(s, q, g) }
+    }
+}
+
+/// 5-bit codes: nibbles, then a plane of bit 4.
+pub(crate) struct Five;
+
+impl Codes for Five {
+    const BYTES: usize = 320;
+    const BITS: u32 = 5;
+    type Wide = Wide<5>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: the nibbles are the first 256 bytes, the plane is the last vector.
+        let (low, high) = unsafe { (nibble(s, q, g), s.load_q(q.add(256))) };
+        s.q_or(low, s.q_bits(high, g as u32, 4, 1))
+    }
+}
+
+/// 6-bit codes: nibbles, then two vectors of bits 4 and 5, four groups each.
+pub(crate) struct Six;
+
+impl Codes for Six {
+    const BYTES: usize = 384;
+    const BITS: u32 = 6;
+    type Wide = Wide<6>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: the nibbles are the first 256 bytes, vector g / 4 < 2 of the plane follows.
+        let (low, high) = unsafe { (nibble(s, q, g), s.load_q(q.add(256 + 64 * (g / 4)))) };
+        s.q_or(low, s.q_bits(high, 2 * (g % 4) as u32, 4, 3))
+    }
+}
+
+/// Bytes, vector g for group g: the form that panels have whatever the format, so `BITS` says how many of
+/// the 8 are in use.
+pub(crate) struct Wide<const BITS: u32>;
+
+impl<const BITS: u32> Codes for Wide<BITS> {
+    const BYTES: usize = 512;
+    const BITS: u32 = BITS;
+    type Wide = Self;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: vector g < 8 of 64 bytes.
+        unsafe { s.load_q(q.add(64 * g)) }
+    }
+}
+
+/// The values of a table of 16, plus 128, so that they are unsigned.
+pub(crate) trait Table {
+    const VALUES: [u8; 16];
+}
+
+/// The table of IQ4_NL and IQ4_XS: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
+pub(crate) struct NonLinear;
+
+impl Table for NonLinear {
+    const VALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+}
+
+/// E2M1, doubled: 0 1 2 3 4 6 8 12 and their negatives.
+pub(crate) struct E2m1;
+
+impl Table for E2m1 {
+    const VALUES: [u8; 16] = [128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116];
+}
+
+/// 4-bit codes that choose from a table.
+pub(crate) struct Lookup<T>(std::marker::PhantomData<T>);
+
+impl<T: Table> Codes for Lookup<T> {
+    const BYTES: usize = 256;
+    const BITS: u32 = 8;
+    type Wide = Wide<8>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+        // SAFETY: handed on to the caller.
+        s.q_table(unsafe { nibble(s, q, g) }, &T::VALUES)
+    }
+}

@@ -1,0 +1,246 @@
+//! The table of quantised products: one entry for each packed format.
+
+use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Six, Three, Wide};
+use super::generic::quant_exact::{ExactTile, Expand, WideTile};
+use super::generic::quant_format::*;
+use super::generic::quant_int8::Int8Tile;
+
+/// The packed layouts, by what a product has to do with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
+    Group4,
+    Group4Zero,
+    Group8,
+    Group8Zero,
+}
+
+/// Calls `$with!` with the type of every packed format, in the order of [`Packing`].
+macro_rules! formats {
+    ($with:ident) => {
+        $with! {
+            Plain<Four, 8>,
+            Affine<Four>,
+            Plain<Five, 16>,
+            Affine<Five>,
+            Plain<Wide<8>, 128>,
+            HalvesMin,
+            Halves<Three, 4>,
+            Super<Four>,
+            Super<Five>,
+            Halves<Six, 32>,
+            Plain<Lookup<NonLinear>, 128>,
+            Signed<Lookup<NonLinear>>,
+            Mx,
+            Group<Four, 8>,
+            GroupZero<Four, 8>,
+            Group<Wide<8>, 128>,
+            GroupZero<Wide<8>, 128>
+        }
+    };
+}
+pub(super) use formats;
+
+/// Kernels by the number of activation rows: `[C - 1]`.
+pub(super) type Rows<T> = &'static [unsafe fn(&T)];
+
+/// The int8 products of one packed format.
+pub(super) struct Dots {
+    /// The tile for a single row on packed weights: one stripe, so that memory is read in one stream. Two
+    /// stripes at once read Q4_0 at 22 of 31 GB/s, one at 28.
+    pub single: unsafe fn(&Int8Tile),
+    /// Stripes of a tile, and the tiles on packed weights.
+    pub direct: (usize, Rows<Int8Tile>),
+    /// The same on weights that were unpacked to a panel.
+    pub panel: (usize, Rows<Int8Tile>),
+}
+
+/// The kernels of one packed format that need no dot instructions.
+pub(super) struct Widening {
+    /// Stripes of a tile, and the tiles with f32 activations.
+    pub exact: (usize, Rows<ExactTile>),
+    pub expand: unsafe fn(&Expand),
+    pub expand_f32: unsafe fn(&Expand),
+}
+
+/// The kernels of one tier.
+pub(crate) struct QuantKernels {
+    /// In the order of [`Packing`], as the next.
+    pub(super) dots: &'static [Dots; FORMATS],
+    pub(super) widening: &'static [Widening; FORMATS],
+    /// Stripes of a tile, and the tiles on widened weights.
+    pub(super) wide: (usize, Rows<WideTile>),
+}
+
+/// What packing has to know about a format.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Blocks of 32 k in a unit; 0 where each matrix has its own number.
+    pub blocks: usize,
+    /// Bytes of a unit's header, and of the codes of each block behind it.
+    pub header: usize,
+    pub codes: usize,
+    /// Bytes of a block in a panel.
+    pub panel: usize,
+}
+
+impl Shape {
+    const fn of<F: Format>() -> Shape {
+        Shape {
+            blocks: F::BLOCKS,
+            header: F::HEADER,
+            codes: F::Codes::BYTES,
+            panel: <F::Panel as Format>::HEADER + <<F::Panel as Format>::Codes as Codes>::BYTES,
+        }
+    }
+}
+
+macro_rules! shapes {
+    ($($format:ty),+) => {
+        const SHAPES: [Shape; 0 $(+ { let _ = Shape::of::<$format>; 1 })+] = [$(Shape::of::<$format>()),+];
+    };
+}
+formats!(shapes);
+
+/// Number of packed formats.
+pub(super) const FORMATS: usize = SHAPES.len();
+
+impl Packing {
+    /// The bytes of its parts.
+    pub(crate) fn shape(self) -> Shape {
+        SHAPES[self as usize]
+    }
+}
+
+/// The kernels of every format, by the `Of` of the shell that calls it.
+macro_rules! table {
+    ($($format:ty),+) => {
+        [$(Of::<$format>::KERNELS),+]
+    };
+}
+pub(super) use table;
+
+/// Instantiates the int8 products for one ISA. `direct`, `panel` and `halves` (panels of formats whose halves
+/// have factors) name stripes by rows of the tiles.
+macro_rules! dots {
+    (
+        token: $S:ident,
+        attributes: [$($attr:meta),*],
+        single: $sw:literal,
+        direct: $dw:literal [$($dc:literal)+],
+        panel: $pw:literal [$($pc:literal)+],
+        halves: $hw:literal [$($hc:literal)+],
+    ) => {
+        use crate::kernels::generic::quant_codes::*;
+        use crate::kernels::generic::quant_format::*;
+        use crate::kernels::generic::quant_int8::{self, Int8Tile};
+        use crate::kernels::quant::{Dots, FORMATS, formats, table};
+        use crate::kernels::simd::Simd;
+        use std::marker::PhantomData;
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
+        }
+
+        struct Of<F>(PhantomData<F>);
+
+        impl<F: Format> Of<F> {
+            const KERNELS: Dots = Dots {
+                single: int8::<F, $sw, 1>,
+                direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
+                panel: if F::HALVES {
+                    ($hw, &[$(int8::<F::Panel, $hw, $hc>),+])
+                } else {
+                    ($pw, &[$(int8::<F::Panel, $pw, $pc>),+])
+                },
+            };
+        }
+
+        pub(in crate::kernels) static DOTS: [Dots; FORMATS] = formats!(table);
+    };
+}
+pub(super) use dots;
+
+/// Instantiates for one ISA what widens weights. `exact` and `wide` name stripes by rows of the tiles.
+macro_rules! widening {
+    (
+        token: $S:ident,
+        attributes: [$($attr:meta),*],
+        exact: $ew:literal [$($ec:literal)+],
+        wide: $ww:literal [$($wc:literal)+],
+    ) => {
+        use crate::kernels::generic::quant_codes::*;
+        use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
+        use crate::kernels::generic::quant_format::*;
+        use crate::kernels::quant::{FORMATS, Rows, Widening, formats, table};
+        use crate::kernels::simd::Simd;
+        use std::marker::PhantomData;
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn exact<F: Format, const W: usize, const C: usize>(t: &ExactTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::tile::<$S, F, W, C>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn expand<F: Format>(e: &Expand) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::expand::<$S, F>($S::assume(), e) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn expand_f32<F: Format>(e: &Expand) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::expand_f32::<$S, F>($S::assume(), e) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn wide<const W: usize, const C: usize>(t: &WideTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_exact::wide::<$S, W, C>($S::assume(), t) }
+        }
+
+        struct Of<F>(PhantomData<F>);
+
+        impl<F: Format> Of<F> {
+            const KERNELS: Widening = Widening {
+                exact: ($ew, &[$(exact::<F, $ew, $ec>),+]),
+                expand: expand::<F>,
+                expand_f32: expand_f32::<F>,
+            };
+        }
+
+        pub(in crate::kernels) static WIDENING: [Widening; FORMATS] = formats!(table);
+        pub(in crate::kernels) const WIDE: (usize, Rows<WideTile>) = ($ww, &[$(wide::<$ww, $wc>),+]);
+    };
+}
+pub(super) use widening;

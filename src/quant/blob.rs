@@ -1,0 +1,159 @@
+//! Packed weights in files: save, load, map. The header is that of [`blob`](crate::blob), with the numbers of
+//! [`WeightFormat`] (or that of group-wise weights), log2 of the blocks of a unit, and the layout's id; the order
+//! of k of group-wise weights follows their stripes, in 4 bytes each. Weights of single floats are stored
+//! as the [`PackedB`] that they are.
+
+use super::format::{BLOCK, WeightFormat};
+use super::layout::Layout;
+use super::packed::{Body, Packed, PackedWeights};
+use crate::blob::{self, HEADER, Reader, wrong};
+use crate::buffer::{AlignedBuf, MappedFile};
+use crate::error::{Error, Result, product};
+use crate::kernels::LANES;
+use crate::matmul::{Dtype, FLOATS_MAGIC, PackedB};
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"kvernPW\0";
+
+/// What a header says, checked as far as it can be without the data.
+struct Header {
+    format: Option<WeightFormat>,
+    layout: Layout,
+    has_order: bool,
+    k: usize,
+    n: usize,
+    stripe_bytes: usize,
+    data_bytes: usize,
+}
+
+/// The number that group-wise weights have in place of a format's.
+const GROUPS: u32 = 1 << 16;
+
+/// The id of a layout, and the number of its format.
+fn layout_id(format: Option<WeightFormat>, layout: &Layout) -> (u32, String) {
+    match format {
+        Some(format) => (format as u32, format!("r16k4-{}", format.name())),
+        None => (GROUPS, format!("r16k4-{:?}", layout.packing).to_lowercase()),
+    }
+}
+
+impl Header {
+    fn parse(bytes: &[u8; HEADER]) -> Result<Header> {
+        let header = blob::Header::parse(bytes, MAGIC)?;
+        let blob::Header { number, k, n, extra, data_bytes, .. } = header;
+        // log2 of a unit's blocks; bit 8: whether the order of k follows the stripes.
+        let (shift, has_order) = (extra & 0xff, extra & !0xff == 0x100);
+        let formats = WeightFormat::ALL.into_iter().filter_map(|f| Some((Some(f), Layout::of(f)?)));
+        let groups =
+            [(4, true), (4, false), (8, true), (8, false)].into_iter().flat_map(|(bits, symmetric)| {
+                [32, 64, 128].map(|g| (None, Layout::of_groups(bits, g, symmetric)))
+            });
+        let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
+            let (known, id) = layout_id(*format, layout);
+            known == number && id.as_bytes() == header.id() && layout.unit_shift as usize == shift
+        };
+        let Some((format, layout)) = formats.chain(groups).find(of_number) else {
+            let got = format!("{number} {} {extra:#x}", header.id().escape_ascii());
+            return wrong("layout", got, "a format's number, its id and its unit");
+        };
+        if has_order && format.is_some() || extra & !0x1ff != 0 {
+            return wrong("layout", format!("{extra:#x}"), "an order of group-wise weights only");
+        }
+        let len = format.map_or(BLOCK << layout.unit_shift, WeightFormat::block_len);
+        if !k.is_multiple_of(len) {
+            return wrong("k", k, format!("a multiple of {len}"));
+        }
+        let stripe_bytes = layout.stripe_bytes(k)?;
+        let order = if has_order { product("stored order", &[k, 4])? } else { 0 };
+        let bytes = layout.bytes(n, k)?.checked_add(order).ok_or(Error::Overflow { what: "data bytes" })?;
+        if data_bytes != bytes {
+            return wrong("data bytes", data_bytes, format!("{bytes} for k = {k}, n = {n}"));
+        }
+        Ok(Header { format, layout, has_order, k, n, stripe_bytes, data_bytes })
+    }
+
+    /// The weights, once the checksum holds.
+    fn with(self, bytes: &[u8; HEADER], data: AlignedBuf<u8>) -> Result<PackedWeights> {
+        blob::verify(bytes, data.as_slice())?;
+        let Header { format, layout, has_order, k, n, stripe_bytes, .. } = self;
+        let mut order = None;
+        if has_order {
+            let numbers = data.as_slice()[self.data_bytes - 4 * k..].as_chunks::<4>().0;
+            let numbers: Vec<u32> = numbers.iter().map(|x| u32::from_le_bytes(*x)).collect();
+            if let Some(far) = numbers.iter().find(|&&x| x as usize >= k) {
+                return wrong("order", far, format!("below k = {k}"));
+            }
+            order = Some(numbers);
+        }
+        let packed = Packed { data, order, layout, stripe_bytes };
+        Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
+    }
+}
+
+/// Weights that are floats.
+fn floats(b: PackedB) -> PackedWeights {
+    let format = match b.dtype() {
+        Dtype::F32 => WeightFormat::F32,
+        Dtype::F16 => WeightFormat::F16,
+        Dtype::Bf16 => WeightFormat::Bf16,
+    };
+    let (n, k) = (b.n(), b.k());
+    PackedWeights { body: Body::Floats(b), format: Some(format), n, k }
+}
+
+impl PackedWeights {
+    /// Writes the weights to a file: a header of 128 bytes and the packed bytes.
+    ///
+    /// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        match &self.body {
+            Body::Floats(b) => b.save(path),
+            Body::Blocks(Packed { data, order, layout, stripe_bytes }) => {
+                let stripes = &data.as_slice()[..self.n.div_ceil(LANES) * stripe_bytes];
+                let order_bytes: Vec<u8> = order.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+                let (number, id) = layout_id(self.format, layout);
+                let header = blob::Header {
+                    magic: MAGIC,
+                    number,
+                    k: self.k,
+                    n: self.n,
+                    extra: layout.unit_shift as usize | usize::from(order.is_some()) << 8,
+                    data_bytes: stripes.len() + order_bytes.len(),
+                    id: blob::id(&id),
+                };
+                blob::save(path, &header, &[stripes, &order_bytes])
+            }
+        }
+    }
+
+    /// Reads weights that [`PackedWeights::save`] wrote, into memory of their own (huge pages when they are
+    /// large).
+    ///
+    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
+    pub fn load(path: &Path) -> Result<PackedWeights> {
+        let mut file = Reader::open(path)?;
+        if file.header.starts_with(&FLOATS_MAGIC) {
+            return Ok(floats(PackedB::load(path)?));
+        }
+        let header = Header::parse(&file.header)?;
+        file.check_length(header.data_bytes)?;
+        let mut data = AlignedBuf::zeroed(header.data_bytes)?;
+        file.read(data.as_mut_slice())?;
+        header.with(&file.header, data)
+    }
+
+    /// Weights in a mapped file, in place: nothing is copied, and processes that map the same file share its
+    /// memory.
+    ///
+    /// **Errors**: as [`PackedWeights::load`]. **Cost**: one pass over the file for the checksum.
+    pub fn from_mapped(file: &MappedFile) -> Result<PackedWeights> {
+        let bytes = blob::mapped_header(file)?;
+        if bytes.starts_with(&FLOATS_MAGIC) {
+            return Ok(floats(PackedB::from_mapped(file)?));
+        }
+        let header = Header::parse(bytes)?;
+        blob::check_mapped_length(file, header.data_bytes)?;
+        let data = AlignedBuf::mapped(file, HEADER, header.data_bytes)?;
+        header.with(bytes, data)
+    }
+}

@@ -1,0 +1,128 @@
+//! How a product with packed blocks is cut, from its shape alone.
+
+use super::Compute;
+use super::packed::Packed;
+use crate::buffer::Arena;
+use crate::error::{Error, Result, product};
+use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES};
+use crate::view::Grid;
+
+/// Rows of activations that one item handles.
+const ROWS: usize = 512;
+
+/// Multiply-adds of a work item at least: 64 Ki take about 0.5 us, so handing items out stays below 5 %.
+const ITEM_MACS: usize = 64 * 1024;
+
+/// Multiply-adds below which a product stays on the calling thread: about 4 us of work.
+pub(super) const SERIAL_MACS: usize = 512 * 1024;
+
+/// Rows from which weights are unpacked to panels first. Unpacking 32 x 32 weights costs about 40 cycles, of
+/// which each group of rows (110 cycles of products) then saves a part.
+const PANEL_ROWS: usize = 12;
+
+/// Blocks of a panel at most: 2 stripes of 256 x 640 bytes are 320 KiB, a third of L2.
+const PANEL_BLOCKS: usize = 256;
+
+/// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
+const WIDE_BLOCKS: usize = 16;
+
+/// Which kernels compute an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Road {
+    /// int8 activations, packed weights.
+    Int8,
+    /// int8 activations, weights unpacked to panels.
+    Int8Panel,
+    /// f32 activations, packed weights.
+    Exact,
+    /// f32 activations, weights widened to f32.
+    ExactWide,
+}
+
+/// The cut of one product.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub grid: Grid,
+    pub road: Road,
+    /// Columns of a tile, and its rows at most.
+    pub tile: (usize, usize),
+    /// Elements of each of the two buffers for chains that are not C's.
+    pub chains: usize,
+    /// Blocks of a panel, and its bytes.
+    pub panel_blocks: usize,
+    pub panel_bytes: usize,
+}
+
+impl Plan {
+    /// `buffers`: whether chains go to a buffer first.
+    pub fn new(
+        kernels: &KernelSet,
+        w: &Packed,
+        (m, n, k): (usize, usize, usize),
+        compute: Compute,
+        buffers: bool,
+    ) -> Plan {
+        let packing = w.layout.packing;
+        let (_, exact_rows) = kernels.exact_tile(packing);
+        let (road, (stripes, tile_rows)) = match compute {
+            Compute::Int8 if m >= PANEL_ROWS => (Road::Int8Panel, kernels.panel_tile(packing)),
+            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing, m)),
+            Compute::F32 if m > 2 * exact_rows => (Road::ExactWide, kernels.wide_tile()),
+            Compute::F32 => (Road::Exact, kernels.exact_tile(packing)),
+        };
+        let width = stripes * LANES;
+        let rows = m.clamp(1, ROWS);
+        let group_macs = rows.saturating_mul(width).saturating_mul(k.max(1));
+        let groups = ITEM_MACS.div_ceil(group_macs).min(n.div_ceil(width)).max(1);
+        let blocks = k / BLOCK;
+        let (panel_blocks, panel_bytes) = match road {
+            Road::Int8Panel => {
+                let blocks = blocks.min(PANEL_BLOCKS);
+                (blocks, stripes * blocks * packing.shape().panel)
+            }
+            Road::ExactWide => {
+                let blocks = blocks.min(WIDE_BLOCKS);
+                (blocks, blocks * BLOCK * width * size_of::<f32>())
+            }
+            Road::Int8 | Road::Exact => (0, 0),
+        };
+        let grid = Grid { tile_rows: rows, tile_cols: groups * width };
+        let chains = if buffers { rows * grid.tile_cols } else { 0 };
+        Plan { grid, road, tile: (width, tile_rows), chains, panel_blocks, panel_bytes }
+    }
+
+    /// Scratch of a lane.
+    pub fn lane_bytes(&self) -> Result<usize> {
+        Ok(2 * Arena::bytes_for::<f32>(self.chains)? + Arena::bytes_for::<u8>(self.panel_bytes)?)
+    }
+}
+
+/// Bytes of a quantised activation row.
+pub(super) fn row_bytes(k: usize, compute: Compute) -> usize {
+    match compute {
+        Compute::Int8 => ActivationRows::record_bytes(k / BLOCK),
+        Compute::F32 => 0,
+    }
+}
+
+/// Bytes of the quantised rows, and of the rows in another order.
+pub(super) fn scratch_rows(m: usize, k: usize, compute: Compute, ordered: bool) -> Result<(usize, usize)> {
+    let records = product("quantised activations", &[m, row_bytes(k, compute)])?;
+    let gathered = if ordered { product("gathered activations", &[m, k, size_of::<f32>()])? } else { 0 };
+    Ok((Arena::bytes_for::<u8>(records)?, Arena::bytes_for::<u8>(gathered)?))
+}
+
+/// Scratch of a lane that is enough for up to `m` rows, with or without an epilogue that needs buffers.
+pub(super) fn enough_lane_bytes(
+    kernels: &KernelSet,
+    w: &Packed,
+    m: usize,
+    k: usize,
+    compute: Compute,
+) -> Result<usize> {
+    // An item has rows * columns <= rows * (width of a tile) + (columns that fill it up to ITEM_MACS).
+    let chains = ITEM_MACS / k.max(1) + MAX_STRIPES * LANES * (m.clamp(1, ROWS) + 1);
+    let plan = Plan::new(kernels, w, (m, usize::MAX / 2, k), compute, false);
+    let bytes = Plan { chains, ..plan }.lane_bytes()?;
+    if bytes > isize::MAX as usize { Err(Error::Overflow { what: "workspace bytes" }) } else { Ok(bytes) }
+}

@@ -1,0 +1,116 @@
+//! Packed weights in files: saved, loaded and mapped give the same bits; hostile files are refused.
+
+mod support;
+
+use kvern::buffer::MappedFile;
+use kvern::quant::import::{Gptq, GroupWise, StoredZeros};
+use kvern::quant::{Compute, PackedWeights, WeightFormat, quantize};
+use kvern::{Context, Epilogue, MatMut, MatRef, Workspace};
+use std::path::{Path, PathBuf};
+use support::{Random, assert_same_bits};
+
+/// A file name of its own for each test.
+fn temp(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    dir.join(format!("{name}-{}", std::process::id()))
+}
+
+fn multiply(w: &PackedWeights, compute: Compute, a: &[f32]) -> Vec<f32> {
+    let ctx = Context::serial();
+    let m = a.len() / w.k();
+    let mut c = vec![0.0; m * w.n()];
+    let mut ws = Workspace::new(w.workspace_bytes(&ctx, m, compute).unwrap()).unwrap();
+    let a = MatRef::dense(a, m, w.k()).unwrap();
+    let out = MatMut::dense(&mut c, m, w.n()).unwrap();
+    w.multiply(&ctx, &mut ws, compute, a, out, &Epilogue::default()).unwrap();
+    c
+}
+
+/// Maps a file that this test alone has.
+fn map(path: &Path) -> MappedFile {
+    // SAFETY: nobody else knows the file.
+    unsafe { MappedFile::open(path) }.unwrap()
+}
+
+/// Weights of every kind, (20, 256).
+fn every_kind(r: &mut Random) -> Vec<PackedWeights> {
+    let x = r.vec(20 * 256);
+    let mut all: Vec<PackedWeights> = WeightFormat::ALL
+        .into_iter()
+        .map(|format| {
+            let mut blocks = vec![0; format.bytes(20, 256).unwrap()];
+            quantize(format, &x, &mut blocks).unwrap();
+            PackedWeights::from_blocks(format, 20, 256, &blocks).unwrap()
+        })
+        .collect();
+    let codes: Vec<i8> = (0..20 * 256).map(|i| (i * 7 % 16) as i8 - 8).collect();
+    let groups = GroupWise::symmetric((20, 256), 4, 64, &codes, &x[..80]).unwrap();
+    all.push(PackedWeights::from_groups_with(&Context::serial(), &groups).unwrap());
+    let words: Vec<i32> = (0..32 * 24).map(|_| r.next() as i32).collect();
+    let g_idx: Vec<i32> = (0..256).map(|i| i % 8).collect();
+    let gptq = Gptq {
+        n: 24,
+        k: 256,
+        bits: 4,
+        group: 32,
+        qweight: &words,
+        qzeros: &words[..24],
+        scales: &x[..192],
+        g_idx: Some(&g_idx),
+        stored_zeros: StoredZeros::AsIs,
+    };
+    let ordered = GroupWise::from_gptq(&gptq).unwrap();
+    all.push(PackedWeights::from_groups_with(&Context::serial(), &ordered).unwrap());
+    all
+}
+
+#[test]
+fn saved_loaded_and_mapped_weights_multiply_alike() {
+    let mut r = Random::new(1);
+    let a = r.vec(3 * 256);
+    for (i, w) in every_kind(&mut r).into_iter().enumerate() {
+        let path = temp(&format!("quant-alike-{i}"));
+        w.save(&path).unwrap();
+        let mapped = PackedWeights::from_mapped(&map(&path)).unwrap();
+        for q in [PackedWeights::load(&path).unwrap(), mapped] {
+            assert_eq!((q.k(), q.n(), q.format(), q.bytes()), (w.k(), w.n(), w.format(), w.bytes()));
+            for compute in [Compute::Int8, Compute::F32] {
+                assert_same_bits(&multiply(&q, compute, &a), &multiply(&w, compute, &a), "from the file");
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn every_damaged_byte_and_every_truncation_is_refused() {
+    let mut r = Random::new(2);
+    let path = temp("quant-damaged");
+    for w in every_kind(&mut r) {
+        w.save(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let loaded = PackedWeights::load(&path).unwrap_err();
+            assert_eq!(PackedWeights::from_mapped(&map(&path)).unwrap_err(), loaded);
+            loaded.to_string()
+        };
+        for i in (0..good.len()).filter(|i| *i < 128 || i % 997 == 0) {
+            let mut bad = good.clone();
+            bad[i] ^= 1;
+            let said = refused(&bad);
+            assert!(said.contains("stored") || said.contains("does not fit"), "byte {i}: {said}");
+        }
+        for len in [0, 1, 127, 128, good.len() - 1] {
+            assert!(refused(&good[..len]).starts_with("stored length = "), "{len}");
+        }
+        assert!(refused(&[&good[..], &[0]].concat()).starts_with("stored length = "));
+        // Sizes that would need the whole address space.
+        let mut bad = good.clone();
+        bad[16..32].fill(0xff);
+        std::fs::write(&path, &bad).unwrap();
+        assert!(PackedWeights::load(&path).is_err());
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(PackedWeights::load(&path).unwrap_err().to_string().starts_with("cannot read "));
+}
