@@ -138,7 +138,7 @@ fn declared() -> BTreeSet<String> {
 #[test]
 fn the_functions_of_this_abi_version_are_listed() {
     let names: String = declared().iter().map(|name| format!("{name}\n")).collect();
-    assert_fixture("capi_symbols.txt", &names);
+    assert_fixture("symbols.txt", &names);
 }
 
 #[cfg(unix)]
