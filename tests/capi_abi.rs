@@ -4,10 +4,11 @@
 mod clib;
 
 use kvern::capi::attention::kvern_attention_options;
-use kvern::capi::cache::{kvern_kv_cache_options, kvern_preparation};
+use kvern::capi::cache::kvern_kv_cache_options;
 use kvern::capi::context::kvern_context_options;
 use kvern::capi::matmul::kvern_epilogue;
 use kvern::capi::ops::kvern_softmax_options;
+use kvern::capi::prepare::kvern_preparation;
 use kvern::capi::rope::kvern_rope_scaling;
 use kvern::capi::version::{kvern_abi_version, kvern_version_string};
 use kvern::capi::weights::kvern_weights_product;

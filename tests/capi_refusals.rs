@@ -12,6 +12,7 @@ use kvern::capi::context::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use std::ffi::c_void;
