@@ -1467,49 +1467,6 @@ typedef struct {
 } kvern_kv_cache_options;
 
 /**
- * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
- * asked for. Start from KVERN_PREPARATION_INIT.
- */
-typedef struct {
-    /**
-     * sizeof(kvern_preparation).
-     */
-    size_t struct_size;
-    /**
-     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
-     */
-    const float *q_gain;
-    /**
-     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
-     */
-    const float *k_gain;
-    /**
-     * Epsilon of the norm of queries.
-     */
-    float q_eps;
-    /**
-     * Epsilon of the norm of keys.
-     */
-    float k_eps;
-    /**
-     * The rotation; NULL for none.
-     */
-    const kvern_rope_table *rope;
-    /**
-     * Which elements are rotated together, a `KVERN_ROPE_*` number.
-     */
-    kvern_rope_pairs pairs;
-    /**
-     * 0: no flag is defined.
-     */
-    uint32_t flags;
-    /**
-     * Positions of the rotation, one for each token; NULL: where the cache puts the token.
-     */
-    const size_t *positions;
-} kvern_preparation;
-
-/**
  * 32 bits a number, exact.
  */
 #define KVERN_KV_F32 0
@@ -1575,30 +1532,6 @@ kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
                                       size_t k_row_stride,
                                       const float *v,
                                       size_t v_row_stride);
-
-/**
- * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
- * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
- *
- * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
- * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
- * Allocates nothing.
- * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
- * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
-                                            kvern_kv_cache *cache,
-                                            size_t sequence,
-                                            const kvern_preparation *preparation,
-                                            size_t tokens,
-                                            size_t heads,
-                                            float *q,
-                                            size_t q_row_stride,
-                                            float *k,
-                                            size_t k_row_stride,
-                                            const float *v,
-                                            size_t v_row_stride);
 
 /**
  * Copies the key and the value of a position, widened to f32.
@@ -1720,6 +1653,75 @@ kvern_status kvern_kv_cache_load(const kvern_kv_cache_options *options,
  * Since: 0.1
  */
 void kvern_kv_cache_destroy(kvern_kv_cache *cache);
+
+/* ---- Key-value cache: preparation and append --------------------------------------------------- */
+
+/**
+ * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
+ * asked for. Start from KVERN_PREPARATION_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_preparation).
+     */
+    size_t struct_size;
+    /**
+     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
+     */
+    const float *q_gain;
+    /**
+     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
+     */
+    const float *k_gain;
+    /**
+     * Epsilon of the norm of queries.
+     */
+    float q_eps;
+    /**
+     * Epsilon of the norm of keys.
+     */
+    float k_eps;
+    /**
+     * The rotation; NULL for none.
+     */
+    const kvern_rope_table *rope;
+    /**
+     * Which elements are rotated together, a `KVERN_ROPE_*` number.
+     */
+    kvern_rope_pairs pairs;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+    /**
+     * Positions of the rotation, one for each token; NULL: where the cache puts the token.
+     */
+    const size_t *positions;
+} kvern_preparation;
+
+/**
+ * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
+ * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
+ *
+ * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
+ * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
+ * Allocates nothing.
+ * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
+ * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
+                                            kvern_kv_cache *cache,
+                                            size_t sequence,
+                                            const kvern_preparation *preparation,
+                                            size_t tokens,
+                                            size_t heads,
+                                            float *q,
+                                            size_t q_row_stride,
+                                            float *k,
+                                            size_t k_row_stride,
+                                            const float *v,
+                                            size_t v_row_stride);
 
 /* ---- Key-value cache: editing ------------------------------------------------------------------ */
 

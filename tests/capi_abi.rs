@@ -4,10 +4,11 @@
 mod clib;
 
 use kvern::capi::attention::kvern_attention_options;
-use kvern::capi::cache::{kvern_kv_cache_options, kvern_preparation};
+use kvern::capi::cache::kvern_kv_cache_options;
 use kvern::capi::context::kvern_context_options;
 use kvern::capi::matmul::kvern_epilogue;
 use kvern::capi::ops::kvern_softmax_options;
+use kvern::capi::prepare::kvern_preparation;
 use kvern::capi::rope::kvern_rope_scaling;
 use kvern::capi::version::{kvern_abi_version, kvern_version_string};
 use kvern::capi::weights::kvern_weights_product;
@@ -138,7 +139,7 @@ fn declared() -> BTreeSet<String> {
 #[test]
 fn the_functions_of_this_abi_version_are_listed() {
     let names: String = declared().iter().map(|name| format!("{name}\n")).collect();
-    assert_fixture("capi_symbols.txt", &names);
+    assert_fixture("symbols.txt", &names);
 }
 
 #[cfg(unix)]

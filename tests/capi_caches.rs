@@ -10,6 +10,7 @@ use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;

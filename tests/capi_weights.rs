@@ -139,7 +139,7 @@ fn products_with_one_input_have_the_bits_of_the_safe_api() {
         assert_same_bits(got, want, "shared activations");
     }
     let before = got.clone();
-    let mut run = |ctx, ws, compute, a, count, list: *const kvern_weights_product| {
+    let run = |ctx, ws, compute, a, count, list: *const kvern_weights_product| {
         // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
         unsafe { kvern_weights_multiply_many(ctx, ws, compute, M, K, a, K, count, list) }
     };

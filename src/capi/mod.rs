@@ -18,6 +18,7 @@ pub mod context;
 pub mod matmul;
 pub mod ops;
 pub mod packed_b;
+pub mod prepare;
 pub mod quant;
 pub mod rope;
 pub mod status;

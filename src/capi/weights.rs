@@ -61,8 +61,9 @@ pub unsafe extern "C" fn kvern_weights_from_groups(
     guard(|| unsafe {
         create(out, || {
             let ctx = shared("ctx", ctx)?;
-            // A group of 0 is refused below.
-            let groups = product("n * (k / group)", &[n, k / group.max(1)])?;
+            let (what, got, allowed) = ("group", group.to_string(), "32, 64 or 128");
+            let of_row = k.checked_div(group).ok_or(Error::Option { what, got, allowed })?;
+            let groups = product("n * (k / group)", &[n, of_row])?;
             let codes = Array::new("codes", codes, product("n * k", &[n, k])?)?.get();
             let scales = Array::new("scales", scales, groups)?.get();
             let w = if zeros.is_null() {
