@@ -5,6 +5,7 @@
 
 use kvern::capi::context::*;
 use kvern::capi::matmul::*;
+use kvern::capi::packed_b::*;
 use kvern::capi::workspace::*;
 use kvern::{Context, Epilogue, MatMut, MatRef, PackedB, Workspace, matmul};
 use std::hint::black_box;
