@@ -1,17 +1,22 @@
 /*
- * kvern: the arithmetic of transformers on CPUs. Matrix products against f32, int8 and int4 weights, fused
- * attention over a key-value cache, and the row operations between them.
+ * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of f32, f16, bf16, every GGUF
+ * format and codes in groups; fused attention over key-value caches; and the row operations between them.
  *
  * This file is generated from src/capi. C99 and C++.
  *
  * What
  *   The same input gives the same output bits on every machine, for any number of threads, and for a token
- *   alone or in a batch. A program makes a context (which instruction set, which threads), a workspace
+ *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which instruction set, which threads), a workspace
  *   (scratch memory), its weights, and then calls:
  *
  *       kvern_context *ctx = NULL;
  *       if (kvern_context_create(NULL, &ctx) != KVERN_STATUS_OK)
  *           die(kvern_last_error_message());
+ *
+ *   One decoder layer is kvern_rms_norm, kvern_weights_multiply_many (q, k, v of one input),
+ *   kvern_kv_cache_append_prepared (rotation and append), kvern_attention_run, kvern_weights_multiply with
+ *   beta = 1 (projection and residual), kvern_rms_norm, kvern_weights_multiply_gated, and once more
+ *   kvern_weights_multiply.
  *
  * Memory
  *   Objects are opaque. A create function writes the object to its last argument, NULL on failure; the
@@ -30,7 +35,8 @@
  * Threads
  *   What a call gets as a pointer to const may be used by other threads at the same time; what it gets as a
  *   pointer to non-const belongs to the call alone. So contexts and weights are shared, and each thread has
- *   a workspace. kvern starts no thread unless kvern_context_options ask for it.
+ *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A child process after fork
+ *   goes on with the objects of its parent, on the calling thread alone.
  *
  * Errors
  *   A call returns KVERN_STATUS_OK or a negative status, and kvern_last_error_message then names the
@@ -745,8 +751,8 @@ void kvern_packed_b_destroy(kvern_packed_b *b);
 typedef struct kvern_weights kvern_weights;
 
 /**
- * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Blocks are converted in every
- * format; packed and multiplied in KVERN_WEIGHTS_Q4_0 and KVERN_WEIGHTS_Q8_0, OPTION for the others.
+ * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
+ * packed and multiplied.
  */
 typedef int32_t kvern_weight_format;
 
@@ -848,7 +854,8 @@ typedef int32_t kvern_compute;
 /**
  * Quantises and packs f32 weights. `w` is not needed afterwards.
  *
- * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of 32.
+ * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of the
+ * block of the format.
  * `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
  * Since: 0.1
@@ -863,7 +870,7 @@ kvern_status kvern_weights_quantize(kvern_weight_format format,
 /**
  * Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
  *
- * `blocks`: n rows of k / 32 blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+ * `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
  * `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
  * Since: 0.1
@@ -879,7 +886,8 @@ kvern_status kvern_weights_from_blocks(kvern_weight_format format,
  * Writes the weights as GGUF blocks, bit for bit what was packed.
  *
  * `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
- * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`). Threads: `weights` shared.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have no
+ * blocks). Threads: `weights` shared.
  * Since: 0.1
  */
 kvern_status kvern_weights_to_blocks(const kvern_weights *weights,
@@ -899,7 +907,8 @@ kvern_status kvern_weights_dequantize_row(const kvern_weights *weights,
                                           float *out);
 
 /**
- * `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to 64.
+ * `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to the
+ * unit of the layout (64 or 128 for small blocks).
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
@@ -908,7 +917,7 @@ kvern_status kvern_weights_bytes(const kvern_weights *weights,
                                  size_t *out);
 
 /**
- * `*out` = the bytes of workspace that `kvern_weights_multiply` needs for m rows.
+ * `*out` = the bytes of workspace that `kvern_weights_multiply` needs for up to m rows, gated or not.
  *
  * Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
  * Since: 0.1
@@ -924,7 +933,7 @@ kvern_status kvern_weights_workspace_bytes(const kvern_context *ctx,
  *
  * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
  * must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
- * row alone. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
+ * row alone. Weights of single floats are multiplied exactly whatever `compute` says. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
  * Allocates nothing.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
  * unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
@@ -991,6 +1000,181 @@ kvern_status kvern_blocks_dequantize(kvern_weight_format format,
                                      size_t blocks_bytes,
                                      float *out,
                                      size_t len);
+
+/* ---- Quantised weights: groups, files, shared activations -------------------------------------- */
+
+/**
+ * The most products of one `kvern_weights_multiply_many`.
+ */
+#define KVERN_WEIGHTS_MANY 16
+
+/**
+ * One of the products that share their activations. Its layout is final.
+ */
+typedef struct {
+    /**
+     * W (n output features, k input features).
+     */
+    const kvern_weights *weights;
+    /**
+     * U of a gated product, C = act(alpha * A * W^T + bias) * (A * U^T), of W's shape; NULL for none.
+     */
+    const kvern_weights *up;
+    /**
+     * C, (m, n), f32. Must overlap neither an input nor the C of another product.
+     */
+    float *c;
+    /**
+     * Elements from one row of C to the next one.
+     */
+    size_t c_row_stride;
+    /**
+     * Columns of C: output features of the weights.
+     */
+    size_t n;
+    /**
+     * NULL for `C = A * W^T`.
+     */
+    const kvern_epilogue *epilogue;
+} kvern_weights_product;
+
+/**
+ * What `kvern_weights_format` says of weights that are no blocks of a format: codes in groups.
+ */
+#define KVERN_WEIGHTS_GROUPS -1
+
+/**
+ * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
+ *
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
+ * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
+ * which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_groups(const kvern_context *ctx,
+                                       uint32_t bits,
+                                       size_t group,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *codes,
+                                       const float *scales,
+                                       const uint8_t *zeros,
+                                       kvern_weights **out);
+
+/**
+ * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
+ *
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+ * Errors: NULL_POINTER, IO. Threads: `weights` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_save(const kvern_weights *weights, const char *path);
+
+/**
+ * Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
+ *
+ * `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_load(const char *path,
+                                kvern_weights **out);
+
+/**
+ * As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
+ * map one file share its memory. Nobody may change or truncate the file while the object lives.
+ *
+ * Errors: as `kvern_weights_load`; UNSUPPORTED on systems without mmap. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_map(const char *path,
+                               kvern_weights **out);
+
+/**
+ * `*out` = n, the output features (rows of W).
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_n(const kvern_weights *weights, size_t *out);
+
+/**
+ * `*out` = k, the input features (columns of W).
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_k(const kvern_weights *weights, size_t *out);
+
+/**
+ * `*out` = the format, a `KVERN_WEIGHTS_*` number; KVERN_WEIGHTS_GROUPS for codes in groups.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_format(const kvern_weights *weights, kvern_weight_format *out);
+
+/**
+ * `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations are
+ * quantised once, and neither product is written to memory.
+ *
+ * `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as for
+ * `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0. For
+ * weights of two formats ask `kvern_weights_many_workspace_bytes`.
+ * Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws` and C
+ * exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply_gated(const kvern_context *ctx,
+                                          kvern_workspace *ws,
+                                          const kvern_weights *weights,
+                                          const kvern_weights *up,
+                                          kvern_compute compute,
+                                          size_t m,
+                                          size_t n,
+                                          size_t k,
+                                          const float *a,
+                                          size_t a_row_stride,
+                                          float *c,
+                                          size_t c_row_stride,
+                                          const kvern_epilogue *epilogue);
+
+/**
+ * `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these weights, gated
+ * or not.
+ *
+ * `weights`: count pointers, those of every `up` among them.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_many_workspace_bytes(const kvern_context *ctx,
+                                                kvern_compute compute,
+                                                size_t m,
+                                                size_t count,
+                                                const kvern_weights *const *weights,
+                                                size_t *out);
+
+/**
+ * Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls, with the
+ * activations quantised once, and threads that meet once.
+ *
+ * `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most KVERN_WEIGHTS_MANY, all with
+ * the same k; formats may differ. Allocates nothing.
+ * Errors: as `kvern_weights_multiply` and `kvern_weights_multiply_gated`; nothing is changed then.
+ * Threads: `ctx` and weights shared, `ws` and each C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply_many(const kvern_context *ctx,
+                                         kvern_workspace *ws,
+                                         kvern_compute compute,
+                                         size_t m,
+                                         size_t k,
+                                         const float *a,
+                                         size_t a_row_stride,
+                                         size_t count,
+                                         const kvern_weights_product *products);
 
 /* ---- Rotary position embedding ----------------------------------------------------------------- */
 
@@ -1283,49 +1467,6 @@ typedef struct {
 } kvern_kv_cache_options;
 
 /**
- * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
- * asked for. Start from KVERN_PREPARATION_INIT.
- */
-typedef struct {
-    /**
-     * sizeof(kvern_preparation).
-     */
-    size_t struct_size;
-    /**
-     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
-     */
-    const float *q_gain;
-    /**
-     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
-     */
-    const float *k_gain;
-    /**
-     * Epsilon of the norm of queries.
-     */
-    float q_eps;
-    /**
-     * Epsilon of the norm of keys.
-     */
-    float k_eps;
-    /**
-     * The rotation; NULL for none.
-     */
-    const kvern_rope_table *rope;
-    /**
-     * Which elements are rotated together, a `KVERN_ROPE_*` number.
-     */
-    kvern_rope_pairs pairs;
-    /**
-     * 0: no flag is defined.
-     */
-    uint32_t flags;
-    /**
-     * Positions of the rotation, one for each token; NULL: where the cache puts the token.
-     */
-    const size_t *positions;
-} kvern_preparation;
-
-/**
  * 32 bits a number, exact.
  */
 #define KVERN_KV_F32 0
@@ -1391,30 +1532,6 @@ kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
                                       size_t k_row_stride,
                                       const float *v,
                                       size_t v_row_stride);
-
-/**
- * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
- * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
- *
- * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
- * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
- * Allocates nothing.
- * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
- * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
-                                            kvern_kv_cache *cache,
-                                            size_t sequence,
-                                            const kvern_preparation *preparation,
-                                            size_t tokens,
-                                            size_t heads,
-                                            float *q,
-                                            size_t q_row_stride,
-                                            float *k,
-                                            size_t k_row_stride,
-                                            const float *v,
-                                            size_t v_row_stride);
 
 /**
  * Copies the key and the value of a position, widened to f32.
@@ -1537,6 +1654,75 @@ kvern_status kvern_kv_cache_load(const kvern_kv_cache_options *options,
  */
 void kvern_kv_cache_destroy(kvern_kv_cache *cache);
 
+/* ---- Key-value cache: preparation and append --------------------------------------------------- */
+
+/**
+ * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
+ * asked for. Start from KVERN_PREPARATION_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_preparation).
+     */
+    size_t struct_size;
+    /**
+     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
+     */
+    const float *q_gain;
+    /**
+     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
+     */
+    const float *k_gain;
+    /**
+     * Epsilon of the norm of queries.
+     */
+    float q_eps;
+    /**
+     * Epsilon of the norm of keys.
+     */
+    float k_eps;
+    /**
+     * The rotation; NULL for none.
+     */
+    const kvern_rope_table *rope;
+    /**
+     * Which elements are rotated together, a `KVERN_ROPE_*` number.
+     */
+    kvern_rope_pairs pairs;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+    /**
+     * Positions of the rotation, one for each token; NULL: where the cache puts the token.
+     */
+    const size_t *positions;
+} kvern_preparation;
+
+/**
+ * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
+ * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
+ *
+ * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
+ * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
+ * Allocates nothing.
+ * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
+ * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
+                                            kvern_kv_cache *cache,
+                                            size_t sequence,
+                                            const kvern_preparation *preparation,
+                                            size_t tokens,
+                                            size_t heads,
+                                            float *q,
+                                            size_t q_row_stride,
+                                            float *k,
+                                            size_t k_row_stride,
+                                            const float *v,
+                                            size_t v_row_stride);
+
 /* ---- Key-value cache: editing ------------------------------------------------------------------ */
 
 /**
@@ -1653,9 +1839,11 @@ typedef struct {
      */
     float softcap;
     /**
-     * 0: no flag is defined.
+     * KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys, probabilities
+     * and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|, an output by
+     * (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for prompts.
      */
-    uint32_t flags;
+    kvern_precision precision;
     /**
      * Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
      * all. Of this and the cache's window the smaller one holds.

@@ -114,6 +114,13 @@ pub struct MatMut<'a, T = f32> {
 unsafe impl<T: Send> Send for MatMut<'_, T> {}
 
 impl<'a, T: Pod> MatMut<'a, T> {
+    /// A view of nothing.
+    #[cfg(feature = "capi")]
+    pub(crate) fn empty() -> MatMut<'a, T> {
+        let ptr = std::ptr::NonNull::dangling().as_ptr();
+        MatMut { ptr, rows: 0, cols: 0, row_stride: 0, borrow: PhantomData }
+    }
+
     /// A view of `rows * cols` elements; row `i` starts at element `i * row_stride`.
     ///
     /// **Errors**: as [`MatRef::new`].

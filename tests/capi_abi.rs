@@ -4,12 +4,14 @@
 mod clib;
 
 use kvern::capi::attention::kvern_attention_options;
-use kvern::capi::cache::{kvern_kv_cache_options, kvern_preparation};
+use kvern::capi::cache::kvern_kv_cache_options;
 use kvern::capi::context::kvern_context_options;
 use kvern::capi::matmul::kvern_epilogue;
 use kvern::capi::ops::kvern_softmax_options;
+use kvern::capi::prepare::kvern_preparation;
 use kvern::capi::rope::kvern_rope_scaling;
 use kvern::capi::version::{kvern_abi_version, kvern_version_string};
+use kvern::capi::weights::kvern_weights_product;
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::mem::offset_of;
@@ -75,7 +77,8 @@ fn layout() -> String {
     layout!(kvern_rope_scaling: kind, flags, factor, original_positions, beta_fast, beta_slow, attention_factor, low_frequency, high_frequency);
     layout!(kvern_kv_cache_options: kv_heads, head_dim, capacity, window, value_dim, sinks, keys, values, sequences, pages);
     layout!(kvern_preparation: q_gain, k_gain, q_eps, k_eps, rope, pairs, flags, positions);
-    layout!(kvern_attention_options: heads, scale, non_causal, softcap, flags, window, sinks, alibi, sink_logits, mask, mask_row_stride, seen, seen_row_stride, tree, tree_row_stride, mask_per_head, seen_per_head, lse, lse_row_stride, sequences, sequences_len);
+    layout!(kvern_attention_options: heads, scale, non_causal, softcap, precision, window, sinks, alibi, sink_logits, mask, mask_row_stride, seen, seen_row_stride, tree, tree_row_stride, mask_per_head, seen_per_head, lse, lse_row_stride, sequences, sequences_len);
+    layout!(kvern_weights_product: weights, up, c, c_row_stride, n, epilogue);
     layout!(kvern_softmax_options: scale, softcap, mask, mask_rows, mask_row_stride);
     text
 }
@@ -136,7 +139,7 @@ fn declared() -> BTreeSet<String> {
 #[test]
 fn the_functions_of_this_abi_version_are_listed() {
     let names: String = declared().iter().map(|name| format!("{name}\n")).collect();
-    assert_fixture("capi_symbols.txt", &names);
+    assert_fixture("symbols.txt", &names);
 }
 
 #[cfg(unix)]

@@ -120,7 +120,7 @@ fn packed_products_of_every_type_have_the_bits_of_the_safe_api() {
             }
         }
         // SAFETY: nothing uses them any more.
-        [b, up, mapped].into_iter().for_each(|b| unsafe { kvern_packed_b_destroy(b) });
+        unsafe { [b, up, mapped].into_iter().for_each(|x| kvern_packed_b_destroy(x)) };
     }
     let mut none = null_mut();
     // SAFETY: as above.
@@ -129,7 +129,7 @@ fn packed_products_of_every_type_have_the_bits_of_the_safe_api() {
         refused(kvern_packed_b_load(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
         refused(kvern_packed_b_map(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
         std::fs::remove_file(&path).unwrap();
-        refused(kvern_packed_b_load(name.as_ptr(), &mut none), KVERN_STATUS_IO, "cannot open");
+        refused(kvern_packed_b_load(name.as_ptr(), &mut none), KVERN_STATUS_IO, "cannot read");
         refused(kvern_packed_b_save(o.packed, c"/".as_ptr()), KVERN_STATUS_IO, "cannot");
     }
     assert!(none.is_null());

@@ -12,6 +12,7 @@ use kvern::capi::context::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use std::ffi::c_void;
@@ -262,7 +263,7 @@ fn attention_refuses_null_and_garbage() {
     let huge = isize::MAX as usize;
     type O = kvern_attention_options;
     for (options, status, part) in [
-        (O { flags: 1, ..raw }, KVERN_STATUS_UNSUPPORTED, "options->flags = 1"),
+        (O { precision: 2, ..raw }, KVERN_STATUS_OPTION, "options->precision = 2"),
         (O { softcap: -1.0, ..raw }, KVERN_STATUS_OPTION, "softcap = -1"),
         (O { mask_per_head: 2, ..raw }, KVERN_STATUS_OPTION, "options->mask_per_head = 2"),
         (O { seen_per_head: -1, ..raw }, KVERN_STATUS_OPTION, "options->seen_per_head = -1"),
@@ -284,7 +285,7 @@ fn attention_refuses_null_and_garbage() {
         (O { lse: x, lse_row_stride: 1, ..raw }, KVERN_STATUS_SHAPE, "options->lse_row_stride = 1"),
         (O { sequences_len: 1, ..raw }, KVERN_STATUS_NULL_POINTER, "options->sequences is NULL"),
         (O { sequences: far.as_ptr(), sequences_len: 1, ..raw }, KVERN_STATUS_OPTION, "sequence = 5"),
-        (O { heads: 3, ..raw }, KVERN_STATUS_SHAPE, "heads = 3"),
+        (O { heads: 1, ..raw }, KVERN_STATUS_SHAPE, "heads = 1"),
     ] {
         refused(run(&options), status, part);
     }
@@ -315,6 +316,59 @@ fn attention_refuses_null_and_garbage() {
         KVERN_STATUS_OPTION "options->sequences_len = 1": kvern_attention_run_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
         KVERN_STATUS_SHAPE "q.rows = 5": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
         KVERN_STATUS_OVERFLOW "q": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
+    }
+    assert!(memory.unchanged());
+}
+
+/// Sizes at the ends of the address space: every status but OK and PANIC, and no crash.
+#[test]
+fn absurd_sizes_are_refused() {
+    let (o, mut memory) = (Objects::new(), Memory::new());
+    let (x, y, n) = memory.pointers();
+    let (b, table, half) = (o.packed.cast_const(), o.table.cast_const(), isize::MAX as usize);
+    let raw = attention_options(0);
+    for s in [half / 4 + 1, half, half + 1, usize::MAX - 7, usize::MAX] {
+        let even = s & !7;
+        let value = kvern_kv_cache_options { value_dim: even, ..cache_options(8, 0) };
+        let many = kvern_kv_cache_options { sequences: s, ..cache_options(8, 0) };
+        let masked = kvern_softmax_options { mask: x, mask_rows: s, mask_row_stride: 4, ..softmax_options() };
+        let window = kvern_attention_options { window: s, sinks: s, mask: x, mask_row_stride: s, ..raw };
+        let batch = kvern_attention_options { sequences: n, sequences_len: s, ..raw };
+        let (c, d) = (y.cast::<c_void>(), HEAD_DIM);
+        // SAFETY: sizes that no memory has are refused before anything is read.
+        let statuses = unsafe {
+            [
+                kvern_packed_b_pack_dtype(o.ctx, 30, s, s, x.cast(), s, 0, &mut null_mut()),
+                kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, s, N, K, x, K, 1, c, N, null()),
+                kvern_packed_b_multiply_gated(o.ctx, o.ws, b, b, 0, M, s, K, x, K, 30, c, s, null()),
+                kvern_rope_table_create_scaled(even, s, 1e4, null(), &mut null_mut()),
+                kvern_rope_table_from_frequencies(s, &1.0, 8, 1.0, &mut null_mut()),
+                kvern_rope_table_row(table, s, HEAD_DIM / 2, x, y),
+                kvern_rope_table_row(table, 0, s, x, y),
+                kvern_rope_at(o.ctx, table, 0, n, s, KV_HEADS, HEAD_DIM, y, WIDTH),
+                kvern_softmax_with(o.ctx, null(), s, s, x, s, y, s),
+                kvern_softmax_with(o.ctx, &masked, 1, 4, x, 4, y, 4),
+                kvern_kv_cache_create(&value, &mut null_mut()),
+                kvern_kv_cache_create(&many, &mut null_mut()),
+                kvern_kv_cache_append_to(o.cache, 0, s, x, WIDTH, x, WIDTH),
+                kvern_kv_cache_append_to(o.cache, s, 1, x, WIDTH, x, WIDTH),
+                kvern_kv_cache_append_prepared(o.ctx, o.cache, 0, null(), 1, s, y, s, x, WIDTH, x, WIDTH),
+                kvern_kv_cache_token(o.cache, 0, s, WIDTH, x, WIDTH, y),
+                kvern_kv_cache_token(o.cache, 0, 0, s, x, s, y),
+                kvern_kv_cache_truncate_in(o.cache, 0, s),
+                kvern_kv_cache_remove(o.cache, 0, 0, s),
+                kvern_kv_cache_fork(o.cache, s, 0),
+                kvern_attention_run(o.ctx, o.ws, &batch, o.cache, s, x, WIDTH, y, WIDTH),
+                kvern_attention_run(o.ctx, o.ws, &window, o.cache, s, x, WIDTH, y, WIDTH),
+                kvern_attention_plain_workspace_bytes(o.ctx, &raw, s, s, s, s, s, n),
+                kvern_attention_run_plain(o.ctx, o.ws, &raw, 1, s, s, 1, x, s, x, s, 1, x, s, y, s),
+                kvern_attention_run_plain(o.ctx, o.ws, &raw, 2, d, d, s, x, 16, x, 16, 1, x, 16, y, 16),
+                kvern_alibi_slopes(s, y),
+            ]
+        };
+        for (i, status) in statuses.into_iter().enumerate() {
+            assert!(status < 0 && status != KVERN_STATUS_PANIC, "call {i} with {s}: {status} {}", message());
+        }
     }
     assert!(memory.unchanged());
 }

@@ -185,7 +185,8 @@ fn sgemm_agrees_with_openblas_over_2000_random_calls() {
         let (clean_a, clean_b, mut want) = (a.clone(), b.clone(), c.clone());
         // For us alone, NaN stands where the reference does not read; OpenBLAS does, with some sizes.
         if alpha == 0.0 {
-            (a.fill(f32::NAN), b.fill(f32::NAN));
+            a.fill(f32::NAN);
+            b.fill(f32::NAN);
         }
         if beta == 0.0 {
             let (rows, len) = shape(111, m, n);
@@ -232,7 +233,8 @@ fn sgemv_agrees_with_openblas_over_2000_random_calls() {
         let mut y = random.floats(elements(out, incy));
         let (clean_a, clean_x, mut want) = (a.clone(), x.clone(), y.clone());
         if alpha == 0.0 {
-            (a.fill(f32::NAN), x.fill(f32::NAN));
+            a.fill(f32::NAN);
+            x.fill(f32::NAN);
         }
         if beta == 0.0 && m > 0 && n > 0 {
             let by = incy.unsigned_abs() as usize;

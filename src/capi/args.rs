@@ -15,30 +15,36 @@ const MAX_OPTIONS: usize = 4096;
 
 /// `len` elements at `ptr` can be a slice: they fit the address space, and unless there are none, `ptr` is
 /// aligned and not NULL.
+#[inline(always)]
 pub(super) fn check<T>(what: &str, ptr: *const T, len: usize) -> Checked<()> {
-    let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
-    let end = bytes.and_then(|bytes| ptr.addr().checked_add(bytes));
-    if end.is_none() {
-        let message = format!("{what} = {len} elements does not fit the address space");
-        return Err(Failure::new(KVERN_STATUS_OVERFLOW, message));
-    }
-    if len == 0 {
+    let fits = len <= isize::MAX as usize / size_of::<T>().max(1)
+        && ptr.addr().checked_add(len.wrapping_mul(size_of::<T>())).is_some();
+    if fits && (len == 0 || (!ptr.is_null() && ptr.is_aligned())) {
         return Ok(());
     }
+    Err(refused(what, ptr, len, fits))
+}
+
+/// Why [`check`] refuses.
+#[cold]
+#[inline(never)]
+fn refused<T>(what: &str, ptr: *const T, len: usize, fits: bool) -> Failure {
+    if !fits {
+        let message = format!("{what} = {len} elements does not fit the address space");
+        return Failure::new(KVERN_STATUS_OVERFLOW, message);
+    }
     if ptr.is_null() {
-        return Err(Failure::new(KVERN_STATUS_NULL_POINTER, format!("{what} is NULL")));
+        return Failure::new(KVERN_STATUS_NULL_POINTER, format!("{what} is NULL"));
     }
-    if !ptr.is_aligned() {
-        let message = format!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>());
-        return Err(Failure::new(KVERN_STATUS_MISALIGNED, message));
-    }
-    Ok(())
+    let message = format!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>());
+    Failure::new(KVERN_STATUS_MISALIGNED, message)
 }
 
 /// An object to read.
 ///
 /// # Safety
 /// - `ptr` is NULL or points to a live `T` that nobody changes meanwhile.
+#[inline(always)]
 pub(super) unsafe fn shared<'a, T>(what: &str, ptr: *const T) -> Checked<&'a T> {
     check(what, ptr, 1)?;
     // SAFETY: not NULL and aligned; the rest is the caller's promise.
@@ -49,6 +55,7 @@ pub(super) unsafe fn shared<'a, T>(what: &str, ptr: *const T) -> Checked<&'a T> 
 ///
 /// # Safety
 /// - `ptr` is NULL or points to a live `T` that nobody else uses meanwhile.
+#[inline(always)]
 pub(super) unsafe fn exclusive<'a, T>(what: &str, ptr: *mut T) -> Checked<&'a mut T> {
     check(what, ptr, 1)?;
     // SAFETY: not NULL and aligned; the rest is the caller's promise.
@@ -59,6 +66,7 @@ pub(super) unsafe fn exclusive<'a, T>(what: &str, ptr: *mut T) -> Checked<&'a mu
 ///
 /// # Safety
 /// - `ptr` is NULL or points to writable memory of a `T`, initialised or not.
+#[inline(always)]
 pub(super) unsafe fn put<T: Copy>(what: &str, ptr: *mut T, value: T) -> Checked<()> {
     check(what, ptr, 1)?;
     // SAFETY: not NULL and aligned; the rest is the caller's promise.
@@ -82,12 +90,14 @@ pub(super) struct Array<T> {
 
 impl<T: Pod> Array<T> {
     /// `len` elements in a row.
+    #[inline(always)]
     pub fn new(what: &'static str, ptr: *const T, len: usize) -> Checked<Array<T>> {
         check(what, ptr, len)?;
         Ok(Array { what, ptr: ptr.cast_mut(), rows: 1, cols: len, row_stride: len, len })
     }
 
     /// `rows * cols` elements, rows `row_stride` apart.
+    #[inline(always)]
     pub fn matrix(
         what: &'static str,
         ptr: *const T,
@@ -113,12 +123,14 @@ impl<T: Pod> Array<T> {
     }
 
     /// The bytes from the first element to the last one.
+    #[inline(always)]
     pub fn span(&self) -> Span {
         let start = self.ptr.addr();
         (self.what, start..start + self.len * size_of::<T>())
     }
 
     /// This output shares no byte range with `others`.
+    #[inline(always)]
     pub fn apart_from(self, others: &[Span]) -> Checked<Array<T>> {
         let (_, own) = self.span();
         for (other, range) in others {
@@ -135,6 +147,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Safety
     /// - the memory is readable, initialised, and unchanged for `'a`.
+    #[inline(always)]
     pub unsafe fn get<'a>(&self) -> &'a [T] {
         if self.len == 0 {
             return &[];
@@ -147,6 +160,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Safety
     /// - the memory is writable and reached through nothing else for `'a`.
+    #[inline(always)]
     pub unsafe fn get_mut<'a>(&self) -> &'a mut [T] {
         if self.len == 0 {
             return &mut [];
@@ -159,6 +173,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Safety
     /// - as [`Array::get`].
+    #[inline(always)]
     pub unsafe fn view<'a>(&self) -> Checked<MatRef<'a, T>> {
         // SAFETY: handed on to the caller.
         Ok(MatRef::new(unsafe { self.get() }, self.rows, self.cols, self.row_stride)?)
@@ -168,6 +183,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Safety
     /// - as [`Array::get_mut`].
+    #[inline(always)]
     pub unsafe fn view_mut<'a>(&self) -> Checked<MatMut<'a, T>> {
         // SAFETY: handed on to the caller.
         Ok(MatMut::new(unsafe { self.get_mut() }, self.rows, self.cols, self.row_stride)?)
@@ -193,6 +209,7 @@ impl Array<u8> {
 }
 
 /// A matrix that is stored transposed when the flag says so: stored `(cols, rows)` then.
+#[inline(always)]
 pub(super) fn stored<T: Pod>(
     what: &'static str,
     ptr: *const T,
@@ -244,6 +261,7 @@ pub(super) unsafe fn read<T: Options>(what: &str, ptr: *const T) -> Checked<T> {
 ///
 /// # Safety
 /// - as [`read`].
+#[inline(always)]
 pub(super) unsafe fn read_or_default<T: Options>(what: &str, ptr: *const T) -> Checked<T> {
     if ptr.is_null() {
         // SAFETY: all zeroes are a value by the trait's contract.
@@ -254,6 +272,7 @@ pub(super) unsafe fn read_or_default<T: Options>(what: &str, ptr: *const T) -> C
 }
 
 /// `Some` array where there is one, `None` for NULL.
+#[inline(always)]
 pub(super) fn optional<T: Pod>(
     ptr: *const T,
     array: impl FnOnce(*const T) -> Checked<Array<T>>,
@@ -262,6 +281,7 @@ pub(super) fn optional<T: Pod>(
 }
 
 /// The memory of an array that may be absent.
+#[inline(always)]
 pub(super) fn span_of<T: Pod>(array: &Option<Array<T>>) -> Span {
     array.as_ref().map_or(("", 0..0), Array::span)
 }
@@ -291,6 +311,7 @@ pub(super) unsafe fn path(what: &str, path: *const c_char) -> Checked<PathBuf> {
 }
 
 /// Options without a meaning yet must be 0.
+#[inline(always)]
 pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
     if flags == 0 {
         return Ok(());
@@ -299,6 +320,7 @@ pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
 }
 
 /// The value that an enum number stands for.
+#[inline(always)]
 pub(super) fn choose<T: Copy>(
     what: &'static str,
     number: i32,
@@ -312,6 +334,7 @@ pub(super) fn choose<T: Copy>(
 }
 
 /// A flag: 0 or 1.
+#[inline(always)]
 pub(super) fn flag(what: &'static str, number: i32) -> Checked<bool> {
     choose(what, number, "0 or 1", &[(0, false), (1, true)])
 }

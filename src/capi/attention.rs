@@ -1,10 +1,9 @@
 //! Fused attention, over a cache and over plain rows.
 
-use super::args::{
-    Array, Options, Span, exclusive, flag, no_flags, nonzero, optional, put, read, shared, span_of,
-};
+use super::args::{Array, Options, Span, exclusive, flag, nonzero, optional, put, read, shared, span_of};
 use super::cache::kvern_kv_cache;
 use super::context::kvern_context;
+use super::packed_b::{kvern_precision, precision};
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, guard};
@@ -32,8 +31,10 @@ pub struct kvern_attention_options {
     pub non_causal: i32,
     /// Soft cap of the scores, positive; 0 for none.
     pub softcap: f32,
-    /// 0: no flag is defined.
-    pub flags: u32,
+    /// KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys, probabilities
+    /// and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|, an output by
+    /// (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for prompts.
+    pub precision: kvern_precision,
     /// Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
     /// all. Of this and the cache's window the smaller one holds.
     pub window: usize,
@@ -88,13 +89,13 @@ unsafe fn read_options(
 ) -> Checked<(kvern_attention_options, AttentionOptions)> {
     // SAFETY: handed on to the caller.
     let raw = unsafe { read("options", options)? };
-    no_flags("options->flags", raw.flags)?;
     let mut options = AttentionOptions::new(nonzero(raw.heads).unwrap_or(kv_heads));
     options.causal = !flag("options->non_causal", raw.non_causal)?;
     options.scale = nonzero(raw.scale);
     options.softcap = nonzero(raw.softcap);
     options.window = nonzero(raw.window);
     options.sinks = raw.sinks;
+    options.precision = precision("options->precision", raw.precision)?;
     Ok((raw, options))
 }
 

@@ -47,6 +47,7 @@ const _: () = assert!(size_of::<kvern_epilogue>() == 32, "no padding, or garbage
 unsafe impl Options for kvern_epilogue {}
 
 /// The activation of a number.
+#[inline(always)]
 pub(super) fn activation(what: &'static str, number: kvern_activation) -> Checked<Activation> {
     use Activation::{Gelu, Identity, Relu, Silu};
     let values = [Identity, Relu, Gelu, Silu].map(|act| (act as i32, act));
@@ -63,6 +64,7 @@ pub(super) struct Finish {
 impl Finish {
     /// # Safety
     /// - `epilogue` is NULL or points to `struct_size` readable bytes.
+    #[inline(always)]
     pub unsafe fn read(epilogue: *const kvern_epilogue, n: usize) -> Checked<Finish> {
         // SAFETY: handed on to the caller.
         let raw = unsafe { read_or_default("epilogue", epilogue)? };
@@ -72,12 +74,14 @@ impl Finish {
     }
 
     /// The memory that it reads.
+    #[inline(always)]
     pub fn span(&self) -> Span {
         span_of(&self.bias)
     }
 
     /// # Safety
     /// - the bias is readable for `'a`.
+    #[inline(always)]
     pub unsafe fn get<'a>(&self) -> Epilogue<'a> {
         let alpha = if self.raw.alpha == 0.0 { 1.0 } else { self.raw.alpha };
         let epilogue = Epilogue::default().scaled(alpha, self.raw.beta).activation(self.activation);

@@ -18,10 +18,12 @@ pub mod context;
 pub mod matmul;
 pub mod ops;
 pub mod packed_b;
+pub mod prepare;
 pub mod quant;
 pub mod rope;
 pub mod status;
 pub mod version;
+pub mod weights;
 pub mod workspace;
 
 use args::{check, put};
@@ -34,6 +36,7 @@ type Checked<T> = std::result::Result<T, Failure>;
 
 /// The frame of every exported function that can fail: clears the thread's message, runs `body`, and turns
 /// a refusal or a panic into a status and a message. Nothing unwinds out of it.
+#[inline(always)]
 fn guard(body: impl FnOnce() -> Checked<()>) -> kvern_status {
     report("");
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -73,6 +76,7 @@ impl<T> Guarded<T> {
     }
 
     /// The value, to read.
+    #[inline(always)]
     fn get(&self, what: &'static str) -> Checked<&T> {
         if self.poisoned {
             let message = format!("{what} was being changed by a call that failed inside: destroy it");
@@ -82,6 +86,7 @@ impl<T> Guarded<T> {
     }
 
     /// Changes the value. The mark is taken off only when `change` returns, so a panic leaves it on.
+    #[inline(always)]
     fn change<R>(&mut self, what: &'static str, change: impl FnOnce(&mut T) -> R) -> Checked<R> {
         self.get(what)?;
         self.poisoned = true;

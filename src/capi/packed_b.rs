@@ -55,9 +55,10 @@ pub(super) fn dtype(what: &'static str, number: kvern_dtype) -> Checked<Dtype> {
     choose(what, number, "a KVERN_DTYPE number", &values)
 }
 
-fn precision(number: kvern_precision) -> Checked<Precision> {
+/// The precision of a number.
+pub(super) fn precision(what: &'static str, number: kvern_precision) -> Checked<Precision> {
     let values = [Precision::Exact, Precision::Fast].map(|precision| (precision as i32, precision));
-    choose("precision", number, "a KVERN_PRECISION number", &values)
+    choose(what, number, "a KVERN_PRECISION number", &values)
 }
 
 /// # Safety
@@ -357,7 +358,7 @@ impl<'a> Product<'a> {
     ) -> Checked<Product<'a>> {
         // SAFETY: handed on to the caller.
         let (ctx, b) = unsafe { (&shared("ctx", ctx)?.context, &shared("b", b)?.b) };
-        Ok(Product { ctx, b, up: None, precision: self::precision(precision)? })
+        Ok(Product { ctx, b, up: None, precision: self::precision("precision", precision)? })
     }
 
     /// # Safety
@@ -411,7 +412,7 @@ mod tests {
         assert_eq!(dtype("x", KVERN_DTYPE_F32).ok(), Some(Dtype::F32));
         assert_eq!(dtype("x", KVERN_DTYPE_F16).ok(), Some(Dtype::F16));
         assert_eq!(dtype("x", KVERN_DTYPE_BF16).ok(), Some(Dtype::Bf16));
-        assert_eq!(precision(KVERN_PRECISION_EXACT).ok(), Some(Precision::Exact));
-        assert_eq!(precision(KVERN_PRECISION_FAST).ok(), Some(Precision::Fast));
+        assert_eq!(precision("x", KVERN_PRECISION_EXACT).ok(), Some(Precision::Exact));
+        assert_eq!(precision("x", KVERN_PRECISION_FAST).ok(), Some(Precision::Fast));
     }
 }

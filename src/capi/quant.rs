@@ -8,8 +8,8 @@ use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
 use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 
-/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Blocks are converted in every
-/// format; packed and multiplied in KVERN_WEIGHTS_Q4_0 and KVERN_WEIGHTS_Q8_0, OPTION for the others.
+/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
+/// packed and multiplied.
 pub type kvern_weight_format = i32;
 
 /// 32 bits a weight: the weight itself.
@@ -62,14 +62,16 @@ fn format(number: kvern_weight_format) -> Checked<WeightFormat> {
     choose("format", number, "a KVERN_WEIGHTS number", &values)
 }
 
-fn compute(number: kvern_compute) -> Checked<Compute> {
+/// The way of computing of a number.
+pub(super) fn compute(number: kvern_compute) -> Checked<Compute> {
     let values = [Compute::Int8, Compute::F32].map(|compute| (compute as i32, compute));
     choose("compute", number, "a KVERN_COMPUTE number", &values)
 }
 
 /// Quantises and packs f32 weights. `w` is not needed afterwards.
 ///
-/// `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of 32.
+/// `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of the
+/// block of the format.
 /// `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
 /// Since: 0.1
@@ -94,7 +96,7 @@ pub unsafe extern "C" fn kvern_weights_quantize(
 
 /// Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
 ///
-/// `blocks`: n rows of k / 32 blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+/// `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
 /// `out`: receives the object, NULL on failure.
 /// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
 /// Since: 0.1
@@ -120,7 +122,8 @@ pub unsafe extern "C" fn kvern_weights_from_blocks(
 /// Writes the weights as GGUF blocks, bit for bit what was packed.
 ///
 /// `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
-/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`). Threads: `weights` shared.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have no
+/// blocks). Threads: `weights` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_to_blocks(
@@ -154,7 +157,8 @@ pub unsafe extern "C" fn kvern_weights_dequantize_row(
     })
 }
 
-/// `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to 64.
+/// `*out` = the bytes that the packed weights hold: those of the blocks, n rounded up to 16 and k to the
+/// unit of the layout (64 or 128 for small blocks).
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
@@ -164,7 +168,7 @@ pub unsafe extern "C" fn kvern_weights_bytes(weights: *const kvern_weights, out:
     guard(|| unsafe { put("out", out, shared("weights", weights)?.0.bytes()) })
 }
 
-/// `*out` = the bytes of workspace that `kvern_weights_multiply` needs for m rows.
+/// `*out` = the bytes of workspace that `kvern_weights_multiply` needs for up to m rows, gated or not.
 ///
 /// Errors: NULL_POINTER, OPTION, OVERFLOW. Threads: any.
 /// Since: 0.1
@@ -187,7 +191,7 @@ pub unsafe extern "C" fn kvern_weights_workspace_bytes(
 ///
 /// `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
 /// must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
-/// row alone. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
+/// row alone. Weights of single floats are multiplied exactly whatever `compute` says. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
 /// Allocates nothing.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
 /// unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.

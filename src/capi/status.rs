@@ -77,6 +77,7 @@ thread_local! {
 }
 
 /// Sets the thread's message. A thread that is ending has none.
+#[inline]
 pub(super) fn report(text: &str) {
     let _ = MESSAGE.try_with(|message| {
         let mut message = message.borrow_mut();

@@ -76,7 +76,7 @@ int main(void) {
     FIELD(kvern_attention_options, scale);
     FIELD(kvern_attention_options, non_causal);
     FIELD(kvern_attention_options, softcap);
-    FIELD(kvern_attention_options, flags);
+    FIELD(kvern_attention_options, precision);
     FIELD(kvern_attention_options, window);
     FIELD(kvern_attention_options, sinks);
     FIELD(kvern_attention_options, alibi);
@@ -93,6 +93,13 @@ int main(void) {
     FIELD(kvern_attention_options, lse_row_stride);
     FIELD(kvern_attention_options, sequences);
     FIELD(kvern_attention_options, sequences_len);
+    SIZE(kvern_weights_product);
+    FIELD(kvern_weights_product, weights);
+    FIELD(kvern_weights_product, up);
+    FIELD(kvern_weights_product, c);
+    FIELD(kvern_weights_product, c_row_stride);
+    FIELD(kvern_weights_product, n);
+    FIELD(kvern_weights_product, epilogue);
     SIZE(kvern_softmax_options);
     FIELD(kvern_softmax_options, scale);
     FIELD(kvern_softmax_options, softcap);

@@ -37,8 +37,7 @@ fn the_static_library_defines_the_same_names_and_no_other() {
     let Some(prefix) = prefix() else { return };
     let archive = prefix.join("lib/libkvern.a");
     let defined = clib::run(Command::new("nm").args(["--extern-only", "--defined-only"]).arg(&archive));
-    let names: BTreeSet<String> =
-        defined.lines().filter(|line| line.contains(' ')).flat_map(|line| lines(line)).collect();
+    let names: BTreeSet<String> = defined.lines().filter(|line| line.contains(' ')).flat_map(lines).collect();
     assert_eq!(names, expected());
 }
 

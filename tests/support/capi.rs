@@ -7,6 +7,7 @@ use kvern::capi::context::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::prepare::*;
 use kvern::capi::quant::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;

@@ -1,0 +1,284 @@
+//! Products that share activations, gates, groups and files of quantised weights.
+
+use super::args::{Array, check, exclusive, path, put, shared};
+use super::context::kvern_context;
+use super::matmul::{Finish, Operands, kvern_epilogue};
+use super::quant::{compute, kvern_compute, kvern_weight_format, kvern_weights};
+use super::status::kvern_status;
+use super::workspace::kvern_workspace;
+use super::{Checked, create, guard};
+use crate::buffer::MappedFile;
+use crate::error::{Error, product};
+use crate::quant::import::GroupWise;
+use crate::quant::{PackedWeights, Product, multiply_many, workspace_bytes_many};
+use crate::{Context, MatMut};
+use std::ffi::c_char;
+
+/// What `kvern_weights_format` says of weights that are no blocks of a format: codes in groups.
+pub const KVERN_WEIGHTS_GROUPS: kvern_weight_format = -1;
+
+/// The most products of one `kvern_weights_multiply_many`.
+pub const KVERN_WEIGHTS_MANY: usize = 16;
+
+/// One of the products that share their activations. Its layout is final.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct kvern_weights_product {
+    /// W (n output features, k input features).
+    pub weights: *const kvern_weights,
+    /// U of a gated product, C = act(alpha * A * W^T + bias) * (A * U^T), of W's shape; NULL for none.
+    pub up: *const kvern_weights,
+    /// C, (m, n), f32. Must overlap neither an input nor the C of another product.
+    pub c: *mut f32,
+    /// Elements from one row of C to the next one.
+    pub c_row_stride: usize,
+    /// Columns of C: output features of the weights.
+    pub n: usize,
+    /// NULL for `C = A * W^T`.
+    pub epilogue: *const kvern_epilogue,
+}
+
+/// Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
+///
+/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
+/// 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
+/// which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_groups(
+    ctx: *const kvern_context,
+    bits: u32,
+    group: usize,
+    n: usize,
+    k: usize,
+    codes: *const u8,
+    scales: *const f32,
+    zeros: *const u8,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = shared("ctx", ctx)?;
+            let (what, got, allowed) = ("group", group.to_string(), "32, 64 or 128");
+            let of_row = k.checked_div(group).ok_or(Error::Option { what, got, allowed })?;
+            let groups = product("n * (k / group)", &[n, of_row])?;
+            let codes = Array::new("codes", codes, product("n * k", &[n, k])?)?.get();
+            let scales = Array::new("scales", scales, groups)?.get();
+            let w = if zeros.is_null() {
+                GroupWise::symmetric((n, k), bits, group, bytemuck::cast_slice(codes), scales)?
+            } else {
+                let zeros = Array::new("zeros", zeros, groups)?.get();
+                GroupWise::with_zeros((n, k), bits, group, codes, scales, zeros)?
+            };
+            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+        })
+    })
+}
+
+/// Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
+///
+/// `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+/// Errors: NULL_POINTER, IO. Threads: `weights` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_save(
+    weights: *const kvern_weights,
+    path: *const c_char,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
+    guard(|| unsafe { Ok(shared("weights", weights)?.0.save(&self::path("path", path)?)?) })
+}
+
+/// Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
+///
+/// `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_load(
+    path: *const c_char,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
+    guard(|| unsafe { create(out, || Ok(kvern_weights(PackedWeights::load(&self::path("path", path)?)?))) })
+}
+
+/// As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
+/// map one file share its memory. Nobody may change or truncate the file while the object lives.
+///
+/// Errors: as `kvern_weights_load`; UNSUPPORTED on systems without mmap. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_map(
+    path: *const c_char,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, `path` ends with a NUL, and nobody changes the file, by the header's
+    // contract.
+    guard(|| unsafe {
+        create(out, || {
+            let file = MappedFile::open(&self::path("path", path)?)?;
+            Ok(kvern_weights(PackedWeights::from_mapped(&file)?))
+        })
+    })
+}
+
+/// `*out` = n, the output features (rows of W).
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_n(weights: *const kvern_weights, out: *mut usize) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("weights", weights)?.0.n()) })
+}
+
+/// `*out` = k, the input features (columns of W).
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_k(weights: *const kvern_weights, out: *mut usize) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("weights", weights)?.0.k()) })
+}
+
+/// `*out` = the format, a `KVERN_WEIGHTS_*` number; KVERN_WEIGHTS_GROUPS for codes in groups.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_format(
+    weights: *const kvern_weights,
+    out: *mut kvern_weight_format,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe {
+        let format = shared("weights", weights)?.0.format();
+        put("out", out, format.map_or(KVERN_WEIGHTS_GROUPS, |format| format as kvern_weight_format))
+    })
+}
+
+/// `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations are
+/// quantised once, and neither product is written to memory.
+///
+/// `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as for
+/// `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0. For
+/// weights of two formats ask `kvern_weights_many_workspace_bytes`.
+/// Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws` and C
+/// exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_multiply_gated(
+    ctx: *const kvern_context,
+    ws: *mut kvern_workspace,
+    weights: *const kvern_weights,
+    up: *const kvern_weights,
+    compute: kvern_compute,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    a_row_stride: usize,
+    c: *mut f32,
+    c_row_stride: usize,
+    epilogue: *const kvern_epilogue,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, w, up) = (shared("ctx", ctx)?, shared("weights", weights)?, shared("up", up)?);
+        let compute = self::compute(compute)?;
+        let operands = Operands::<f32> { m, n, k, a, a_row_stride, c, c_row_stride, epilogue };
+        operands.run(ws, |ws, a, c, e| w.0.multiply_gated(&ctx.context, ws, compute, a, &up.0, c, e))
+    })
+}
+
+/// `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these weights, gated
+/// or not.
+///
+/// `weights`: count pointers, those of every `up` among them.
+/// Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_many_workspace_bytes(
+    ctx: *const kvern_context,
+    compute: kvern_compute,
+    m: usize,
+    count: usize,
+    weights: *const *const kvern_weights,
+    out: *mut usize,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, compute) = (shared("ctx", ctx)?, self::compute(compute)?);
+        check("weights", weights, count)?;
+        let one = |i| -> Checked<&PackedWeights> { Ok(&shared("weights[i]", *weights.add(i))?.0) };
+        let weights = (0..count).map(one).collect::<Checked<Vec<_>>>()?;
+        put("out", out, workspace_bytes_many(&ctx.context, m, compute, &weights)?)
+    })
+}
+
+/// Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls, with the
+/// activations quantised once, and threads that meet once.
+///
+/// `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most KVERN_WEIGHTS_MANY, all with
+/// the same k; formats may differ. Allocates nothing.
+/// Errors: as `kvern_weights_multiply` and `kvern_weights_multiply_gated`; nothing is changed then.
+/// Threads: `ctx` and weights shared, `ws` and each C exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_multiply_many(
+    ctx: *const kvern_context,
+    ws: *mut kvern_workspace,
+    compute: kvern_compute,
+    m: usize,
+    k: usize,
+    a: *const f32,
+    a_row_stride: usize,
+    count: usize,
+    products: *const kvern_weights_product,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, ws, compute) = (shared("ctx", ctx)?, exclusive("ws", ws)?, self::compute(compute)?);
+        let a = Array::matrix("a", a, m, k, a_row_stride)?;
+        check("products", products, count)?;
+        if count > KVERN_WEIGHTS_MANY {
+            let (what, got, allowed) = ("count", count.to_string(), "at most 16");
+            return Err(Error::Option { what, got, allowed }.into());
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let raw = std::slice::from_raw_parts(products, count);
+        // All is checked before the first view of an output is made: two of them may be the same memory.
+        let output = |p: &kvern_weights_product| Array::matrix("c", p.c, m, p.n, p.c_row_stride);
+        for (i, p) in raw.iter().enumerate() {
+            shared("weights", p.weights)?;
+            let mut c = output(p)?.apart_from(&[a.span()])?;
+            for (j, q) in raw.iter().enumerate() {
+                c = c.apart_from(&[Finish::read(q.epilogue, q.n)?.span()])?;
+                if j != i {
+                    c = c.apart_from(&[output(q)?.span()])?;
+                }
+            }
+        }
+        // Those beyond `count` are never looked at: an array on the stack instead of an allocation.
+        let spare = &shared("weights", raw[0].weights)?.0;
+        let mut list: [Product<'_>; KVERN_WEIGHTS_MANY] =
+            std::array::from_fn(|_| Product::new(spare, MatMut::empty()));
+        for (p, product) in raw.iter().zip(&mut list) {
+            product.weights = &shared("weights", p.weights)?.0;
+            product.c = output(p)?.view_mut()?;
+            product.epilogue = Finish::read(p.epilogue, p.n)?.get();
+            if !p.up.is_null() {
+                product.up = Some(&shared("up", p.up)?.0);
+            }
+        }
+        let (ctx, a, list): (&Context, _, _) = (&ctx.context, a.view()?, &mut list[..count]);
+        Ok(ws.0.change("ws", |ws| multiply_many(ctx, ws, compute, a, list))??)
+    })
+}
