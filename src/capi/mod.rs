@@ -6,6 +6,8 @@
 //!                                                                 -> the safe API
 //! ```
 //! Nothing is computed here. Each file is one section of the header, in the order of `build.rs`.
+// These comments are the header's too, where brackets are subscripts.
+#![allow(rustdoc::broken_intra_doc_links)]
 #![allow(non_camel_case_types, reason = "types carry the names that C sees")]
 #![allow(clippy::too_many_arguments, reason = "C has no views: a matrix is a pointer and its numbers")]
 #![allow(clippy::missing_safety_doc, reason = "the header's first comment is the contract of every function")]
