@@ -121,12 +121,9 @@ impl<'a> Chunk<'a> {
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
         let Some(stream) = &self.stream else {
             let Keys::Plain(elements) = &self.keys else { return };
-            let width = kernels.nv(rows) * LANES;
-            for key in (first..end).step_by(width) {
-                let k = key_panel(elements, self.key_stride, key);
-                self.next.ask(kernels);
-                kernels.gemm(dim, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
-            }
+            self.ask(kernels, rows, end - first);
+            let k = key_panel(elements, self.key_stride, first);
+            kernels.gemm(dim, q, k, scores.tile(0, first, rows, end - first), false);
             return;
         };
         for (row, rows) in parts(rows, kernels.code_rows().0) {
@@ -175,6 +172,13 @@ impl<'a> Chunk<'a> {
         }
     }
 
+    /// Asks for as much of the next chunk as the tiles of a product of `cols` columns have time for.
+    fn ask(&self, kernels: &KernelSet, rows: usize, cols: usize) {
+        for _ in 0..cols.div_ceil(kernels.nv(rows) * LANES) {
+            self.next.ask(kernels);
+        }
+    }
+
     /// Where keys that all rows of a strip see may be taken apart from the others.
     pub fn split(&self, common: Range<usize>) -> Range<usize> {
         match self.fast {
@@ -187,12 +191,8 @@ impl<'a> Chunk<'a> {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
             let Values::Plain(elements) = &self.values else { return };
-            let width = kernels.nv(rows) * LANES;
-            for d in (0..dim).step_by(width) {
-                let v = value_panel(elements, stride, keys.start, d);
-                self.next.ask(kernels);
-                kernels.gemm(keys.len(), p, v, sums.tile(0, d, rows, width), true);
-            }
+            self.ask(kernels, rows, dim);
+            kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, true);
             return;
         };
         let bytes = stream.value_bytes.len() / CHUNK;

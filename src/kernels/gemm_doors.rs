@@ -140,12 +140,13 @@ impl KernelSet {
         self.gemm_f32[rows - 1].len()
     }
 
-    /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for one register tile.
+    /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
+    /// of columns, whose vectors lie evenly.
     pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, resume: bool) {
         let a = Strips { operand: a, rows: c.rows().max(1), stride: 0 };
-        let vectors = c.cols().div_ceil(LANES).max(1);
-        let mut c = Outputs { out: c, chains: None };
-        self.gemm_strips(k, a, Run { panel: b, stride: 0, vectors }, &mut c, resume, None);
+        let vectors = c.cols().div_ceil(LANES).clamp(1, self.nv(a.rows));
+        let b = Run { panel: b, stride: vectors * b.vec_stride, vectors };
+        self.gemm_strips(k, a, b, &mut Outputs { out: c, chains: None }, resume, None);
     }
 
     /// The product of strips of A and panels of B, whose tiles are all alike but for the width of the last

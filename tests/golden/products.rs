@@ -13,10 +13,21 @@ pub fn cases(cases: &mut Cases<'_>) {
         floats(cases, shape);
     }
     for format in [WeightFormat::Q4_0, WeightFormat::Q8_0] {
-        conversions(cases, format);
+        conversions(cases, format, (37, 160));
         for (m, n, k) in [(1, 1030, 1024), (67, 133, 96), (40, 96, 256)] {
-            quantised(cases, format, (m, n, k));
+            quantised(cases, format, (m, n, k), &epilogues(&numbers(n, 8)));
         }
+    }
+    // One row, a direct tile with a tail, and panels.
+    let done = |format: &WeightFormat| matches!(format, WeightFormat::Q4_0 | WeightFormat::Q8_0);
+    for format in WeightFormat::ALL.into_iter().filter(|format| !done(format)) {
+        conversions(cases, format, (5, 512));
+        for (m, n, k) in [(1, 70, 512), (7, 33, 256), (45, 50, 512)] {
+            quantised(cases, format, (m, n, k), &[("plain", Epilogue::default())]);
+        }
+    }
+    for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Iq4Nl] {
+        quantised(cases, format, (131, 37, 256), &[("plain", Epilogue::default())]);
     }
 }
 
@@ -67,23 +78,27 @@ fn packed<T: Weight>(cases: &mut Cases<'_>, (m, n, k): (usize, usize, usize), b:
     }
 }
 
-fn quantised(cases: &mut Cases<'_>, format: WeightFormat, (m, n, k): (usize, usize, usize)) {
+fn quantised(
+    cases: &mut Cases<'_>,
+    format: WeightFormat,
+    (m, n, k): (usize, usize, usize),
+    epilogues: &[(&str, Epilogue<'_>)],
+) {
     let ctx = cases.ctx;
-    let (a, w, start, bias) = (numbers(m * k, 5), numbers(n * k, 6), numbers(m * n, 7), numbers(n, 8));
+    let (a, w, start) = (numbers(m * k, 5), numbers(n * k, 6), numbers(m * n, 7));
     let w = PackedWeights::quantize(format, MatRef::dense(&w, n, k).unwrap()).unwrap();
     for (compute, mode) in [(Compute::Int8, "int8"), (Compute::F32, "exact")] {
         let mut ws = Workspace::new(w.workspace_bytes(ctx, m, compute).unwrap()).unwrap();
-        for (name, e) in epilogues(&bias) {
+        for (name, e) in epilogues {
             let mut c = start.clone();
             let (a, out) = (MatRef::dense(&a, m, k).unwrap(), MatMut::dense(&mut c, m, n).unwrap());
-            w.multiply(ctx, &mut ws, compute, a, out, &e).unwrap();
+            w.multiply(ctx, &mut ws, compute, a, out, e).unwrap();
             cases.take(format!("matmul {} {mode} {m}x{n}x{k} {name}", format.name()), &c);
         }
     }
 }
 
-fn conversions(cases: &mut Cases<'_>, format: WeightFormat) {
-    let (n, k) = (37, 160);
+fn conversions(cases: &mut Cases<'_>, format: WeightFormat, (n, k): (usize, usize)) {
     let x = numbers(n * k, 9);
     let mut blocks = vec![0; format.bytes(n, k).unwrap()];
     quantize(format, &x, &mut blocks).unwrap();
