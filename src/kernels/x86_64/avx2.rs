@@ -1,8 +1,12 @@
 //! AVX2 with FMA and F16C: 16 lanes are two ymm registers.
 
-use super::v;
+mod lanes;
+mod quant;
+
+use super::{narrow, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
+use lanes::{each, halves, in_order, mask};
 use std::arch::x86_64::*;
 
 /// Proof of AVX2, FMA and F16C (and BMI, which every such CPU has).
@@ -21,48 +25,6 @@ impl Avx2 {
             && is_x86_feature_detected!("lzcnt");
         all.then_some(Avx2(()))
     }
-}
-
-/// Both halves of two operands through one intrinsic.
-macro_rules! each {
-    ($f:ident, $a:expr, $b:expr) => {
-        v!([$f($a[0], $b[0]), $f($a[1], $b[1])])
-    };
-}
-
-/// The same expression for both halves, `$h` being 0 and 1. No closures: one that is compiled inside a
-/// function of std would be compiled without the features.
-macro_rules! halves {
-    ($h:ident => $e:expr) => {
-        v!([
-            {
-                let $h = 0usize;
-                $e
-            },
-            {
-                let $h = 1usize;
-                $e
-            },
-        ])
-    };
-}
-
-/// Keeps the sums of a tile in the order of the source. Left alone, the compiler works through the tile
-/// accumulator by accumulator, and to that end copies all weights of a block to the stack: 70 to 90 spills.
-#[target_feature(enable = "avx")]
-#[inline]
-fn in_order(mut x: __m256i) -> __m256i {
-    // SAFETY: no instruction at all, only a value that the compiler cannot look through or move.
-    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
-    x
-}
-
-/// The mask for `maskload`: the first `n` of 8 lanes, `n` clamped to 0..=8.
-#[inline(always)]
-fn mask(n: usize) -> __m256i {
-    const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: n <= 8, so 8 numbers from 8 - n on lie inside the table; only called under an Avx2 token.
-    unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
 /// Two vectors in memory without alignment.
@@ -126,31 +88,10 @@ impl Simd for Avx2 {
         }
     }
 
-    /// Four blocks of 8 x 8, each in three shuffles of eight registers (as [`Simd::transpose`] of AVX-512).
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        for block in 0..4 {
-            let (i, j) = (block / 2 * 8, block % 2 * 8);
-            // SAFETY: rows i..i + 8, columns j..j + 8 of the caller's block; `self` proves the features.
-            unsafe {
-                let mut rows = [_mm256_setzero_ps(); 8];
-                for r in 0..8 {
-                    rows[r] = _mm256_loadu_ps(from.add((i + r) * from_stride + j));
-                }
-                for _ in 0..3 {
-                    let old = rows;
-                    for r in 0..4 {
-                        let low = _mm256_unpacklo_ps(old[r], old[r + 4]);
-                        let high = _mm256_unpackhi_ps(old[r], old[r + 4]);
-                        rows[2 * r] = _mm256_permute2f128_ps::<0x20>(low, high);
-                        rows[2 * r + 1] = _mm256_permute2f128_ps::<0x31>(low, high);
-                    }
-                }
-                for r in 0..8 {
-                    _mm256_storeu_ps(to.add((j + r) * to_stride + i), rows[r]);
-                }
-            }
-        }
+        // SAFETY: handed on to the caller; `self` proves the features.
+        unsafe { transpose::avx2(from, from_stride, to, to_stride) }
     }
 
     #[inline(always)]
@@ -236,34 +177,13 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_f16_n(self, p: *mut u16, a: Self::F, n: usize) {
-        let mut lanes = [0u16; 16];
-        // SAFETY: the array holds 16 u16, of which the first n <= 16 go to the caller's n u16.
-        unsafe {
-            let to = lanes.as_mut_ptr();
-            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a[0]));
-            _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a[1]));
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
-        }
+        // SAFETY: handed on to the caller; `self` proves the features.
+        unsafe { narrow::store_f16_n(p, a, n) }
     }
     #[inline(always)]
     unsafe fn store_bf16_n(self, p: *mut u16, a: Self::F, n: usize) {
-        let mut lanes = [0u16; 16];
-        let rounded = halves!(h => {
-            let x = _mm256_castps_si256(a[h]);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), _mm256_set1_epi32(1));
-            let up = _mm256_add_epi32(_mm256_add_epi32(x, _mm256_set1_epi32(0x7fff)), odd);
-            let quiet = _mm256_or_si256(x, _mm256_set1_epi32(0x40_0000));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(a[h], a[h]));
-            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(up, quiet, nan))
-        });
-        // SAFETY: the array holds 16 u16, of which the first n <= 16 go to the caller's n u16.
-        unsafe {
-            // The pack works on halves of 128 bits: quarters 0 2 1 3.
-            let packed =
-                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(rounded[0], rounded[1]));
-            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), packed);
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
-        }
+        // SAFETY: handed on to the caller; `self` proves the features.
+        unsafe { narrow::store_bf16_n(p, a, n) }
     }
 
     #[inline(always)]
@@ -511,33 +431,4 @@ crate::kernels::shells! {
     int8: "avx2-int8-16x3",
     exact: "avx2-exact-32x2",
     quant: &quant::QUANT,
-}
-
-/// The quantised products.
-mod quant {
-    use super::Avx2;
-    use crate::kernels::QuantKernels;
-
-    mod dots {
-        use super::Avx2;
-
-        crate::kernels::quant::dots! {
-            token: Avx2,
-            attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
-            single: 1,
-            direct: 1 [1 2],
-            panel: 1 [1 2 3],
-            halves: 1 [1 2],
-        }
-    }
-
-    crate::kernels::quant::widening! {
-        token: Avx2,
-        attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
-        exact: 2 [1 2],
-        wide: 1 [1 2 3 4 5 6],
-    }
-
-    pub(super) static QUANT: QuantKernels =
-        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
 }

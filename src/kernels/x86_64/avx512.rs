@@ -1,7 +1,9 @@
 //! AVX-512 F, BW, VL and DQ, with or without VNNI: 16 lanes are one zmm register, tails are masks.
 
+mod quant;
+
 use super::avx2::Avx2;
-use super::v;
+use super::{transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
@@ -85,28 +87,10 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         unsafe { _mm512_mask_storeu_ps(p, mask(n), a) }
     }
 
-    /// Four perfect shuffles: each interleaves rows i and i + 8, which rotates the bits of (row, column).
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: 16 rows of 16 f32 on both sides, as the caller says; `self` proves the features.
-        unsafe {
-            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-            let mut rows = [_mm512_setzero_ps(); 16];
-            for i in 0..16 {
-                rows[i] = _mm512_loadu_ps(from.add(i * from_stride));
-            }
-            for _ in 0..4 {
-                let old = rows;
-                for i in 0..8 {
-                    rows[2 * i] = _mm512_permutex2var_ps(old[i], low, old[i + 8]);
-                    rows[2 * i + 1] = _mm512_permutex2var_ps(old[i], high, old[i + 8]);
-                }
-            }
-            for i in 0..16 {
-                _mm512_storeu_ps(to.add(i * to_stride), rows[i]);
-            }
-        }
+        // SAFETY: handed on to the caller; `self` proves the features.
+        unsafe { transpose::avx512(from, from_stride, to, to_stride) }
     }
 
     #[inline(always)]
@@ -430,58 +414,6 @@ crate::kernels::shells! {
     int8: "avx512-int8-32x4",
     exact: "avx512-exact-64x4",
     quant: &quant::QUANT,
-}
-
-/// The quantised products.
-mod quant {
-    use super::Avx512;
-    use crate::kernels::QuantKernels;
-
-    /// Without the dot instructions.
-    mod plain {
-        use super::Avx512;
-
-        crate::kernels::quant::dots! {
-            token: Avx512,
-            attributes: [target_feature(
-                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-            )],
-            single: 1,
-            direct: 2 [1 2],
-            panel: 2 [1 2 3 4],
-            halves: 2 [1 2],
-        }
-    }
-
-    /// With the dot instructions.
-    mod vnni {
-        use crate::kernels::x86_64::avx512::Avx512Vnni;
-
-        crate::kernels::quant::dots! {
-            token: Avx512Vnni,
-            attributes: [target_feature(
-                enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-            )],
-            single: 1,
-            direct: 2 [1 2 3 4],
-            panel: 2 [1 2 3 4 5 6],
-            halves: 2 [1 2 3 4],
-        }
-    }
-
-    crate::kernels::quant::widening! {
-        token: Avx512,
-        attributes: [target_feature(
-            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-        )],
-        exact: 4 [1 2 3 4],
-        wide: 4 [1 2 3 4 5 6],
-    }
-
-    pub(super) static QUANT: QuantKernels =
-        QuantKernels { dots: &plain::DOTS, widening: &WIDENING, wide: WIDE };
-    pub(super) static VNNI: QuantKernels =
-        QuantKernels { dots: &vnni::DOTS, widening: &WIDENING, wide: WIDE };
 }
 
 /// The table with dot instructions, where the CPU has them.

@@ -3,6 +3,8 @@
 pub(super) mod avx2;
 pub(super) mod avx512;
 mod avx512_bf16;
+mod narrow;
+mod transpose;
 
 /// Evaluates an expression of register-only intrinsics. They are `unsafe` to call here only because the
 /// methods of [`Simd`](super::simd::Simd) cannot carry `#[target_feature]` themselves.
