@@ -4,6 +4,7 @@ use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Six, Thr
 use super::generic::quant_exact::{ExactTile, Expand, WideTile};
 use super::generic::quant_format::*;
 use super::generic::quant_int8::Int8Tile;
+use super::generic::quant_row::Int8Row;
 
 /// The packed layouts, by what a product has to do with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +59,9 @@ pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 
 /// The int8 products of one packed format.
 pub(super) struct Dots {
-    /// The tile for a single row on packed weights: one stripe, so that memory is read in one stream. Two
+    /// A single row on packed weights: one stripe after the other, so that memory is read in one stream. Two
     /// stripes at once read Q4_0 at 22 of 31 GB/s, one at 28.
-    pub single: unsafe fn(&Int8Tile),
+    pub row: unsafe fn(&Int8Row),
     /// Stripes of a tile, and the tiles on packed weights.
     pub direct: (usize, Rows<Int8Tile>),
     /// The same on weights that were unpacked to a panel.
@@ -138,7 +139,6 @@ macro_rules! dots {
     (
         token: $S:ident,
         attributes: [$($attr:meta),*],
-        single: $sw:literal,
         direct: $dw:literal [$($dc:literal)+],
         panel: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
@@ -146,6 +146,7 @@ macro_rules! dots {
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_format::*;
         use crate::kernels::generic::quant_int8::{self, Int8Tile};
+        use crate::kernels::generic::quant_row::{self, Int8Row};
         use crate::kernels::quant::{Dots, FORMATS, formats, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
@@ -159,11 +160,20 @@ macro_rules! dots {
             unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
         }
 
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn row<F: Format>(t: &Int8Row) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { quant_row::row::<$S, F>($S::assume(), t) }
+        }
+
         struct Of<F>(PhantomData<F>);
 
         impl<F: Format> Of<F> {
             const KERNELS: Dots = Dots {
-                single: int8::<F, $sw, 1>,
+                row: row::<F>,
                 direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
                 panel: if F::HALVES {
                     ($hw, &[$(int8::<F::Panel, $hw, $hc>),+])

@@ -3,6 +3,7 @@
 use super::doors::reach;
 use super::generic::quant_exact::{ExactTile, Expand, WideTile};
 use super::generic::quant_int8::{Int8Tile, MAX_STRIPES};
+use super::generic::quant_row::Int8Row;
 use super::generic::quantize::{QuantizeRow, Record};
 use super::{BLOCK, KernelSet, LANES, Packing};
 use crate::view::MatMut;
@@ -83,10 +84,10 @@ impl KernelSet {
         unsafe { (self.quantize)(&row) }
     }
 
-    /// The most stripes of weights and rows of activations of one int8 tile, on packed weights, for `m` rows.
-    pub(crate) fn int8_tile(&self, packing: Packing, m: usize) -> (usize, usize) {
+    /// The most stripes of weights and rows of activations of one int8 tile, on packed weights.
+    pub(crate) fn int8_tile(&self, packing: Packing) -> (usize, usize) {
         let (stripes, rows) = self.quant.dots[packing as usize].direct;
-        if m <= 1 { (1, 1) } else { (stripes, rows.len()) }
+        (stripes, rows.len())
     }
 
     /// The same on panels.
@@ -137,10 +138,30 @@ impl KernelSet {
             c: c.as_mut_ptr(),
             resume,
         };
-        let single = self.quant.dots[w.packing as usize].single;
-        let kernel = if rows == 1 && cols <= LANES { single } else { table[rows - 1] };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { kernel(&tile) }
+        unsafe { table[rows - 1](&tile) }
+    }
+
+    /// `c[n] = product of weight row n and the only activation row`, int8 arithmetic, over any number of stripes.
+    pub(crate) fn int8_row(&self, w: Stripes<'_>, a: ActivationRows<'_>, mut c: MatMut<'_>) {
+        let cols = c.cols();
+        if cols == 0 || c.rows() != 1 {
+            return debug_assert!(c.rows() <= 1);
+        }
+        w.check();
+        a.check(1, w.blocks);
+        assert!(cols.div_ceil(LANES) * w.stripe_bytes <= w.data.len());
+        let row = Int8Row {
+            blocks: w.blocks,
+            w: w.data.as_ptr(),
+            stripe_bytes: w.stripe_bytes,
+            unit_shift: w.unit_shift,
+            a: a.data.as_ptr().cast(),
+            c: c.as_mut_ptr(),
+            cols,
+        };
+        // SAFETY: CPU checked; the checks cover weights and activations, and C has as many columns.
+        unsafe { (self.quant.dots[w.packing as usize].row)(&row) }
     }
 
     /// [`KernelSet::int8`] on unpacked weights; `resume` continues the chains that C holds. `a` starts at the

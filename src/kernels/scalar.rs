@@ -389,7 +389,6 @@ mod quant {
         crate::kernels::quant::dots! {
             token: Scalar,
             attributes: [],
-            single: 1,
             direct: 1 [1],
             panel: 1 [1],
             halves: 1 [1],

@@ -15,8 +15,7 @@ use crate::view::{MatMut, MatRef, Origin};
 
 /// Blocks of k that all passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
 /// are 35 KB. The passes share the waiting for memory: pass p asks for the next part of stripe p. Rejected:
-/// each pass over all of k, where the first one waits for memory and the others leave it idle. One row needs
-/// it as well: the CPU's own prefetcher alone reads Q4_K at 16 of 34 GB/s, with this it is 27 to 31.
+/// each pass over all of k, where the first one waits for memory and the others leave it idle.
 const PART_BLOCKS: usize = 32;
 
 /// How far ahead, in bytes, a pass asks for the weights of each stripe.
@@ -80,13 +79,17 @@ impl Item<'_> {
     /// The chains of the tile at `origin` with one W, into `c`.
     fn chains(&self, w: &Packed, panel: &mut [u8], origin: Origin, mut c: MatMut<'_>) {
         let plan = Plan::new(self.kernels, w, (self.a.rows(), 1, self.a.cols()), self.compute, false);
+        if plan.road == Road::Int8Row {
+            let w = w.stripes(origin.col, self.a.cols());
+            return self.kernels.int8_row(w, self.activations(origin.row, 0), c);
+        }
         let (width, max_rows) = plan.tile;
         // As even as possible: 7 rows are 4 + 3, not 6 + 1.
         let group = max_rows.min(c.rows().div_ceil(c.rows().div_ceil(max_rows)));
         for j in (0..c.cols()).step_by(width) {
             let mut c = c.tile(0, j, c.rows(), width);
             match plan.road {
-                Road::Int8 | Road::Exact => self.packed(w, &plan, group, origin, j, c),
+                Road::Int8Row | Road::Int8 | Road::Exact => self.packed(w, &plan, group, origin, j, c),
                 Road::Int8Panel | Road::ExactWide => {
                     let blocks = self.a.cols() / BLOCK;
                     let mut first = 0;

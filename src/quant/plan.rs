@@ -37,9 +37,15 @@ const PANEL_BLOCKS: usize = 256;
 /// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
 const WIDE_BLOCKS: usize = 16;
 
+/// Stripes of an item of one row, at least: its end drains the loads under way, which took 15 % of Q4_0 when each
+/// stripe (36 KB) was an item.
+const ROW_STRIPES: usize = 4;
+
 /// Which kernels compute an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Road {
+    /// One row of int8 activations, packed weights.
+    Int8Row,
     /// int8 activations, packed weights.
     Int8,
     /// int8 activations, weights unpacked to panels.
@@ -77,7 +83,8 @@ impl Plan {
         let (_, exact_rows) = kernels.exact_tile(packing);
         let (road, (stripes, tile_rows)) = match compute {
             Compute::Int8 if m >= panel_rows(packing) => (Road::Int8Panel, kernels.panel_tile(packing)),
-            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing, m)),
+            Compute::Int8 if m <= 1 => (Road::Int8Row, (ROW_STRIPES, 1)),
+            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing)),
             Compute::F32 if m > 2 * exact_rows => (Road::ExactWide, kernels.wide_tile()),
             Compute::F32 => (Road::Exact, kernels.exact_tile(packing)),
         };
@@ -95,7 +102,7 @@ impl Plan {
                 let blocks = blocks.min(WIDE_BLOCKS);
                 (blocks, blocks * BLOCK * width * size_of::<f32>())
             }
-            Road::Int8 | Road::Exact => (0, 0),
+            Road::Int8Row | Road::Int8 | Road::Exact => (0, 0),
         };
         let grid = Grid { tile_rows: rows, tile_cols: groups * width };
         let chains = if buffers { rows * grid.tile_cols } else { 0 };

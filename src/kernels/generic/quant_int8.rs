@@ -248,6 +248,60 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     sums
 }
 
+/// What block `i` of a unit adds to the chains of a tile.
+///
+/// # Safety
+/// - each header is valid for a header, each `q` for the codes of a block, each `a` for a record.
+#[inline(always)]
+pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    headers: [*const u8; W],
+    q: [*const u8; W],
+    i: usize,
+    a: [*const Record; C],
+    acc: &mut [[S::F; C]; W],
+) {
+    // SAFETY: handed on to the caller.
+    let mut dots = unsafe { dots::<S, F, W, C>(s, q, a) };
+    for j in 0..W {
+        if F::HALVES {
+            // SAFETY: the header of the block.
+            let factors = unsafe { [F::factor(s, headers[j], i, 0), F::factor(s, headers[j], i, 1)] };
+            for c in 0..C {
+                let first = s.i_mul(dots[0][j][c], factors[0]);
+                dots[0][j][c] = s.i_add(first, s.i_mul(dots[1][j][c], factors[1]));
+            }
+        }
+        if F::ZERO {
+            // SAFETY: the header of the block.
+            let zero = unsafe { F::zero(s, headers[j], i) };
+            for c in 0..C {
+                // SAFETY: a record.
+                let neg_sum = s.i_splat(unsafe { (*a[c]).neg_sum });
+                dots[0][j][c] = s.i_add(dots[0][j][c], s.i_mul(zero, neg_sum));
+            }
+        }
+        // SAFETY: the header of the block.
+        let dw = unsafe { F::scale(s, headers[j], i) };
+        for c in 0..C {
+            // SAFETY: a record.
+            let dx = s.splat(unsafe { (*a[c]).d });
+            acc[j][c] = s.fma(s.i_to_f32(dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
+        }
+        if F::MIN {
+            for h in 0..1 + usize::from(F::HALVES) {
+                // SAFETY: the header of the block.
+                let min = unsafe { F::min(s, headers[j], i, h) };
+                for c in 0..C {
+                    // SAFETY: a record.
+                    let sum = factor_of_min::<F>(unsafe { &*a[c] }, h);
+                    acc[j][c] = s.fma(min, s.splat(sum), acc[j][c]);
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// - every operand is valid as the comments of [`Int8Tile`] say; stripes are whole units.
 #[inline(always)]
@@ -291,44 +345,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
             a[c] = unsafe { t.a.byte_add(c * t.record_bytes).add(b) };
         }
         // SAFETY: the pointers were formed for block b just above.
-        let mut dots = unsafe { dots::<S, F, W, C>(s, q, a) };
-        for j in 0..W {
-            if F::HALVES {
-                // SAFETY: the header of the block.
-                let factors = unsafe { [F::factor(s, headers[j], i, 0), F::factor(s, headers[j], i, 1)] };
-                for c in 0..C {
-                    let first = s.i_mul(dots[0][j][c], factors[0]);
-                    dots[0][j][c] = s.i_add(first, s.i_mul(dots[1][j][c], factors[1]));
-                }
-            }
-            if F::ZERO {
-                // SAFETY: the header of the block.
-                let zero = unsafe { F::zero(s, headers[j], i) };
-                for c in 0..C {
-                    // SAFETY: a record.
-                    let neg_sum = s.i_splat(unsafe { (*a[c]).neg_sum });
-                    dots[0][j][c] = s.i_add(dots[0][j][c], s.i_mul(zero, neg_sum));
-                }
-            }
-            // SAFETY: the header of the block.
-            let dw = unsafe { F::scale(s, headers[j], i) };
-            for c in 0..C {
-                // SAFETY: a record.
-                let dx = s.splat(unsafe { (*a[c]).d });
-                acc[j][c] = s.fma(s.i_to_f32(dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
-            }
-            if F::MIN {
-                for h in 0..1 + usize::from(F::HALVES) {
-                    // SAFETY: the header of the block.
-                    let min = unsafe { F::min(s, headers[j], i, h) };
-                    for c in 0..C {
-                        // SAFETY: a record.
-                        let sum = factor_of_min::<F>(unsafe { &*a[c] }, h);
-                        acc[j][c] = s.fma(min, s.splat(sum), acc[j][c]);
-                    }
-                }
-            }
-        }
+        unsafe { block::<S, F, W, C>(s, headers, q, i, a, &mut acc) };
     }
     for c in 0..C {
         for j in 0..W {

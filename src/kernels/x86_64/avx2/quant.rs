@@ -9,7 +9,6 @@ mod dots {
     crate::kernels::quant::dots! {
         token: Avx2,
         attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
-        single: 1,
         direct: 1 [1 2],
         panel: 1 [1 2 3],
         halves: 1 [1 2],

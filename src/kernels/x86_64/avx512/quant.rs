@@ -12,7 +12,6 @@ mod plain {
         attributes: [target_feature(
             enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
         )],
-        single: 1,
         direct: 2 [1 2],
         panel: 2 [1 2 3 4],
         halves: 2 [1 2],
@@ -28,7 +27,6 @@ mod vnni {
         attributes: [target_feature(
             enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
         )],
-        single: 1,
         direct: 2 [1 2 3 4],
         panel: 2 [1 2 3 4 5 6],
         halves: 2 [1 2 3 4],
