@@ -8,6 +8,7 @@ use super::layout::Layout;
 use super::packed::{Body, Packed, PackedWeights};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
+use crate::context::Context;
 use crate::error::{Error, Result, product};
 use crate::kernels::LANES;
 use crate::matmul::{Dtype, FLOATS_MAGIC, PackedB};
@@ -131,13 +132,18 @@ impl PackedWeights {
     ///
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
     pub fn load(path: &Path) -> Result<PackedWeights> {
+        PackedWeights::load_with(&Context::serial(), path)
+    }
+
+    /// [`PackedWeights::load`] into the context's [`Memory`](crate::buffer::Memory).
+    pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedWeights> {
         let mut file = Reader::open(path)?;
         if file.header.starts_with(&FLOATS_MAGIC) {
-            return Ok(floats(PackedB::load(path)?));
+            return Ok(floats(PackedB::load_with(ctx, path)?));
         }
         let header = Header::parse(&file.header)?;
         file.check_length(header.data_bytes)?;
-        let mut data = AlignedBuf::zeroed(header.data_bytes)?;
+        let mut data = AlignedBuf::zeroed_in(ctx.memory(), header.data_bytes)?;
         file.read(data.as_mut_slice())?;
         header.with(&file.header, data)
     }

@@ -54,6 +54,9 @@ pub fn context_options() -> kvern_context_options {
         lanes: 0,
         parallel_for: None,
         user: null_mut::<c_void>(),
+        allocate: None,
+        release: None,
+        memory: null_mut(),
     }
 }
 
