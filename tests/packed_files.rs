@@ -4,14 +4,7 @@ mod support;
 
 use kvern::buffer::MappedFile;
 use kvern::{Context, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace, bf16, f16};
-use std::path::{Path, PathBuf};
-use support::{Random, assert_same_bits, context, for_each_isa};
-
-/// A file name of its own for each test.
-fn temp(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    dir.join(format!("{name}-{}", std::process::id()))
-}
+use support::{Random, assert_same_bits, context, for_each_isa, map, temp};
 
 fn multiply(ctx: &Context, b: &PackedB, a: &[f32]) -> Vec<f32> {
     let m = a.len() / b.k();
@@ -21,12 +14,6 @@ fn multiply(ctx: &Context, b: &PackedB, a: &[f32]) -> Vec<f32> {
     let out = MatMut::dense(&mut c, m, b.n()).unwrap();
     b.multiply(ctx, &mut ws, a, out, &Epilogue::default()).unwrap();
     c
-}
-
-/// Maps a file that this test alone has.
-fn map(path: &Path) -> MappedFile {
-    // SAFETY: nobody else knows the file.
-    unsafe { MappedFile::open(path) }.unwrap()
 }
 
 #[test]

@@ -141,9 +141,7 @@ fn edit(cache: &mut KvCache, edit: &Edit) {
             let len = cache.len_of(sequence(s)).saturating_sub(len.into());
             cache.truncate_in(sequence(s), len)
         }
-        Edit::Remove { sequence: s, start, tokens } => {
-            cache.remove_in(sequence(s), range(s, start, tokens))
-        }
+        Edit::Remove { sequence: s, start, tokens } => cache.remove_in(sequence(s), range(s, start, tokens)),
         Edit::Rotate { sequence: s, start, tokens, by } => {
             let table = RopeTable::new(KEY_DIM, 200, 10_000.0).expect("a small table");
             cache.rotate(sequence(s), range(s, start, tokens), by.into(), &table, RopePairs::Halves)

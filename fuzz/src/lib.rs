@@ -25,17 +25,40 @@ pub struct Damage {
 
 #[derive(Arbitrary, Debug)]
 enum Change {
-    Byte { at: u16, to: u8 },
-    Half { at: u16, to: u16 },
-    Word { at: u16, to: u32 },
+    Byte {
+        at: u16,
+        to: u8,
+    },
+    Half {
+        at: u16,
+        to: u16,
+    },
+    Word {
+        at: u16,
+        to: u32,
+    },
     /// A size of a header: small numbers first, any number where `any` is there.
-    Size { at: u8, to: u16, any: Option<u64> },
+    Size {
+        at: u8,
+        to: u16,
+        any: Option<u64>,
+    },
     /// Adds to a number of 32 bits.
-    Add { at: u16, by: i8 },
+    Add {
+        at: u16,
+        by: i8,
+    },
     /// The same 2 bytes over a part of the data.
-    Fill { at: u16, len: u16, to: u16 },
+    Fill {
+        at: u16,
+        len: u16,
+        to: u16,
+    },
     /// Exchanges two words.
-    Swap { at: u16, with: u16 },
+    Swap {
+        at: u16,
+        with: u16,
+    },
 }
 
 /// Where a format keeps its header and its checksum.

@@ -4,8 +4,8 @@ use crate::check::{ROTATION_BYTES, TOLERANCE, agree, bytes_of, values};
 use crate::ggml::{Layout, Rotation, Session, Threads, Type, dequantize, quantize};
 use anyhow::Result;
 use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
-use kvern::{Context, ContextOptions, MatMut, MatRef, Workspace, f16};
-use kvern_perf::speed::{Limits, Options, Row, Table};
+use kvern::{Context, MatMut, MatRef, Workspace, f16};
+use kvern_perf::speed::{Limits, Options, Row, Table, start};
 use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
@@ -122,11 +122,7 @@ impl Shape {
 /// Runs every case that the options want.
 pub fn run(options: &Options) -> Result<()> {
     let threads = Threads::new(options.threads)?;
-    let ctx = Context::new(
-        &ContextOptions::default().isa_cap(options.isa()).threads(usize::from(options.threads)),
-    )?;
-    let limits = Limits::measure(options);
-    let table = Table::start(options);
+    let (ctx, limits, table) = start(options)?;
     for shape in &SHAPES {
         for kind in &KINDS {
             if options.wants(&shape.name(kind)) {
