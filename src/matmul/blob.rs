@@ -36,8 +36,9 @@ impl Header {
         let Some(kernel) = GEMM_IDS.into_iter().find(|known| known.as_bytes() == id) else {
             return wrong("kernel id", id.escape_ascii(), GEMM_IDS.join(", "));
         };
-        if !width.is_power_of_two() || !(LANES..=64 * LANES).contains(&width) {
-            return wrong("panel width", width, "a power of two from 16 to 1024");
+        // One tile takes a whole panel, and tiles are up to 4 vectors wide.
+        if !width.is_power_of_two() || !(LANES..=4 * LANES).contains(&width) {
+            return wrong("panel width", width, "16, 32 or 64");
         }
         let elements = PackedB::elements(dtype, k, n)?;
         let bytes = product("stored data bytes", &[elements, dtype.bytes()])?;
