@@ -13,7 +13,7 @@ use kvern::capi::status::*;
 use kvern::capi::weights::*;
 use kvern::capi::workspace::*;
 use std::alloc::{Layout, alloc, dealloc};
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use support::assert_same_bits;
@@ -90,11 +90,8 @@ unsafe extern "C" fn release(user: *mut c_void, start: *mut c_void, bytes: usize
 fn large_objects_lie_in_the_callers_memory_and_have_the_same_bits() {
     let (o, budget) = (Objects::new(), Budget::new(1 << 20, 0));
     let (mut ctx, w) = (budget.context(), o.w.as_ptr());
-    let name = |name| {
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        (CString::new(path.to_str().unwrap()).unwrap(), path)
-    };
-    let ((weights_file, weights_path), (b_file, b_path)) = (name("memory_weights"), name("memory_b"));
+    let (weights_path, weights_file) = temporary("memory_weights");
+    let (b_path, b_file) = temporary("memory_b");
     let mut blocks = vec![0u8; N * 68];
     let (mut ws, mut cache, mut packed, mut loaded_b) = (null_mut(), null_mut(), null_mut(), null_mut());
     let mut weights = [null_mut::<kvern_weights>(); 3];

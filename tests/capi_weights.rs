@@ -14,17 +14,10 @@ use kvern::capi::workspace::*;
 use kvern::quant::import::GroupWise;
 use kvern::quant::{Compute, PackedWeights, Product, WeightFormat, multiply_many, workspace_bytes_many};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, Workspace};
-use std::ffi::CString;
 use std::ptr::{null, null_mut};
 use support::{Random, assert_same_bits};
 
 const K2: usize = 256; // a block of the widest format
-
-fn temporary(name: &str) -> (std::path::PathBuf, CString) {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let text = CString::new(path.to_str().unwrap()).unwrap();
-    (path, text)
-}
 
 #[test]
 fn weights_of_every_format_are_kept_and_gated_as_in_the_safe_api() {

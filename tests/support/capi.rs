@@ -12,7 +12,8 @@ use kvern::capi::quant::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
 /// Rows and columns of the objects: A (M, K), weights (N, K), one cache of KV_HEADS heads.
@@ -44,6 +45,13 @@ pub fn refused(status: kvern_status, want: kvern_status, part: &str) {
     let names = (text(kvern_status_name(status)), text(kvern_status_name(want)));
     assert_eq!(names.0, names.1, "{}", message());
     assert!(message().contains(part), "`{}` lacks `{part}`", message());
+}
+
+/// A file for a test, in Rust and in C.
+pub fn temporary(name: &str) -> (PathBuf, CString) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let text = CString::new(path.to_str().unwrap()).unwrap();
+    (path, text)
 }
 
 pub fn context_options() -> kvern_context_options {
