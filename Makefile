@@ -27,9 +27,9 @@ coverage:       ; perf/coverage.sh
 coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
 bless:          ; perf/bless.sh
-library:        ; cargo build --release -p kvern --lib --features $(FEATURES) --target-dir $(LIBRARY)
+library:        ; cargo build --profile shipped -p kvern --lib --features $(FEATURES) --target-dir $(LIBRARY)
 install: library
-	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(LIBRARY)/release
+	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(LIBRARY)/shipped
 clean:          ; cargo clean
 
 .PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify test \

@@ -149,7 +149,7 @@ impl KernelSet {
 }
 
 /// The ids of the f32 product kernels, by tier: what a stored packed matrix may name.
-pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-6x16", "avx2-f32-6x16", "avx512-f32-6x64"];
+pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-2x16", "avx2-f32-6x16", "avx512-f32-6x64"];
 
 /// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
 /// of its own, by which its disassembly can be checked.
