@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, file in `src/capi`. A file uses names of earlier ones only.
-    const SECTIONS: [(&str, &str); 14] = [
+    const SECTIONS: [(&str, &str); 15] = [
         ("Version", "version"),
         ("Status", "status"),
         ("Context", "context"),
@@ -25,7 +25,8 @@ mod capi {
         ("Matrix products", "matmul"),
         ("Packed matrices", "packed_b"),
         ("Quantised weights", "quant"),
-        ("Quantised weights: groups, files, shared activations", "weights"),
+        ("Quantised weights: files, shared activations", "weights"),
+        ("Quantised weights: codes in groups, GPTQ, AWQ", "import"),
         ("Rotary position embedding", "rope"),
         ("Key-value cache", "cache"),
         ("Key-value cache: preparation and append", "prepare"),

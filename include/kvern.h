@@ -6,8 +6,8 @@
  *
  * What
  *   The same input gives the same output bits on every machine, for any number of threads, and for a token
- *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which instruction set, which threads), a workspace
- *   (scratch memory), its weights, and then calls:
+ *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which instruction
+ *   set, which threads, whose memory), a workspace (scratch memory), its weights, and then calls:
  *
  *       kvern_context *ctx = NULL;
  *       if (kvern_context_create(NULL, &ctx) != KVERN_STATUS_OK)
@@ -26,6 +26,9 @@
  *   An output must not overlap an input, counted from the first element to the last one, gaps included.
  *   Compute calls allocate nothing: ask the function *_workspace_bytes once for the largest sizes that will
  *   come, and make a workspace of the largest answer. One workspace serves calls of all kinds.
+ *   Create functions that take a context (kvern_*_with among them) work on its threads, and put what the object
+ *   holds into the memory that kvern_context_options name; those that take none use the calling thread and the
+ *   process's allocator.
  *
  * Options
  *   Options are passed by pointer and start with struct_size. Initialise them with the macro that is named
@@ -222,6 +225,18 @@ typedef void (*kvern_lane_body)(void *arg, size_t lane);
 typedef void (*kvern_parallel_for)(void *user, size_t lanes, kvern_lane_body body, void *arg);
 
 /**
+ * The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
+ * there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another alignment.
+ * Must not throw and not call kvern; may be called from several threads at once.
+ */
+typedef void *(*kvern_allocate)(void *user, size_t bytes, size_t alignment);
+
+/**
+ * Takes back what `kvern_allocate` returned for as many bytes; the same rules.
+ */
+typedef void (*kvern_release)(void *user, void *start, size_t bytes);
+
+/**
  * What a context is made from. Start from KVERN_CONTEXT_OPTIONS_INIT.
  */
 typedef struct {
@@ -250,6 +265,19 @@ typedef struct {
      * Passed to `parallel_for`. Must stay valid until the context is destroyed.
      */
     void *user;
+    /**
+     * Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL for
+     * the process's allocator. It is used until the last of these objects is destroyed, even after the context.
+     */
+    kvern_allocate allocate;
+    /**
+     * Takes memory back; NULL where `allocate` is.
+     */
+    kvern_release release;
+    /**
+     * Passed to `allocate` and `release`.
+     */
+    void *memory;
 } kvern_context_options;
 
 /**
@@ -382,6 +410,16 @@ typedef struct kvern_workspace kvern_workspace;
  */
 kvern_status kvern_workspace_create(size_t bytes,
                                     kvern_workspace **out);
+
+/**
+ * `kvern_workspace_create` in the memory of a context, where it also grows.
+ *
+ * Errors: as `kvern_workspace_create`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_workspace_create_with(const kvern_context *ctx,
+                                         size_t bytes,
+                                         kvern_workspace **out);
 
 /**
  * Grows the workspace to at least `bytes` bytes; it never shrinks. What it held is lost.
@@ -600,6 +638,16 @@ kvern_status kvern_packed_b_save(const kvern_packed_b *b, const char *path);
  */
 kvern_status kvern_packed_b_load(const char *path,
                                  kvern_packed_b **out);
+
+/**
+ * `kvern_packed_b_load` into the memory of a context.
+ *
+ * Errors: as `kvern_packed_b_load`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_packed_b_load_with(const kvern_context *ctx,
+                                      const char *path,
+                                      kvern_packed_b **out);
 
 /**
  * As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and programs
@@ -868,6 +916,20 @@ kvern_status kvern_weights_quantize(kvern_weight_format format,
                                     kvern_weights **out);
 
 /**
+ * `kvern_weights_quantize` on the threads of a context, into its memory.
+ *
+ * Errors: as `kvern_weights_quantize`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_quantize_with(const kvern_context *ctx,
+                                         kvern_weight_format format,
+                                         size_t n,
+                                         size_t k,
+                                         const float *w,
+                                         size_t w_row_stride,
+                                         kvern_weights **out);
+
+/**
  * Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
  *
  * `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
@@ -881,6 +943,20 @@ kvern_status kvern_weights_from_blocks(kvern_weight_format format,
                                        const uint8_t *blocks,
                                        size_t blocks_bytes,
                                        kvern_weights **out);
+
+/**
+ * `kvern_weights_from_blocks` on the threads of a context, into its memory.
+ *
+ * Errors: as `kvern_weights_from_blocks`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_blocks_with(const kvern_context *ctx,
+                                            kvern_weight_format format,
+                                            size_t n,
+                                            size_t k,
+                                            const uint8_t *blocks,
+                                            size_t blocks_bytes,
+                                            kvern_weights **out);
 
 /**
  * Writes the weights as GGUF blocks, bit for bit what was packed.
@@ -1001,7 +1077,7 @@ kvern_status kvern_blocks_dequantize(kvern_weight_format format,
                                      float *out,
                                      size_t len);
 
-/* ---- Quantised weights: groups, files, shared activations -------------------------------------- */
+/* ---- Quantised weights: files, shared activations ---------------------------------------------- */
 
 /**
  * The most products of one `kvern_weights_multiply_many`.
@@ -1044,25 +1120,6 @@ typedef struct {
 #define KVERN_WEIGHTS_GROUPS -1
 
 /**
- * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
- *
- * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
- * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
- * which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_weights_from_groups(const kvern_context *ctx,
-                                       uint32_t bits,
-                                       size_t group,
-                                       size_t n,
-                                       size_t k,
-                                       const uint8_t *codes,
-                                       const float *scales,
-                                       const uint8_t *zeros,
-                                       kvern_weights **out);
-
-/**
  * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
  *
  * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
@@ -1081,6 +1138,16 @@ kvern_status kvern_weights_save(const kvern_weights *weights, const char *path);
  */
 kvern_status kvern_weights_load(const char *path,
                                 kvern_weights **out);
+
+/**
+ * `kvern_weights_load` into the memory of a context.
+ *
+ * Errors: as `kvern_weights_load`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_load_with(const kvern_context *ctx,
+                                     const char *path,
+                                     kvern_weights **out);
 
 /**
  * As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
@@ -1175,6 +1242,88 @@ kvern_status kvern_weights_multiply_many(const kvern_context *ctx,
                                          size_t a_row_stride,
                                          size_t count,
                                          const kvern_weights_product *products);
+
+/* ---- Quantised weights: codes in groups, GPTQ, AWQ --------------------------------------------- */
+
+/**
+ * How a GPTQ checkpoint stores zeros: a `KVERN_GPTQ_*` number.
+ */
+typedef int32_t kvern_gptq_zeros;
+
+/**
+ * `zero - 1`, modulo 2^bits: checkpoint format `gptq`, which is what most files are.
+ */
+#define KVERN_GPTQ_ZEROS_MINUS_ONE 0
+
+/**
+ * `zero`: checkpoint format `gptq_v2`.
+ */
+#define KVERN_GPTQ_ZEROS_AS_IS 1
+
+/**
+ * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
+ *
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
+ * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
+ * which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_groups(const kvern_context *ctx,
+                                       uint32_t bits,
+                                       size_t group,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *codes,
+                                       const float *scales,
+                                       const uint8_t *zeros,
+                                       kvern_weights **out);
+
+/**
+ * Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j]. Words
+ * hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
+ *
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word holds
+ * consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a `KVERN_GPTQ_*` number,
+ * says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. `g_idx`: (k), the group of each
+ * input feature (act-order), each group named `group` times; NULL: j is in group j / group. Arrays without gaps.
+ * `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_gptq(const kvern_context *ctx,
+                                     uint32_t bits,
+                                     size_t group,
+                                     size_t n,
+                                     size_t k,
+                                     const int32_t *qweight,
+                                     const int32_t *qzeros,
+                                     kvern_gptq_zeros zeros,
+                                     kvern_dtype scales_dtype,
+                                     const void *scales,
+                                     const int32_t *g_idx,
+                                     kvern_weights **out);
+
+/**
+ * Packs the tensors of an AWQ layer of 4 bits (layout GEMM): `w[i][j] = scales[g][i] * (qweight[j][i] -
+ * qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits
+ * up; n must be a multiple of 8.
+ *
+ * `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8). `scales`:
+ * (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the object, NULL
+ * on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_awq(const kvern_context *ctx,
+                                    size_t group,
+                                    size_t n,
+                                    size_t k,
+                                    const int32_t *qweight,
+                                    const int32_t *qzeros,
+                                    kvern_dtype scales_dtype,
+                                    const void *scales,
+                                    kvern_weights **out);
 
 /* ---- Rotary position embedding ----------------------------------------------------------------- */
 
@@ -1502,6 +1651,16 @@ typedef struct {
  */
 kvern_status kvern_kv_cache_create(const kvern_kv_cache_options *options,
                                    kvern_kv_cache **out);
+
+/**
+ * `kvern_kv_cache_create` in the memory of a context.
+ *
+ * Errors: as `kvern_kv_cache_create`. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_kv_cache_create_with(const kvern_context *ctx,
+                                        const kvern_kv_cache_options *options,
+                                        kvern_kv_cache **out);
 
 /**
  * Appends tokens to sequence 0: `kvern_kv_cache_append_to`.
@@ -2198,7 +2357,7 @@ kvern_status kvern_argmax(const kvern_context *ctx,
 /* ---- Initialisers ------------------------------------------------------------------------------ */
 
 /** Options with all defaults: `kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;` */
-#define KVERN_CONTEXT_OPTIONS_INIT { sizeof(kvern_context_options), 0, 0, 0, NULL, NULL }
+#define KVERN_CONTEXT_OPTIONS_INIT { sizeof(kvern_context_options), 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
 #define KVERN_EPILOGUE_INIT { sizeof(kvern_epilogue), 0, 0, NULL, 0, 0 }
 #define KVERN_ROPE_SCALING_INIT { sizeof(kvern_rope_scaling), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KVERN_KV_CACHE_OPTIONS_INIT { sizeof(kvern_kv_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }

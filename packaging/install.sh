@@ -49,6 +49,9 @@ put 644 "$work/libkvern.a" "$lib/libkvern.a"
 
 put 644 "$root/include/kvern.h" "$prefix/include/kvern.h"
 put 644 "$root/include/kvern.hpp" "$prefix/include/kvern.hpp"
+for header in "$root"/include/kvern/*.hpp; do
+    put 644 "$header" "$prefix/include/kvern/${header##*/}"
+done
 fill kvern.pc.in "$lib/pkgconfig/kvern.pc"
 fill kvern-config.cmake.in "$lib/cmake/kvern/kvern-config.cmake"
 fill kvern-config-version.cmake.in "$lib/cmake/kvern/kvern-config-version.cmake"

@@ -103,7 +103,8 @@ fn checksum(header: &[u8; HEADER], data: &[&[u8]]) -> [u8; 32] {
     sha.finalize().into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

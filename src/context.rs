@@ -1,10 +1,12 @@
 //! The context: one instruction-set tier and one way to run work items.
 
+use crate::buffer::Memory;
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::kernels::KernelSet;
 use crate::parallel::{Executor, Parallelism};
 use std::fmt;
+use std::sync::Arc;
 
 /// What a context is made from.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +19,8 @@ pub struct ContextOptions {
     /// Leaves out the dot product instructions of the tier (AVX-512 VNNI), as on CPUs without them: the same
     /// bits, for tests and comparisons.
     pub no_dot_instructions: bool,
+    /// Where the large objects lie that are made with the context; `None` for the process's allocator.
+    pub memory: Option<Arc<dyn Memory>>,
 }
 
 impl ContextOptions {
@@ -38,6 +42,12 @@ impl ContextOptions {
         self
     }
 
+    /// Sets the memory for what is made with the context.
+    pub fn memory(mut self, memory: Arc<dyn Memory>) -> ContextOptions {
+        self.memory = Some(memory);
+        self
+    }
+
     /// Shorthand for [`Parallelism::Threads`].
     pub fn threads(self, n: usize) -> ContextOptions {
         self.parallelism(Parallelism::Threads(n))
@@ -52,6 +62,7 @@ impl ContextOptions {
 pub struct Context {
     kernels: &'static KernelSet,
     executor: Executor,
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl Context {
@@ -64,13 +75,14 @@ impl Context {
         let isa = options.isa_cap.unwrap_or_else(Isa::detect);
         let kernels = KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })?;
         let kernels = if options.no_dot_instructions { kernels.without_dots() } else { kernels };
-        Ok(Context { kernels, executor: Executor::new(&options.parallelism)? })
+        let executor = Executor::new(&options.parallelism)?;
+        Ok(Context { kernels, executor, memory: options.memory.clone() })
     }
 
     /// A context on the calling thread at the machine's best tier.
     pub fn serial() -> Context {
         let kernels = KernelSet::for_isa(Isa::detect()).unwrap_or_else(KernelSet::scalar);
-        Context { kernels, executor: Executor::Serial }
+        Context { kernels, executor: Executor::Serial, memory: None }
     }
 
     /// The tier of this context's kernels.
@@ -98,6 +110,10 @@ impl Context {
 
     pub(crate) fn kernels(&self) -> &'static KernelSet {
         self.kernels
+    }
+
+    pub(crate) fn memory(&self) -> Option<&Arc<dyn Memory>> {
+        self.memory.as_ref()
     }
 
     pub(crate) fn executor(&self) -> &Executor {

@@ -72,7 +72,7 @@ fn layout() -> String {
             );)*
         };
     }
-    layout!(kvern_context_options: threads, isa_cap, lanes, parallel_for, user);
+    layout!(kvern_context_options: threads, isa_cap, lanes, parallel_for, user, allocate, release, memory);
     layout!(kvern_epilogue: alpha, beta, bias, activation, flags);
     layout!(kvern_rope_scaling: kind, flags, factor, original_positions, beta_fast, beta_slow, attention_factor, low_frequency, high_frequency);
     layout!(kvern_kv_cache_options: kv_heads, head_dim, capacity, window, value_dim, sinks, keys, values, sequences, pages);

@@ -16,7 +16,6 @@ use kvern::capi::status::*;
 use kvern::capi::workspace::*;
 use kvern::ops::{RopePairs, RopeTable};
 use kvern::{Context, MatMut, MatRef, Precision, Workspace};
-use std::ffi::CString;
 use std::ptr::{null, null_mut};
 use support::{Random, assert_same_bits};
 
@@ -80,8 +79,7 @@ fn same(raw: *const kvern_kv_cache, safe: &KvCache) {
 fn caches_of_every_type_are_edited_as_in_the_safe_api() {
     let (o, ctx, mut random) = (Objects::new(), Context::serial(), Random::new(41));
     let table = RopeTable::new(HEAD_DIM, 16, 10000.0).unwrap();
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi_cache");
-    let path = CString::new(file.to_str().unwrap()).unwrap();
+    let (file, path) = temporary("capi_cache");
     for (keys, values) in KvType::ALL.into_iter().zip(KvType::ALL.into_iter().rev()) {
         let options = full_options(keys as i32, values as i32);
         let mut safe = KvCache::new(safe_options(keys, values)).unwrap();

@@ -15,7 +15,6 @@ use kvern::capi::workspace::*;
 use kvern::matmul::Output;
 use kvern::ops::{self, RopePairs, RopeScaling, RopeTable, SoftmaxOptions};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
-use std::ffi::CString;
 use std::ptr::{null, null_mut};
 use support::{Random, assert_same_bits};
 
@@ -35,12 +34,6 @@ fn want<T: Output>(b: &PackedB, up: Option<&PackedB>, precision: Precision, a: &
 fn bytemuck_bytes<T: Output>(x: &[T]) -> Vec<u8> {
     // SAFETY: an output type is plain numbers without padding.
     unsafe { std::slice::from_raw_parts(x.as_ptr().cast::<u8>(), size_of_val(x)) }.to_vec()
-}
-
-fn temporary(name: &str) -> (std::path::PathBuf, CString) {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let text = CString::new(path.to_str().unwrap()).unwrap();
-    (path, text)
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod capi;
 mod support;
 
 use capi::*;
+use kvern::capi::import::*;
 use kvern::capi::matmul::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::*;
@@ -13,17 +14,10 @@ use kvern::capi::workspace::*;
 use kvern::quant::import::GroupWise;
 use kvern::quant::{Compute, PackedWeights, Product, WeightFormat, multiply_many, workspace_bytes_many};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, Workspace};
-use std::ffi::CString;
 use std::ptr::{null, null_mut};
 use support::{Random, assert_same_bits};
 
 const K2: usize = 256; // a block of the widest format
-
-fn temporary(name: &str) -> (std::path::PathBuf, CString) {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let text = CString::new(path.to_str().unwrap()).unwrap();
-    (path, text)
-}
 
 #[test]
 fn weights_of_every_format_are_kept_and_gated_as_in_the_safe_api() {
@@ -171,43 +165,22 @@ fn products_with_one_input_have_the_bits_of_the_safe_api() {
 #[test]
 fn null_and_garbage_are_refused() {
     let (o, mut y, mut n, mut out) = (Objects::new(), vec![2f32; 512], 0usize, null_mut());
-    let (x, codes, path) = (vec![1f32; 512], vec![200u8; 512], c"/nowhere/weights".as_ptr());
+    let (x, path) = (vec![1f32; 512], c"/nowhere/weights".as_ptr());
     let (ctx, w, c, a, e) = (o.ctx.cast_const(), o.weights.cast_const(), y.as_mut_ptr(), x.as_ptr(), null());
-    let (codes, ws, list) = (codes.as_ptr(), o.ws, [w, null()]);
+    let (ws, list) = (o.ws, [w, null()]);
     let (null_status, option) = (KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION);
     // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
     unsafe {
         let n = &raw mut n;
-        refused(
-            kvern_weights_from_groups(null(), 4, 32, N, K, codes, a, null(), &mut out),
-            null_status,
-            "ctx",
-        );
-        refused(
-            kvern_weights_from_groups(ctx, 4, 32, N, K, null(), a, null(), &mut out),
-            null_status,
-            "codes is",
-        );
-        refused(
-            kvern_weights_from_groups(ctx, 4, 32, N, K, codes, null(), null(), &mut out),
-            null_status,
-            "scales is",
-        );
-        refused(
-            kvern_weights_from_groups(ctx, 4, 32, N, K, codes, a, null(), null_mut()),
-            null_status,
-            "out is",
-        );
-        refused(kvern_weights_from_groups(ctx, 5, 32, N, K, codes, a, null(), &mut out), option, "bits = 5");
-        refused(kvern_weights_from_groups(ctx, 4, 0, 1, 1, codes, a, null(), &mut out), option, "group = 0");
-        refused(kvern_weights_from_groups(ctx, 4, 32, N, K, codes, a, codes, &mut out), option, "200");
-        let huge = kvern_weights_from_groups(ctx, 4, 32, usize::MAX, K, codes, a, codes, &mut out);
-        refused(huge, KVERN_STATUS_OVERFLOW, "n * ");
         refused(kvern_weights_save(null(), path), null_status, "weights is NULL");
         refused(kvern_weights_save(w, null()), null_status, "path is NULL");
         refused(kvern_weights_save(w, path), KVERN_STATUS_IO, "/nowhere/weights");
         refused(kvern_weights_load(null(), &mut out), null_status, "path is NULL");
         refused(kvern_weights_load(path, null_mut()), null_status, "out is NULL");
+        refused(kvern_weights_load_with(null(), path, &mut out), null_status, "ctx is NULL");
+        refused(kvern_weights_load_with(ctx, null(), &mut out), null_status, "path is NULL");
+        refused(kvern_weights_load_with(ctx, path, null_mut()), null_status, "out is NULL");
+        refused(kvern_weights_load_with(ctx, path, &mut out), KVERN_STATUS_IO, "/nowhere/weights");
         refused(kvern_weights_map(null(), &mut out), null_status, "path is NULL");
         refused(kvern_weights_map(path, null_mut()), null_status, "out is NULL");
         refused(kvern_weights_n(null(), n), null_status, "weights is NULL");

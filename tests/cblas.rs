@@ -1,71 +1,15 @@
 //! The drop-in BLAS against OpenBLAS: the same calls through both shared libraries, and numpy on top of it.
 #![cfg(target_os = "linux")]
 
+#[path = "support/blas.rs"]
+mod blas;
 #[path = "support/clib.rs"]
 mod clib;
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use blas::{CGemm, CGemv, FGemm, FGemv, Library};
+use std::ffi::{c_char, c_int};
 use std::path::Path;
 use std::process::Command;
-
-type CGemm = unsafe extern "C" fn(
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    f32,
-    *const f32,
-    c_int,
-    *const f32,
-    c_int,
-    f32,
-    *mut f32,
-    c_int,
-);
-type CGemv = unsafe extern "C" fn(
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    f32,
-    *const f32,
-    c_int,
-    *const f32,
-    c_int,
-    f32,
-    *mut f32,
-    c_int,
-);
-type FGemm = unsafe extern "C" fn(
-    *const c_char,
-    *const c_char,
-    *const c_int,
-    *const c_int,
-    *const c_int,
-    *const f32,
-    *const f32,
-    *const c_int,
-    *const f32,
-    *const c_int,
-    *const f32,
-    *mut f32,
-    *const c_int,
-);
-type FGemv = unsafe extern "C" fn(
-    *const c_char,
-    *const c_int,
-    *const c_int,
-    *const f32,
-    *const f32,
-    *const c_int,
-    *const f32,
-    *const c_int,
-    *const f32,
-    *mut f32,
-    *const c_int,
-);
 
 /// The four routines of one library, which stays loaded.
 struct Blas {
@@ -76,25 +20,14 @@ struct Blas {
 }
 
 fn load(file: &str) -> Option<Blas> {
-    let path = CString::new(file).unwrap();
-    // SAFETY: loading a BLAS runs its initialisers.
-    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    if library.is_null() {
-        return None;
-    }
-    let symbol = |name: &std::ffi::CStr| -> *mut c_void {
-        // SAFETY: the library is loaded and stays so.
-        let found = unsafe { libc::dlsym(library, name.as_ptr()) };
-        assert!(!found.is_null(), "{file} lacks {name:?}");
-        found
-    };
+    let library = Library::open(file)?;
     // SAFETY: these are the documented signatures.
     unsafe {
         Some(Blas {
-            c_gemm: std::mem::transmute::<*mut c_void, CGemm>(symbol(c"cblas_sgemm")),
-            c_gemv: std::mem::transmute::<*mut c_void, CGemv>(symbol(c"cblas_sgemv")),
-            f_gemm: std::mem::transmute::<*mut c_void, FGemm>(symbol(c"sgemm_")),
-            f_gemv: std::mem::transmute::<*mut c_void, FGemv>(symbol(c"sgemv_")),
+            c_gemm: library.routine("cblas_sgemm").unwrap(),
+            c_gemv: library.routine("cblas_sgemv").unwrap(),
+            f_gemm: library.routine("sgemm_").unwrap(),
+            f_gemv: library.routine("sgemv_").unwrap(),
         })
     }
 }

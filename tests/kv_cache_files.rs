@@ -4,13 +4,7 @@ mod support;
 
 use kvern::attention::{KvCache, KvCacheOptions, KvType};
 use kvern::{Error, MatRef};
-use std::path::PathBuf;
-use support::Random;
-
-/// A file of its own for each test.
-fn path(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("kvern-cache-{}-{name}", std::process::id()))
-}
+use support::{Random, temp};
 
 fn options(kind: KvType) -> KvCacheOptions {
     KvCacheOptions::new(2, 24, 400).window(90).sinks(3).sequences(3).value_dim(40).types(kind, kind)
@@ -47,7 +41,7 @@ fn contents(cache: &KvCache) -> Vec<u32> {
 #[test]
 fn a_saved_cache_comes_back() {
     for kind in KvType::ALL {
-        let (cache, file) = (filled(kind), path(kind.name()));
+        let (cache, file) = (filled(kind), temp(&format!("cache-{}", kind.name())));
         cache.save(&file).unwrap();
         let mut again = KvCache::load(options(kind), &file).unwrap();
         assert_eq!(contents(&again), contents(&cache));
@@ -74,7 +68,7 @@ fn a_saved_cache_comes_back() {
 
 #[test]
 fn damaged_and_foreign_files_are_refused_and_change_nothing() {
-    let (cache, file) = (filled(KvType::Int8), path("hostile"));
+    let (cache, file) = (filled(KvType::Int8), temp("cache-hostile"));
     cache.save(&file).unwrap();
     let good = std::fs::read(&file).unwrap();
     let mut into = filled(KvType::Int8);
@@ -125,7 +119,7 @@ fn damaged_and_foreign_files_are_refused_and_change_nothing() {
 #[test]
 fn tables_that_lie_are_refused_although_the_checksum_holds() {
     use sha2::{Digest, Sha256};
-    let (cache, file) = (filled(KvType::F16), path("tables"));
+    let (cache, file) = (filled(KvType::F16), temp("cache-tables"));
     cache.save(&file).unwrap();
     let good = std::fs::read(&file).unwrap();
     let mut into = KvCache::new(options(KvType::F16)).unwrap();

@@ -382,3 +382,20 @@ fn gated_products_and_half_outputs_are_the_plain_steps_in_one_pass() {
         assert!(c.iter().all(|x| *x == f16::ONE));
     }
 }
+
+#[test]
+fn products_without_elements_need_no_workspace() {
+    let mut r = Random::new(11);
+    for (m, n, k) in [(0, 0, 0), (0, 70, 0), (0, 70, 9), (5, 0, 9), (5, 0, 0)] {
+        let b: Vec<bf16> = r.vec(k * n).into_iter().map(bf16::from_f32).collect();
+        let a = r.vec(m * k);
+        for_each_isa(|ctx| {
+            let b = PackedB::pack(ctx, MatRef::dense(&b, k, n).unwrap()).unwrap();
+            let mut ws = Workspace::new(b.workspace_bytes(ctx, m).unwrap()).unwrap();
+            for precision in [Precision::Exact, Precision::Fast] {
+                let (a, c) = (MatRef::dense(&a, m, k).unwrap(), MatMut::dense(&mut [], m, n).unwrap());
+                b.multiply_with::<f32>(ctx, &mut ws, precision, a, c, &Epilogue::default()).unwrap();
+            }
+        });
+    }
+}

@@ -68,9 +68,13 @@ fn the_prefix_holds_what_a_package_needs() {
     let link = |name: &str| std::fs::read_link(lib.join(name)).unwrap();
     assert_eq!(link("libkvern.so"), Path::new("libkvern.so.0"));
     assert_eq!(link("libkvern.so.0"), PathBuf::from(format!("libkvern.so.{version}")));
-    for file in
-        ["include/kvern.h", "include/kvern.hpp", "lib/libkvern.a", "lib/cmake/kvern/kvern-config.cmake"]
-    {
+    for file in [
+        "include/kvern.h",
+        "include/kvern.hpp",
+        "include/kvern/core.hpp",
+        "lib/libkvern.a",
+        "lib/cmake/kvern/kvern-config.cmake",
+    ] {
         assert!(prefix.join(file).is_file(), "{file}");
     }
     for file in ["lib/pkgconfig/kvern.pc", "lib/cmake/kvern/kvern-config.cmake"] {

@@ -4,14 +4,8 @@ mod support;
 
 use kvern::buffer::MappedFile;
 use kvern::{Context, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace, bf16, f16};
-use std::path::{Path, PathBuf};
-use support::{Random, assert_same_bits, context, for_each_isa};
-
-/// A file name of its own for each test.
-fn temp(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    dir.join(format!("{name}-{}", std::process::id()))
-}
+use sha2::{Digest, Sha256};
+use support::{Random, assert_same_bits, context, for_each_isa, map, temp};
 
 fn multiply(ctx: &Context, b: &PackedB, a: &[f32]) -> Vec<f32> {
     let m = a.len() / b.k();
@@ -21,12 +15,6 @@ fn multiply(ctx: &Context, b: &PackedB, a: &[f32]) -> Vec<f32> {
     let out = MatMut::dense(&mut c, m, b.n()).unwrap();
     b.multiply(ctx, &mut ws, a, out, &Epilogue::default()).unwrap();
     c
-}
-
-/// Maps a file that this test alone has.
-fn map(path: &Path) -> MappedFile {
-    // SAFETY: nobody else knows the file.
-    unsafe { MappedFile::open(path) }.unwrap()
 }
 
 #[test]
@@ -86,6 +74,16 @@ fn every_damaged_byte_and_every_truncation_is_refused() {
     bad[16..32].fill(0xff);
     std::fs::write(&path, &bad).unwrap();
     assert!(PackedB::load(&path).is_err());
+    // Behind a right checksum: panels that no tile is as wide as.
+    for width in [0u8, 8, 17, 128] {
+        let mut bad = good.clone();
+        bad[32] = width;
+        let mut sha = Sha256::new();
+        sha.update(&bad[..80]);
+        sha.update(&bad[128..]);
+        bad[80..112].copy_from_slice(&sha.finalize());
+        assert_eq!(refused(&bad), format!("stored panel width = {width} must be 16, 32 or 64"));
+    }
     // Random files.
     let mut r = Random::new(2);
     for _ in 0..2000 {

@@ -5,7 +5,7 @@ mod support;
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize, reference};
 use kvern::{Activation, Context, Epilogue, Isa, MatMut, MatRef, Workspace};
-use support::{Random, assert_same_bits, context, for_each_isa};
+use support::{Random, assert_same_bits, context, for_each_isa, product};
 
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/quant/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -13,18 +13,6 @@ fn fixture(name: &str) -> Vec<u8> {
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-}
-
-fn product(
-    ctx: &Context,
-    w: &PackedWeights,
-    compute: Compute,
-    a: MatRef<'_>,
-    e: &Epilogue<'_>,
-    c: &mut [f32],
-) {
-    let mut ws = Workspace::new(w.workspace_bytes(ctx, a.rows(), compute).unwrap()).unwrap();
-    w.multiply(ctx, &mut ws, compute, a, MatMut::dense(c, a.rows(), w.n()).unwrap(), e).unwrap();
 }
 
 #[test]

@@ -2,34 +2,18 @@
 
 mod support;
 
-use kvern::buffer::MappedFile;
 use kvern::quant::import::{Gptq, GroupWise, StoredZeros};
 use kvern::quant::{Compute, PackedWeights, WeightFormat, quantize};
-use kvern::{Context, Epilogue, MatMut, MatRef, Workspace};
-use std::path::{Path, PathBuf};
-use support::{Random, assert_same_bits};
-
-/// A file name of its own for each test.
-fn temp(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    dir.join(format!("{name}-{}", std::process::id()))
-}
+use kvern::{Context, Epilogue, MatRef};
+use sha2::{Digest, Sha256};
+use support::{Random, assert_same_bits, map, product, temp};
 
 fn multiply(w: &PackedWeights, compute: Compute, a: &[f32]) -> Vec<f32> {
-    let ctx = Context::serial();
     let m = a.len() / w.k();
     let mut c = vec![0.0; m * w.n()];
-    let mut ws = Workspace::new(w.workspace_bytes(&ctx, m, compute).unwrap()).unwrap();
     let a = MatRef::dense(a, m, w.k()).unwrap();
-    let out = MatMut::dense(&mut c, m, w.n()).unwrap();
-    w.multiply(&ctx, &mut ws, compute, a, out, &Epilogue::default()).unwrap();
+    product(&Context::serial(), w, compute, a, &Epilogue::default(), &mut c);
     c
-}
-
-/// Maps a file that this test alone has.
-fn map(path: &Path) -> MappedFile {
-    // SAFETY: nobody else knows the file.
-    unsafe { MappedFile::open(path) }.unwrap()
 }
 
 /// Weights of every kind, (20, 256).
@@ -113,4 +97,45 @@ fn every_damaged_byte_and_every_truncation_is_refused() {
     }
     std::fs::remove_file(&path).unwrap();
     assert!(PackedWeights::load(&path).unwrap_err().to_string().starts_with("cannot read "));
+}
+
+/// What a checksum cannot tell: a file that somebody made on purpose.
+#[test]
+fn numbers_that_no_packing_stores_are_refused_behind_a_right_checksum() {
+    let mut r = Random::new(3);
+    let path = temp("quant-forged");
+    let mut forged = 0;
+    for w in every_kind(&mut r) {
+        w.save(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let mut said = |at: usize, value: &[u8]| {
+            let mut bad = good.clone();
+            bad[at..at + value.len()].copy_from_slice(value);
+            let mut sha = Sha256::new();
+            sha.update(&bad[..80]);
+            sha.update(&bad[128..]);
+            bad[80..112].copy_from_slice(&sha.finalize());
+            std::fs::write(&path, &bad).unwrap();
+            forged += 1;
+            let loaded = PackedWeights::load(&path).unwrap_err();
+            assert_eq!(PackedWeights::from_mapped(&map(&path)).unwrap_err(), loaded);
+            loaded.to_string()
+        };
+        match w.format() {
+            Some(WeightFormat::Q3K) => {
+                assert_eq!(said(128, &[32]), "stored scale or zero = 32 must be in -32..=31")
+            }
+            Some(WeightFormat::Iq4Xs) => assert!(said(128 + 32, &[0xdf]).contains("= -33 must be")),
+            None if good[33] == 1 => {
+                let (first, last) = (good.len() - 4 * w.k(), good.len() - 4);
+                let twice = good[first..first + 4].to_vec();
+                assert_eq!(said(last, &twice), "stored order = 0 must be each number below k = 256 once");
+                assert!(said(first, &[0, 1, 0, 0]).contains("order = 256"));
+                assert!(said(128 + 64, &[8]).contains("= 8 must be in -8..=7"));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(forged, 5);
+    std::fs::remove_file(&path).unwrap();
 }

@@ -8,7 +8,7 @@ use kvern::quant::{
     Compute, PackedWeights, Product, WeightFormat, dequantize, multiply_many, reference, workspace_bytes_many,
 };
 use kvern::{Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, Workspace};
-use support::{Random, assert_same_bits, context, for_each_isa};
+use support::{Random, assert_same_bits, context, for_each_isa, product};
 
 /// The formats of blocks.
 fn formats() -> impl Iterator<Item = WeightFormat> {
@@ -35,18 +35,6 @@ fn blocks(r: &mut Random, format: WeightFormat, n: usize, k: usize) -> Vec<u8> {
         }
     }
     bytes
-}
-
-fn product(
-    ctx: &Context,
-    w: &PackedWeights,
-    compute: Compute,
-    a: MatRef<'_>,
-    e: &Epilogue<'_>,
-    c: &mut [f32],
-) {
-    let mut ws = Workspace::new(w.workspace_bytes(ctx, a.rows(), compute).unwrap()).unwrap();
-    w.multiply(ctx, &mut ws, compute, a, MatMut::dense(c, a.rows(), w.n()).unwrap(), e).unwrap();
 }
 
 /// Rows, columns and k: every number of rows of a tile, tails of stripes, single and odd units.

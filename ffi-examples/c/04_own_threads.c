@@ -1,4 +1,5 @@
-/* kvern on the caller's threads: a pool of pthreads behind kvern_parallel_for. The bits do not depend on it.
+/* kvern on the caller's threads, a pool of pthreads behind kvern_parallel_for, and in the caller's memory. The bits
+ * depend on neither.
  *
  *     cc -std=c99 04_own_threads.c $(pkg-config --cflags --libs kvern) -lpthread -lm && ./a.out
  */
@@ -6,6 +7,7 @@
 #include "example.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { WORKERS = 3, M = 200, N = 300, K = 100 };
@@ -66,13 +68,34 @@ static void run_on_pool(void *user, size_t lanes, kvern_lane_body body, void *ar
     pthread_mutex_unlock(&p->mutex);
 }
 
+/* Memory that is counted; another program has an arena here, or a NUMA node. Only main() makes objects, or the count
+ * would need a lock. */
+typedef struct {
+    size_t held, most;
+} memory;
+
+static void *allocate(void *user, size_t bytes, size_t alignment) {
+    memory *m = user;
+    void *start = NULL;
+    if (posix_memalign(&start, alignment, bytes) != 0)
+        return NULL; /* the call is refused with KVERN_STATUS_RESOURCE */
+    m->held += bytes;
+    m->most = m->held > m->most ? m->held : m->most;
+    return start;
+}
+
+static void release(void *user, void *start, size_t bytes) {
+    ((memory *)user)->held -= bytes;
+    free(start);
+}
+
 static void multiply(const kvern_context_options *options, const float *a, const float *b, float *c) {
     kvern_context *ctx = NULL;
     kvern_workspace *ws = NULL;
     size_t bytes = 0;
     CHECK(kvern_context_create(options, &ctx));
     CHECK(kvern_matmul_workspace_bytes(ctx, M, N, K, &bytes));
-    CHECK(kvern_workspace_create(bytes, &ws));
+    CHECK(kvern_workspace_create_with(ctx, bytes, &ws));
     CHECK(kvern_matmul_run(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
     kvern_workspace_destroy(ws);
     kvern_context_destroy(ctx);
@@ -84,6 +107,7 @@ int main(void) {
                      .work = PTHREAD_COND_INITIALIZER,
                      .done = PTHREAD_COND_INITIALIZER};
     kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;
+    memory own = {0, 0};
     double worst = 0.0;
     fill_random(M * K, a);
     fill_random(K * N, b);
@@ -94,6 +118,9 @@ int main(void) {
     options.lanes = WORKERS + 1;
     options.parallel_for = run_on_pool;
     options.user = &p;
+    options.allocate = allocate;
+    options.release = release;
+    options.memory = &own;
     multiply(&options, a, b, pooled);
     multiply(NULL, a, b, alone);
 
@@ -104,7 +131,12 @@ int main(void) {
     for (size_t i = 0; i < WORKERS; i++)
         pthread_join(p.threads[i], NULL);
 
-    printf("%zu regions, %zu lanes on the pool's own threads\n", p.regions, p.by_workers);
+    printf("%zu regions, %zu lanes on the pool's own threads, %zu bytes of its own memory\n", p.regions, p.by_workers,
+           own.most);
+    if (own.most == 0 || own.held != 0) {
+        fprintf(stderr, "the memory was not used, or not given back\n");
+        return 1;
+    }
     if (p.regions == 0 || memcmp(alone, pooled, sizeof alone) != 0) {
         fprintf(stderr, "the pool was not used, or the bits depend on it\n");
         return 1;

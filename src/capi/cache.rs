@@ -1,6 +1,7 @@
 //! The key-value cache: what it is made from, appending, asking, files.
 
 use super::args::{Array, Options, choose, exclusive, nonzero, path, put, read, shared};
+use super::context::kvern_context;
 use super::status::kvern_status;
 use super::{Checked, Guarded, create, destroy, guard};
 use crate::attention::{KvCache, KvCacheOptions, KvType};
@@ -112,6 +113,26 @@ pub unsafe extern "C" fn kvern_kv_cache_create(
         create(out, || {
             let options = self::options(&read("options", options)?)?;
             Ok(kvern_kv_cache(Guarded::new(KvCache::new(options)?)))
+        })
+    })
+}
+
+/// `kvern_kv_cache_create` in the memory of a context.
+///
+/// Errors: as `kvern_kv_cache_create`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_kv_cache_create_with(
+    ctx: *const kvern_context,
+    options: *const kvern_kv_cache_options,
+    out: *mut *mut kvern_kv_cache,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = &shared("ctx", ctx)?.context;
+            let options = self::options(&read("options", options)?)?;
+            Ok(kvern_kv_cache(Guarded::new(KvCache::new_with(ctx, options)?)))
         })
     })
 }

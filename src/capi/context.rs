@@ -3,6 +3,7 @@
 use super::args::{Options, choose, put, read_or_default, shared};
 use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
 use super::{Checked, create, destroy, guard};
+use crate::buffer::{ALIGN, Memory};
 use crate::error::Error;
 use crate::parallel::MAX_LANES;
 use crate::{Context, ContextOptions, Isa, ParallelFor, Parallelism};
@@ -33,6 +34,15 @@ pub type kvern_lane_body = unsafe extern "C" fn(arg: *mut c_void, lane: usize);
 pub type kvern_parallel_for =
     Option<unsafe extern "C" fn(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void)>;
 
+/// The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
+/// there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another alignment.
+/// Must not throw and not call kvern; may be called from several threads at once.
+pub type kvern_allocate =
+    Option<unsafe extern "C" fn(user: *mut c_void, bytes: usize, alignment: usize) -> *mut c_void>;
+
+/// Takes back what `kvern_allocate` returned for as many bytes; the same rules.
+pub type kvern_release = Option<unsafe extern "C" fn(user: *mut c_void, start: *mut c_void, bytes: usize)>;
+
 /// What a context is made from. Start from KVERN_CONTEXT_OPTIONS_INIT.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -50,9 +60,16 @@ pub struct kvern_context_options {
     pub parallel_for: kvern_parallel_for,
     /// Passed to `parallel_for`. Must stay valid until the context is destroyed.
     pub user: *mut c_void,
+    /// Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL for
+    /// the process's allocator. It is used until the last of these objects is destroyed, even after the context.
+    pub allocate: kvern_allocate,
+    /// Takes memory back; NULL where `allocate` is.
+    pub release: kvern_release,
+    /// Passed to `allocate` and `release`.
+    pub memory: *mut c_void,
 }
 
-const _: () = assert!(size_of::<kvern_context_options>() == 40, "no padding, or garbage becomes an option");
+const _: () = assert!(size_of::<kvern_context_options>() == 64, "no padding, or garbage becomes an option");
 // SAFETY: integers, a nullable function and an opaque pointer: every pattern that C can store is a value.
 unsafe impl Options for kvern_context_options {}
 
@@ -138,9 +155,46 @@ fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
     }
 }
 
+/// A C caller's memory.
+struct Given {
+    allocate: unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void,
+    release: unsafe extern "C" fn(*mut c_void, *mut c_void, usize),
+    user: *mut c_void,
+}
+
+// SAFETY: the header makes it the caller's duty that the functions may be called from any thread.
+unsafe impl Send for Given {}
+// SAFETY: as above, at once.
+unsafe impl Sync for Given {}
+
+// SAFETY: the header makes it the caller's duty that the memory is the block's alone until it is released.
+unsafe impl Memory for Given {
+    fn allocate(&self, bytes: usize) -> *mut u8 {
+        // SAFETY: the caller's function with the caller's pointer.
+        unsafe { (self.allocate)(self.user, bytes, ALIGN).cast() }
+    }
+
+    unsafe fn free(&self, start: *mut u8, bytes: usize) {
+        // SAFETY: as above; `start` came from `allocate`.
+        unsafe { (self.release)(self.user, start.cast(), bytes) }
+    }
+}
+
+fn memory(options: &kvern_context_options) -> Checked<Option<Arc<dyn Memory>>> {
+    match (options.allocate, options.release) {
+        (None, None) => Ok(None),
+        (Some(allocate), Some(release)) => {
+            Ok(Some(Arc::new(Given { allocate, release, user: options.memory })))
+        }
+        (None, _) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->allocate is NULL".into())),
+        (_, None) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->release is NULL".into())),
+    }
+}
+
 fn make(options: &kvern_context_options) -> Checked<kvern_context> {
     let mut made_from = ContextOptions::default().parallelism(parallelism(options)?);
     made_from.isa_cap = isa("options->isa_cap", options.isa_cap)?;
+    made_from.memory = memory(options)?;
     let context = Context::new(&made_from)?;
     let c_string = |s: &str| CString::new(s).unwrap_or_default();
     let kernels = context.kernel_names().iter().map(|(op, id)| (c_string(op), c_string(id))).collect();

@@ -17,6 +17,7 @@ pub mod attention;
 pub mod cache;
 pub mod cache_edit;
 pub mod context;
+pub mod import;
 pub mod matmul;
 pub mod ops;
 pub mod packed_b;

@@ -153,6 +153,25 @@ pub unsafe extern "C" fn kvern_packed_b_load(
     guard(|| unsafe { create(out, || Ok(kvern_packed_b::new(PackedB::load(&self::path("path", path)?)?))) })
 }
 
+/// `kvern_packed_b_load` into the memory of a context.
+///
+/// Errors: as `kvern_packed_b_load`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_packed_b_load_with(
+    ctx: *const kvern_context,
+    path: *const c_char,
+    out: *mut *mut kvern_packed_b,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, and `path` ends with a NUL, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = &shared("ctx", ctx)?.context;
+            Ok(kvern_packed_b::new(PackedB::load_with(ctx, &self::path("path", path)?)?))
+        })
+    })
+}
+
 /// As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and programs
 /// that map one file share its memory. Nobody may change or truncate the file while the object lives.
 ///

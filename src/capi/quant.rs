@@ -6,6 +6,7 @@ use super::matmul::{Operands, kvern_epilogue};
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
+use crate::Context;
 use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 
 /// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
@@ -85,13 +86,42 @@ pub unsafe extern "C" fn kvern_weights_quantize(
     out: *mut *mut kvern_weights,
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe { create(out, || quantized(&Context::serial(), format, (n, k), w, w_row_stride)) })
+}
+
+/// `kvern_weights_quantize` on the threads of a context, into its memory.
+///
+/// Errors: as `kvern_weights_quantize`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_quantize_with(
+    ctx: *const kvern_context,
+    format: kvern_weight_format,
+    n: usize,
+    k: usize,
+    w: *const f32,
+    w_row_stride: usize,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
-        create(out, || {
-            let format = self::format(format)?;
-            let w = Array::matrix("w", w, n, k, w_row_stride)?.view()?;
-            Ok(kvern_weights(PackedWeights::quantize(format, w)?))
-        })
+        create(out, || quantized(&shared("ctx", ctx)?.context, format, (n, k), w, w_row_stride))
     })
+}
+
+/// # Safety
+/// - `w` is NULL or points to memory of the stated shape.
+unsafe fn quantized(
+    ctx: &Context,
+    format: kvern_weight_format,
+    (n, k): (usize, usize),
+    w: *const f32,
+    w_row_stride: usize,
+) -> Checked<kvern_weights> {
+    let format = self::format(format)?;
+    // SAFETY: handed on to the caller.
+    let w = unsafe { Array::matrix("w", w, n, k, w_row_stride)?.view()? };
+    Ok(kvern_weights(PackedWeights::quantize_with(ctx, format, w)?))
 }
 
 /// Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
@@ -110,13 +140,42 @@ pub unsafe extern "C" fn kvern_weights_from_blocks(
     out: *mut *mut kvern_weights,
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe { create(out, || from_blocks(&Context::serial(), format, (n, k), blocks, blocks_bytes)) })
+}
+
+/// `kvern_weights_from_blocks` on the threads of a context, into its memory.
+///
+/// Errors: as `kvern_weights_from_blocks`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_blocks_with(
+    ctx: *const kvern_context,
+    format: kvern_weight_format,
+    n: usize,
+    k: usize,
+    blocks: *const u8,
+    blocks_bytes: usize,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
     guard(|| unsafe {
-        create(out, || {
-            let format = self::format(format)?;
-            let blocks = Array::new("blocks", blocks, blocks_bytes)?.get();
-            Ok(kvern_weights(PackedWeights::from_blocks(format, n, k, blocks)?))
-        })
+        create(out, || from_blocks(&shared("ctx", ctx)?.context, format, (n, k), blocks, blocks_bytes))
     })
+}
+
+/// # Safety
+/// - `blocks` is NULL or points to as many bytes.
+unsafe fn from_blocks(
+    ctx: &Context,
+    format: kvern_weight_format,
+    (n, k): (usize, usize),
+    blocks: *const u8,
+    blocks_bytes: usize,
+) -> Checked<kvern_weights> {
+    let format = self::format(format)?;
+    // SAFETY: handed on to the caller.
+    let blocks = unsafe { Array::new("blocks", blocks, blocks_bytes)?.get() };
+    Ok(kvern_weights(PackedWeights::from_blocks_with(ctx, format, n, k, blocks)?))
 }
 
 /// Writes the weights as GGUF blocks, bit for bit what was packed.

@@ -1,4 +1,4 @@
-//! Products that share activations, gates, groups and files of quantised weights.
+//! Products that share activations, gates and files of quantised weights.
 
 use super::args::{Array, check, exclusive, path, put, shared};
 use super::context::kvern_context;
@@ -8,8 +8,7 @@ use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, guard};
 use crate::buffer::MappedFile;
-use crate::error::{Error, product};
-use crate::quant::import::GroupWise;
+use crate::error::Error;
 use crate::quant::{PackedWeights, Product, multiply_many, workspace_bytes_many};
 use crate::{Context, MatMut};
 use std::ffi::c_char;
@@ -36,45 +35,6 @@ pub struct kvern_weights_product {
     pub n: usize,
     /// NULL for `C = A * W^T`.
     pub epilogue: *const kvern_epilogue,
-}
-
-/// Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
-///
-/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
-/// 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
-/// which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_weights_from_groups(
-    ctx: *const kvern_context,
-    bits: u32,
-    group: usize,
-    n: usize,
-    k: usize,
-    codes: *const u8,
-    scales: *const f32,
-    zeros: *const u8,
-    out: *mut *mut kvern_weights,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe {
-        create(out, || {
-            let ctx = shared("ctx", ctx)?;
-            let (what, got, allowed) = ("group", group.to_string(), "32, 64 or 128");
-            let of_row = k.checked_div(group).ok_or(Error::Option { what, got, allowed })?;
-            let groups = product("n * (k / group)", &[n, of_row])?;
-            let codes = Array::new("codes", codes, product("n * k", &[n, k])?)?.get();
-            let scales = Array::new("scales", scales, groups)?.get();
-            let w = if zeros.is_null() {
-                GroupWise::symmetric((n, k), bits, group, bytemuck::cast_slice(codes), scales)?
-            } else {
-                let zeros = Array::new("zeros", zeros, groups)?.get();
-                GroupWise::with_zeros((n, k), bits, group, codes, scales, zeros)?
-            };
-            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
-        })
-    })
 }
 
 /// Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
@@ -104,6 +64,25 @@ pub unsafe extern "C" fn kvern_weights_load(
 ) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
     guard(|| unsafe { create(out, || Ok(kvern_weights(PackedWeights::load(&self::path("path", path)?)?))) })
+}
+
+/// `kvern_weights_load` into the memory of a context.
+///
+/// Errors: as `kvern_weights_load`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_load_with(
+    ctx: *const kvern_context,
+    path: *const c_char,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: all are NULL or live, and `path` ends with a NUL, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = &shared("ctx", ctx)?.context;
+            Ok(kvern_weights(PackedWeights::load_with(ctx, &self::path("path", path)?)?))
+        })
+    })
 }
 
 /// As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that

@@ -1,6 +1,7 @@
 //! Scratch memory of the caller.
 
 use super::args::{exclusive, put, shared};
+use super::context::kvern_context;
 use super::status::kvern_status;
 use super::{Guarded, create, destroy, guard};
 use crate::Workspace;
@@ -22,6 +23,24 @@ pub unsafe extern "C" fn kvern_workspace_create(
 ) -> kvern_status {
     // SAFETY: `out` is NULL or writable, by the header's contract.
     guard(|| unsafe { create(out, || Ok(kvern_workspace(Guarded::new(Workspace::new(bytes)?)))) })
+}
+
+/// `kvern_workspace_create` in the memory of a context, where it also grows.
+///
+/// Errors: as `kvern_workspace_create`. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_workspace_create_with(
+    ctx: *const kvern_context,
+    bytes: usize,
+    out: *mut *mut kvern_workspace,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            Ok(kvern_workspace(Guarded::new(Workspace::new_with(&shared("ctx", ctx)?.context, bytes)?)))
+        })
+    })
 }
 
 /// Grows the workspace to at least `bytes` bytes; it never shrinks. What it held is lost.

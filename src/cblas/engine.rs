@@ -8,12 +8,6 @@ use crate::{Context, ContextOptions, MatMut, MatRef, Workspace};
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
-/// The context and the process whose threads it has.
-struct Engine {
-    context: Context,
-    process: u32,
-}
-
 /// Threads of the environment: the first number of the first variable that has one.
 fn threads(variable: impl Fn(&str) -> Option<String>) -> usize {
     let number = |name: &str| {
@@ -24,21 +18,14 @@ fn threads(variable: impl Fn(&str) -> Option<String>) -> usize {
     number("KVERN_NUM_THREADS").or_else(|| number("OMP_NUM_THREADS")).unwrap_or(1).min(MAX_LANES)
 }
 
-/// The context of this process.
+/// The context of this process; in a child that a fork made it computes on the calling thread alone.
 fn context() -> &'static Context {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    static ALONE: OnceLock<Context> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| {
+    static CONTEXT: OnceLock<Context> = OnceLock::new();
+    CONTEXT.get_or_init(|| {
         let options = ContextOptions::default().threads(threads(|name| std::env::var(name).ok()));
         // A machine that starts no thread still computes.
-        let context = Context::new(&options).unwrap_or_else(|_| Context::serial());
-        Engine { context, process: std::process::id() }
-    });
-    // Asking for the process takes 50 ns, which one thread has no need of: a fork keeps that one.
-    if engine.context.lanes() > 1 && engine.process != std::process::id() {
-        return ALONE.get_or_init(Context::serial);
-    }
-    &engine.context
+        Context::new(&options).unwrap_or_else(|_| Context::serial())
+    })
 }
 
 /// Scratch memory of one thread.

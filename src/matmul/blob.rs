@@ -5,6 +5,7 @@ use super::packed_b::Storage;
 use super::{Dtype, PackedB};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
+use crate::context::Context;
 use crate::error::{Result, product};
 use crate::kernels::{GEMM_IDS, LANES};
 use bytemuck::Pod;
@@ -35,8 +36,9 @@ impl Header {
         let Some(kernel) = GEMM_IDS.into_iter().find(|known| known.as_bytes() == id) else {
             return wrong("kernel id", id.escape_ascii(), GEMM_IDS.join(", "));
         };
-        if !width.is_power_of_two() || !(LANES..=64 * LANES).contains(&width) {
-            return wrong("panel width", width, "a power of two from 16 to 1024");
+        // One tile takes a whole panel, and tiles are up to 4 vectors wide.
+        if !width.is_power_of_two() || !(LANES..=4 * LANES).contains(&width) {
+            return wrong("panel width", width, "16, 32 or 64");
         }
         let elements = PackedB::elements(dtype, k, n)?;
         let bytes = product("stored data bytes", &[elements, dtype.bytes()])?;
@@ -84,10 +86,15 @@ impl PackedB {
     ///
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
     pub fn load(path: &Path) -> Result<PackedB> {
+        PackedB::load_with(&Context::serial(), path)
+    }
+
+    /// [`PackedB::load`] into the context's [`Memory`](crate::buffer::Memory).
+    pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedB> {
         let mut file = Reader::open(path)?;
         let header = Header::parse(&file.header)?;
         file.check_length(header.data_bytes)?;
-        let storage = storage(header.dtype, header.data_bytes, |target| file.read(target))?;
+        let storage = storage(ctx, header.dtype, header.data_bytes, |target| file.read(target))?;
         header.with(&file.header, storage)
     }
 
@@ -110,15 +117,24 @@ impl PackedB {
 }
 
 /// Memory for the data of a file, filled by `read`.
-fn storage(dtype: Dtype, bytes: usize, mut read: impl FnMut(&mut [u8]) -> Result<()>) -> Result<Storage> {
-    fn filled<T: Pod>(bytes: usize, read: &mut impl FnMut(&mut [u8]) -> Result<()>) -> Result<AlignedBuf<T>> {
-        let mut data = AlignedBuf::<T>::zeroed(bytes / size_of::<T>())?;
+fn storage(
+    ctx: &Context,
+    dtype: Dtype,
+    bytes: usize,
+    mut read: impl FnMut(&mut [u8]) -> Result<()>,
+) -> Result<Storage> {
+    fn filled<T: Pod>(
+        ctx: &Context,
+        bytes: usize,
+        read: &mut impl FnMut(&mut [u8]) -> Result<()>,
+    ) -> Result<AlignedBuf<T>> {
+        let mut data = AlignedBuf::<T>::zeroed_in(ctx.memory(), bytes / size_of::<T>())?;
         read(bytemuck::cast_slice_mut(data.as_mut_slice()))?;
         Ok(data)
     }
     Ok(match dtype {
-        Dtype::F32 => Storage::F32(filled(bytes, &mut read)?),
-        Dtype::F16 => Storage::F16(filled(bytes, &mut read)?),
-        Dtype::Bf16 => Storage::Bf16(filled(bytes, &mut read)?),
+        Dtype::F32 => Storage::F32(filled(ctx, bytes, &mut read)?),
+        Dtype::F16 => Storage::F16(filled(ctx, bytes, &mut read)?),
+        Dtype::Bf16 => Storage::Bf16(filled(ctx, bytes, &mut read)?),
     })
 }

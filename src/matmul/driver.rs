@@ -81,6 +81,10 @@ pub(super) fn run<T: Output>(
         small(kernels, a, b, k, c, &epilogue);
         return Ok(());
     }
+    if shape.m == 0 || shape.n == 0 {
+        // Nothing to write: no scratch is needed for it, and the query named none.
+        return Ok(());
+    }
     let blocking = Blocking::new(shape, kernels.mr());
     let lane_bytes = blocking.lane_bytes()?;
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };

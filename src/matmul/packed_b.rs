@@ -115,7 +115,7 @@ fn filled<T: Pod, U: Pod>(
     step: usize,
     elements: usize,
 ) -> Result<AlignedBuf<U>> {
-    let mut data = AlignedBuf::zeroed(elements)?;
+    let mut data = AlignedBuf::zeroed_in(ctx.memory(), elements)?;
     let block = BlockOfB { k: (0, b.rows()), cols: (0, b.cols()) };
     pack_b(ctx.kernels(), b, block, (panel_width(ctx.kernels()), step), data.as_mut_slice());
     Ok(data)

@@ -8,6 +8,7 @@ use super::layout::Layout;
 use super::packed::{Body, Packed, PackedWeights};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
+use crate::context::Context;
 use crate::error::{Error, Result, product};
 use crate::kernels::LANES;
 use crate::matmul::{Dtype, FLOATS_MAGIC, PackedB};
@@ -76,15 +77,19 @@ impl Header {
     fn with(self, bytes: &[u8; HEADER], data: AlignedBuf<u8>) -> Result<PackedWeights> {
         blob::verify(bytes, data.as_slice())?;
         let Header { format, layout, has_order, k, n, stripe_bytes, .. } = self;
-        let mut order = None;
-        if has_order {
-            let numbers = data.as_slice()[self.data_bytes - 4 * k..].as_chunks::<4>().0;
-            let numbers: Vec<u32> = numbers.iter().map(|x| u32::from_le_bytes(*x)).collect();
-            if let Some(far) = numbers.iter().find(|&&x| x as usize >= k) {
-                return wrong("order", far, format!("below k = {k}"));
+        let order_bytes = if has_order { 4 * k } else { 0 };
+        let (stripes, order) = data.as_slice().split_at(self.data_bytes - order_bytes);
+        layout.check(stripes)?;
+        let mut named = vec![false; if has_order { k } else { 0 }];
+        let mut numbers = Vec::with_capacity(named.len());
+        for feature in order.as_chunks::<4>().0.iter().map(|x| u32::from_le_bytes(*x)) {
+            match named.get_mut(feature as usize) {
+                Some(named) if !*named => *named = true,
+                _ => return wrong("order", feature, format!("each number below k = {k} once")),
             }
-            order = Some(numbers);
+            numbers.push(feature);
         }
+        let order = has_order.then_some(numbers);
         let packed = Packed { data, order, layout, stripe_bytes };
         Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
     }
@@ -131,13 +136,18 @@ impl PackedWeights {
     ///
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
     pub fn load(path: &Path) -> Result<PackedWeights> {
+        PackedWeights::load_with(&Context::serial(), path)
+    }
+
+    /// [`PackedWeights::load`] into the context's [`Memory`](crate::buffer::Memory).
+    pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedWeights> {
         let mut file = Reader::open(path)?;
         if file.header.starts_with(&FLOATS_MAGIC) {
-            return Ok(floats(PackedB::load(path)?));
+            return Ok(floats(PackedB::load_with(ctx, path)?));
         }
         let header = Header::parse(&file.header)?;
         file.check_length(header.data_bytes)?;
-        let mut data = AlignedBuf::zeroed(header.data_bytes)?;
+        let mut data = AlignedBuf::zeroed_in(ctx.memory(), header.data_bytes)?;
         file.read(data.as_mut_slice())?;
         header.with(&file.header, data)
     }

@@ -16,6 +16,7 @@
 
 use super::codec::Decoded;
 use super::format::{BLOCK, WeightFormat};
+use crate::blob::wrong;
 use crate::error::{Result, product};
 use crate::kernels::{LANES, Packing};
 
@@ -273,6 +274,24 @@ impl Layout {
             }
             _ => *d = get16(header, 32 * i + 2 * lane),
         }
+    }
+
+    /// Checks what was read from a file: scales and zeros of fewer bits than their bytes have.
+    ///
+    /// **Errors**: `Blob`. **Cost**: one pass over those bytes of the headers; every other bit means something.
+    pub fn check(&self, stripes: &[u8]) -> Result<()> {
+        let (bytes, range) = match self.packing {
+            Packing::Iq4Xs => (32..160, -32..=31i8),
+            Packing::Q3K => (0..256, -32..=31),
+            Packing::Group4Zero => (64..80, -8..=7),
+            _ => return Ok(()),
+        };
+        for unit in stripes.chunks_exact(self.unit_bytes()) {
+            if let Some(far) = unit[bytes.clone()].iter().map(|&b| b as i8).find(|x| !range.contains(x)) {
+                return wrong("scale or zero", far, format!("in {range:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Blocks of 32 k in a block of the format.

@@ -157,7 +157,7 @@ impl PackedWeights {
         put: &PutRow<'_>,
     ) -> Result<PackedWeights> {
         let stripe_bytes = layout.stripe_bytes(k)?;
-        let mut data = AlignedBuf::<u8>::zeroed(layout.bytes(n, k)?)?;
+        let mut data = AlignedBuf::<u8>::zeroed_in(ctx.memory(), layout.bytes(n, k)?)?;
         let scratch_bytes = scratch_bytes.next_multiple_of(64);
         let mut scratch = AlignedBuf::<u8>::zeroed(crate::error::product(
             "packing scratch",

@@ -43,7 +43,7 @@ int main() {
     }));
 
     kvern::kv_cache cache = kvern::kv_cache::create(1, 8, 4);
-    EXPECT(refused(KVERN_STATUS_SHAPE, "v.cols = 2 must equal kv_heads * head_dim = 8",
+    EXPECT(refused(KVERN_STATUS_SHAPE, "v.cols = 2 must equal kv_heads * value_dim = 8",
                    [&] { cache.append({c.data(), 1, 8}, {c.data(), 1, 2}); }));
     EXPECT(cache.len() == 0);
 

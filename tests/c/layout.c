@@ -35,6 +35,9 @@ int main(void) {
     FIELD(kvern_context_options, lanes);
     FIELD(kvern_context_options, parallel_for);
     FIELD(kvern_context_options, user);
+    FIELD(kvern_context_options, allocate);
+    FIELD(kvern_context_options, release);
+    FIELD(kvern_context_options, memory);
     SIZE(kvern_epilogue);
     FIELD(kvern_epilogue, alpha);
     FIELD(kvern_epilogue, beta);

@@ -13,7 +13,7 @@ fn in_two_units(compiler: &str, flags: &[&str], header: &str, extension: &str) {
     if !clib::exists(compiler) {
         return;
     }
-    let dir = fresh(&format!("{header}-{}", flags.join("")));
+    let dir = fresh(&format!("{}-{}", header.replace('/', "-"), flags.join("")));
     let twice = format!("#include <{header}>\n#include <{header}>\n");
     let (one, two) = (dir.join(format!("one.{extension}")), dir.join(format!("two.{extension}")));
     std::fs::write(&one, format!("{twice}int two(void);\nint main(void) {{ return two(); }}\n")).unwrap();
@@ -42,6 +42,31 @@ fn the_cpp_header_stands_alone_in_all_of_its_modes() {
     in_two_units("c++", &["-std=c++17", "-DKVERN_NO_EXCEPTIONS"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++17", "-fno-exceptions"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++20"], "kvern.hpp", "cpp");
+    for part in ["core", "context", "products", "weights", "rope", "cache", "attention", "rows"] {
+        in_two_units("c++", &["-std=c++17"], &format!("kvern/{part}.hpp"), "cpp");
+    }
+}
+
+/// What has no object of C++ is asked of C directly: versions, names, the machine's tiers. Functions that others
+/// say with a parameter more are not called.
+#[test]
+fn the_cpp_header_reaches_every_function_of_c() {
+    let include = root().join("include");
+    let mut cpp = String::new();
+    for file in std::fs::read_dir(include.join("kvern")).unwrap() {
+        cpp += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+    }
+    let said_otherwise = ["kvern_packed_b_pack", "kvern_packed_b_multiply", "kvern_kv_cache_append"];
+    let said_otherwise = said_otherwise.into_iter().chain(["kvern_kv_cache_len", "kvern_kv_cache_start"]);
+    let of_the_machine = ["kvern_abi_version", "kvern_version_string", "kvern_status_name"];
+    let of_the_machine = of_the_machine.into_iter().chain(["kvern_isa_is_available", "kvern_isa_detect"]);
+    let left: Vec<&str> = said_otherwise.chain(of_the_machine).chain(["kvern_isa_name"]).collect();
+    for name in include_str!("../fixtures/symbols.txt").lines().filter(|name| !left.contains(name)) {
+        let called = cpp.match_indices(name).any(|(at, _)| {
+            !cpp[at + name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        });
+        assert!(called, "{name}");
+    }
 }
 
 #[test]
@@ -51,12 +76,14 @@ fn cpp_errors_are_thrown_or_returned() {
         return;
     }
     let dir = fresh("errors");
-    for (source, flag) in [("exceptions.cpp", "-DWITH"), ("results.cpp", "-fno-exceptions")] {
+    let sources =
+        [("exceptions.cpp", "-DWITH"), ("objects.cpp", "-DWITH"), ("results.cpp", "-fno-exceptions")];
+    for (source, flag) in sources {
         let program = dir.join(source).with_extension("program");
         let mut cc = Command::new("c++");
         cc.args(STRICT).args(["-std=c++17", flag]).arg("-I").arg(prefix.join("include"));
         cc.arg(root().join("tests/c").join(source)).arg(prefix.join("lib/libkvern.a"));
         clib::run(cc.args(["-lm", "-lpthread", "-ldl", "-o"]).arg(&program));
-        clib::run(&mut Command::new(&program));
+        clib::run(Command::new(&program).current_dir(&dir));
     }
 }

@@ -12,7 +12,8 @@ use kvern::capi::quant::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
 /// Rows and columns of the objects: A (M, K), weights (N, K), one cache of KV_HEADS heads.
@@ -46,6 +47,13 @@ pub fn refused(status: kvern_status, want: kvern_status, part: &str) {
     assert!(message().contains(part), "`{}` lacks `{part}`", message());
 }
 
+/// A file for a test, in Rust and in C.
+pub fn temporary(name: &str) -> (PathBuf, CString) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let text = CString::new(path.to_str().unwrap()).unwrap();
+    (path, text)
+}
+
 pub fn context_options() -> kvern_context_options {
     kvern_context_options {
         struct_size: size_of::<kvern_context_options>(),
@@ -54,6 +62,9 @@ pub fn context_options() -> kvern_context_options {
         lanes: 0,
         parallel_for: None,
         user: null_mut::<c_void>(),
+        allocate: None,
+        release: None,
+        memory: null_mut(),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What every integration test uses: tiers, inputs, comparisons.
 #![allow(dead_code)] // each test binary uses its own part
 
-use kvern::{Context, ContextOptions, Isa};
+use kvern::buffer::MappedFile;
+use kvern::quant::{Compute, PackedWeights};
+use kvern::{Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, Workspace};
+use std::path::{Path, PathBuf};
 
 /// Runs `test` with a context of each tier of the machine and says which tiers are missing.
 pub fn for_each_isa(mut test: impl FnMut(&Context)) {
@@ -61,4 +64,28 @@ pub fn assert_same_bits(got: &[f32], want: &[f32], what: &str) {
     if let Some(i) = (0..got.len()).find(|&i| bits(&got[i..=i]) != bits(&want[i..=i])) {
         panic!("{what}: element {i}: {} != {}", got[i], want[i]);
     }
+}
+
+/// `c = act(alpha * a * w^T + bias)` with a workspace of just the bytes that the query names.
+pub fn product(
+    ctx: &Context,
+    w: &PackedWeights,
+    compute: Compute,
+    a: MatRef<'_>,
+    e: &Epilogue<'_>,
+    c: &mut [f32],
+) {
+    let mut ws = Workspace::new(w.workspace_bytes(ctx, a.rows(), compute).unwrap()).unwrap();
+    w.multiply(ctx, &mut ws, compute, a, MatMut::dense(c, a.rows(), w.n()).unwrap(), e).unwrap();
+}
+
+/// A file name of its own for each test.
+pub fn temp(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+/// Maps a file that this test alone has.
+pub fn map(path: &Path) -> MappedFile {
+    // SAFETY: nobody else knows the file.
+    unsafe { MappedFile::open(path) }.unwrap()
 }

@@ -3,9 +3,9 @@
 use crate::check::{ROTATION_BYTES, TOLERANCE, agree, bytes_of, values};
 use crate::ggml::{Layout, Rotation, Session, Threads, Type, dequantize, quantize};
 use anyhow::Result;
-use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, attend, workspace_bytes};
-use kvern::{Context, ContextOptions, MatMut, MatRef, Workspace, f16};
-use kvern_perf::speed::{Limits, Options, Row, Table};
+use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
+use kvern::{Context, MatMut, MatRef, Workspace, f16};
+use kvern_perf::speed::{Limits, Options, Row, Table, start};
 use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
@@ -23,9 +23,10 @@ const fn shape(head_dim: usize, [heads, kv_heads]: [usize; 2], q_len: usize, kv_
 }
 
 /// A 7B model, Gemma 270M, Qwen 0.5B and the mini: decoding and prompts.
-const SHAPES: [Shape; 9] = [
+const SHAPES: [Shape; 10] = [
     shape(128, [32, 8], 1, 1024),
     shape(128, [32, 8], 1, 8192),
+    shape(128, [32, 8], 1, 32768),
     shape(256, [4, 1], 1, 2048),
     shape(64, [14, 2], 1, 4096),
     shape(32, [4, 4], 1, 512),
@@ -39,17 +40,26 @@ const SHAPES: [Shape; 9] = [
 struct Kind {
     name: &'static str,
     theirs: Type,
-    /// What makes kvern keep them the same way; `None` where it holds f32 instead.
-    ours: Option<fn(KvCacheOptions) -> KvCacheOptions>,
-    /// [`TOLERANCE`], or more where kvern rounds ggml's values again, to codes of its own.
+    ours: KvType,
+    /// [`TOLERANCE`], or more where kvern rounds ggml's values again, to codes of its own, and where ggml's sums are
+    /// coarse.
     tolerance: f64,
 }
 
-const KINDS: [Kind; 4] = [
-    Kind { name: "f32", theirs: Type::F32, ours: Some(|options| options), tolerance: TOLERANCE },
-    Kind { name: "f16", theirs: Type::F16, ours: None, tolerance: TOLERANCE },
-    Kind { name: "q8_0", theirs: Type::Q8_0, ours: None, tolerance: TOLERANCE },
-    Kind { name: "q4_0", theirs: Type::Q4_0, ours: None, tolerance: TOLERANCE },
+/// ggml's 4 bits are -8..=7 with the extreme at -8, kvern's -7..=7: half a step of absmax / 7 is 7 % of uniform
+/// values, in the keys and in the values.
+const ROUNDED_TWICE: f64 = 0.15;
+
+/// For one query ggml sums values of f16 in f16: 2.6 % over 32768 keys.
+const SUMMED_IN_HALVES: f64 = 0.04;
+
+/// Every type of kvern's caches beside the type of ggml's with as many bits an element.
+const KINDS: [Kind; 5] = [
+    Kind { name: "f32", theirs: Type::F32, ours: KvType::F32, tolerance: TOLERANCE },
+    Kind { name: "f16", theirs: Type::F16, ours: KvType::F16, tolerance: SUMMED_IN_HALVES },
+    Kind { name: "bf16", theirs: Type::BF16, ours: KvType::Bf16, tolerance: TOLERANCE },
+    Kind { name: "int8/q8_0", theirs: Type::Q8_0, ours: KvType::Int8, tolerance: TOLERANCE },
+    Kind { name: "int4/q4_0", theirs: Type::Q4_0, ours: KvType::Int4, tolerance: ROUNDED_TWICE },
 ];
 
 /// The order of ggml's cache: llama.cpp's, token after token, and head after head, which saves a stride of a
@@ -116,11 +126,7 @@ impl Shape {
 /// Runs every case that the options want.
 pub fn run(options: &Options) -> Result<()> {
     let threads = Threads::new(options.threads)?;
-    let ctx = Context::new(
-        &ContextOptions::default().isa_cap(options.isa()).threads(usize::from(options.threads)),
-    )?;
-    let limits = Limits::measure(options);
-    let table = Table::start(options);
+    let (ctx, limits, table) = start(options)?;
     for shape in &SHAPES {
         for kind in &KINDS {
             if options.wants(&shape.name(kind)) {
@@ -149,13 +155,13 @@ fn measure(
     let (k, v) = (stored(4)?, stored(5)?);
     let back = |bytes: &[u8]| dequantize(kind.theirs, bytes, rows, shape.head_dim);
 
-    let like_theirs = kind.ours.unwrap_or(|options| options);
-    let mut cache =
-        KvCache::new(like_theirs(KvCacheOptions::new(shape.kv_heads, shape.head_dim, shape.kv_len)))?;
+    let made_from = KvCacheOptions::new(shape.kv_heads, shape.head_dim, shape.kv_len);
+    let mut cache = KvCache::new(made_from.types(kind.ours, kind.ours))?;
     let (keys, values) = (back(&k)?, back(&v)?);
     let rows_of = |values| MatRef::dense(values, shape.kv_len, kv_dim);
     cache.append(rows_of(&keys)?, rows_of(&values)?)?;
-    let caches = vec![cache; shape.copies(2 * size_of_val(keys.as_slice()))];
+    let copies = shape.copies(cache.bytes());
+    let caches = vec![cache; copies];
     let call = AttentionOptions::new(shape.heads);
     let ws = Workspace::new(workspace_bytes(ctx, &call, &caches[0], shape.q_len)?)?;
     let state = RefCell::new((ws, vec![0f32; q.len()]));
@@ -185,12 +191,11 @@ fn measure(
     let seconds = times[0].median();
     let operations = shape.operations();
     let bytes_read = |bytes: usize, copies: usize| if copies > 1 { bytes as f64 } else { 0.0 };
-    let kernel = if kind.ours.is_some() { "kvern" } else { "kvern (f32 cache)" };
     let bytes = bytes_read(caches[0].bytes(), caches.len());
     let rows = orders.iter().zip(&times[1..]).map(|(order, times)| (order.name(), times.median()));
     let best = rows.clone().min_by(|a, b| a.1.total_cmp(&b.1));
     let best_peer = best.map(|(peer, theirs)| (peer.to_owned(), theirs / seconds));
-    let row = Row { case: name.clone(), kernel: kernel.into(), seconds, operations, bytes, best_peer };
+    let row = Row { case: name.clone(), kernel: "kvern".into(), seconds, operations, bytes, best_peer };
     table.row(&row, limits.floor(operations, bytes, limits.peaks.f32));
     let bytes = bytes_read(k.len() + v.len(), copies);
     for (peer, seconds) in rows {

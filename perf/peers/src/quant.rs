@@ -4,8 +4,8 @@ use crate::check::{ROTATION_BYTES, TOLERANCE, agree, bytes_of, values};
 use crate::ggml::{Layout, Rotation, Session, Threads, Type, quantize};
 use anyhow::Result;
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
-use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, Workspace};
-use kvern_perf::speed::{Limits, Options, Row, Table};
+use kvern::{Context, Epilogue, MatMut, MatRef, Workspace};
+use kvern_perf::speed::{Limits, Options, Row, Table, start};
 use kvern_perf::timing::{Candidate, interleave_resting};
 use std::cell::RefCell;
 
@@ -24,11 +24,7 @@ const DISTINCT_ROWS: usize = 64;
 /// Runs every case that the options want.
 pub fn run(options: &Options) -> Result<()> {
     let threads = Threads::new(options.threads)?;
-    let ctx = Context::new(
-        &ContextOptions::default().isa_cap(options.isa()).threads(usize::from(options.threads)),
-    )?;
-    let limits = Limits::measure(options);
-    let table = Table::start(options);
+    let (ctx, limits, table) = start(options)?;
     for format in WeightFormat::ALL {
         for (k, n) in WEIGHTS {
             let names = TOKENS.map(|m| format!("{} {k}x{n} N={m}", format.name()));

@@ -3,26 +3,12 @@
 //! Debian: `libopenblas0`, `libblis4` (or their -dev packages); MKL: the Python package `mkl`, whose
 //! `libmkl_rt.so.2` or `.so.3` must be on the loader's path or named by `KVERN_MKL`.
 
-use super::Peer;
-use libloading::{Library, Symbol};
-use std::ffi::c_int;
+#[path = "../../../tests/support/blas.rs"]
+mod interface;
 
-type Sgemm = unsafe extern "C" fn(
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    c_int,
-    f32,
-    *const f32,
-    c_int,
-    *const f32,
-    c_int,
-    f32,
-    *mut f32,
-    c_int,
-);
+use super::Peer;
+use interface::{CGemm, Library};
+use std::ffi::c_int;
 
 const ROW_MAJOR: c_int = 101;
 const NO_TRANS: c_int = 111;
@@ -30,8 +16,7 @@ const NO_TRANS: c_int = 111;
 /// One CBLAS library.
 struct Blas {
     name: &'static str,
-    sgemm: Sgemm,
-    _library: Library,
+    sgemm: CGemm,
 }
 
 /// Where a library is looked for and how its threads are set.
@@ -77,14 +62,12 @@ pub fn installed(threads: usize) -> Vec<Box<dyn Peer>> {
 fn load(known: &Known, threads: usize) -> Option<Blas> {
     let named = known.variable.and_then(|v| std::env::var(v).ok());
     let files = named.iter().map(String::as_str).chain(known.files.iter().copied());
-    // SAFETY: loading a BLAS runs its initialisers, which is what the user installed it for.
-    let library = files.into_iter().find_map(|file| unsafe { Library::new(file) }.ok())?;
+    let library = files.into_iter().find_map(Library::open)?;
     // SAFETY: these are the documented signatures; BLIS takes a 64-bit count, whose low half is the same.
     unsafe {
-        let set: Symbol<'_, unsafe extern "C" fn(i64)> = library.get(known.set_threads.as_bytes()).ok()?;
+        let set: unsafe extern "C" fn(i64) = library.routine(known.set_threads)?;
         set(threads as i64);
-        let sgemm = *library.get::<Sgemm>(b"cblas_sgemm").ok()?;
-        Some(Blas { name: known.name, sgemm, _library: library })
+        Some(Blas { name: known.name, sgemm: library.routine("cblas_sgemm")? })
     }
 }
 

@@ -1,10 +1,10 @@
 //! `speed attention`: decode and prefill over the caches of a layer, against the binding ceiling.
 
-use super::{Limits, Options, Row, Table};
+use super::{Limits, Options, Row, Table, start};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
 use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
-use kvern::{Context, ContextOptions, MatMut, MatRef, Precision, Workspace};
+use kvern::{Context, MatMut, MatRef, Precision, Workspace};
 
 /// Head size, query heads, key-value heads of every case: a layer of an 8B model.
 const DIM: usize = 128;
@@ -85,19 +85,7 @@ impl Case {
 
 /// Times every case that the options ask for.
 pub fn run(options: &Options) -> Result<()> {
-    let threads = usize::from(options.threads);
-    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
-    let limits = Limits::measure(options);
-    if !options.tsv {
-        println!(
-            "{} thread(s) at {}: FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
-            threads,
-            ctx.isa(),
-            limits.peaks.f32 / 1e9,
-            limits.bandwidth / 1e9
-        );
-    }
-    let table = Table::start(options);
+    let (ctx, limits, table) = start(options)?;
     for case in &CASES {
         for stored in KvType::ALL {
             let caches = Caches { case, stored };

@@ -1,11 +1,11 @@
 //! `speed matmul`: kvern, unpacked and packed, beside every peer.
 
-use super::{Limits, Options, Row, Table};
+use super::{Limits, Options, Row, Table, start};
 use crate::peers;
 use crate::timing::{Candidate, interleave};
 use anyhow::{Result, ensure};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
-use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
+use kvern::{Context, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
 use std::cell::RefCell;
 
 /// m x n x k: the squares, the wide layers of a 4096 model at several batch sizes, and small nets.
@@ -33,20 +33,8 @@ const MEMORY_BYTES: usize = 48 << 20;
 
 /// Runs every case that the options want.
 pub fn run(options: &Options) -> Result<()> {
-    let threads = usize::from(options.threads);
-    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
-    let peers = peers::all(threads);
-    let limits = Limits::measure(options);
-    if !options.tsv {
-        println!(
-            "{} thread(s) at {}: FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
-            threads,
-            ctx.isa(),
-            limits.peaks.f32 / 1e9,
-            limits.bandwidth / 1e9
-        );
-    }
-    let table = Table::start(options);
+    let peers = peers::all(usize::from(options.threads));
+    let (ctx, limits, table) = start(options)?;
     for (m, n, k) in SHAPES {
         let name = format!("f32 {m}x{n}x{k}");
         if !options.wants(&name) {
@@ -111,7 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
             let case = format!("{name}{road}");
             table.row(&Row { case, kernel: kernel.into(), seconds, operations, bytes, best_peer }, floor);
         }
-        half_rows(options, &limits, &table, (m, n, k), copies)?;
+        half_rows(options, &ctx, &limits, &table, (m, n, k), copies)?;
         for (peer, times) in peers.iter().zip(&times[2..]) {
             let (case, kernel) = (name.clone(), peer.name().to_owned());
             let row = Row { case, kernel, seconds: times.median(), operations, bytes, best_peer: None };
@@ -124,6 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// f16 and bf16 weights, exact and `Fast`, beside packed f32 ones; only where weights are large.
 fn half_rows(
     options: &Options,
+    ctx: &Context,
     limits: &Limits,
     table: &Table,
     (m, n, k): (usize, usize, usize),
@@ -132,15 +121,13 @@ fn half_rows(
     if n * k < 1 << 20 {
         return Ok(());
     }
-    let threads = usize::from(options.threads);
-    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
     let (a, b) = (values(m * k, 1), values(n * k, 2));
     let h: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
     let g: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
     let (h, g) = (MatRef::dense(&h, k, n)?, MatRef::dense(&g, k, n)?);
-    let half: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(&ctx, h)).collect::<Result<_, _>>()?;
-    let brain: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(&ctx, g)).collect::<Result<_, _>>()?;
-    let state = RefCell::new((Workspace::new(half[0].workspace_bytes(&ctx, m)?)?, vec![0f32; m * n]));
+    let half: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(ctx, h)).collect::<Result<_, _>>()?;
+    let brain: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(ctx, g)).collect::<Result<_, _>>()?;
+    let state = RefCell::new((Workspace::new(half[0].workspace_bytes(ctx, m)?)?, vec![0f32; m * n]));
     let am = MatRef::dense(&a, m, k)?;
     let roads = [
         ("f16", &half, Precision::Exact),
@@ -149,7 +136,7 @@ fn half_rows(
     ];
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for (_, weights, precision) in roads {
-        let (state, ctx) = (&state, &ctx);
+        let state = &state;
         let mut turn = 0;
         candidates.push(Box::new(move || {
             turn += 1;

@@ -1,10 +1,10 @@
 //! `speed quant`: packed weights of every format, with int8 and with f32 activations.
 
-use super::{Limits, Options, Row, Table};
+use super::{Limits, Options, Row, Table, start};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
 use kvern::quant::{Compute, PackedWeights, WeightFormat};
-use kvern::{Context, ContextOptions, Epilogue, MatMut, MatRef, Workspace, f16};
+use kvern::{Context, Epilogue, MatMut, MatRef, Workspace, f16};
 use std::cell::RefCell;
 
 /// k x m of the weights: a square layer, a wide one, and two of small models.
@@ -18,20 +18,7 @@ const MEMORY_BYTES: usize = 48 << 20;
 
 /// Times every case that the options ask for.
 pub fn run(options: &Options) -> Result<()> {
-    let threads = usize::from(options.threads);
-    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
-    let limits = Limits::measure(options);
-    if !options.tsv {
-        println!(
-            "{} thread(s) at {}: int8 peak {:.1} GOP/s, FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
-            threads,
-            ctx.isa(),
-            limits.peaks.int8 / 1e9,
-            limits.peaks.f32 / 1e9,
-            limits.bandwidth / 1e9
-        );
-    }
-    let table = Table::start(options);
+    let (ctx, limits, table) = start(options)?;
     for (k, m) in LAYERS {
         for format in WeightFormat::ALL {
             if k % format.block_len() == 0 {

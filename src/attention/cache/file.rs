@@ -16,6 +16,7 @@
 
 use super::pool::{NONE, vector};
 use super::{CHUNK, KvCache, KvCacheOptions, Sequence};
+use crate::blob::{hex, wrong};
 use crate::error::{Error, Result, product};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -45,14 +46,6 @@ const NAMES: [&str; NUMBERS] = [
     "page bytes",
 ];
 const PAGES: usize = 10;
-
-fn wrong<T>(what: &'static str, got: impl ToString, want: impl ToString) -> Result<T> {
-    Err(Error::Blob { what, got: got.to_string(), want: want.to_string() })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 impl KvCache {
     /// Writes all sequences to a file: the pages in use, as they are. What a page held before (of forgotten

@@ -19,6 +19,7 @@ mod pool;
 pub use options::{KvCacheOptions, KvType};
 
 use super::CHUNK;
+use crate::context::Context;
 use crate::error::{Error, Result, equal, product};
 use crate::kernels::{BLOCK, Bits, Elements};
 use crate::view::MatRef;
@@ -58,12 +59,17 @@ impl KvCache {
     /// window beyond it; `Overflow`; `Resource`. **Cost**: allocates everything at once: capacities rounded up
     /// to 256 tokens and value rows to 16 elements; large caches in huge pages.
     pub fn new(options: KvCacheOptions) -> Result<KvCache> {
+        KvCache::new_with(&Context::serial(), options)
+    }
+
+    /// [`KvCache::new`] in the context's [`Memory`](crate::buffer::Memory).
+    pub fn new_with(ctx: &Context, options: KvCacheOptions) -> Result<KvCache> {
         let (geometry, layout, pages) = options.plan()?;
         let entries = product("page tables", &[options.sequences, geometry.entries()])?;
         let (mut tables, mut sequences) = (vector(entries)?, vector(options.sequences)?);
         tables.resize(entries, NONE);
         sequences.resize(options.sequences, Sequence::default());
-        let pool = Pool::new(pages, layout.page_bytes)?;
+        let pool = Pool::new(ctx, pages, layout.page_bytes)?;
         Ok(KvCache { options, geometry, layout, pool, tables, sequences })
     }
 

@@ -1,6 +1,7 @@
 //! The pages of a cache: preallocated, counted, handed out and taken back.
 
 use crate::buffer::AlignedBuf;
+use crate::context::Context;
 use crate::error::{Error, Result, product};
 
 /// An entry of a page table that has no page.
@@ -18,8 +19,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(pages: usize, page_bytes: usize) -> Result<Pool> {
-        let data = AlignedBuf::zeroed(product("cache bytes", &[pages, page_bytes])?)?;
+    pub fn new(ctx: &Context, pages: usize, page_bytes: usize) -> Result<Pool> {
+        let data = AlignedBuf::zeroed_in(ctx.memory(), product("cache bytes", &[pages, page_bytes])?)?;
         let mut pool = Pool { data, page_bytes, counts: vector(pages)?, free: vector(pages)? };
         pool.counts.resize(pages, 0);
         pool.reset();

@@ -59,11 +59,7 @@ pub(super) static Q3K: Codec = Codec {
     quantise: search::scaled,
     read: |block, out| {
         two_bits(&block[32..96], &mut out.codes);
-        for (group, codes) in out.codes.chunks_exact_mut(32).enumerate() {
-            for (code, mask) in codes.iter_mut().zip(&block[..32]) {
-                *code |= (mask >> group & 1) << 2;
-            }
-        }
+        top_bits::<2>(&block[..32], &mut out.codes);
         let scales = &block[96..108];
         for s in 0..16 {
             let low = scales[s % 8] >> (4 * (s / 8)) & 15;
@@ -73,12 +69,7 @@ pub(super) static Q3K: Codec = Codec {
         (out.d, out.dmin) = (bits16(block, 108), 0);
     },
     write: |decoded, block| {
-        block[..32].fill(0);
-        for (group, codes) in decoded.codes.chunks_exact(32).enumerate() {
-            for (mask, code) in block[..32].iter_mut().zip(codes) {
-                *mask |= (code >> 2 & 1) << group;
-            }
-        }
+        put_top_bits::<2>(&decoded.codes, &mut block[..32]);
         put_two_bits(&decoded.codes, 0, &mut block[32..96]);
         let scales = &mut block[96..108];
         scales.fill(0);
@@ -96,73 +87,14 @@ pub(super) static Q3K: Codec = Codec {
 ///      d16  | dmin16 | scales  | qs: 32 bytes for each 64 elements, low nibbles are the first 32
 /// ```
 /// `scales`: 6-bit scales and minima, see [`scales_and_mins`].
-pub(super) static Q4K: Codec = Codec {
-    format: WeightFormat::Q4K,
-    sub_len: 32,
-    scales: (0, 63),
-    bits: 4,
-    values: Values::Linear { zero: 0 },
-    scale: ScaleKind::F16,
-    has_min: true,
-    quantise: search::with_minima,
-    read: |block, out| {
-        (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
-        scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
-        for (bytes, codes) in block[16..144].chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
-            nibbles(bytes, codes);
-        }
-    },
-    write: |decoded, block| {
-        put16(block, 0, decoded.d);
-        put16(block, 2, decoded.dmin);
-        put_scales_and_mins(&decoded.scales, &decoded.mins, &mut block[4..16]);
-        for (bytes, codes) in block[16..144].chunks_exact_mut(32).zip(decoded.codes.chunks_exact(64)) {
-            put_nibbles(codes, bytes);
-        }
-    },
-};
+pub(super) static Q4K: Codec = six_bit_scales::<4>(WeightFormat::Q4K);
 
 /// ```text
 /// byte 0  1 | 2   3  | 4 .. 15 | 16 .. 47 | 48 ..... 175
 ///      d16  | dmin16 | scales  | qh       | qs as in Q4_K
 /// ```
 /// Bit s of `qh[l]` is bit 4 of element `32s + l`.
-pub(super) static Q5K: Codec = Codec {
-    format: WeightFormat::Q5K,
-    sub_len: 32,
-    scales: (0, 63),
-    bits: 5,
-    values: Values::Linear { zero: 0 },
-    scale: ScaleKind::F16,
-    has_min: true,
-    quantise: search::with_minima,
-    read: |block, out| {
-        (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
-        scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
-        for (bytes, codes) in block[48..176].chunks_exact(32).zip(out.codes.chunks_exact_mut(64)) {
-            nibbles(bytes, codes);
-        }
-        for (s, codes) in out.codes.chunks_exact_mut(32).enumerate() {
-            for (code, byte) in codes.iter_mut().zip(&block[16..48]) {
-                *code |= (byte >> s & 1) << 4;
-            }
-        }
-    },
-    write: |decoded, block| {
-        put16(block, 0, decoded.d);
-        put16(block, 2, decoded.dmin);
-        put_scales_and_mins(&decoded.scales, &decoded.mins, &mut block[4..16]);
-        block[16..48].fill(0);
-        for (s, codes) in decoded.codes.chunks_exact(32).enumerate() {
-            for (byte, code) in block[16..48].iter_mut().zip(codes) {
-                *byte |= (code >> 4 & 1) << s;
-            }
-        }
-        for (bytes, codes) in block[48..176].chunks_exact_mut(32).zip(decoded.codes.chunks_exact(64)) {
-            put_nibbles(codes, bytes);
-        }
-    },
-};
+pub(super) static Q5K: Codec = six_bit_scales::<5>(WeightFormat::Q5K);
 
 /// ```text
 /// byte 0 ..... 127 | 128 ... 191 | 192 .. 207 | 208 209
@@ -181,9 +113,7 @@ pub(super) static Q6K: Codec = Codec {
     read: |block, out| {
         two_bits(&block[128..192], &mut out.codes);
         let mut low = [0; LEN];
-        for (bytes, codes) in block[..128].chunks_exact(64).zip(low.chunks_exact_mut(128)) {
-            nibbles(bytes, codes);
-        }
+        nibbles::<64>(&block[..128], &mut low);
         for (code, low) in out.codes.iter_mut().zip(low) {
             *code = *code << 4 | low;
         }
@@ -193,9 +123,7 @@ pub(super) static Q6K: Codec = Codec {
         (out.d, out.dmin) = (bits16(block, 208), 0);
     },
     write: |decoded, block| {
-        for (bytes, codes) in block[..128].chunks_exact_mut(64).zip(decoded.codes.chunks_exact(128)) {
-            put_nibbles(codes, bytes);
-        }
+        put_nibbles::<64>(&decoded.codes, &mut block[..128]);
         put_two_bits(&decoded.codes, 4, &mut block[128..192]);
         for (byte, &scale) in block[192..208].iter_mut().zip(&decoded.scales) {
             *byte = scale as u8;
@@ -203,6 +131,57 @@ pub(super) static Q6K: Codec = Codec {
         put16(block, 208, decoded.d);
     },
 };
+
+/// Q4_K, and Q5_K with one plane of bits more.
+const fn six_bit_scales<const BITS: u32>(format: WeightFormat) -> Codec {
+    Codec {
+        format,
+        sub_len: 32,
+        scales: (0, 63),
+        bits: BITS,
+        values: Values::Linear { zero: 0 },
+        scale: ScaleKind::F16,
+        has_min: true,
+        quantise: search::with_minima,
+        read: |block, out| {
+            (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
+            scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
+            let (qh, qs) = block[16..].split_at(if BITS == 5 { 32 } else { 0 });
+            nibbles::<32>(&qs[..128], &mut out.codes);
+            if BITS == 5 {
+                top_bits::<4>(qh, &mut out.codes);
+            }
+        },
+        write: |decoded, block| {
+            put16(block, 0, decoded.d);
+            put16(block, 2, decoded.dmin);
+            put_scales_and_mins(&decoded.scales, &decoded.mins, &mut block[4..16]);
+            let (qh, qs) = block[16..].split_at_mut(if BITS == 5 { 32 } else { 0 });
+            put_nibbles::<32>(&decoded.codes, &mut qs[..128]);
+            if BITS == 5 {
+                put_top_bits::<4>(&decoded.codes, qh);
+            }
+        },
+    }
+}
+
+/// Bit s of byte l is bit `BIT` of element `32s + l`.
+fn top_bits<const BIT: u32>(plane: &[u8], codes: &mut [u8; LEN]) {
+    for (s, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (code, byte) in codes.iter_mut().zip(plane) {
+            *code |= (byte >> s & 1) << BIT;
+        }
+    }
+}
+
+fn put_top_bits<const BIT: u32>(codes: &[u8; LEN], plane: &mut [u8]) {
+    plane.fill(0);
+    for (s, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+        for (byte, code) in plane.iter_mut().zip(codes) {
+            *byte |= (code >> BIT & 1) << s;
+        }
+    }
+}
 
 /// A plane of 2 bits: bits `2j` of byte `32h + l` belong to element `128h + 32j + l`.
 fn two_bits(plane: &[u8], codes: &mut [u8; LEN]) {

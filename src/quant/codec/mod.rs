@@ -231,18 +231,23 @@ fn put16(block: &mut [u8], at: usize, bits: u16) {
     block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
 }
 
-/// Nibbles of halves: the low nibble of byte j is element j, the high one element `j + bytes.len()`.
-fn nibbles(bytes: &[u8], codes: &mut [u8]) {
-    let (low, high) = codes.split_at_mut(bytes.len());
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-        (*low, *high) = (byte & 15, byte >> 4);
+/// Runs of `RUN` bytes of nibbles in halves: the low nibble of byte j of a run is its element j, the high one
+/// element `j + RUN`.
+fn nibbles<const RUN: usize>(bytes: &[u8], codes: &mut [u8]) {
+    for (bytes, codes) in bytes.as_chunks::<RUN>().0.iter().zip(codes.chunks_exact_mut(2 * RUN)) {
+        let (low, high) = codes.split_at_mut(RUN);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+            (*low, *high) = (byte & 15, byte >> 4);
+        }
     }
 }
 
-fn put_nibbles(codes: &[u8], bytes: &mut [u8]) {
-    let (low, high) = codes.split_at(bytes.len());
-    for ((low, high), byte) in low.iter().zip(high).zip(bytes) {
-        *byte = low & 15 | high << 4;
+fn put_nibbles<const RUN: usize>(codes: &[u8], bytes: &mut [u8]) {
+    for (bytes, codes) in bytes.as_chunks_mut::<RUN>().0.iter_mut().zip(codes.chunks_exact(2 * RUN)) {
+        let (low, high) = codes.split_at(RUN);
+        for ((low, high), byte) in low.iter().zip(high).zip(bytes) {
+            *byte = low & 15 | high << 4;
+        }
     }
 }
 

@@ -12,97 +12,25 @@ const SIGN: u16 = 0x8000;
 /// byte 0  1 | 2 ............ 17
 ///      d16  | qs: low nibble of qs[j] is element j, high nibble element j + 16
 /// ```
-pub(super) static Q4_0: Codec = Codec {
-    format: WeightFormat::Q4_0,
-    sub_len: LEN,
-    scales: (1, 1),
-    bits: 4,
-    values: Values::Linear { zero: 8 },
-    scale: ScaleKind::F16,
-    has_min: false,
-    quantise: round::by_extreme,
-    read: |block, out| {
-        one_scale(out, bits16(block, 0));
-        nibbles(&block[2..18], &mut out.codes[..LEN]);
-    },
-    write: |decoded, block| {
-        put16(block, 0, decoded.d);
-        put_nibbles(&decoded.codes[..LEN], &mut block[2..18]);
-    },
-};
+pub(super) static Q4_0: Codec = halves::<4, false>(WeightFormat::Q4_0, round::by_extreme);
 
 /// ```text
 /// byte 0  1 | 2  3 | 4 ............ 19
 ///      d16  | m16  | qs as in Q4_0
 /// ```
-pub(super) static Q4_1: Codec = Codec {
-    format: WeightFormat::Q4_1,
-    sub_len: LEN,
-    scales: (1, 1),
-    bits: 4,
-    values: Values::Linear { zero: 0 },
-    scale: ScaleKind::F16,
-    has_min: true,
-    quantise: round::by_spread,
-    read: |block, out| {
-        scale_and_min(out, block);
-        nibbles(&block[4..20], &mut out.codes[..LEN]);
-    },
-    write: |decoded, block| {
-        put_scale_and_min(decoded, block);
-        put_nibbles(&decoded.codes[..LEN], &mut block[4..20]);
-    },
-};
+pub(super) static Q4_1: Codec = halves::<4, true>(WeightFormat::Q4_1, round::by_spread);
 
 /// ```text
 /// byte 0  1 | 2 ... 5 | 6 ............ 21
 ///      d16  | qh32    | qs as in Q4_0; bit i of qh is bit 4 of element i
 /// ```
-pub(super) static Q5_0: Codec = Codec {
-    format: WeightFormat::Q5_0,
-    sub_len: LEN,
-    scales: (1, 1),
-    bits: 5,
-    values: Values::Linear { zero: 16 },
-    scale: ScaleKind::F16,
-    has_min: false,
-    quantise: round::by_extreme,
-    read: |block, out| {
-        one_scale(out, bits16(block, 0));
-        nibbles(&block[6..22], &mut out.codes[..LEN]);
-        fifth_bits(&block[2..6], &mut out.codes[..LEN]);
-    },
-    write: |decoded, block| {
-        put16(block, 0, decoded.d);
-        put_fifth_bits(&decoded.codes[..LEN], &mut block[2..6]);
-        put_nibbles(&decoded.codes[..LEN], &mut block[6..22]);
-    },
-};
+pub(super) static Q5_0: Codec = halves::<5, false>(WeightFormat::Q5_0, round::by_extreme);
 
 /// ```text
 /// byte 0  1 | 2  3 | 4 ... 7 | 8 ............ 23
 ///      d16  | m16  | qh32    | qs, qh as in Q5_0
 /// ```
-pub(super) static Q5_1: Codec = Codec {
-    format: WeightFormat::Q5_1,
-    sub_len: LEN,
-    scales: (1, 1),
-    bits: 5,
-    values: Values::Linear { zero: 0 },
-    scale: ScaleKind::F16,
-    has_min: true,
-    quantise: round::by_spread,
-    read: |block, out| {
-        scale_and_min(out, block);
-        nibbles(&block[8..24], &mut out.codes[..LEN]);
-        fifth_bits(&block[4..8], &mut out.codes[..LEN]);
-    },
-    write: |decoded, block| {
-        put_scale_and_min(decoded, block);
-        put_fifth_bits(&decoded.codes[..LEN], &mut block[4..8]);
-        put_nibbles(&decoded.codes[..LEN], &mut block[8..24]);
-    },
-};
+pub(super) static Q5_1: Codec = halves::<5, true>(WeightFormat::Q5_1, round::by_spread);
 
 /// ```text
 /// byte 0  1 | 2 ............ 33
@@ -131,19 +59,60 @@ pub(super) static Q8_0: Codec = Codec {
     },
 };
 
-fn one_scale(out: &mut Decoded, d: u16) {
+/// The codec of a format of nibbles in halves, with a fifth bit where `BITS` is 5, and with a minimum where `MIN`.
+const fn halves<const BITS: u32, const MIN: bool>(
+    format: WeightFormat,
+    quantise: fn(&Codec, &[f32], &mut Decoded),
+) -> Codec {
+    Codec {
+        format,
+        sub_len: LEN,
+        scales: (1, 1),
+        bits: BITS,
+        values: Values::Linear { zero: if MIN { 0 } else { 1 << (BITS - 1) } },
+        scale: ScaleKind::F16,
+        has_min: MIN,
+        quantise,
+        read: read_halves::<BITS, MIN>,
+        write: write_halves::<BITS, MIN>,
+    }
+}
+
+/// The first byte of the fifth bits (where there are any), and that of the nibbles.
+const fn places(bits: u32, min: bool) -> (usize, usize) {
+    let scales = if min { 4 } else { 2 };
+    (scales, if bits == 5 { scales + 4 } else { scales })
+}
+
+pub(super) fn read_halves<const BITS: u32, const MIN: bool>(block: &[u8], out: &mut Decoded) {
+    let (qh, qs) = const { places(BITS, MIN) };
+    one_scale(out, bits16(block, 0));
+    if MIN {
+        (out.dmin, out.mins[0]) = (bits16(block, 2) ^ SIGN, 1);
+    }
+    let codes = &mut out.codes[..LEN];
+    nibbles::<16>(&block[qs..qs + 16], codes);
+    if BITS == 5 {
+        fifth_bits(&block[qh..qs], codes);
+    }
+}
+
+pub(super) fn write_halves<const BITS: u32, const MIN: bool>(decoded: &Decoded, block: &mut [u8]) {
+    let (qh, qs) = const { places(BITS, MIN) };
+    put16(block, 0, decoded.d);
+    if MIN {
+        put16(block, 2, decoded.dmin ^ SIGN);
+    }
+    let codes = &decoded.codes[..LEN];
+    put_nibbles::<16>(codes, &mut block[qs..qs + 16]);
+    if BITS == 5 {
+        put_fifth_bits(codes, &mut block[qh..qs]);
+    }
+}
+
+pub(super) fn one_scale(out: &mut Decoded, d: u16) {
     (out.d, out.dmin) = (d, 0);
     (out.scales[0], out.mins[0]) = (1, 0);
-}
-
-fn scale_and_min(out: &mut Decoded, block: &[u8]) {
-    (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2) ^ SIGN);
-    (out.scales[0], out.mins[0]) = (1, 1);
-}
-
-fn put_scale_and_min(decoded: &Decoded, block: &mut [u8]) {
-    put16(block, 0, decoded.d);
-    put16(block, 2, decoded.dmin ^ SIGN);
 }
 
 fn fifth_bits(qh: &[u8], codes: &mut [u8]) {

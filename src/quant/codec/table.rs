@@ -1,6 +1,6 @@
 //! The formats whose codes index a table of values: IQ4_NL, IQ4_XS, MXFP4.
 
-use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search};
+use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search, small};
 use crate::quant::WeightFormat;
 
 /// The values of IQ4_NL and IQ4_XS: denser around zero, where most weights are.
@@ -14,10 +14,7 @@ pub(in crate::quant) static E2M1_DOUBLED: [i8; 16] =
 /// What is added to a scale of IQ4_XS to make it unsigned.
 const XS_BIAS: i8 = 32;
 
-/// ```text
-/// byte 0  1 | 2 ............ 17
-///      d16  | qs: low nibble of qs[j] is element j, high nibble element j + 16
-/// ```
+/// The bytes of Q4_0.
 pub(super) static IQ4_NL: Codec = Codec {
     format: WeightFormat::Iq4Nl,
     sub_len: 32,
@@ -27,15 +24,8 @@ pub(super) static IQ4_NL: Codec = Codec {
     scale: ScaleKind::F16,
     has_min: false,
     quantise: search::scaled,
-    read: |block, out| {
-        (out.d, out.dmin) = (bits16(block, 0), 0);
-        (out.scales[0], out.mins[0]) = (1, 0);
-        nibbles(&block[2..18], &mut out.codes[..32]);
-    },
-    write: |decoded, block| {
-        put16(block, 0, decoded.d);
-        put_nibbles(&decoded.codes[..32], &mut block[2..18]);
-    },
+    read: small::read_halves::<4, false>,
+    write: small::write_halves::<4, false>,
 };
 
 /// ```text
@@ -60,9 +50,7 @@ pub(super) static IQ4_XS: Codec = Codec {
             let scale = low | ((high >> (2 * s) & 3) as u8) << 4;
             (out.scales[s], out.mins[s]) = (scale as i8 - XS_BIAS, 0);
         }
-        for (bytes, codes) in block[8..136].chunks_exact(16).zip(out.codes.chunks_exact_mut(32)) {
-            nibbles(bytes, codes);
-        }
+        nibbles::<16>(&block[8..136], &mut out.codes);
     },
     write: |decoded, block| {
         put16(block, 0, decoded.d);
@@ -74,9 +62,7 @@ pub(super) static IQ4_XS: Codec = Codec {
             high |= u16::from(scale >> 4 & 3) << (2 * s);
         }
         put16(block, 2, high);
-        for (bytes, codes) in block[8..136].chunks_exact_mut(16).zip(decoded.codes.chunks_exact(32)) {
-            put_nibbles(codes, bytes);
-        }
+        put_nibbles::<16>(&decoded.codes, &mut block[8..136]);
     },
 };
 
@@ -94,12 +80,11 @@ pub(super) static MXFP4: Codec = Codec {
     has_min: false,
     quantise: search::power_of_two,
     read: |block, out| {
-        (out.d, out.dmin) = (u16::from(block[0]), 0);
-        (out.scales[0], out.mins[0]) = (1, 0);
-        nibbles(&block[1..17], &mut out.codes[..32]);
+        small::one_scale(out, u16::from(block[0]));
+        nibbles::<16>(&block[1..17], &mut out.codes[..32]);
     },
     write: |decoded, block| {
         block[0] = decoded.d as u8;
-        put_nibbles(&decoded.codes[..32], &mut block[1..17]);
+        put_nibbles::<16>(&decoded.codes[..32], &mut block[1..17]);
     },
 };

@@ -99,7 +99,7 @@ impl GroupWise {
     }
 
     /// Refuses an impossible shape; `(n * k, n * (k / group))` of a possible one.
-    fn sizes((n, k): (usize, usize), bits: u32, group: usize) -> Result<(usize, usize)> {
+    pub(crate) fn sizes((n, k): (usize, usize), bits: u32, group: usize) -> Result<(usize, usize)> {
         if !matches!(bits, 4 | 8) {
             return Err(Error::Option { what: "bits", got: bits.to_string(), allowed: "4 or 8" });
         }

@@ -14,6 +14,8 @@ impl Type {
     pub const F32: Type = Type(sys::GGML_TYPE_F32);
     /// f16.
     pub const F16: Type = Type(sys::GGML_TYPE_F16);
+    /// bf16.
+    pub const BF16: Type = Type(sys::GGML_TYPE_BF16);
     /// 8 bits, a scale for 32.
     pub const Q8_0: Type = Type(sys::GGML_TYPE_Q8_0);
     /// 4 bits, a scale for 32.

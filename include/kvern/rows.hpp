@@ -1,0 +1,94 @@
+/* Row operations. */
+#ifndef KVERN_ROWS_HPP
+#define KVERN_ROWS_HPP
+
+#include "context.hpp"
+
+namespace kvern {
+inline namespace KVERN_ERRORS {
+
+/** `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row. */
+inline done layer_norm(const context &ctx, input x, span<const float> gain, span<const float> bias, float eps,
+                       output y) {
+    return detail::checked({{"gain.size", gain.size(), "x.cols", x.cols()},
+                            {"bias.size", bias.size(), "x.cols", x.cols()},
+                            {"y.rows", y.rows(), "x.rows", x.rows()},
+                            {"y.cols", y.cols(), "x.cols", x.cols()}},
+                           [&] {
+                               return kvern_layer_norm(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(),
+                                                       gain.data(), bias.data(), eps, y.data(), y.row_stride());
+                           });
+}
+
+/** `y = x / sqrt(mean(x^2) + eps) * gain`, row by row. */
+inline done rms_norm(const context &ctx, input x, span<const float> gain, float eps, output y) {
+    return detail::checked({{"gain.size", gain.size(), "x.cols", x.cols()},
+                            {"y.rows", y.rows(), "x.rows", x.rows()},
+                            {"y.cols", y.cols(), "x.cols", x.cols()}},
+                           [&] {
+                               return kvern_rms_norm(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(),
+                                                     gain.data(), eps, y.data(), y.row_stride());
+                           });
+}
+
+/** Softmax of each row, in place. */
+inline done softmax(const context &ctx, output x) {
+    return detail::finish(kvern_softmax(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride()));
+}
+
+/** The default softmax options, to be changed. */
+inline kvern_softmax_options softmax_options() {
+    kvern_softmax_options options = KVERN_SOFTMAX_OPTIONS_INIT;
+    return options;
+}
+
+/** `y = softmax(cap(scale * x) + mask)`, row by row; y lies apart from x. */
+inline done softmax_with(const context &ctx, const kvern_softmax_options &options, input x, output y) {
+    return detail::checked(
+        {{"y.rows", y.rows(), "x.rows", x.rows()}, {"y.cols", y.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_softmax_with(ctx.get(), &options, x.rows(), x.cols(), x.data(), x.row_stride(), y.data(),
+                                      y.row_stride());
+        });
+}
+
+/** `x = act(x)`. */
+inline done activate(const context &ctx, kvern_activation activation, output x) {
+    return detail::finish(kvern_activate(ctx.get(), activation, x.rows(), x.cols(), x.data(), x.row_stride()));
+}
+
+/** `x = silu(x) * z`. */
+inline done silu_mul(const context &ctx, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_silu_mul(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(), z.row_stride());
+        });
+}
+
+/** `x = x + z`. */
+inline done add(const context &ctx, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_add(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(), z.row_stride());
+        });
+}
+
+/** `out[i] = table[ids[i]]`. */
+inline done embedding(const context &ctx, input table, span<const std::uint32_t> ids, output out) {
+    return detail::checked(
+        {{"out.rows", out.rows(), "ids.size", ids.size()}, {"out.cols", out.cols(), "table.cols", table.cols()}},
+        [&] {
+            return kvern_embedding(ctx.get(), table.rows(), table.cols(), table.data(), table.row_stride(),
+                                   ids.size(), ids.data(), out.data(), out.row_stride());
+        });
+}
+
+/** The index of the greatest element, the first of equals. */
+inline returns<std::size_t> argmax(const context &ctx, span<const float> x) {
+    return detail::ask<std::size_t>(
+        [&](std::size_t *out) { return kvern_argmax(ctx.get(), x.size(), x.data(), out); });
+}
+
+} // namespace KVERN_ERRORS
+} // namespace kvern
+
+#endif /* KVERN_ROWS_HPP */

@@ -1,0 +1,253 @@
+/* Quantised weights. */
+#ifndef KVERN_WEIGHTS_HPP
+#define KVERN_WEIGHTS_HPP
+
+#include "products.hpp"
+
+namespace kvern {
+inline namespace KVERN_ERRORS {
+
+/** The tensors of a GPTQ layer, with scales of S: float, f16 or bf16. See kvern_weights_from_gptq. */
+template <class S>
+struct gptq {
+    std::size_t n, k;
+    std::uint32_t bits;
+    std::size_t group;
+    span<const std::int32_t> qweight; // (k * bits / 32, n)
+    span<const std::int32_t> qzeros;  // (k / group, n * bits / 32)
+    span<const S> scales;             // (k / group, n)
+    span<const std::int32_t> g_idx = {}; // (k), or empty
+    kvern_gptq_zeros zeros = KVERN_GPTQ_ZEROS_MINUS_ONE;
+};
+
+/** The tensors of an AWQ layer, with scales of S: float, f16 or bf16. See kvern_weights_from_awq. */
+template <class S>
+struct awq {
+    std::size_t n, k;
+    std::size_t group;
+    span<const std::int32_t> qweight; // (k, n / 8)
+    span<const std::int32_t> qzeros;  // (k / group, n / 8)
+    span<const S> scales;             // (k / group, n)
+};
+
+/** A quantised weight matrix W (n output features, k input features). */
+class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
+  public:
+    using handle::handle;
+
+    static returns<weights> quantize(kvern_weight_format format, input w) {
+        return made([&](kvern_weights **out) {
+            return kvern_weights_quantize(format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
+        });
+    }
+    /** On the threads of the context, into its memory. */
+    static returns<weights> quantize(const context &ctx, kvern_weight_format format, input w) {
+        return made([&](kvern_weights **out) {
+            return kvern_weights_quantize_with(ctx.get(), format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
+        });
+    }
+    /** From the data of a GGUF tensor. */
+    static returns<weights> from_blocks(kvern_weight_format format, std::size_t n, std::size_t k,
+                                        span<const std::uint8_t> blocks) {
+        return made([&](kvern_weights **out) {
+            return kvern_weights_from_blocks(format, n, k, blocks.data(), blocks.size(), out);
+        });
+    }
+    /** On the threads of the context, into its memory. */
+    static returns<weights> from_blocks(const context &ctx, kvern_weight_format format, std::size_t n,
+                                        std::size_t k, span<const std::uint8_t> blocks) {
+        return made([&](kvern_weights **out) {
+            return kvern_weights_from_blocks_with(ctx.get(), format, n, k, blocks.data(), blocks.size(), out);
+        });
+    }
+    /** Codes around zero in groups: (n, k) codes, (n, k / group) scales. */
+    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group, std::size_t n,
+                                        std::size_t k, span<const std::int8_t> codes, span<const float> scales) {
+        const auto *bytes = reinterpret_cast<const std::uint8_t *>(codes.data());
+        return sized({{"codes.size", codes.size(), "n * k", n * k},
+                      {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, bytes, scales.data(), nullptr,
+                                                          out);
+                     });
+    }
+    /** Codes with a zero for each group. */
+    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group, std::size_t n,
+                                        std::size_t k, span<const std::uint8_t> codes, span<const float> scales,
+                                        span<const std::uint8_t> zeros) {
+        return sized({{"codes.size", codes.size(), "n * k", n * k},
+                      {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)},
+                      {"zeros.size", zeros.size(), "scales.size", scales.size()}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, codes.data(), scales.data(),
+                                                          zeros.data(), out);
+                     });
+    }
+    template <class S>
+    static returns<weights> from_gptq(const context &ctx, const gptq<S> &t) {
+        const std::size_t words = t.bits == 0 ? 0 : 32 / t.bits, per_word = words == 0 ? 1 : words;
+        return sized({{"qweight.size", t.qweight.size(), "k * bits / 32 * n", t.k / per_word * t.n},
+                      {"qzeros.size", t.qzeros.size(), "k / group * (n * bits / 32)",
+                       groups(t.k, t.group) * (t.n / per_word)},
+                      {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n},
+                      {"g_idx.size", t.g_idx.size(), "k", t.g_idx.size() == 0 ? 0 : t.k}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_gptq(ctx.get(), t.bits, t.group, t.n, t.k, t.qweight.data(),
+                                                        t.qzeros.data(), t.zeros, detail::dtype_of<S>(),
+                                                        t.scales.data(), t.g_idx.data(), out);
+                     });
+    }
+    template <class S>
+    static returns<weights> from_awq(const context &ctx, const awq<S> &t) {
+        return sized({{"qweight.size", t.qweight.size(), "k * (n / 8)", t.k * (t.n / 8)},
+                      {"qzeros.size", t.qzeros.size(), "k / group * (n / 8)", groups(t.k, t.group) * (t.n / 8)},
+                      {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_awq(ctx.get(), t.group, t.n, t.k, t.qweight.data(),
+                                                       t.qzeros.data(), detail::dtype_of<S>(), t.scales.data(), out);
+                     });
+    }
+    static returns<weights> load(const char *path) {
+        return made([&](kvern_weights **out) { return kvern_weights_load(path, out); });
+    }
+    /** Into the memory of the context. */
+    static returns<weights> load(const context &ctx, const char *path) {
+        return made([&](kvern_weights **out) { return kvern_weights_load_with(ctx.get(), path, out); });
+    }
+    /** The file stays as it is while the object lives. */
+    static returns<weights> map(const char *path) {
+        return made([&](kvern_weights **out) { return kvern_weights_map(path, out); });
+    }
+    done save(const char *path) const { return detail::finish(kvern_weights_save(get(), path)); }
+    done to_blocks(span<std::uint8_t> blocks) const {
+        return detail::finish(kvern_weights_to_blocks(get(), blocks.data(), blocks.size()));
+    }
+    done dequantize_row(std::size_t row, span<float> out) const {
+        return detail::finish(kvern_weights_dequantize_row(get(), row, out.size(), out.data()));
+    }
+    returns<std::size_t> bytes() const { return number(kvern_weights_bytes); }
+    returns<std::size_t> n() const { return number(kvern_weights_n); }
+    returns<std::size_t> k() const { return number(kvern_weights_k); }
+    returns<kvern_weight_format> format() const {
+        return detail::ask<kvern_weight_format>(
+            [&](kvern_weight_format *out) { return kvern_weights_format(get(), out); });
+    }
+    /** `C = beta * C + act(alpha * A * W^T + bias)`. Grows `ws`. */
+    done multiply(const context &ctx, workspace &ws, input a, output c,
+                  kvern_compute compute = KVERN_COMPUTE_INT8, const kvern_epilogue *epilogue = nullptr) const {
+        return detail::checked({{"c.rows", c.rows(), "a.rows", a.rows()}}, [&] {
+            const auto query = [&](std::size_t *out) {
+                return kvern_weights_workspace_bytes(ctx.get(), get(), compute, a.rows(), out);
+            };
+            return detail::grown(ws, query, [&] {
+                return kvern_weights_multiply(ctx.get(), ws.get(), get(), compute, c.rows(), c.cols(), a.cols(),
+                                              a.data(), a.row_stride(), c.data(), c.row_stride(), epilogue);
+            });
+        });
+    }
+    /** `C = act(alpha * A * W^T + bias) * (A * UP^T)`. Grows `ws`. */
+    done multiply_gated(const context &ctx, workspace &ws, const weights &up, input a, output c,
+                        const kvern_epilogue *epilogue, kvern_compute compute = KVERN_COMPUTE_INT8) const {
+        return detail::checked({{"c.rows", c.rows(), "a.rows", a.rows()}}, [&] {
+            const kvern_weights *both[] = {get(), up.get()};
+            const auto query = [&](std::size_t *out) {
+                return kvern_weights_many_workspace_bytes(ctx.get(), compute, a.rows(), 2, both, out);
+            };
+            return detail::grown(ws, query, [&] {
+                return kvern_weights_multiply_gated(ctx.get(), ws.get(), get(), up.get(), compute, c.rows(), c.cols(),
+                                                    a.cols(), a.data(), a.row_stride(), c.data(), c.row_stride(),
+                                                    epilogue);
+            });
+        });
+    }
+    /** `out[i] = W[ids[i]]`, dequantised exactly. */
+    done embedding(const context &ctx, span<const std::uint32_t> ids, output out) const {
+        return detail::checked({{"out.rows", out.rows(), "ids.size", ids.size()}}, [&] {
+            return kvern_embedding_quantized(ctx.get(), get(), out.cols(), ids.size(), ids.data(), out.data(),
+                                             out.row_stride());
+        });
+    }
+
+  private:
+    template <class Call>
+    static returns<weights> made(Call call) {
+        return detail::make<weights>(call);
+    }
+    /** made(), once the sizes agree. */
+    template <class Call>
+    static returns<weights> sized(std::initializer_list<detail::pair> pairs, Call call) {
+        kvern_weights *raw = nullptr;
+#ifdef KVERN_NO_EXCEPTIONS
+        const done status = detail::checked(pairs, [&] { return call(&raw); });
+        if (!status)
+            return failure{status.status(), status.message()};
+#else
+        detail::checked(pairs, [&] { return call(&raw); });
+#endif
+        return weights(raw);
+    }
+    /** k / group; the library refuses a group of 0. */
+    static constexpr std::size_t groups(std::size_t k, std::size_t group) { return group == 0 ? 0 : k / group; }
+    returns<std::size_t> number(kvern_status (*query)(const kvern_weights *, std::size_t *)) const {
+        return detail::ask<std::size_t>([&](std::size_t *out) { return query(get(), out); });
+    }
+};
+
+/** One of the products that share their activations: C = act(alpha * A * W^T + bias), times A * UP^T with an up. */
+struct product {
+    const weights &w;
+    output c;
+    const kvern_epilogue *epilogue = nullptr;
+    const weights *up = nullptr;
+};
+
+/** Several products of one A, such as q, k, v: at most KVERN_WEIGHTS_MANY. Grows `ws`. */
+inline done multiply_many(const context &ctx, workspace &ws, input a, span<const product> products,
+                          kvern_compute compute = KVERN_COMPUTE_INT8) {
+    kvern_weights_product list[KVERN_WEIGHTS_MANY] = {};
+    const kvern_weights *all[2 * KVERN_WEIGHTS_MANY] = {};
+    if (products.size() > KVERN_WEIGHTS_MANY)
+        return detail::refuse({KVERN_STATUS_OPTION, "products.size = " + std::to_string(products.size()) +
+                                                        " must be at most " + std::to_string(KVERN_WEIGHTS_MANY)});
+    std::size_t count = 0, rows = a.rows();
+    for (std::size_t i = 0; i < products.size(); ++i) {
+        const product &p = products[i];
+        if (p.c.rows() != a.rows())
+            rows = p.c.rows();
+        list[i] = {p.w.get(),           p.up == nullptr ? nullptr : p.up->get(), p.c.data(), p.c.row_stride(),
+                   p.c.cols(), p.epilogue};
+        all[count++] = p.w.get();
+        if (p.up != nullptr)
+            all[count++] = p.up->get();
+    }
+    return detail::checked({{"c.rows", rows, "a.rows", a.rows()}}, [&] {
+        const auto query = [&](std::size_t *out) {
+            return kvern_weights_many_workspace_bytes(ctx.get(), compute, a.rows(), count, all, out);
+        };
+        return detail::grown(ws, query, [&] {
+            return kvern_weights_multiply_many(ctx.get(), ws.get(), compute, a.rows(), a.cols(), a.data(),
+                                               a.row_stride(), products.size(), list);
+        });
+    });
+}
+
+/** Bytes of `rows` rows of k weights in blocks. */
+inline returns<std::size_t> blocks_bytes(kvern_weight_format format, std::size_t rows, std::size_t k) {
+    return detail::ask<std::size_t>(
+        [&](std::size_t *out) { return kvern_blocks_bytes(format, rows, k, out); });
+}
+
+/** Blocks of x. */
+inline done blocks_quantize(kvern_weight_format format, span<const float> x, span<std::uint8_t> blocks) {
+    return detail::finish(kvern_blocks_quantize(format, x.data(), x.size(), blocks.data(), blocks.size()));
+}
+
+/** What the blocks stand for. */
+inline done blocks_dequantize(kvern_weight_format format, span<const std::uint8_t> blocks, span<float> out) {
+    return detail::finish(kvern_blocks_dequantize(format, blocks.data(), blocks.size(), out.data(), out.size()));
+}
+
+} // namespace KVERN_ERRORS
+} // namespace kvern
+
+#endif /* KVERN_WEIGHTS_HPP */

@@ -1,0 +1,166 @@
+//! Weights that other tools quantised in groups along k.
+
+use super::args::{Array, choose, optional, shared};
+use super::context::kvern_context;
+use super::packed_b::{dtype, kvern_dtype};
+use super::quant::kvern_weights;
+use super::status::kvern_status;
+use super::{Checked, create, guard};
+use crate::Dtype;
+use crate::error::{Error, product};
+use crate::quant::PackedWeights;
+use crate::quant::import::{Awq, Gptq, GroupWise, StoredZeros};
+use bytemuck::Pod;
+use half::{bf16, f16};
+use std::ffi::c_void;
+
+/// How a GPTQ checkpoint stores zeros: a `KVERN_GPTQ_*` number.
+pub type kvern_gptq_zeros = i32;
+
+/// `zero - 1`, modulo 2^bits: checkpoint format `gptq`, which is what most files are.
+pub const KVERN_GPTQ_ZEROS_MINUS_ONE: kvern_gptq_zeros = 0;
+/// `zero`: checkpoint format `gptq_v2`.
+pub const KVERN_GPTQ_ZEROS_AS_IS: kvern_gptq_zeros = 1;
+
+/// Scales of any type, widened exactly.
+///
+/// # Safety
+/// - `scales` is NULL or points to `len` live elements of the type.
+unsafe fn widened(number: kvern_dtype, scales: *const c_void, len: usize) -> Checked<Vec<f32>> {
+    /// # Safety
+    /// - as above.
+    unsafe fn widen<T: Pod + Into<f32>>(scales: *const c_void, len: usize) -> Checked<Vec<f32>> {
+        let scales = Array::<T>::new("scales", scales.cast(), len)?;
+        let mut wide = Vec::new();
+        let short = |_| Error::Resource { what: "bytes", amount: len.saturating_mul(4) };
+        wide.try_reserve_exact(len).map_err(short)?;
+        // SAFETY: handed on to the caller.
+        wide.extend(unsafe { scales.get() }.iter().map(|&scale| scale.into()));
+        Ok(wide)
+    }
+    // SAFETY: handed on to the caller.
+    unsafe {
+        match dtype("scales_dtype", number)? {
+            Dtype::F32 => widen::<f32>(scales, len),
+            Dtype::F16 => widen::<f16>(scales, len),
+            Dtype::Bf16 => widen::<bf16>(scales, len),
+        }
+    }
+}
+
+/// Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
+///
+/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
+/// 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
+/// which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_groups(
+    ctx: *const kvern_context,
+    bits: u32,
+    group: usize,
+    n: usize,
+    k: usize,
+    codes: *const u8,
+    scales: *const f32,
+    zeros: *const u8,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = shared("ctx", ctx)?;
+            let (elements, groups) = GroupWise::sizes((n, k), bits, group)?;
+            let codes = Array::new("codes", codes, elements)?.get();
+            let scales = Array::new("scales", scales, groups)?.get();
+            let w = match optional(zeros, |zeros| Array::new("zeros", zeros, groups))? {
+                Some(zeros) => GroupWise::with_zeros((n, k), bits, group, codes, scales, zeros.get())?,
+                None => GroupWise::symmetric((n, k), bits, group, bytemuck::cast_slice(codes), scales)?,
+            };
+            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+        })
+    })
+}
+
+/// Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j]. Words
+/// hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
+///
+/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word holds
+/// consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a `KVERN_GPTQ_*` number,
+/// says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. `g_idx`: (k), the group of each
+/// input feature (act-order), each group named `group` times; NULL: j is in group j / group. Arrays without gaps.
+/// `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_gptq(
+    ctx: *const kvern_context,
+    bits: u32,
+    group: usize,
+    n: usize,
+    k: usize,
+    qweight: *const i32,
+    qzeros: *const i32,
+    zeros: kvern_gptq_zeros,
+    scales_dtype: kvern_dtype,
+    scales: *const c_void,
+    g_idx: *const i32,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = shared("ctx", ctx)?;
+            let (_, groups) = GroupWise::sizes((n, k), bits, group)?;
+            let values = [
+                (KVERN_GPTQ_ZEROS_MINUS_ONE, StoredZeros::MinusOne),
+                (KVERN_GPTQ_ZEROS_AS_IS, StoredZeros::AsIs),
+            ];
+            let stored_zeros = choose("zeros", zeros, "a KVERN_GPTQ number", &values)?;
+            let words = |len: usize| len / (32 / bits as usize);
+            let qweight = Array::new("qweight", qweight, product("qweight", &[words(k), n])?)?.get();
+            let qzeros = Array::new("qzeros", qzeros, product("qzeros", &[k / group, words(n)])?)?.get();
+            let scales = &widened(scales_dtype, scales, groups)?[..];
+            let g_idx = optional(g_idx, |g_idx| Array::new("g_idx", g_idx, k))?.map(|array| array.get());
+            let t = Gptq { n, k, bits, group, qweight, qzeros, scales, g_idx, stored_zeros };
+            let w = GroupWise::from_gptq(&t)?;
+            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+        })
+    })
+}
+
+/// Packs the tensors of an AWQ layer of 4 bits (layout GEMM): `w[i][j] = scales[g][i] * (qweight[j][i] -
+/// qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits
+/// up; n must be a multiple of 8.
+///
+/// `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8). `scales`:
+/// (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the object, NULL
+/// on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_awq(
+    ctx: *const kvern_context,
+    group: usize,
+    n: usize,
+    k: usize,
+    qweight: *const i32,
+    qzeros: *const i32,
+    scales_dtype: kvern_dtype,
+    scales: *const c_void,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            let ctx = shared("ctx", ctx)?;
+            let (_, groups) = GroupWise::sizes((n, k), 4, group)?;
+            let qweight = Array::new("qweight", qweight, product("qweight", &[k, n / 8])?)?.get();
+            let qzeros = Array::new("qzeros", qzeros, product("qzeros", &[k / group, n / 8])?)?.get();
+            let scales = &widened(scales_dtype, scales, groups)?[..];
+            let w = GroupWise::from_awq(&Awq { n, k, group, qweight, qzeros, scales })?;
+            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+        })
+    })
+}

@@ -1,0 +1,227 @@
+/* kvern.hpp: a call of every kind, so that arguments arrive where they belong. */
+#include <kvern.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#define EXPECT(condition)                                              \
+    do {                                                               \
+        if (!(condition)) {                                            \
+            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+            return 1;                                                  \
+        }                                                              \
+    } while (0)
+
+namespace {
+
+using floats = std::vector<float>;
+
+/* Memory that is counted. */
+std::size_t held = 0;
+
+void *allocate(void *, std::size_t bytes, std::size_t alignment) {
+    held += bytes;
+    return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+void release(void *, void *start, std::size_t bytes) {
+    held -= bytes;
+    std::free(start);
+}
+
+floats values(std::size_t len, std::size_t step) {
+    floats x(len);
+    for (std::size_t i = 0; i < len; ++i)
+        x[i] = float(i * step % 251) / 125 - 1;
+    return x;
+}
+
+constexpr std::size_t N = 16, K = 64;
+
+int weights(const kvern::context &ctx, kvern::workspace &ws) {
+    const floats w = values(N * K, 37), x = values(2 * K, 11);
+    floats y(2 * N), z(2 * N), many(2 * N), gated(2 * N), row(K);
+    const kvern::input rows{w.data(), N, K}, in{x.data(), 2, K};
+    const auto out = [](floats &c) { return kvern::output{c.data(), 2, N}; };
+    kvern_epilogue silu = kvern::epilogue();
+    silu.activation = KVERN_ACTIVATION_SILU;
+    kvern_context_options counted = KVERN_CONTEXT_OPTIONS_INIT;
+    counted.threads = 2;
+    counted.allocate = allocate;
+    counted.release = release;
+    {
+        const kvern::context mine = kvern::context::create(&counted);
+        const auto one = kvern::weights::quantize(KVERN_WEIGHTS_Q8_0, rows);
+        const auto two = kvern::weights::quantize(mine, KVERN_WEIGHTS_Q8_0, rows);
+        EXPECT(held == two.bytes() && two.n() == N && two.k() == K && two.format() == KVERN_WEIGHTS_Q8_0);
+        std::vector<std::uint8_t> blocks(kvern::blocks_bytes(KVERN_WEIGHTS_Q8_0, N, K)), again(blocks.size());
+        kvern::blocks_quantize(KVERN_WEIGHTS_Q8_0, w, blocks);
+        two.to_blocks(again);
+        EXPECT(blocks == again);
+        floats back(N * K);
+        kvern::blocks_dequantize(KVERN_WEIGHTS_Q8_0, blocks, back);
+        two.dequantize_row(3, row);
+        EXPECT(row == floats(back.begin() + 3 * K, back.begin() + 4 * K));
+        const auto three = kvern::weights::from_blocks(mine, KVERN_WEIGHTS_Q8_0, N, K, blocks);
+        EXPECT(kvern::weights::from_blocks(KVERN_WEIGHTS_Q8_0, N, K, blocks).bytes() == three.bytes());
+        kvern::workspace scratch = kvern::workspace::create(mine, 64);
+        one.multiply(ctx, ws, in, out(y));
+        three.multiply(mine, scratch, in, out(z));
+        EXPECT(y == z);
+        one.multiply_gated(ctx, ws, two, in, out(y), &silu);
+        const std::vector<kvern::product> products{{one, out(many)}, {one, out(gated), &silu, &two}};
+        kvern::multiply_many(mine, scratch, in, products);
+        EXPECT(many == z && gated == y);
+        one.save("weights");
+        EXPECT(kvern::weights::load("weights").bytes() == one.bytes());
+        EXPECT(kvern::weights::load(mine, "weights").k() == K && kvern::weights::map("weights").n() == N);
+        const std::uint32_t id = 3;
+        floats embedded(K);
+        kvern::weights::map("weights").embedding(ctx, {&id, 1}, {embedded.data(), 1, K});
+        EXPECT(embedded == row);
+    }
+    EXPECT(held == 0);
+
+    // Codes in groups: all codes and zeros of the checkpoints are 0, stored as they are, and so are the weights.
+    const std::size_t group = 32;
+    const std::vector<std::int32_t> words(K / 8 * N), zeros(K / group * N / 8);
+    const floats ones(K / group * N, 1.0f);
+    const std::vector<kvern::bf16> brain(ones.size(), kvern::bf16{0x3f80});
+    const std::vector<std::int8_t> codes(N * K, 3);
+    const std::vector<std::uint8_t> raised(N * K, 9), points(ones.size(), 4);
+    kvern::weights::from_gptq(
+        ctx, kvern::gptq<float>{N, K, 4, group, words, zeros, ones, {}, KVERN_GPTQ_ZEROS_AS_IS})
+        .dequantize_row(N - 1, row);
+    EXPECT(row == floats(K));
+    row.assign(K, 1.0f);
+    kvern::weights::from_awq(ctx, kvern::awq<kvern::bf16>{N, K, group, words, zeros, brain}).dequantize_row(0, row);
+    EXPECT(row == floats(K));
+    kvern::weights::from_groups(ctx, 4, group, N, K, codes, ones).dequantize_row(0, row);
+    EXPECT(row == floats(K, 3.0f));
+    kvern::weights::from_groups(ctx, 4, group, N, K, raised, ones, points).dequantize_row(0, row);
+    EXPECT(row == floats(K, 5.0f));
+    try {
+        (void)kvern::weights::from_groups(ctx, 4, group, N, K, codes, {ones.data(), 1});
+        return 1;
+    } catch (const kvern::error &e) {
+        EXPECT(std::string(e.what()) == "scales.size = 1 must equal n * (k / group) = 32");
+    }
+    return 0;
+}
+
+int products(const kvern::context &ctx, kvern::workspace &ws) {
+    const std::vector<kvern::bf16> ones(N * K, kvern::bf16{0x3f80});
+    const floats x(2 * K, 0.5f);
+    const kvern::input in{x.data(), 2, K};
+    floats y(2 * N), gated(2 * N);
+    std::vector<kvern::f16> narrow(2 * N);
+    const auto b = kvern::packed_b::pack(ctx, kvern::matrix<const kvern::bf16>{ones.data(), N, K}, true);
+    EXPECT(b.k() == K && b.n() == N && b.dtype() == KVERN_DTYPE_BF16 && b.kernel_id()[0] != '\0');
+    b.multiply(ctx, ws, in, {y.data(), 2, N});
+    EXPECT(y == floats(2 * N, 32.0f));
+    b.multiply(ctx, ws, in, kvern::matrix<kvern::f16>{narrow.data(), 2, N});
+    EXPECT(narrow == std::vector<kvern::f16>(2 * N, kvern::f16{0x5000}));
+    const kvern_epilogue none = kvern::epilogue();
+    b.multiply_gated(ctx, ws, b, in, {gated.data(), 2, N}, &none);
+    EXPECT(gated == floats(2 * N, 1024.0f));
+    b.save("matrix");
+    EXPECT(kvern::packed_b::load("matrix").bytes() == b.bytes() && kvern::packed_b::load(ctx, "matrix").n() == N);
+    EXPECT(kvern::packed_b::map("matrix").k() == K);
+    const kvern::kernel first = ctx.kernel(0);
+    EXPECT(ctx.kernel_count() > 0 && std::string(ctx.kernel_name(first.operation)) == first.id);
+    return 0;
+}
+
+int caches(const kvern::context &ctx, kvern::workspace &ws) {
+    const std::size_t heads = 2, dim = 8, value = 16, tokens = 3;
+    kvern_kv_cache_options options = kvern::kv_cache_options();
+    options.kv_heads = heads;
+    options.head_dim = dim;
+    options.value_dim = value;
+    options.capacity = 8;
+    options.sequences = 2;
+    kvern::kv_cache cache = kvern::kv_cache::create(ctx, options);
+    floats k = values(tokens * heads * dim, 7), q = values(tokens * heads * dim, 5);
+    const floats v = values(tokens * heads * value, 3);
+    const kvern::input keys{k.data(), tokens, heads * dim}, queries{q.data(), tokens, heads * dim};
+    const kvern::input rows{v.data(), tokens, heads * value};
+    floats out(tokens * heads * value), plain(out.size()), both(2 * heads * value);
+    const auto result = [&](floats &x) { return kvern::output{x.data(), x.size() / heads / value, heads * value}; };
+    cache.append_to(1, keys, rows);
+    cache.fork(1, 0);
+    EXPECT(cache.len() == tokens && cache.len(1) == tokens && cache.start(1) == 0 && cache.value_dim() == value);
+    EXPECT(cache.free_pages() + 1 == cache.pages() && cache.bytes_used() * cache.pages() == cache.bytes());
+    kvern_attention_options call = kvern::attention_options();
+    kvern::attention(ctx, ws, call, cache, queries, result(out));
+    kvern::attention_plain(ctx, ws, call, heads, keys, rows, queries, result(plain));
+    EXPECT(out == plain);
+    const std::vector<std::size_t> sequences{1, 0};
+    call.sequences = sequences.data();
+    call.sequences_len = sequences.size();
+    kvern::attention(ctx, ws, call, cache, {q.data() + heads * dim, 2, heads * dim}, result(both));
+    EXPECT(both.size() == 2 * heads * value);
+
+    floats key(heads * dim), values_of(heads * value);
+    cache.token(1, 2, key, values_of);
+    EXPECT(key == floats(k.end() - heads * dim, k.end()) && values_of == floats(v.end() - heads * value, v.end()));
+    const auto table = kvern::rope_table::create(dim, 16);
+    kvern_preparation prepared = kvern::preparation();
+    prepared.rope = table.get();
+    floats rotated = k, turned = q;
+    cache.append_prepared(ctx, 0, prepared, {turned.data(), tokens, heads * dim}, {k.data(), tokens, heads * dim},
+                          rows);
+    kvern::rope(ctx, table, prepared.pairs, tokens, heads, {rotated.data(), tokens, heads * dim});
+    EXPECT(rotated == k && cache.len() == 2 * tokens);
+    cache.remove(0, 0, 1);
+    cache.rotate(0, 0, 2, -1, table, prepared.pairs);
+    cache.truncate_in(0, 4);
+    cache.save("cache");
+    kvern::kv_cache again = kvern::kv_cache::load(options, "cache");
+    EXPECT(again.len() == 4 && again.len(1) == tokens);
+    again.clear_in(1);
+    again.truncate(2);
+    EXPECT(again.len() == 2 && again.len(1) == 0);
+    again.clear();
+    again.restore("cache");
+    EXPECT(again.len() == 4);
+    return 0;
+}
+
+int the_rest(const kvern::context &ctx) {
+    const std::vector<double> frequencies{1.0, 0.5};
+    const auto table = kvern::rope_table::from_frequencies(frequencies, 4);
+    floats cos(2), sin(2);
+    table.row(0, cos, sin);
+    EXPECT(cos == floats(2, 1.0f) && sin == floats(2) && table.positions() == 4 && table.rotary_dim() == 4);
+    const auto scaled = kvern::rope_table::create(4, 4, 10000.0, kvern::rope_scaling());
+    EXPECT(scaled.bytes() == table.bytes());
+    floats x = values(8, 3);
+    const floats before = x;
+    const std::vector<std::size_t> positions{0, 0};
+    kvern::rope_at(ctx, table, KVERN_ROPE_HALVES, positions, 1, {x.data(), 2, 4});
+    EXPECT(x == before);
+    floats slopes(8), y(4);
+    kvern::alibi_slopes(slopes);
+    EXPECT(slopes[0] == 0.5f && slopes[7] == 1.0f / 256);
+    kvern_softmax_options options = kvern::softmax_options();
+    const floats mask{0, 0, -HUGE_VALF, -HUGE_VALF};
+    options.mask = mask.data();
+    options.mask_rows = 1;
+    options.mask_row_stride = 4;
+    const floats same(4, 3.0f);
+    kvern::softmax_with(ctx, options, {same.data(), 1, 4}, {y.data(), 1, 4});
+    EXPECT((y == floats{0.5f, 0.5f, 0, 0}));
+    return 0;
+}
+
+} // namespace
+
+int main() {
+    const kvern::context ctx = kvern::context::create();
+    kvern::workspace ws = kvern::workspace::create();
+    EXPECT(weights(ctx, ws) == 0 && products(ctx, ws) == 0 && caches(ctx, ws) == 0 && the_rest(ctx) == 0);
+    return 0;
+}
