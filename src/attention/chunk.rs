@@ -126,6 +126,10 @@ impl<'a> Chunk<'a> {
             kernels.gemm(dim, q, k, scores.tile(0, first, rows, end - first), false);
             return;
         };
+        if let Keys::Plain(elements @ Elements::F32(_)) = &self.keys {
+            let k = key_panel(elements, self.key_stride, first);
+            return kernels.gemm_panels(dim, q, k, scores.tile(0, first, rows, end - first), false, 1);
+        }
         for (row, rows) in parts(rows, kernels.code_rows().0) {
             let most = kernels.key_tiles(rows) * LANES;
             let q = below(q, row);
@@ -195,6 +199,9 @@ impl<'a> Chunk<'a> {
             kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, true);
             return;
         };
+        if let Values::Plain(elements @ Elements::F32(_)) = &self.values {
+            return self.read_values(kernels, elements, p, keys, sums);
+        }
         let bytes = stream.value_bytes.len() / CHUNK;
         let (key_rows, value_rows) = kernels.code_rows();
         let plain = matches!(self.values, Values::Plain(_));
@@ -220,6 +227,36 @@ impl<'a> Chunk<'a> {
                             kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of f32 values that a few rows read again while they are in L1.
+const NEAR: usize = 8 << 10;
+
+impl Chunk<'_> {
+    /// Values of f32 for few rows, as one stream: two rows of probabilities at a time take whole values, and the
+    /// next two find a short run of them in L1.
+    fn read_values(
+        &self,
+        kernels: &KernelSet,
+        elements: &Elements<'_>,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+    ) {
+        let (dim, rows) = (sums.cols(), sums.rows());
+        let run = (NEAR / (4 * self.value_stride)).max(4);
+        let even = rows / 2 * 2;
+        for key in keys.clone().step_by(run) {
+            let v = value_panel(elements, self.value_stride, key, 0);
+            for (row, rows, strip) in [(0, even, 2), (even, rows - even, 1)] {
+                if rows > 0 {
+                    let p = Operand { data: &p.data[row * p.row_stride + key - keys.start..], ..p };
+                    let sums = sums.tile(row, 0, rows, dim);
+                    kernels.gemm_rows(run.min(keys.end - key), (p, strip), v, sums, true);
                 }
             }
         }
