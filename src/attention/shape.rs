@@ -7,7 +7,7 @@ use crate::error::{Error, Result, product};
 
 /// Query rows (tokens x heads of a group) of a work item: 32 strips of 6 share each chunk while it is in L2.
 /// Widening a chunk of f16 costs 3 % of its products then; queries and outputs of a head of 128 take 192 KiB.
-const ROWS: usize = 192;
+const ROWS: usize = 384;
 
 /// Work items for each lane below which a call is cut finer: with 4, the last one to finish costs 1/8 of the
 /// time of a lane on average.

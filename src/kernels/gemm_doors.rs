@@ -233,18 +233,19 @@ impl KernelSet {
         unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, resume, finishing) }
     }
 
-    /// [`KernelSet::gemm_fast`] for one register tile, of at most [`KernelSet::nv`] of the most rows vectors.
-    pub(crate) fn gemm_fast_tile(
+    /// [`KernelSet::gemm_fast`] for one strip of rows and f32 results.
+    pub(crate) fn gemm_fast_rows(
         &self,
         pairs: usize,
         (a, row_stride): (&[[u16; 2]], usize),
-        panel: Panel<'_>,
+        b: Run<'_>,
         c: MatMut<'_>,
         resume: bool,
     ) {
-        let (rows, vectors) = (c.rows().max(1), c.cols().div_ceil(LANES).max(1));
+        let rows = c.rows().max(1);
+        let vectors = c.cols().div_ceil(LANES).clamp(1, b.vectors);
         let mut c = Outputs { out: c, chains: None };
-        self.gemm_fast(pairs, (a, row_stride, rows), Run { panel, stride: 0, vectors }, &mut c, resume, None);
+        self.gemm_fast(pairs, (a, row_stride, rows), Run { vectors, ..b }, &mut c, resume, None);
     }
 
     /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
