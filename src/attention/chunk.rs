@@ -157,22 +157,32 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
-    /// `sums`: (rows, value_dim).
-    pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
-        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums) };
+    /// `sums[i] += p[i] . V[keys]` for keys ascending, or from zero where `fresh`; element (i, 0) of `p` belongs to
+    /// key `keys.start`; `sums`: (rows, value_dim).
+    pub fn values(
+        &self,
+        kernels: &KernelSet,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+        fresh: bool,
+    ) {
+        if fresh && (self.fast.is_some() || self.stream.is_some()) {
+            (0..sums.rows()).for_each(|i| sums.row(i).fill(0.0));
+        }
+        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums, fresh) };
         // Pairs of keys that a row sees as a whole; single ones, whose neighbour it does not see, exactly.
         let (first, end) = (keys.start.next_multiple_of(2).min(keys.end), keys.end / 2 * 2);
         let behind = |key: usize| Operand { data: &p.data[key - keys.start..], ..p };
         if first > keys.start {
-            self.exact_values(kernels, p, keys.start..first, sums.reborrow());
+            self.exact_values(kernels, p, keys.start..first, sums.reborrow(), false);
         }
         if first < end {
             self.next.ask(kernels);
             fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow());
         }
         if first.max(end) < keys.end {
-            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums);
+            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums, false);
         }
     }
 
@@ -191,12 +201,19 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    fn exact_values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
+    fn exact_values(
+        &self,
+        kernels: &KernelSet,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+        fresh: bool,
+    ) {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
             let Values::Plain(elements) = &self.values else { return };
             self.ask(kernels, rows, dim);
-            kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, true);
+            kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, !fresh);
             return;
         };
         if let Values::Plain(elements @ Elements::F32(_)) = &self.values {

@@ -298,7 +298,11 @@ impl<'a> Item<'a> {
         }
         self.kernels.chunk_softmax(scores, CHUNK, seen[..mr].iter().map(|seen| &seen.keys), &mut parts);
 
-        sums[..mr * dim].fill(0.0);
+        // Where all rows see the first keys, the first product starts the sums.
+        let mut fresh = !common.is_empty() && seen[..mr].iter().all(|seen| seen.keys.start == common.start);
+        if !fresh {
+            sums[..mr * dim].fill(0.0);
+        }
         // `sums[i] += p[i][keys] V[keys]` for the rows `of` of the strip.
         let mut values = |keys: Range<usize>, of: Range<usize>| {
             if keys.is_empty() {
@@ -307,7 +311,8 @@ impl<'a> Item<'a> {
             let p =
                 Operand { data: &scores[of.start * CHUNK + keys.start..], row_stride: CHUNK, k_stride: 1 };
             let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
-            chunk.values(self.kernels, p, keys, sums);
+            chunk.values(self.kernels, p, keys, sums, fresh);
+            fresh = false;
         };
         // Keys in ascending order for each row: those before the common range, the common range as one
         // tile, those after it. A key that a row does not see is not touched for it, so that nothing
