@@ -34,18 +34,24 @@ pub(super) struct Chunk<'a> {
     pub next: Next<'a>,
 }
 
-/// For many rows: the bytes of the next chunk, asked for little by little while tiles compute: as many lines at a
-/// time as the core has buffers for misses, or it would wait for them.
+/// What the next chunk will read, asked for little by little while tiles compute: as many lines at a time as the
+/// core has buffers for misses, or it would wait for them. For many rows all of it; for few the scales, which
+/// [`Stream`] does not reach.
 #[derive(Default)]
 pub(super) struct Next<'a> {
     pub bytes: Cell<&'a [u8]>,
+    /// What comes after them.
+    pub then: Cell<&'a [u8]>,
     /// Bytes before each tile.
     pub share: usize,
 }
 
 impl Next<'_> {
     pub fn ask(&self, kernels: &KernelSet) {
-        let bytes = self.bytes.get();
+        let mut bytes = self.bytes.get();
+        if bytes.is_empty() {
+            bytes = self.then.take();
+        }
         if !bytes.is_empty() {
             let (now, later) = bytes.split_at(self.share.min(bytes.len()));
             kernels.prefetch(now);
@@ -136,6 +142,7 @@ impl<'a> Chunk<'a> {
             for key in (first..end).step_by(most) {
                 let width = most.min(end - key);
                 let tile = scores.tile(row, key, rows, width);
+                self.next.ask(kernels);
                 let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
                 match &self.keys {
                     Keys::Plain(elements) => {
@@ -167,22 +174,22 @@ impl<'a> Chunk<'a> {
         mut sums: MatMut<'_>,
         fresh: bool,
     ) {
-        if fresh && (self.fast.is_some() || self.stream.is_some()) {
-            (0..sums.rows()).for_each(|i| sums.row(i).fill(0.0));
-        }
+        let mut fresh = fresh;
         let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums, fresh) };
         // Pairs of keys that a row sees as a whole; single ones, whose neighbour it does not see, exactly.
         let (first, end) = (keys.start.next_multiple_of(2).min(keys.end), keys.end / 2 * 2);
         let behind = |key: usize| Operand { data: &p.data[key - keys.start..], ..p };
         if first > keys.start {
-            self.exact_values(kernels, p, keys.start..first, sums.reborrow(), false);
+            self.exact_values(kernels, p, keys.start..first, sums.reborrow(), fresh);
+            fresh = false;
         }
         if first < end {
             self.next.ask(kernels);
-            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow());
+            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow(), fresh);
+            fresh = false;
         }
         if first.max(end) < keys.end {
-            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums, false);
+            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums, fresh);
         }
     }
 
@@ -216,6 +223,9 @@ impl<'a> Chunk<'a> {
             kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, !fresh);
             return;
         };
+        if fresh {
+            (0..rows).for_each(|i| sums.row(i).fill(0.0));
+        }
         if let Values::Plain(elements @ Elements::F32(_)) = &self.values {
             return self.read_values(kernels, elements, p, keys, sums);
         }
@@ -232,6 +242,7 @@ impl<'a> Chunk<'a> {
                     if part.is_empty() {
                         continue;
                     }
+                    self.next.ask(kernels);
                     let tile = sums.tile(row, d, rows, width);
                     let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
                     let follow = stream.after_values(part.start, d * bytes / stride);

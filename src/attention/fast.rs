@@ -101,6 +101,7 @@ impl<'a> Fast<'a> {
         keys: Range<usize>,
         stride: usize,
         mut sums: MatMut<'_>,
+        fresh: bool,
     ) {
         let (rows, dim) = (sums.rows(), sums.cols());
         let vectors = kernels.nv(kernels.mr());
@@ -108,7 +109,7 @@ impl<'a> Fast<'a> {
             let data = Elements::Bf16(&self.values[keys.start * stride..]);
             let panel = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
             let v = Run { panel, stride: vectors * 2 * LANES, vectors };
-            kernels.gemm_fast_rows(keys.len() / 2, p, v, sums.tile(0, 0, rows, dim), true);
+            kernels.gemm_fast_rows(keys.len() / 2, p, v, sums.tile(0, 0, rows, dim), !fresh);
         });
     }
 }
