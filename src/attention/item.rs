@@ -79,7 +79,7 @@ pub(super) struct Query {
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
 pub(super) struct Lane<'a> {
-    q: &'a mut [f32],         // (rows, key_dim), scaled up to row `loaded`
+    q: &'a mut [f32], // (rows, key_dim), scaled up to row `loaded`
     loaded: usize,
     pub o: &'a mut [f32],     // (rows, value_dim)
     pub state: &'a mut [f32], // (rows, 2): m, l
@@ -289,7 +289,9 @@ impl<'a> Item<'a> {
         chunk.scores(self.kernels, q, union, MatMut::dense(scores, mr, CHUNK).ok()?);
 
         let mut parts = [NOTHING; STRIP];
-        for (i, Seen { keys, hole }) in seen[..mr].iter().enumerate().filter(|(_, seen)| !seen.keys.is_empty()) {
+        for (i, Seen { keys, hole }) in
+            seen[..mr].iter().enumerate().filter(|(_, seen)| !seen.keys.is_empty())
+        {
             let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
             if self.adjusts {
                 self.adjust(block, query(i), index, keys, scores);

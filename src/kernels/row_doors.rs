@@ -174,7 +174,8 @@ impl KernelSet {
         parts: &mut [(f32, f32)],
     ) {
         let (len, p) = (scores.len(), scores.as_mut_ptr());
-        let mut rows = [const { ChunkRow { s: std::ptr::null_mut(), lo: 0, hi: 0, m: 0.0, l: 0.0 } }; MOST_ROWS];
+        let mut rows =
+            [const { ChunkRow { s: std::ptr::null_mut(), lo: 0, hi: 0, m: 0.0, l: 0.0 } }; MOST_ROWS];
         let mut n = 0;
         for (keys, row) in keys.zip(&mut rows) {
             assert!(keys.is_empty() || keys.end.next_multiple_of(LANES) <= stride && (n + 1) * stride <= len);

@@ -16,8 +16,8 @@ use crate::kernels::simd::Simd;
 /// Vectors of 16 of a block.
 const HALVES: usize = BLOCK / LANES;
 
-/// What is read next, asked for while a tile computes. A decoding step reads each key and value once, in runs
-/// too short for the hardware's own prefetch: 11 GB/s without this, where memory gives 29.
+/// What is read next, asked for while a tile computes. A decoding step reads each key and value once, in several
+/// streams that the hardware's own prefetch does not follow: 11 GB/s without this, where memory gives 29.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     pub at: *const u8, // never followed: any address will do
