@@ -34,18 +34,24 @@ pub(super) struct Chunk<'a> {
     pub next: Next<'a>,
 }
 
-/// For many rows: the bytes of the next chunk, asked for little by little while tiles compute: as many lines at a
-/// time as the core has buffers for misses, or it would wait for them.
+/// What the next chunk will read, asked for little by little while tiles compute: as many lines at a time as the
+/// core has buffers for misses, or it would wait for them. For many rows all of it; for few the scales, which
+/// [`Stream`] does not reach.
 #[derive(Default)]
 pub(super) struct Next<'a> {
     pub bytes: Cell<&'a [u8]>,
+    /// What comes after them.
+    pub then: Cell<&'a [u8]>,
     /// Bytes before each tile.
     pub share: usize,
 }
 
 impl Next<'_> {
     pub fn ask(&self, kernels: &KernelSet) {
-        let bytes = self.bytes.get();
+        let mut bytes = self.bytes.get();
+        if bytes.is_empty() {
+            bytes = self.then.take();
+        }
         if !bytes.is_empty() {
             let (now, later) = bytes.split_at(self.share.min(bytes.len()));
             kernels.prefetch(now);
@@ -126,12 +132,20 @@ impl<'a> Chunk<'a> {
             kernels.gemm(dim, q, k, scores.tile(0, first, rows, end - first), false);
             return;
         };
+        // One tile of 16 keys after the other is one stream, which the hardware asks for by itself: 31 GB/s, where
+        // four tiles at a time with software prefetch, a miss buffer for each line, stay below 20. Codes and 16-bit
+        // numbers take too few bytes a step for the hardware to run ahead: they keep the software's.
+        if let Keys::Plain(elements @ Elements::F32(_)) = &self.keys {
+            let k = key_panel(elements, self.key_stride, first);
+            return kernels.gemm_panels(dim, q, k, scores.tile(0, first, rows, end - first), false, 1);
+        }
         for (row, rows) in parts(rows, kernels.code_rows().0) {
             let most = kernels.key_tiles(rows) * LANES;
             let q = below(q, row);
             for key in (first..end).step_by(most) {
                 let width = most.min(end - key);
                 let tile = scores.tile(row, key, rows, width);
+                self.next.ask(kernels);
                 let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
                 match &self.keys {
                     Keys::Plain(elements) => {
@@ -153,22 +167,32 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// `sums[i] += p[i] . V[keys]` for keys ascending; element (i, 0) of `p` belongs to key `keys.start`;
-    /// `sums`: (rows, value_dim).
-    pub fn values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
-        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums) };
+    /// `sums[i] += p[i] . V[keys]` for keys ascending, or from zero where `fresh`; element (i, 0) of `p` belongs to
+    /// key `keys.start`; `sums`: (rows, value_dim).
+    pub fn values(
+        &self,
+        kernels: &KernelSet,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+        fresh: bool,
+    ) {
+        let mut fresh = fresh;
+        let Some(fast) = &self.fast else { return self.exact_values(kernels, p, keys, sums, fresh) };
         // Pairs of keys that a row sees as a whole; single ones, whose neighbour it does not see, exactly.
         let (first, end) = (keys.start.next_multiple_of(2).min(keys.end), keys.end / 2 * 2);
         let behind = |key: usize| Operand { data: &p.data[key - keys.start..], ..p };
         if first > keys.start {
-            self.exact_values(kernels, p, keys.start..first, sums.reborrow());
+            self.exact_values(kernels, p, keys.start..first, sums.reborrow(), fresh);
+            fresh = false;
         }
         if first < end {
             self.next.ask(kernels);
-            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow());
+            fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow(), fresh);
+            fresh = false;
         }
         if first.max(end) < keys.end {
-            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums);
+            self.exact_values(kernels, behind(first.max(end)), first.max(end)..keys.end, sums, fresh);
         }
     }
 
@@ -187,14 +211,31 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    fn exact_values(&self, kernels: &KernelSet, p: Operand<'_>, keys: Range<usize>, mut sums: MatMut<'_>) {
+    fn exact_values(
+        &self,
+        kernels: &KernelSet,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+        fresh: bool,
+    ) {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
             let Values::Plain(elements) = &self.values else { return };
             self.ask(kernels, rows, dim);
-            kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, true);
+            kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, !fresh);
             return;
         };
+        if fresh {
+            (0..rows).for_each(|i| sums.row(i).fill(0.0));
+        }
+        // Only where a tile takes whole values: 256-bit tiles of 2 rows take 128 bytes, and on a quarter of each
+        // row the hardware asks for too little (13 GB/s; 16 with what the tile asks for).
+        if let Values::Plain(elements @ Elements::F32(_)) = &self.values
+            && kernels.nv(2) * LANES >= dim
+        {
+            return self.read_values(kernels, elements, p, keys, sums);
+        }
         let bytes = stream.value_bytes.len() / CHUNK;
         let (key_rows, value_rows) = kernels.code_rows();
         let plain = matches!(self.values, Values::Plain(_));
@@ -208,6 +249,7 @@ impl<'a> Chunk<'a> {
                     if part.is_empty() {
                         continue;
                     }
+                    self.next.ask(kernels);
                     let tile = sums.tile(row, d, rows, width);
                     let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
                     let follow = stream.after_values(part.start, d * bytes / stride);
@@ -220,6 +262,38 @@ impl<'a> Chunk<'a> {
                             kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of f32 values that a few rows read again while they are in L1.
+const NEAR: usize = 8 << 10;
+
+impl Chunk<'_> {
+    /// Values of f32 for few rows, as one stream: two rows of probabilities at a time take whole values, and the
+    /// next two find a short run of them in L1. 28 GB/s by itself, where four rows that take half of each value in
+    /// two passes got 13 without and 19 with what they ask for ahead; runs of 4 KiB and of 16 KiB are slower, and
+    /// so is a row of three and a row of one. Asking for the first 8 KiB of the next keys meanwhile gained nothing.
+    fn read_values(
+        &self,
+        kernels: &KernelSet,
+        elements: &Elements<'_>,
+        p: Operand<'_>,
+        keys: Range<usize>,
+        mut sums: MatMut<'_>,
+    ) {
+        let (dim, rows) = (sums.cols(), sums.rows());
+        let run = if rows > 2 { (NEAR / (4 * self.value_stride)).max(4) } else { CHUNK };
+        let even = rows / 2 * 2;
+        for key in keys.clone().step_by(run) {
+            let v = value_panel(elements, self.value_stride, key, 0);
+            for (row, rows, strip) in [(0, even, 2), (even, rows - even, 1)] {
+                if rows > 0 {
+                    let p = Operand { data: &p.data[row * p.row_stride + key - keys.start..], ..p };
+                    let sums = sums.tile(row, 0, rows, dim);
+                    kernels.gemm_rows(run.min(keys.end - key), (p, strip), v, sums, true);
                 }
             }
         }

@@ -103,7 +103,7 @@ fn bytes(ctx: &Context, options: &AttentionOptions, source: &Source<'_>, q_len: 
 /// chains over head_dim and over keys, its own maximum, `exp2`, and merged in ascending order; a masked key
 /// contributes nothing, not even NaN; a row that sees no key is zeros. **Errors**: `Shape`, `Option`,
 /// `Workspace`; nothing is changed then. **Panics**: never. **Cost**: `4 * head_dim` flops for each visible
-/// (query head, key); keys and values are read once for each 96 query rows; allocates nothing.
+/// (query head, key); keys and values are read once for each 384 query rows; allocates nothing.
 /// **Source**: FlashAttention (Dao et al. 2022) with per-chunk maxima; tiles of the f32 product.
 pub fn attend(
     ctx: &Context,

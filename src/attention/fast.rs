@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::chunk::Next;
-use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel, Run};
 use crate::view::MatMut;
 use std::cell::Cell;
 use std::ops::Range;
@@ -81,14 +81,15 @@ impl<'a> Fast<'a> {
     ) {
         let rows = scores.rows();
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
-        let width = kernels.nv(kernels.mr()) * LANES;
+        let vectors = kernels.nv(kernels.mr());
+        for _ in (first..end).step_by(vectors * LANES) {
+            next.ask(kernels);
+        }
         self.rounded(kernels, q, (rows, dim), |q| {
-            for key in (first..end).step_by(width) {
-                next.ask(kernels);
-                let data = Elements::Bf16(&self.keys[key / LANES * padded(dim)..]);
-                let k = Panel { data, k_stride: 2 * LANES, vec_stride: padded(dim) };
-                kernels.gemm_fast_tile(dim / 2, q, k, scores.tile(0, key, rows, width.min(end - key)), false);
-            }
+            let data = Elements::Bf16(&self.keys[first / LANES * padded(dim)..]);
+            let panel = Panel { data, k_stride: 2 * LANES, vec_stride: padded(dim) };
+            let k = Run { panel, stride: vectors * padded(dim), vectors };
+            kernels.gemm_fast_rows(dim / 2, q, k, scores.tile(0, first, rows, end - first), false);
         });
     }
 
@@ -100,15 +101,15 @@ impl<'a> Fast<'a> {
         keys: Range<usize>,
         stride: usize,
         mut sums: MatMut<'_>,
+        fresh: bool,
     ) {
         let (rows, dim) = (sums.rows(), sums.cols());
-        let width = kernels.nv(kernels.mr()) * LANES;
+        let vectors = kernels.nv(kernels.mr());
         self.rounded(kernels, p, (rows, keys.len()), |p| {
-            for d in (0..dim).step_by(width) {
-                let data = Elements::Bf16(&self.values[keys.start * stride + 2 * d..]);
-                let v = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
-                kernels.gemm_fast_tile(keys.len() / 2, p, v, sums.tile(0, d, rows, width), true);
-            }
+            let data = Elements::Bf16(&self.values[keys.start * stride..]);
+            let panel = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
+            let v = Run { panel, stride: vectors * 2 * LANES, vectors };
+            kernels.gemm_fast_rows(keys.len() / 2, p, v, sums.tile(0, 0, rows, dim), !fresh);
         });
     }
 }

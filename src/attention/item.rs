@@ -11,13 +11,13 @@ use super::source::{Source, Streams};
 use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
-use crate::kernels::{KernelSet, Operand};
+use crate::kernels::{KernelSet, MOST_ROWS, Operand};
 use crate::view::{MatMut, MatRef, Origin};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// The most rows of a strip on any tier.
-const STRIP: usize = 16;
+const STRIP: usize = MOST_ROWS;
 
 /// Maximum (exp2 domain) and sum of a row of probabilities.
 pub(super) type Part = (f32, f32);
@@ -79,7 +79,8 @@ pub(super) struct Query {
 
 /// Scratch of a lane, named. Rows are (token, head of the group).
 pub(super) struct Lane<'a> {
-    q: &'a mut [f32],         // (rows, key_dim), scaled
+    q: &'a mut [f32], // (rows, key_dim), scaled up to row `loaded`
+    loaded: usize,
     pub o: &'a mut [f32],     // (rows, value_dim)
     pub state: &'a mut [f32], // (rows, 2): m, l
     scores: &'a mut [f32],    // (mr, CHUNK)
@@ -121,22 +122,28 @@ impl<'a> Item<'a> {
         let (mut lane, panel) = self.lane(arena);
         let mut done = 0;
         while let Some(block) = self.block(at.row + done, out.rows() - done, at.col / (group * dim)) {
-            self.load(&mut lane, &block);
             self.start(&mut lane, &block);
-            let chunks = block.chunks();
+            let (chunks, tokens) = (block.chunks(), block.tokens);
+            let mut out = out.tile(done, 0, tokens, group * dim);
+            let (rows, cols) = (lse.rows().min(tokens), lse.cols());
+            let mut beside = lse.tile(done, 0, rows, cols);
+            let mut finished = 0;
             for n in 0..chunks.len() {
                 self.chunk(&mut lane, panel, &block, chunks.index(n), &mut |lane, rows, parts| {
+                    let end = rows.end;
                     for (i, (row, part)) in rows.zip(parts).enumerate() {
                         let Lane { o, state, sums, .. } = lane;
                         let (state, sum) = (&mut state[2 * row..2 * row + 2], &sums[i * dim..(i + 1) * dim]);
                         self.merge(state, &mut o[row * dim..(row + 1) * dim], *part, sum);
                     }
+                    // Right after its last chunk: the row is in L1, and the next strip computes while it is stored.
+                    if n + 1 == chunks.len() {
+                        self.finish(lane, finished..end, &mut out, &mut beside);
+                        finished = end;
+                    }
                 });
             }
-            let tokens = block.tokens;
-            let (rows, cols) = (lse.rows().min(tokens), lse.cols());
-            let beside = lse.tile(done, 0, rows, cols);
-            self.finish(&lane, &block, out.tile(done, 0, tokens, group * dim), beside);
+            self.finish(&mut lane, finished..tokens * group, &mut out, &mut beside);
             done += tokens;
             if done >= out.rows() {
                 return;
@@ -144,17 +151,27 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Scales the queries of a block.
-    pub fn load(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
-        let width = self.shape.group * self.shape.key_dim;
-        for (t, wide) in lane.q.chunks_exact_mut(width).take(block.tokens).enumerate() {
-            let q = self.q.from(block.row + t, block.kv_head * width);
-            self.kernels.scale(&q[..width], self.factor, wide);
+    /// Scales the queries of a block up to row `end` where that is still to do, and asks for the next ones:
+    /// strip by strip, because a whole block of queries at once is a wait for memory, 5 % of a prefill.
+    fn load(&self, lane: &mut Lane<'_>, block: &Block<'_>, end: usize) {
+        let (dim, group) = (self.shape.key_dim, self.shape.group);
+        let query = |row: usize| {
+            &self.q.from(block.row + row / group, (block.kv_head * group + row % group) * dim)[..dim]
+        };
+        let strip = end.saturating_sub(lane.loaded);
+        for row in lane.loaded..end {
+            self.kernels.scale(query(row), self.factor, &mut lane.q[row * dim..(row + 1) * dim]);
+            let ahead = row + strip;
+            if ahead < block.tokens * group {
+                self.kernels.prefetch(bytemuck::cast_slice(query(ahead)));
+            }
         }
+        lane.loaded = lane.loaded.max(end);
     }
 
     /// Starts the running state of a block's rows: nothing seen, or the learned sink.
     pub fn start(&self, lane: &mut Lane<'_>, block: &Block<'_>) {
+        lane.loaded = 0;
         let (group, rows) = (self.shape.group, block.tokens * self.shape.group);
         lane.o[..rows * self.shape.value_dim].fill(0.0);
         for (row, state) in lane.state.chunks_exact_mut(2).take(rows).enumerate() {
@@ -172,17 +189,26 @@ impl<'a> Item<'a> {
         state.copy_from_slice(&[m, l]);
     }
 
-    /// Divides, and writes a block's rows out.
-    pub fn finish(&self, lane: &Lane<'_>, block: &Block<'_>, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
-        let (dim, group) = (self.shape.value_dim, self.shape.group);
-        for t in 0..block.tokens {
-            let out = out.row(t);
-            out.copy_from_slice(&lane.o[t * group * dim..(t + 1) * group * dim]);
-            let states = lane.state[2 * t * group..].chunks_exact(2);
-            for (out, state) in out.chunks_exact_mut(dim).zip(states.clone()) {
-                self.kernels.divide(out, state[1]);
+    /// Divides rows of a block, and writes them out.
+    pub fn finish(
+        &self,
+        lane: &mut Lane<'_>,
+        rows: Range<usize>,
+        out: &mut MatMut<'_>,
+        lse: &mut MatMut<'_>,
+    ) {
+        let (dim, group, strip) = (self.shape.value_dim, self.shape.group, rows.len());
+        for row in rows {
+            let ahead = row + strip;
+            if ahead / group < out.rows() {
+                let next = &out.row(ahead / group)[ahead % group * dim..][..dim];
+                self.kernels.prefetch(bytemuck::cast_slice(next));
             }
-            for (lse, state) in lse.row(t).iter_mut().zip(states) {
+            let (t, h) = (row / group, row % group);
+            let (o, state) = (&mut lane.o[row * dim..(row + 1) * dim], &lane.state[2 * row..2 * row + 2]);
+            self.kernels.divide(o, state[1]);
+            out.row(t)[h * dim..(h + 1) * dim].copy_from_slice(o);
+            if let Some(lse) = lse.row(t).get_mut(h) {
                 let log2 = f64::from(state[0]) + libm::log2(f64::from(state[1]));
                 *lse = (log2 * std::f64::consts::LN_2) as f32;
             }
@@ -215,6 +241,7 @@ impl<'a> Item<'a> {
         );
         for row in (0..rows).step_by(strip) {
             let strip = row..rows.min(row + strip);
+            self.load(lane, block, strip.end);
             if let Some(parts) = self.strip(lane, &chunk, index, block, strip.clone()) {
                 done(lane, strip.clone(), &parts[..strip.len()]);
             }
@@ -262,19 +289,22 @@ impl<'a> Item<'a> {
         chunk.scores(self.kernels, q, union, MatMut::dense(scores, mr, CHUNK).ok()?);
 
         let mut parts = [NOTHING; STRIP];
-        for (i, (seen, part)) in seen[..mr].iter().zip(&mut parts).enumerate() {
+        for (i, Seen { keys, hole }) in
+            seen[..mr].iter().enumerate().filter(|(_, seen)| !seen.keys.is_empty())
+        {
             let scores = &mut scores[i * CHUNK..(i + 1) * CHUNK];
-            if seen.keys.is_empty() {
-                continue;
-            }
             if self.adjusts {
-                self.adjust(block, query(i), index, &seen.keys, scores);
+                self.adjust(block, query(i), index, keys, scores);
             }
-            scores[seen.hole.clone()].fill(f32::NEG_INFINITY);
-            *part = self.kernels.chunk_softmax(scores, seen.keys.start, seen.keys.end);
+            scores[hole.clone()].fill(f32::NEG_INFINITY);
         }
+        self.kernels.chunk_softmax(scores, CHUNK, seen[..mr].iter().map(|seen| &seen.keys), &mut parts);
 
-        sums[..mr * dim].fill(0.0);
+        // Where all rows see the first keys, the first product starts the sums.
+        let mut fresh = !common.is_empty() && seen[..mr].iter().all(|seen| seen.keys.start == common.start);
+        if !fresh {
+            sums[..mr * dim].fill(0.0);
+        }
         // `sums[i] += p[i][keys] V[keys]` for the rows `of` of the strip.
         let mut values = |keys: Range<usize>, of: Range<usize>| {
             if keys.is_empty() {
@@ -283,7 +313,8 @@ impl<'a> Item<'a> {
             let p =
                 Operand { data: &scores[of.start * CHUNK + keys.start..], row_stride: CHUNK, k_stride: 1 };
             let Ok(sums) = MatMut::dense(&mut sums[of.start * dim..], of.len(), dim) else { return };
-            chunk.values(self.kernels, p, keys, sums);
+            chunk.values(self.kernels, p, keys, sums, fresh);
+            fresh = false;
         };
         // Keys in ascending order for each row: those before the common range, the common range as one
         // tile, those after it. A key that a row does not see is not touched for it, so that nothing
@@ -329,7 +360,7 @@ impl<'a> Item<'a> {
             debug_assert!(part.is_ok(), "the lane was sized by the same numbers");
             part.unwrap_or_default()
         });
-        (Lane { q, o, state, scores, sums }, panel)
+        (Lane { q, loaded: 0, o, state, scores, sums }, panel)
     }
 }
 

@@ -60,7 +60,7 @@ pub struct AttentionOptions {
     /// **Numerics** of `Fast`: queries, keys, probabilities and values are rounded to bf16 (2^-9 relative) and
     /// summed in f32. A score s is off by at most `e = 2^-7 * scale * sum |q||k|`, and an element of the
     /// output by `(exp(2 e) - 1 + 2^-7) * max |v|`. The bits depend on the instruction set, but not on
-    /// threads, batch or chunks of a prompt. **Cost**: each chunk is rounded once for 96 query rows: meant for
+    /// threads, batch or chunks of a prompt. **Cost**: each chunk is rounded once for 384 query rows: meant for
     /// prompts; decoding is not faster with it.
     pub precision: Precision,
 }

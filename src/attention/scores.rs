@@ -86,7 +86,7 @@ impl Item<'_> {
                 && let Ok(sum) = MatMut::dense(sum, 1, self.shape.value_dim)
             {
                 let p = Operand { data: &p[key..], row_stride: CHUNK, k_stride: 1 };
-                chunk.values(self.kernels, p, key..key + run, sum);
+                chunk.values(self.kernels, p, key..key + run, sum, false);
             }
             key += run + 1;
         }

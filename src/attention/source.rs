@@ -134,12 +134,10 @@ impl Source<'_> {
                 let at = Place { kernels, keys, widen: fast || rows >= PANEL_ROWS };
                 let (keys, panel) = at.keys(stored_keys, key_dim, panel);
                 let values = at.values(stored_values, value_stride, panel);
-                let stream = (!at.widen).then(|| {
-                    let [next, key_scales, value_scales] = cache.following(*sequence, chunk, head);
-                    kernels.prefetch(key_scales);
-                    kernels.prefetch(value_scales);
-                    Stream { value_bytes: stored_values.bytes(), key_bytes: stored_keys.bytes(), next }
-                });
+                let [following, key_scales, value_scales] =
+                    if at.widen { [&[][..]; 3] } else { cache.following(*sequence, chunk, head) };
+                let (key_bytes, value_bytes) = (stored_keys.bytes(), stored_values.bytes());
+                let stream = (!at.widen).then_some(Stream { value_bytes, key_bytes, next: following });
                 let in_place = cache.options().keys == KvType::F32 || !at.widen;
                 let key_stride = if in_place { key_dim * LANES } else { padded(key_dim) };
                 let fast = match (&keys, &values) {
@@ -148,10 +146,14 @@ impl Source<'_> {
                     }
                     _ => None,
                 };
-                let next = if at.widen { cache.next_part(*sequence, chunk, head) } else { &[] };
                 // Each strip has about 4 tiles of scores and 2 of values.
-                let share = (next.len() / (rows.div_ceil(kernels.mr()) * 6)).next_multiple_of(64);
-                let next = Next { bytes: Cell::new(next), share };
+                let tiles = rows.div_ceil(kernels.mr()) * 6;
+                let (bytes, then) = match at.widen {
+                    true => (cache.next_part(*sequence, chunk, head), &[][..]),
+                    false => (key_scales, value_scales),
+                };
+                let share = ((bytes.len() + then.len()) / tiles).next_multiple_of(64);
+                let next = Next { bytes: Cell::new(bytes), then: Cell::new(then), share };
                 Chunk { key_dim, keys, key_stride, values, value_stride, stream, fast, next }
             }
             Source::Plain(plain) => plain.chunk(head, chunk, keys, panel),

@@ -40,7 +40,6 @@ pub(super) fn run(
         let (row, kv_head) = place(at.col / width);
         let Some(block) = item.block(row, shape.q_len, kv_head) else { return };
         let (mut lane, panel) = item.lane(arena);
-        item.load(&mut lane, &block);
         let seen = block.chunks();
         for n in 0..tile.rows().min(seen.len().saturating_sub(at.row)) {
             let (sums, parts) = tile.row(n).split_at_mut(sums_len);
@@ -55,21 +54,32 @@ pub(super) fn run(
 
     let partials = MatRef::dense(partials, chunks, groups * width)?;
     let grid = Grid { tile_rows: shape.q_len, tile_cols: shape.group * dim };
-    for_each_tile_pair(executor, out, lse, grid, shape.group, scratch, lane_bytes, &|arena, at, out, lse| {
-        let kv_head = at.col / grid.tile_cols;
-        let Some(block) = item.block(at.row, out.rows(), kv_head) else { return };
-        let (mut lane, _) = item.lane(arena);
-        item.start(&mut lane, &block);
-        let group = at.row / shape.q_len * shape.kv_heads + kv_head;
-        for n in 0..block.chunks().len() {
-            let (sums, parts) = partials.from(n, group * width)[..width].split_at(sums_len);
-            let states = lane.state.chunks_exact_mut(2).zip(lane.o.chunks_exact_mut(dim));
-            for ((part, sum), (state, o)) in parts.chunks_exact(2).zip(sums.chunks_exact(dim)).zip(states) {
-                item.merge(state, o, (part[0], part[1]), sum);
+    for_each_tile_pair(
+        executor,
+        out,
+        lse,
+        grid,
+        shape.group,
+        scratch,
+        lane_bytes,
+        &|arena, at, mut out, mut lse| {
+            let kv_head = at.col / grid.tile_cols;
+            let Some(block) = item.block(at.row, out.rows(), kv_head) else { return };
+            let (mut lane, _) = item.lane(arena);
+            item.start(&mut lane, &block);
+            let group = at.row / shape.q_len * shape.kv_heads + kv_head;
+            for n in 0..block.chunks().len() {
+                let (sums, parts) = partials.from(n, group * width)[..width].split_at(sums_len);
+                let states = lane.state.chunks_exact_mut(2).zip(lane.o.chunks_exact_mut(dim));
+                for ((part, sum), (state, o)) in parts.chunks_exact(2).zip(sums.chunks_exact(dim)).zip(states)
+                {
+                    item.merge(state, o, (part[0], part[1]), sum);
+                }
             }
-        }
-        item.finish(&lane, &block, out, lse);
-    });
+            let rows = block.tokens * shape.group;
+            item.finish(&mut lane, 0..rows, &mut out, &mut lse);
+        },
+    );
     Ok(())
 }
 

@@ -143,8 +143,38 @@ impl KernelSet {
     /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
     /// of columns, whose vectors lie evenly.
     pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, resume: bool) {
+        let vectors = self.nv(c.rows().max(1));
+        self.gemm_panels(k, a, b, c, resume, vectors);
+    }
+
+    /// [`KernelSet::gemm`] in tiles of at most `vectors` vectors, of which there are no more than
+    /// [`KernelSet::nv`]: 1 reads B as one stream where the columns of a vector lie together.
+    pub(crate) fn gemm_panels(
+        &self,
+        k: usize,
+        a: Operand<'_>,
+        b: Panel<'_>,
+        c: MatMut<'_>,
+        resume: bool,
+        vectors: usize,
+    ) {
         let a = Strips { operand: a, rows: c.rows().max(1), stride: 0 };
-        let vectors = c.cols().div_ceil(LANES).clamp(1, self.nv(a.rows));
+        let vectors = c.cols().div_ceil(LANES).clamp(1, vectors);
+        let b = Run { panel: b, stride: vectors * b.vec_stride, vectors };
+        self.gemm_strips(k, a, b, &mut Outputs { out: c, chains: None }, resume, None);
+    }
+
+    /// [`KernelSet::gemm`] for any multiple of `rows` rows, in strips of as many.
+    pub(crate) fn gemm_rows(
+        &self,
+        k: usize,
+        (a, rows): (Operand<'_>, usize),
+        b: Panel<'_>,
+        c: MatMut<'_>,
+        resume: bool,
+    ) {
+        let vectors = c.cols().div_ceil(LANES).clamp(1, self.nv(rows));
+        let a = Strips { operand: a, rows, stride: rows * a.row_stride };
         let b = Run { panel: b, stride: vectors * b.vec_stride, vectors };
         self.gemm_strips(k, a, b, &mut Outputs { out: c, chains: None }, resume, None);
     }
@@ -203,18 +233,19 @@ impl KernelSet {
         unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, resume, finishing) }
     }
 
-    /// [`KernelSet::gemm_fast`] for one register tile, of at most [`KernelSet::nv`] of the most rows vectors.
-    pub(crate) fn gemm_fast_tile(
+    /// [`KernelSet::gemm_fast`] for one strip of rows and f32 results.
+    pub(crate) fn gemm_fast_rows(
         &self,
         pairs: usize,
         (a, row_stride): (&[[u16; 2]], usize),
-        panel: Panel<'_>,
+        b: Run<'_>,
         c: MatMut<'_>,
         resume: bool,
     ) {
-        let (rows, vectors) = (c.rows().max(1), c.cols().div_ceil(LANES).max(1));
+        let rows = c.rows().max(1);
+        let vectors = c.cols().div_ceil(LANES).clamp(1, b.vectors);
         let mut c = Outputs { out: c, chains: None };
-        self.gemm_fast(pairs, (a, row_stride, rows), Run { panel, stride: 0, vectors }, &mut c, resume, None);
+        self.gemm_fast(pairs, (a, row_stride, rows), Run { vectors, ..b }, &mut c, resume, None);
     }
 
     /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is

@@ -29,7 +29,7 @@ pub(crate) use generic::quantize::BLOCK;
 pub(crate) use kv_doors::{Bits, Following, KeyCodes, ValueCodes};
 pub(crate) use quant::{Packing, QuantKernels};
 pub(crate) use quant_doors::{ActivationRows, Stripes, Unpacked};
-pub(crate) use row_doors::{Adjust, Binary, Pairs, Unary};
+pub(crate) use row_doors::{Adjust, Binary, MOST_ROWS, Pairs, Unary};
 
 use crate::isa::Isa;
 use generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
@@ -98,7 +98,7 @@ pub(crate) struct KernelSet {
     quantize: unsafe fn(&QuantizeRow),
     adjust: unsafe fn(&AdjustRow),
     hide: unsafe fn(&HideRow),
-    chunk_softmax: unsafe fn(&ChunkRow) -> (f32, f32),
+    chunk_softmax: unsafe fn(*mut ChunkRow, usize),
     chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
     max: unsafe fn(*const f32, usize) -> f32,
     softmax: unsafe fn(*mut f32, usize),
@@ -249,7 +249,7 @@ macro_rules! shells {
         entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
         entry!([$($attr),*] $S, adjust = attention::adjust, (r: &AdjustRow));
         entry!([$($attr),*] $S, hide = attention::hide, (r: &HideRow));
-        entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (r: &ChunkRow) -> (f32, f32));
+        entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (rows: *mut ChunkRow, n: usize));
         entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
         entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
         entry!([$($attr),*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));

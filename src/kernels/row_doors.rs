@@ -1,6 +1,7 @@
 //! The doors of the row kernels: see [`doors`](super::doors).
 
 use super::*;
+use std::ops::Range;
 
 /// An activation function or gate that runs as a pass of its own.
 #[derive(Clone, Copy)]
@@ -36,6 +37,9 @@ pub(crate) struct Adjust<'a> {
     pub mask: Option<&'a [f32]>,
     pub mask_factor: f32,
 }
+
+/// The most rows whose scores one call takes.
+pub(crate) const MOST_ROWS: usize = 16;
 
 impl KernelSet {
     /// `x = f(x)`.
@@ -160,11 +164,29 @@ impl KernelSet {
         unsafe { (self.rms_norm)(&row) }
     }
 
-    /// Scores (exp2 domain) of the visible keys `lo..hi` of a chunk into probabilities: `(m, l)`.
-    pub(crate) fn chunk_softmax(&self, scores: &mut [f32], lo: usize, hi: usize) -> (f32, f32) {
-        assert!(lo < hi && hi.next_multiple_of(LANES) <= scores.len());
-        // SAFETY: CPU checked; the vectors that cover lo..hi lie inside the scores.
-        unsafe { (self.chunk_softmax)(&ChunkRow { s: scores.as_mut_ptr(), lo, hi }) }
+    /// Scores (exp2 domain) of some rows, `stride` apart, of each the visible keys of a chunk, into probabilities,
+    /// with `(m, l)` of each row that sees any.
+    pub(crate) fn chunk_softmax<'a>(
+        &self,
+        scores: &mut [f32],
+        stride: usize,
+        keys: impl Iterator<Item = &'a Range<usize>>,
+        parts: &mut [(f32, f32)],
+    ) {
+        let (len, p) = (scores.len(), scores.as_mut_ptr());
+        let mut rows =
+            [const { ChunkRow { s: std::ptr::null_mut(), lo: 0, hi: 0, m: 0.0, l: 0.0 } }; MOST_ROWS];
+        let mut n = 0;
+        for (keys, row) in keys.zip(&mut rows) {
+            assert!(keys.is_empty() || keys.end.next_multiple_of(LANES) <= stride && (n + 1) * stride <= len);
+            (row.s, row.lo, row.hi) = (p.wrapping_add(n * stride), keys.start, keys.end);
+            n += 1;
+        }
+        // SAFETY: CPU checked; the vectors that cover lo..hi lie inside their row, and rows inside the scores.
+        unsafe { (self.chunk_softmax)(rows.as_mut_ptr(), n) }
+        for (part, row) in parts.iter_mut().zip(&rows[..n]).filter(|(_, row)| row.lo < row.hi) {
+            *part = (row.m, row.l);
+        }
     }
 
     /// Merges a chunk's `(m, l, o)` into a running one, and returns the new `(m, l)`.

@@ -106,6 +106,16 @@ pub(crate) trait Simd: Copy {
     fn low_nibble(self, bytes: Self::I) -> Self::F;
     /// The high nibble of each lane of bytes, less 8, as f32.
     fn high_nibble(self, bytes: Self::I) -> Self::F;
+    /// What [`Simd::nibbles`] needs for a scale that all lanes share.
+    #[inline(always)]
+    fn nibble_scale(self, scale: f32) -> Self::F {
+        self.splat(scale)
+    }
+    /// The low (0) or high (1) nibbles, less 8, times the scale, which is one rounding.
+    #[inline(always)]
+    fn nibbles(self, bytes: Self::I, which: usize, scale: Self::F) -> Self::F {
+        self.mul(if which == 0 { self.low_nibble(bytes) } else { self.high_nibble(bytes) }, scale)
+    }
 
     /// 16 pairs of bf16.
     ///

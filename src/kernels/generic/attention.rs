@@ -7,7 +7,7 @@
 //! `alpha = exp2(m - m')`, `beta = exp2(m_c - m')`. Each chunk is computed against its own maximum and
 //! not the running one, so chunks may be computed anywhere in any order and merged later: same bits.
 
-use super::math::{exp2, tanh};
+use super::math::{exp2, exp2_of_negative, tanh};
 use super::{IOTA, LANES};
 use crate::kernels::simd::Simd;
 
@@ -82,21 +82,56 @@ pub(crate) unsafe fn hide<S: Simd>(_s: S, r: &HideRow) {
     }
 }
 
-/// Scores of one row and the keys that it may see.
+/// Scores of one row and the keys that it may see; then what became of them.
 pub(crate) struct ChunkRow {
     pub s: *mut f32, // (ceil(hi / 16) * 16): scores in the exp2 domain; becomes p in lo..hi
-    /// Visible keys of the chunk: `lo..hi`, not empty.
+    /// Visible keys of the chunk: `lo..hi`. An empty row is left as it is.
     pub lo: usize,
     pub hi: usize,
+    /// The maximum, and the sum of the probabilities.
+    pub m: f32,
+    pub l: f32,
 }
 
-/// Turns the scores `lo..hi` into probabilities and returns `(m, l)`. A row whose visible scores are all
-/// -inf gives m = -inf, l = 0 and zeros.
+/// Turns the scores `lo..hi` of each row into probabilities, and leaves `(m, l)`. A row whose visible scores are
+/// all -inf gives m = -inf, l = 0 and zeros.
+///
+/// The maxima of all rows come first: each is a chain of dependent operations and a fold, which the core
+/// overlaps with the next row's. Row after row took 250 cycles for 176 scores, of which it computed 90.
 ///
 /// # Safety
-/// - `s` is valid for the vectors of 16 that cover `lo..hi`, counted from key 0 of the chunk.
+/// - `rows` is valid for `n` rows, and `s` of each one that is not empty for the vectors of 16 that cover
+///   `lo..hi`, counted from key 0 of the chunk.
 #[inline(always)]
-pub(crate) unsafe fn softmax<S: Simd>(s: S, r: &ChunkRow) -> (f32, f32) {
+pub(crate) unsafe fn softmax<S: Simd>(s: S, rows: *mut ChunkRow, n: usize) {
+    // SAFETY: as the caller says, and no other reference to the rows is live.
+    let rows = unsafe { std::slice::from_raw_parts_mut(rows, n) };
+    for r in rows.iter_mut().filter(|r| r.lo < r.hi) {
+        // SAFETY: handed on to the caller.
+        r.m = unsafe { chunk_max(s, r) };
+    }
+    for r in rows.iter_mut().filter(|r| r.lo < r.hi) {
+        // All -inf: against zero every p is exp2(-inf) = 0, where (-inf) - (-inf) would be NaN.
+        let reference = s.splat(if r.m == f32::NEG_INFINITY { 0.0 } else { r.m });
+        let mut sum = s.splat(0.0);
+        for v in r.lo / LANES..r.hi.div_ceil(LANES) {
+            // SAFETY: vector v covers keys of lo..hi.
+            unsafe {
+                let p = exp2_of_negative(s, s.sub(s.load(r.s.add(v * LANES)), reference));
+                s.store(r.s.add(v * LANES), p);
+                sum = s.add(sum, p);
+            }
+        }
+        r.l = s.fold_add(sum);
+    }
+}
+
+/// The maximum of the scores `lo..hi`; those beside them in their vectors become -inf.
+///
+/// # Safety
+/// - as for [`softmax`], of one row that is not empty.
+#[inline(always)]
+unsafe fn chunk_max<S: Simd>(s: S, r: &ChunkRow) -> f32 {
     let minus_inf = s.splat(f32::NEG_INFINITY);
     let (first, last) = (r.lo / LANES, r.hi.div_ceil(LANES));
     // SAFETY: IOTA holds 16 f32.
@@ -115,19 +150,7 @@ pub(crate) unsafe fn softmax<S: Simd>(s: S, r: &ChunkRow) -> (f32, f32) {
         }
         max = s.max(x, max); // in this order a NaN is left out; it spreads through p and l
     }
-    let m = s.fold_max(max);
-    // All -inf: against zero every p is exp2(-inf) = 0, where (-inf) - (-inf) would be NaN.
-    let reference = s.splat(if m == f32::NEG_INFINITY { 0.0 } else { m });
-    let mut sum = s.splat(0.0);
-    for v in first..last {
-        // SAFETY: as above.
-        unsafe {
-            let p = exp2(s, s.sub(s.load(r.s.add(v * LANES)), reference));
-            s.store(r.s.add(v * LANES), p);
-            sum = s.add(sum, p);
-        }
-    }
-    (m, s.fold_add(sum))
+    s.fold_max(max)
 }
 
 /// Running state of one query row, and one chunk to merge into it.

@@ -44,6 +44,13 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     exp2_split(s, x, n, s.sub(x, n))
 }
 
+/// [`exp2`] of what is at most 128, or NaN: the same bits.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::F) -> S::F {
+    let n = s.round(x);
+    exp2_split(s, x, n, s.sub(x, n))
+}
+
 /// `e^x`. Relative error at most 1.5e-7 where the result is normal; results below 2^-126 are +0.0.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {

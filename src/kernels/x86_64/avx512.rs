@@ -206,6 +206,19 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         self.low_nibble(v!(_mm512_srli_epi32::<4>(bytes)))
     }
 
+    /// The table times the scale: both halves of a block share one multiplication.
+    #[inline(always)]
+    fn nibble_scale(self, scale: f32) -> __m512 {
+        v!(_mm512_mul_ps(
+            _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.),
+            _mm512_set1_ps(scale)
+        ))
+    }
+    #[inline(always)]
+    fn nibbles(self, bytes: __m512i, which: usize, scale: __m512) -> __m512 {
+        v!(_mm512_permutexvar_ps(if which == 0 { bytes } else { _mm512_srli_epi32::<4>(bytes) }, scale))
+    }
+
     #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> __m512i {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.

@@ -10,6 +10,7 @@ use crate::kernels::FastBf16;
 use crate::kernels::generic::gemm::{Chains, GemmTile, tiles};
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
+use std::sync::OnceLock;
 
 /// The kernels, where the CPU has the instructions. A of the tiles, `[MR - 1][NV - 1]`, is bf16 in pairs of k:
 /// its pointer is cast, its strides count pairs, and so does k.
@@ -21,7 +22,10 @@ pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
     }
     static KERNELS: FastBf16 =
         FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round, pack };
-    (Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(&KERNELS)
+    // Asked by each product of a chunk: one load instead of a dozen features.
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = FOUND.get_or_init(|| Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16"));
+    found.then_some(&KERNELS)
 }
 
 /// Rounds `n` f32 to bf16, ties to even, subnormals to zero.
@@ -31,7 +35,16 @@ pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 #[inline(never)]
 unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
-    for i in (0..n).step_by(16) {
+    let whole = n / 32 * 32;
+    for i in (0..whole).step_by(32) {
+        // SAFETY: 32 elements from i on are below n; both vectors are 64 plain bytes.
+        unsafe {
+            let rounded = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x.add(i + 16)), _mm512_loadu_ps(x.add(i)));
+            let bits = std::mem::transmute::<__m512bh, __m512i>(rounded);
+            _mm512_storeu_si512(out.add(i).cast(), bits);
+        }
+    }
+    for i in (whole..n).step_by(16) {
         let mask = if n - i < 16 { (1u16 << (n - i)) - 1 } else { u16::MAX };
         // SAFETY: the mask keeps both accesses inside the n elements; both vectors are 32 plain bytes.
         unsafe {
