@@ -12,6 +12,8 @@ mod attention;
 mod block;
 #[path = "icount/caches.rs"]
 mod caches;
+#[path = "icount/formats.rs"]
+mod formats;
 #[path = "icount/inputs.rs"]
 mod inputs;
 #[path = "icount/products.rs"]
@@ -22,15 +24,19 @@ mod quantised;
 mod rivals;
 #[path = "icount/rows.rs"]
 mod rows;
+#[path = "icount/variants.rs"]
+mod variants;
 
 use attention::attention_group;
 use block::block_group;
 use caches::caches_group;
+use formats::formats_group;
 use iai_callgrind::{Callgrind, LibraryBenchmarkConfig, main};
 use products::products_group;
 use quantised::quantised_group;
 use rivals::rivals_group;
 use rows::rows_group;
+use variants::variants_group;
 
 main!(
     config = LibraryBenchmarkConfig::default().tool(Callgrind::with_args(["--cache-sim=no"]));
@@ -38,7 +44,9 @@ main!(
         products_group,
         rivals_group,
         quantised_group,
+        formats_group,
         attention_group,
+        variants_group,
         caches_group,
         block_group,
         rows_group

@@ -9,7 +9,7 @@ use kvern::{Context, Epilogue, Isa, MatMut, Workspace};
 use std::hint::black_box;
 
 /// Elements of a head.
-const DIM: usize = 64;
+pub const DIM: usize = 64;
 
 /// A cache with `tokens` tokens.
 pub fn filled(options: KvCacheOptions, tokens: usize) -> KvCache {

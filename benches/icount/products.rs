@@ -3,7 +3,7 @@
 use crate::inputs::{Mat, context, workspace};
 use iai_callgrind::{library_benchmark, library_benchmark_group};
 use kvern::matmul::{Precision, Weight, matmul};
-use kvern::{Activation, Context, Epilogue, Isa, MatRef, PackedB, Workspace, bf16, f16};
+use kvern::{Activation, Context, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace, bf16, f16};
 use std::hint::black_box;
 
 /// One product, ready to run.
@@ -66,6 +66,22 @@ fn f32_transposed_b(mut p: Product) -> Product {
 #[bench::avx2_128(Isa::Avx2, 128)]
 fn f32_bias_gelu_residual(mut p: Product) -> Product {
     let e = Epilogue::default().scaled(0.5, 1.0).bias(&p.bias).activation(Activation::Gelu);
+    matmul(&p.ctx, &mut p.ws, p.a.view(), p.b.view(), p.c.view_mut(), &e).expect("call");
+    p
+}
+
+/// A product and what is done to its result.
+fn with_activation(isa: Isa, activation: Activation, n: usize) -> (Product, Activation) {
+    (square(isa, n), activation)
+}
+
+#[library_benchmark(setup = with_activation)]
+#[bench::scalar_relu_32(Isa::Scalar, Activation::Relu, 32)]
+#[bench::scalar_silu_32(Isa::Scalar, Activation::Silu, 32)]
+#[bench::avx2_relu_128(Isa::Avx2, Activation::Relu, 128)]
+#[bench::avx2_silu_128(Isa::Avx2, Activation::Silu, 128)]
+fn f32_activation((mut p, activation): (Product, Activation)) -> Product {
+    let e = Epilogue::default().bias(&p.bias).activation(activation);
     matmul(&p.ctx, &mut p.ws, p.a.view(), p.b.view(), p.c.view_mut(), &e).expect("call");
     p
 }
@@ -165,6 +181,91 @@ fn bf16_packed_fast(p: Packed) -> Packed {
     black_box(p.run())
 }
 
+/// A product with packed weights whose result is not f32.
+pub struct Narrow {
+    packed: Packed,
+    c16: Vec<f16>,
+    cb16: Vec<bf16>,
+}
+
+fn narrow(isa: Isa, m: usize, n: usize) -> Narrow {
+    Narrow { packed: packed_f16(isa, m, n), c16: vec![f16::ZERO; m * n], cb16: vec![bf16::ZERO; m * n] }
+}
+
+#[library_benchmark(setup = narrow)]
+#[bench::scalar_32x32(Isa::Scalar, 32, 32)]
+#[bench::avx2_128x128(Isa::Avx2, 128, 128)]
+fn f16_to_f16(mut x: Narrow) -> Narrow {
+    let Packed { ctx, ws, a, b, .. } = &mut x.packed;
+    let c = MatMut::dense(&mut x.c16, a.view().rows(), b.n()).expect("shape");
+    b.multiply_with(ctx, ws, Precision::Exact, a.view(), c, &Epilogue::default()).expect("call");
+    x
+}
+
+#[library_benchmark(setup = narrow)]
+#[bench::scalar_32x32(Isa::Scalar, 32, 32)]
+#[bench::avx2_128x128(Isa::Avx2, 128, 128)]
+fn f16_to_bf16(mut x: Narrow) -> Narrow {
+    let Packed { ctx, ws, a, b, .. } = &mut x.packed;
+    let c = MatMut::dense(&mut x.cb16, a.view().rows(), b.n()).expect("shape");
+    b.multiply_with(ctx, ws, Precision::Exact, a.view(), c, &Epilogue::default()).expect("call");
+    x
+}
+
+/// A gate and its factor.
+fn gate(isa: Isa, m: usize, n: usize) -> (Packed, PackedB) {
+    (packed_f32(isa, m, n), packed_f32(isa, m, n).b)
+}
+
+#[library_benchmark(setup = gate)]
+#[bench::scalar_32x32(Isa::Scalar, 32, 32)]
+#[bench::avx2_128x128(Isa::Avx2, 128, 128)]
+#[bench::avx2_1x1024(Isa::Avx2, 1, 1024)]
+fn f32_gated((mut p, up): (Packed, PackedB)) -> (Packed, PackedB) {
+    let e = Epilogue::default().activation(Activation::Silu);
+    let c = p.c.view_mut();
+    p.b.multiply_gated(&p.ctx, &mut p.ws, p.precision, p.a.view(), &up, c, &e).expect("call");
+    (p, up)
+}
+
+/// Weights of 16 bits to pack.
+pub struct Halves {
+    ctx: Context,
+    n: usize,
+    f16: Vec<f16>,
+    bf16: Vec<bf16>,
+}
+
+fn halves(isa: Isa, n: usize) -> Halves {
+    let w = Mat::new(n, n, 2);
+    let f16 = w.as_slice().iter().map(|&x| f16::from_f32(x)).collect();
+    Halves { ctx: context(isa), n, f16, bf16: w.as_slice().iter().map(|&x| bf16::from_f32(x)).collect() }
+}
+
+#[library_benchmark(setup = halves)]
+#[bench::scalar_256(Isa::Scalar, 256)]
+#[bench::avx2_256(Isa::Avx2, 256)]
+fn pack_f16(h: Halves) -> (Halves, PackedB) {
+    let packed = PackedB::pack(&h.ctx, MatRef::dense(&h.f16, h.n, h.n).expect("shape")).expect("memory");
+    (h, packed)
+}
+
+#[library_benchmark(setup = halves)]
+#[bench::scalar_256(Isa::Scalar, 256)]
+#[bench::avx2_256(Isa::Avx2, 256)]
+fn pack_bf16(h: Halves) -> (Halves, PackedB) {
+    let packed = PackedB::pack(&h.ctx, MatRef::dense(&h.bf16, h.n, h.n).expect("shape")).expect("memory");
+    (h, packed)
+}
+
+#[library_benchmark(setup = square)]
+#[bench::scalar_256(Isa::Scalar, 256)]
+#[bench::avx2_512(Isa::Avx2, 512)]
+fn pack_f32_transposed(p: Product) -> (Product, PackedB) {
+    let packed = PackedB::pack(&p.ctx, p.b.view().t()).expect("memory");
+    (p, packed)
+}
+
 #[library_benchmark(setup = square)]
 #[bench::scalar_256(Isa::Scalar, 256)]
 #[bench::avx2_512(Isa::Avx2, 512)]
@@ -177,5 +278,6 @@ library_benchmark_group!(
     name = products_group;
     benchmarks =
         f32_square, f32_transposed_a, f32_transposed_b, f32_bias_gelu_residual, f32_one_row,
-        f32_one_row_transposed, f32_packed, f16_packed, bf16_packed, bf16_packed_fast, pack_f32
+        f32_one_row_transposed, f32_packed, f16_packed, bf16_packed, bf16_packed_fast, pack_f32,
+        f32_activation, f16_to_f16, f16_to_bf16, f32_gated, pack_f16, pack_bf16, pack_f32_transposed
 );

@@ -1,5 +1,6 @@
 //! Quantised weights: both formats, both ways to compute, conversions, and dequantising before multiplying.
 
+use crate::formats::blocks;
 use crate::inputs::{Mat, context, workspace};
 use iai_callgrind::{library_benchmark, library_benchmark_group};
 use kvern::matmul::matmul;
@@ -127,9 +128,7 @@ pub struct Conversion {
 }
 
 fn conversion(format: WeightFormat, n: usize) -> Conversion {
-    let floats = Mat::new(n, n, 5);
-    let mut blocks = vec![0; format.bytes(n, n).expect("shape")];
-    quantize(format, floats.as_slice(), &mut blocks).expect("shape");
+    let (floats, blocks) = (Mat::new(n, n, 5), blocks(format, n));
     let packed = PackedWeights::from_blocks(format, n, n, &blocks).expect("shape");
     Conversion { format, n, floats, blocks, packed }
 }
@@ -142,9 +141,39 @@ fn quantise(mut x: Conversion) -> Conversion {
     x
 }
 
+// A part of the rows: the formats that look for their scales take 300 to 1200 instructions a weight.
+#[library_benchmark(setup = conversion)]
+#[bench::any_q4_1_256(WeightFormat::Q4_1, 256)]
+#[bench::any_q5_0_256(WeightFormat::Q5_0, 256)]
+#[bench::any_q5_1_256(WeightFormat::Q5_1, 256)]
+#[bench::any_q2_k_256(WeightFormat::Q2K, 256)]
+#[bench::any_q3_k_256(WeightFormat::Q3K, 256)]
+#[bench::any_q4_k_256(WeightFormat::Q4K, 256)]
+#[bench::any_q5_k_256(WeightFormat::Q5K, 256)]
+#[bench::any_q6_k_256(WeightFormat::Q6K, 256)]
+#[bench::any_iq4_nl_256(WeightFormat::Iq4Nl, 256)]
+#[bench::any_iq4_xs_256(WeightFormat::Iq4Xs, 256)]
+#[bench::any_mxfp4_256(WeightFormat::Mxfp4, 256)]
+fn quantise_16_rows(mut x: Conversion) -> Conversion {
+    let (floats, bytes) = (16 * x.n, x.format.bytes(16, x.n).expect("shape"));
+    quantize(x.format, &x.floats.as_slice()[..floats], &mut x.blocks[..bytes]).expect("shape");
+    x
+}
+
 #[library_benchmark(setup = conversion)]
 #[bench::any_q4_0_1024(WeightFormat::Q4_0, 1024)]
 #[bench::any_q8_0_1024(WeightFormat::Q8_0, 1024)]
+#[bench::any_q4_1_512(WeightFormat::Q4_1, 512)]
+#[bench::any_q5_0_512(WeightFormat::Q5_0, 512)]
+#[bench::any_q5_1_512(WeightFormat::Q5_1, 512)]
+#[bench::any_q2_k_512(WeightFormat::Q2K, 512)]
+#[bench::any_q3_k_512(WeightFormat::Q3K, 512)]
+#[bench::any_q4_k_512(WeightFormat::Q4K, 512)]
+#[bench::any_q5_k_512(WeightFormat::Q5K, 512)]
+#[bench::any_q6_k_512(WeightFormat::Q6K, 512)]
+#[bench::any_iq4_nl_512(WeightFormat::Iq4Nl, 512)]
+#[bench::any_iq4_xs_512(WeightFormat::Iq4Xs, 512)]
+#[bench::any_mxfp4_512(WeightFormat::Mxfp4, 512)]
 fn dequantise(mut x: Conversion) -> Conversion {
     dequantize(x.format, &x.blocks, x.floats.as_mut_slice()).expect("shape");
     x
@@ -153,6 +182,17 @@ fn dequantise(mut x: Conversion) -> Conversion {
 #[library_benchmark(setup = conversion)]
 #[bench::any_q4_0_512(WeightFormat::Q4_0, 512)]
 #[bench::any_q8_0_512(WeightFormat::Q8_0, 512)]
+#[bench::any_q4_1_512(WeightFormat::Q4_1, 512)]
+#[bench::any_q5_0_512(WeightFormat::Q5_0, 512)]
+#[bench::any_q5_1_512(WeightFormat::Q5_1, 512)]
+#[bench::any_q2_k_512(WeightFormat::Q2K, 512)]
+#[bench::any_q3_k_512(WeightFormat::Q3K, 512)]
+#[bench::any_q4_k_512(WeightFormat::Q4K, 512)]
+#[bench::any_q5_k_512(WeightFormat::Q5K, 512)]
+#[bench::any_q6_k_512(WeightFormat::Q6K, 512)]
+#[bench::any_iq4_nl_512(WeightFormat::Iq4Nl, 512)]
+#[bench::any_iq4_xs_512(WeightFormat::Iq4Xs, 512)]
+#[bench::any_mxfp4_512(WeightFormat::Mxfp4, 512)]
 fn pack_blocks(mut x: Conversion) -> Conversion {
     x.packed = PackedWeights::from_blocks(x.format, x.n, x.n, &x.blocks).expect("shape");
     x
@@ -170,6 +210,17 @@ fn quantise_and_pack(mut x: Conversion) -> Conversion {
 #[library_benchmark(setup = conversion)]
 #[bench::any_q4_0_512(WeightFormat::Q4_0, 512)]
 #[bench::any_q8_0_512(WeightFormat::Q8_0, 512)]
+#[bench::any_q4_1_256(WeightFormat::Q4_1, 256)]
+#[bench::any_q5_0_256(WeightFormat::Q5_0, 256)]
+#[bench::any_q5_1_256(WeightFormat::Q5_1, 256)]
+#[bench::any_q2_k_256(WeightFormat::Q2K, 256)]
+#[bench::any_q3_k_256(WeightFormat::Q3K, 256)]
+#[bench::any_q4_k_256(WeightFormat::Q4K, 256)]
+#[bench::any_q5_k_256(WeightFormat::Q5K, 256)]
+#[bench::any_q6_k_256(WeightFormat::Q6K, 256)]
+#[bench::any_iq4_nl_256(WeightFormat::Iq4Nl, 256)]
+#[bench::any_iq4_xs_256(WeightFormat::Iq4Xs, 256)]
+#[bench::any_mxfp4_256(WeightFormat::Mxfp4, 256)]
 fn unpack_blocks(mut x: Conversion) -> Conversion {
     x.packed.to_blocks(&mut x.blocks).expect("shape");
     x
@@ -179,5 +230,5 @@ library_benchmark_group!(
     name = quantised_group;
     benchmarks =
         q4_0_int8, q8_0_int8, q4_0_exact, q8_0_exact, q4_0_dequantise_multiply, q8_0_dequantise_multiply,
-        quantise, dequantise, pack_blocks, quantise_and_pack, unpack_blocks
+        quantise, quantise_16_rows, dequantise, pack_blocks, quantise_and_pack, unpack_blocks
 );

@@ -2,7 +2,7 @@
 
 use crate::inputs::{Mat, context};
 use iai_callgrind::{library_benchmark, library_benchmark_group};
-use kvern::ops::{self, RopePairs, RopeTable};
+use kvern::ops::{self, RopePairs, RopeScaling, RopeTable, SoftmaxOptions};
 use kvern::quant::{PackedWeights, WeightFormat};
 use kvern::{Activation, Context, Isa};
 use std::hint::black_box;
@@ -46,6 +46,24 @@ fn rms_norm(mut r: Rows) -> Rows {
 #[bench::avx2_128(Isa::Avx2, 128)]
 fn softmax(mut r: Rows) -> Rows {
     ops::softmax(&r.ctx, r.x.view_mut());
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::scalar_16(Isa::Scalar, 16)]
+#[bench::avx2_128(Isa::Avx2, 128)]
+fn softmax_masked(mut r: Rows) -> Rows {
+    let options = SoftmaxOptions::default().scale(0.125).mask(r.z.view());
+    ops::softmax_with(&r.ctx, &options, r.x.view(), r.y.view_mut()).expect("call");
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::scalar_16(Isa::Scalar, 16)]
+#[bench::avx2_128(Isa::Avx2, 128)]
+fn softmax_capped(mut r: Rows) -> Rows {
+    let options = SoftmaxOptions::default().softcap(30.0);
+    ops::softmax_with(&r.ctx, &options, r.x.view(), r.y.view_mut()).expect("call");
     r
 }
 
@@ -138,6 +156,45 @@ fn rope_interleaved(r: Rotation) -> Rotation {
     black_box(r.run())
 }
 
+fn partial(isa: Isa, n: usize) -> Rotation {
+    Rotation { table: RopeTable::new(32, n, 10000.0).expect("memory"), ..halves(isa, n) }
+}
+
+// Half of each head.
+#[library_benchmark(setup = partial)]
+#[bench::scalar_64(Isa::Scalar, 64)]
+#[bench::avx2_512(Isa::Avx2, 512)]
+fn rope_partial(r: Rotation) -> Rotation {
+    black_box(r.run())
+}
+
+/// Rows to rotate at positions of their own.
+pub struct At {
+    rotation: Rotation,
+    positions: Vec<usize>,
+}
+
+fn at(isa: Isa, n: usize) -> At {
+    At { rotation: halves(isa, n), positions: (0..n).rev().collect() }
+}
+
+#[library_benchmark(setup = at)]
+#[bench::scalar_64(Isa::Scalar, 64)]
+#[bench::avx2_512(Isa::Avx2, 512)]
+fn rope_at(mut a: At) -> At {
+    let Rotation { rows: Rows { ctx, x, .. }, table, pairs } = &mut a.rotation;
+    ops::rope_at(ctx, table, *pairs, 64, &a.positions, x.view_mut()).expect("call");
+    a
+}
+
+#[library_benchmark]
+#[bench::any_plain(RopeScaling::None)]
+#[bench::any_yarn(RopeScaling::yarn(4.0, 4096))]
+#[bench::any_llama3(RopeScaling::llama3(8.0, 8192))]
+fn rope_table(scaling: RopeScaling) -> RopeTable {
+    RopeTable::scaled(64, 64, 10000.0, &scaling).expect("memory")
+}
+
 /// A table, plain and quantised, and the rows to fetch.
 pub struct Lookup {
     rows: Rows,
@@ -171,5 +228,6 @@ library_benchmark_group!(
     name = rows_group;
     benchmarks =
         layer_norm, rms_norm, softmax, relu, gelu, silu, silu_mul, add, argmax, rope_halves,
-        rope_interleaved, embedding, embedding_quantized
+        rope_interleaved, rope_partial, rope_at, rope_table, softmax_masked, softmax_capped, embedding,
+        embedding_quantized
 );

@@ -3,8 +3,11 @@
 use super::layout::{Field, Layout};
 use super::options::KvType;
 use crate::kernels::{BLOCK, LANES};
+use crate::view::MatRef;
+use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// The units of a slot from unit `first` on, writable.
 fn units_from<'a>(
@@ -31,66 +34,108 @@ fn read<'a>(head: &'a [u8], field: &Field, slot: usize) -> impl Iterator<Item = 
     from.chunks(field.stride).take(field.count).map(move |at| &at[..unit])
 }
 
-/// Writes a key into a slot of a head's part of a page.
-pub(super) fn write_key(layout: &Layout, kind: KvType, head: &mut [u8], slot: usize, k: &[f32]) {
-    let field = &layout.keys;
-    match kind {
-        KvType::F32 => {
-            for (to, x) in units(head, field, slot).zip(k) {
-                to.copy_from_slice(&x.to_ne_bytes());
-            }
-        }
-        KvType::F16 => {
-            let mut to = units(head, field, slot);
-            for k in k.chunks(BLOCK) {
-                let mut rounded = [f16::ZERO; BLOCK];
-                rounded[..k.len()].convert_from_f32_slice(k);
-                for (x, to) in rounded[..k.len()].iter().zip(&mut to) {
-                    to.copy_from_slice(&x.to_ne_bytes());
-                }
-            }
-        }
-        KvType::Bf16 => {
-            for (to, pair) in units(head, field, slot).zip(k.chunks(2)) {
-                for (to, x) in to.chunks_exact_mut(2).zip(pair) {
-                    to.copy_from_slice(&bf16::from_f32(*x).to_ne_bytes());
-                }
-            }
-        }
-        KvType::Int8 | KvType::Int4 => {
-            for (b, k) in k.chunks(BLOCK).enumerate() {
-                let (d, q) = quantize(k, top(kind));
-                if let Some(to) = units_from(head, &layout.key_scales, slot, b).next() {
-                    to.copy_from_slice(&d.to_ne_bytes());
-                }
-                if kind == KvType::Int8 {
-                    for (to, q) in units_from(head, field, slot, b * BLOCK).zip(&q[..k.len()]) {
-                        to[0] = *q as u8;
-                    }
-                } else {
-                    let pairs = q[..k.len()].chunks(2);
-                    for (to, q) in units_from(head, field, slot, b * BLOCK / 2).zip(pairs) {
-                        to[0] = nibbles(q[0], q[1]);
-                    }
-                }
+/// Rows of keys or values for all heads, and the slot that the first of them is written to.
+pub(super) struct Rows<'a> {
+    pub x: MatRef<'a>, // (tokens, heads * dim)
+    pub rows: Range<usize>,
+    pub dim: usize,
+    pub slot: usize,
+}
+
+impl Rows<'_> {
+    /// Calls `write(part of the head, slot, numbers)` for each row of each head of a page. Heads outer: the tile
+    /// that is scattered into stays in L1.
+    #[inline(never)] // one function for each type: beside the loops of the others, this one's state was spilled
+    fn each(self, layout: &Layout, page: &mut [u8], write: impl Fn(&mut [u8], usize, &[f32])) {
+        let Rows { x, rows, dim, slot } = self;
+        let (x, (stride, _)) = (x.from(rows.start, 0), x.strides());
+        for (head, part) in page.chunks_exact_mut(layout.head_bytes).enumerate() {
+            for i in 0..rows.len() {
+                write(part, slot + i, &x[i * stride + head * dim..][..dim]);
             }
         }
     }
 }
 
-/// Writes a value into a slot of a head's part of a page.
-pub(super) fn write_value(layout: &Layout, kind: KvType, head: &mut [u8], slot: usize, v: &[f32]) {
-    let at = layout.values.at(slot);
-    let row = at..at + layout.values.unit;
+/// Writes the units of a key, a multiple of `STEP`, from unit `first` on: one column of a tile of 16 keys. Two
+/// instructions a unit, a load and a store; the general way over [`units`] takes ten, and a wider store would
+/// touch other keys.
+#[inline(always)]
+fn scatter<U: Pod, const STEP: usize>(
+    head: &mut [u8],
+    field: &Field,
+    slot: usize,
+    first: usize,
+    units: &[U],
+) {
+    let row = size_of::<[U; LANES]>();
+    let start = field.start + slot / LANES * field.tile_bytes + first * row;
+    let to: &mut [[U; LANES]] = bytemuck::cast_slice_mut(&mut head[start..start + units.len() * row]);
+    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut(), units.as_chunks());
+    column::<U, 16>(to, slot % LANES, from);
+    column::<U, STEP>(to_rest.as_chunks_mut().0, slot % LANES, from_rest.as_chunks().0);
+}
+
+/// Groups of `N` units into a column; the loop over a group is written out.
+#[inline(always)]
+fn column<U: Pod, const N: usize>(to: &mut [[[U; LANES]; N]], lane: usize, from: &[[U; N]]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        for i in 0..N {
+            to[i][lane % LANES] = from[i];
+        }
+    }
+}
+
+/// Writes keys into slots of a page.
+pub(super) fn write_keys(layout: &Layout, kind: KvType, page: &mut [u8], rows: Rows<'_>) {
+    let field = &layout.keys;
     match kind {
-        KvType::F32 => bytemuck::cast_slice_mut(&mut head[row])[..v.len()].copy_from_slice(v),
-        KvType::F16 => {
-            bytemuck::cast_slice_mut::<u8, f16>(&mut head[row])[..v.len()].convert_from_f32_slice(v)
-        }
-        KvType::Bf16 => {
-            bytemuck::cast_slice_mut::<u8, bf16>(&mut head[row])[..v.len()].convert_from_f32_slice(v)
-        }
-        KvType::Int8 | KvType::Int4 => {
+        KvType::F32 => rows.each(layout, page, |head, slot, k| scatter::<_, 8>(head, field, slot, 0, k)),
+        KvType::F16 => rows.each(layout, page, |head, slot, k| {
+            for (b, k) in k.chunks(BLOCK).enumerate() {
+                let mut rounded = [f16::ZERO; BLOCK];
+                rounded[..k.len()].convert_from_f32_slice(k);
+                scatter::<_, 8>(head, field, slot, b * BLOCK, &rounded[..k.len()]);
+            }
+        }),
+        KvType::Bf16 => rows.each(layout, page, |head, slot, k| {
+            for (b, k) in k.chunks(BLOCK).enumerate() {
+                let mut rounded = [bf16::ZERO; BLOCK];
+                rounded[..k.len()].convert_from_f32_slice(k);
+                let pairs: &[[bf16; 2]] = bytemuck::cast_slice(&rounded[..k.len()]);
+                scatter::<_, 4>(head, field, slot, b * BLOCK / 2, pairs);
+            }
+        }),
+        KvType::Int8 | KvType::Int4 => rows.each(layout, page, |head, slot, k| {
+            for (b, k) in k.chunks(BLOCK).enumerate() {
+                let (d, q) = quantize(k, top(kind));
+                scatter::<_, 1>(head, &layout.key_scales, slot, b, &[d]);
+                if kind == KvType::Int8 {
+                    scatter::<_, 8>(head, field, slot, b * BLOCK, &q[..k.len()]);
+                } else {
+                    let pairs: [u8; BLOCK / 2] = std::array::from_fn(|i| nibbles(q[2 * i], q[2 * i + 1]));
+                    scatter::<_, 4>(head, field, slot, b * BLOCK / 2, &pairs[..k.len() / 2]);
+                }
+            }
+        }),
+    }
+}
+
+/// Writes values into slots of a page.
+pub(super) fn write_values(layout: &Layout, kind: KvType, page: &mut [u8], rows: Rows<'_>) {
+    let Field { start, unit, .. } = layout.values;
+    let row = |slot: usize| start + slot * unit..start + (slot + 1) * unit;
+    match kind {
+        KvType::F32 => rows.each(layout, page, |head, slot, v| {
+            head[start + slot * unit..][..size_of_val(v)].copy_from_slice(bytemuck::cast_slice(v));
+        }),
+        KvType::F16 => rows.each(layout, page, |head, slot, v| {
+            bytemuck::cast_slice_mut::<u8, f16>(&mut head[row(slot)])[..v.len()].convert_from_f32_slice(v);
+        }),
+        KvType::Bf16 => rows.each(layout, page, |head, slot, v| {
+            bytemuck::cast_slice_mut::<u8, bf16>(&mut head[row(slot)])[..v.len()].convert_from_f32_slice(v);
+        }),
+        KvType::Int8 | KvType::Int4 => rows.each(layout, page, |head, slot, v| {
             for (b, v) in v.chunks(BLOCK).enumerate() {
                 let (d, q) = quantize(v, top(kind));
                 if let Some(to) = units_from(head, &layout.value_scales, slot, b).next() {
@@ -98,15 +143,15 @@ pub(super) fn write_value(layout: &Layout, kind: KvType, head: &mut [u8], slot: 
                 }
                 if kind == KvType::Int8 {
                     let codes: &[u8] = bytemuck::cast_slice(&q);
-                    head[row.clone()][b * BLOCK..][..BLOCK].copy_from_slice(codes);
+                    head[row(slot)][b * BLOCK..][..BLOCK].copy_from_slice(codes);
                 } else {
-                    let bytes = &mut head[row.clone()][b * LANES..][..LANES];
+                    let bytes = &mut head[row(slot)][b * LANES..][..LANES];
                     for (i, byte) in bytes.iter_mut().enumerate() {
                         *byte = nibbles(q[i], q[i + LANES]);
                     }
                 }
             }
-        }
+        }),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Field {
     pub start: usize,
     pub bytes: usize,
     tile: usize,
-    tile_bytes: usize,
+    pub tile_bytes: usize,
     step: usize,
     pub unit: usize,
     pub count: usize,

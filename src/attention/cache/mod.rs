@@ -142,10 +142,12 @@ impl KvCache {
             let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
-        self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let missing = self.check_append(sequence, (k.rows(), k.cols()), v)?;
         let (Sequence { len, oldest }, adding) = (self.sequence(sequence)?, k.rows());
         let capacity = self.options.capacity;
-        self.own(sequence, len..len + adding)?;
+        if missing > 0 {
+            self.own_checked(sequence, len..len + adding);
+        }
         let mut token = 0;
         while token < adding {
             let slot = (len + token) % CHUNK;
@@ -160,13 +162,13 @@ impl KvCache {
         Ok(())
     }
 
-    /// Checks everything that an append of keys of this shape and of `v` relies on.
+    /// Checks everything that an append of keys of this shape and of `v` relies on; the pages that it takes.
     pub(super) fn check_append(
         &self,
         sequence: usize,
         (rows, cols): (usize, usize),
         v: MatRef<'_>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let Sequence { len, .. } = self.sequence(sequence)?;
         let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
         let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
@@ -185,7 +187,9 @@ impl KvCache {
         if full {
             return Err(Error::CacheFull { len, adding: rows, capacity });
         }
-        self.pool.check(self.missing_pages(sequence, len..len + rows))
+        let missing = self.missing_pages(sequence, len..len + rows);
+        self.pool.check(missing)?;
+        Ok(missing)
     }
 
     /// The key and the value of a position, widened to f32: `k`: (kv_heads * head_dim), `v`: (kv_heads *
@@ -239,25 +243,35 @@ impl KvCache {
         // A chunk that comes round to the entry of an earlier one of the range counts once.
         let last = |chunk: usize| chunk < sink_pages || chunk + ring_pages > *chunks.end();
         let missing = |entry: u32| entry == NONE || self.pool.is_shared(entry);
-        chunks.clone().filter(|c| last(*c) && missing(table[self.geometry.entry(*c)])).count()
+        let takes = |chunk: usize| last(chunk) && missing(table[self.geometry.entry(chunk)]);
+        // A token when decoding: the range of one chunk costs more than the chunk.
+        if chunks.start() == chunks.end() {
+            return usize::from(takes(*chunks.start()));
+        }
+        chunks.clone().filter(|chunk| takes(*chunk)).count()
     }
 
     /// Makes the pages of some positions the sequence's own, or changes nothing.
     fn own(&mut self, sequence: usize, positions: Range<usize>) -> Result<()> {
         self.pool.check(self.missing_pages(sequence, positions.clone()))?;
+        self.own_checked(sequence, positions);
+        Ok(())
+    }
+
+    /// [`KvCache::own`] where enough pages are known to be free.
+    fn own_checked(&mut self, sequence: usize, positions: Range<usize>) {
         if positions.is_empty() {
-            return Ok(());
+            return;
         }
         let entries = self.geometry.entries();
         for chunk in positions.start / CHUNK..=(positions.end - 1) / CHUNK {
             let entry = sequence * entries + self.geometry.entry(chunk);
             self.pool.own(&mut self.tables[entry]);
         }
-        Ok(())
     }
 
     /// Writes the rows `rows` of `k` and `v` at positions from `position` on, all in one page of the
-    /// sequence's own. Heads outer: the tile that is scattered into stays in L1.
+    /// sequence's own.
     fn put(
         &mut self,
         sequence: usize,
@@ -268,15 +282,10 @@ impl KvCache {
         let entry = self.geometry.entry(position / CHUNK);
         let page = self.table(sequence)[entry];
         let KvCacheOptions { head_dim, value_dim, keys, values, .. } = self.options;
-        let parts = self.pool.page_mut(page).chunks_exact_mut(self.layout.head_bytes);
-        for (head, part) in parts.enumerate() {
-            let tokens = rows.clone().filter_map(|i| k.row(i).zip(v.row(i)));
-            for (slot, (k, v)) in (position % CHUNK..).zip(tokens) {
-                let (k, v) = (&k[head * head_dim..][..head_dim], &v[head * value_dim..][..value_dim]);
-                codec::write_key(&self.layout, keys, part, slot, k);
-                codec::write_value(&self.layout, values, part, slot, v);
-            }
-        }
+        let (page, slot) = (self.pool.page_mut(page), position % CHUNK);
+        let of = |x, dim| codec::Rows { x, rows: rows.clone(), dim, slot };
+        codec::write_keys(&self.layout, keys, page, of(k, head_dim));
+        codec::write_values(&self.layout, values, page, of(v, value_dim));
     }
 
     /// The part of a head of the page of a chunk.

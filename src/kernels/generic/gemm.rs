@@ -123,6 +123,11 @@ const FAR_K: usize = 256;
 /// Rows of a tile from which prefetching pays: fewer wait for B.
 const FAR_ROWS: usize = 4;
 
+/// Rows of A that one pointer reaches with the address modes of x86, and the row from which on a second one is
+/// used where there are more: see [`Simd::apart`].
+const NEAR_ROWS: usize = 4;
+const SPLIT: usize = 3;
+
 /// How the chains of one tile are formed.
 pub(crate) trait Chains<S: Simd> {
     /// Bytes of an element of B.
@@ -160,6 +165,7 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
         acc: &mut [[S::F; NV]; MR],
     ) {
         let mut b = b.cast::<E::Raw>();
+        let mut below = if MR > NEAR_ROWS { s.apart(a.wrapping_add(SPLIT * t.a_row_stride)) } else { a };
         /// One step of k.
         macro_rules! step {
             ($step:expr) => {
@@ -169,12 +175,21 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
                     bv[j] = unsafe { E::widen(s, b.add(j * t.b_vec_stride), $step) };
                 }
                 for i in 0..MR {
+                    let (first, i_of) =
+                        if MR > NEAR_ROWS && i >= SPLIT { (below, i - SPLIT) } else { (a, i) };
                     // SAFETY: element p < k of row i < MR of A.
-                    let av = s.splat(unsafe { *a.add(i * t.a_row_stride) });
+                    let av = s.splat(unsafe { *first.add(i_of * t.a_row_stride) });
                     for j in 0..NV {
                         acc[i][j] = s.fma(av, bv[j], acc[i][j]);
                     }
                 }
+            };
+        }
+        /// To the next k. Wrapping: after the last one both point past their operand and are not followed.
+        macro_rules! advance {
+            () => {
+                a = a.wrapping_add(t.a_k_stride);
+                below = below.wrapping_add(t.a_k_stride);
             };
         }
         let mut groups = t.k / E::STEP;
@@ -190,12 +205,11 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
             }
             groups -= some;
             for _ in 0..some {
-                // Wrapping: after the last k both point past their operand and are not followed.
                 step!(0);
-                a = a.wrapping_add(t.a_k_stride);
+                advance!();
                 if E::STEP == 2 {
                     step!(1);
-                    a = a.wrapping_add(t.a_k_stride);
+                    advance!();
                 }
                 b = b.wrapping_add(t.b_k_stride);
             }

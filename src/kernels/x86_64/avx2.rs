@@ -3,7 +3,7 @@
 mod lanes;
 mod quant;
 
-use super::{narrow, transpose, v};
+use super::{apart, narrow, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use lanes::{each, halves, in_order, mask};
@@ -51,6 +51,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch_l2(self, p: *const u8) {
         v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
+    fn apart(self, p: *const f32) -> *const f32 {
+        apart(p)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

@@ -3,7 +3,7 @@
 mod quant;
 
 use super::avx2::Avx2;
-use super::{transpose, v};
+use super::{apart, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
@@ -61,6 +61,10 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
     #[inline(always)]
     fn prefetch_l2(self, p: *const u8) {
         v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
+    }
+    #[inline(always)]
+    fn apart(self, p: *const f32) -> *const f32 {
+        apart(p)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

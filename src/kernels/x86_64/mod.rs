@@ -6,6 +6,14 @@ mod avx512_bf16;
 mod narrow;
 mod transpose;
 
+/// [`Simd::apart`](super::simd::Simd::apart): an empty instruction that could have changed the pointer.
+#[inline(always)]
+fn apart(mut p: *const f32) -> *const f32 {
+    // SAFETY: nothing is executed.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+    p
+}
+
 /// Evaluates an expression of register-only intrinsics. They are `unsafe` to call here only because the
 /// methods of [`Simd`](super::simd::Simd) cannot carry `#[target_feature]` themselves.
 macro_rules! v {
