@@ -399,3 +399,26 @@ fn products_without_elements_need_no_workspace() {
         });
     }
 }
+
+/// A file may come from a machine of another tier, whose panels are narrower.
+#[test]
+fn fast_products_do_not_depend_on_the_tier_that_packed() {
+    let mut r = Random::new(12);
+    let n = 130;
+    for (m, k) in (1..=9).flat_map(|m| [(m, 1), (m, 66)]) {
+        let b: Vec<bf16> = r.vec(k * n).into_iter().map(bf16::from_f32).collect();
+        let (a, b) = (r.vec(m * k), MatRef::dense(&b, k, n).unwrap());
+        let a = MatRef::dense(&a, m, k).unwrap();
+        for_each_isa(|ctx| {
+            let product = |packed: PackedB| {
+                let mut ws = Workspace::new(packed.workspace_bytes(ctx, m).unwrap()).unwrap();
+                let mut c = vec![f32::NAN; m * n];
+                let out = MatMut::dense(&mut c, m, n).unwrap();
+                packed.multiply_with(ctx, &mut ws, Precision::Fast, a, out, &Epilogue::default()).unwrap();
+                c
+            };
+            let want = product(PackedB::pack(ctx, b).unwrap());
+            for_each_isa(|other| assert_same_bits(&product(PackedB::pack(other, b).unwrap()), &want, "fast"));
+        });
+    }
+}

@@ -113,7 +113,8 @@ fn product(ctx: &Context, rows: &[f32], (m, n, k): (usize, usize, usize)) -> Vec
     c
 }
 
-fn check(w: &PackedWeights, m: usize, ordered: bool) {
+/// `exact`: whether the product with dequantised weights has the same bits.
+fn check(w: &PackedWeights, m: usize, exact: bool) {
     if w.k() == 0 || w.n() > 4096 {
         // Without elements there may be as many rows as the file claims.
         assert!(w.k() == 0, "a small file");
@@ -138,7 +139,7 @@ fn check(w: &PackedWeights, m: usize, ordered: bool) {
             let row = multiply(&contexts()[0], w, compute, 1);
             assert_same(&row, &want[..n], "the first row alone");
         }
-        if compute == Compute::F32 && !ordered {
+        if compute == Compute::F32 && exact {
             assert_same(&product(&contexts()[0], &rows, (m, n, k)), &want, "with dequantised weights");
         }
     }
@@ -172,7 +173,10 @@ fuzz_target!(|input: Input| {
                 assert_same(&multiply(&contexts()[0], &mapped, Compute::Int8, m), &want, "mapped");
             }
             drop(mapped);
-            check(&w, m, file[33] == 1);
+            // Stored order is another order of the sums. Scales of groups may be anything in f32, and symmetric ones
+            // are multiplied by the code of zero: beyond 2^121 that is infinite.
+            let exact = file[33] != 1 && (w.format().is_some() || damaged.is_none());
+            check(&w, m, exact);
         }
         (Err(e), Err(mapped)) => {
             assert!(damaged.is_some(), "a good file was refused: {e}");

@@ -213,7 +213,12 @@ fn panels<T: Output>(
     out: &mut Outputs<'_, T>,
 ) {
     let cols = out.out.cols();
-    let nr = kernels.nv(mr) * LANES;
+    // Narrow panels, of another tier's tile, are joined up to a tile of this one; those of bf16 pairs do not grow
+    // where rows are few.
+    let nr = match a {
+        StripsOfA::F32(..) => kernels.nv(mr),
+        StripsOfA::Bf16(..) => kernels.nv(kernels.mr()),
+    } * LANES;
     let mut jr = 0;
     while jr < cols {
         let (run, width) = b.run(jr, cols - jr, nr);
