@@ -261,6 +261,47 @@ pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
     a: [*const Record; C],
     acc: &mut [[S::F; C]; W],
 ) {
+    // Arrays gain nothing when every loop has a copy of its own, and the library grew by 150 KB.
+    // SAFETY: handed on to the caller.
+    unsafe {
+        if S::SPARE_TILES == 0 {
+            called::<S, F, W, C>(s, headers, q, i, a, acc)
+        } else {
+            inlined::<S, F, W, C>(s, headers, q, i, a, acc)
+        }
+    }
+}
+
+/// [`block`], one copy for all that call it.
+///
+/// # Safety
+/// - as [`block`].
+#[inline(never)]
+unsafe fn called<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    headers: [*const u8; W],
+    q: [*const u8; W],
+    i: usize,
+    a: [*const Record; C],
+    acc: &mut [[S::F; C]; W],
+) {
+    // SAFETY: handed on to the caller.
+    unsafe { inlined::<S, F, W, C>(s, headers, q, i, a, acc) }
+}
+
+/// [`block`], in each loop.
+///
+/// # Safety
+/// - as [`block`].
+#[inline(always)]
+unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    headers: [*const u8; W],
+    q: [*const u8; W],
+    i: usize,
+    a: [*const Record; C],
+    acc: &mut [[S::F; C]; W],
+) {
     // SAFETY: handed on to the caller.
     let mut dots = unsafe { dots::<S, F, W, C>(s, q, a) };
     for j in 0..W {
