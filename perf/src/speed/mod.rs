@@ -42,7 +42,7 @@ impl Options {
 
     /// Whether the filter lets this case pass.
     pub fn wants(&self, case: &str) -> bool {
-        self.filter.as_ref().is_none_or(|f| f.strip_suffix('$').map_or_else(|| case.contains(f.as_str()), |f| case.ends_with(f)))
+        self.filter.as_ref().is_none_or(|f| case.contains(f.as_str()))
     }
 }
 
