@@ -4,6 +4,7 @@
 //! zero, below a floor, a claim broken, a microkernel that spills); 4 the baseline is stale (faster, new
 //! case, another compiler, Valgrind, lock file or profile).
 
+mod chart;
 mod codegen;
 mod companions;
 mod compare;
