@@ -6,7 +6,8 @@ pub mod matmul;
 pub mod quant;
 
 use crate::ceilings::{self, Peaks};
-use kvern::Isa;
+use anyhow::Result;
+use kvern::{Context, ContextOptions, Isa};
 use std::time::Duration;
 
 /// Options of every `speed` subcommand.
@@ -88,6 +89,23 @@ impl Limits {
     }
 }
 
+/// What every subcommand begins with: the context, the limits, and the table, with its head printed.
+pub fn start(options: &Options) -> Result<(Context, Limits, Table)> {
+    let threads = usize::from(options.threads);
+    let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;
+    let limits = Limits::measure(options);
+    if !options.tsv {
+        println!(
+            "{threads} thread(s) at {}: int8 peak {:.1} GOP/s, FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
+            ctx.isa(),
+            limits.peaks.int8 / 1e9,
+            limits.peaks.f32 / 1e9,
+            limits.bandwidth / 1e9
+        );
+    }
+    Ok((ctx, limits, Table::start(options)))
+}
+
 /// Prints rows as they come.
 pub struct Table {
     tsv: bool,
@@ -96,7 +114,7 @@ pub struct Table {
 
 impl Table {
     /// Prints the header.
-    pub fn start(options: &Options) -> Table {
+    fn start(options: &Options) -> Table {
         if options.tsv {
             println!(
                 "case\tkernel\tthreads\tus\tgflops\tgbps\tshare_of_ceiling\tbest_peer\tratio_to_best_peer"
