@@ -162,8 +162,11 @@ pub(super) fn pack_a_bf16(
     (p0, k): (usize, usize),
     out: &mut [[u16; 2]],
 ) {
+    if k == 0 {
+        return;
+    }
     let (_, k_stride) = a.strides();
-    for (i, out) in out.chunks_exact_mut(k.div_ceil(2).max(1)).take(rows).enumerate() {
+    for (i, out) in out.chunks_exact_mut(k.div_ceil(2)).take(rows).enumerate() {
         let row = a.from(row0 + i, p0);
         if k_stride == 1 {
             kernels.round_to_bf16(&row[..k], out);
