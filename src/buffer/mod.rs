@@ -126,7 +126,13 @@ impl<T: Pod> Clone for AlignedBuf<T> {
     fn clone(&self) -> AlignedBuf<T> {
         AlignedBuf(match &self.0 {
             Storage::Line(v) => Storage::Line(v.clone()),
-            Storage::Huge(v) => Storage::Huge(v.clone()),
+            Storage::Huge(v) => {
+                // Not `v.clone()`, whose pages stay small: one row of Q4_0 is read at 16 GB/s from such, not at 24.
+                let mut copy: AVec<T, ConstAlign<HUGE_PAGE>> = AVec::with_capacity(HUGE_PAGE, v.len());
+                advise_huge_pages(copy.as_ptr().cast(), size_of_val(v.as_slice()));
+                copy.extend_from_slice(v);
+                Storage::Huge(copy)
+            }
             Storage::Given(block) => Storage::Line(AVec::from_slice(ALIGN, block.as_slice())),
             Storage::Mapped { file, offset, len } => {
                 Storage::Mapped { file: file.clone(), offset: *offset, len: *len }
