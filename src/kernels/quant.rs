@@ -59,8 +59,7 @@ pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 
 /// The int8 products of one packed format.
 pub(super) struct Dots {
-    /// A single row on packed weights: one stripe after the other, so that memory is read in one stream. Two
-    /// stripes at once read Q4_0 at 22 of 31 GB/s, one at 28.
+    /// A single row on packed weights: one stripe after the other, so that memory is read in one stream.
     pub row: unsafe fn(&Int8Row),
     /// Stripes of a tile, and the tiles on packed weights.
     pub direct: (usize, Rows<Int8Tile>),
