@@ -11,39 +11,49 @@ pub const BLAS_NAMES: [&str; 4] = ["cblas_sgemm", "cblas_sgemv", "sgemm_", "sgem
 
 /// The directory of `libkvern.a` and the shared library, built with the features `capi` and `cblas`.
 ///
-/// `cargo test` leaves libraries behind too, but a build without the feature writes to the same file names
-/// and cargo does not notice. So this build has a directory of its own beside the profiles.
+/// `cargo test` builds them beside the test binaries, since kvern depends on itself with `cblas` for its tests. A
+/// later build without that feature writes to the same file names and cargo does not
+/// notice, so what lies there is used only if it exports the names; else they are built anew, in a directory of
+/// their own.
 pub fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
         let test = std::env::current_exe().unwrap(); // target/<profile>/deps/<test>
-        let target = test.ancestors().nth(3).unwrap().join("capi-library");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-        let output = Command::new(cargo)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args([
-                "build",
-                "--package",
-                "kvern",
-                "--lib",
-                "--features",
-                "cblas",
-                "--offline",
-                "--target-dir",
-            ])
-            .arg(&target)
-            // The layout below holds for a plain build only.
-            .env_remove("CARGO_BUILD_TARGET")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        target.join("debug")
+        let beside = test.parent().unwrap();
+        let exports = std::fs::read(beside.join(shared_name())).unwrap_or_default();
+        let exported = |name: &str| {
+            let name = format!("\0{name}\0");
+            exports.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+        };
+        if cfg!(target_os = "linux") && exported("kvern_abi_version") && exported("cblas_sgemm") {
+            return beside.to_owned();
+        }
+        build(&test.ancestors().nth(3).unwrap().join("capi-library"))
     })
+}
+
+/// Builds the library in a target directory and gives the directory that it then lies in.
+fn build(target: &Path) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let output = Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--package", "kvern", "--lib", "--features", "cblas", "--offline", "--target-dir"])
+        .arg(target)
+        // The path below holds for a plain build only.
+        .env_remove("CARGO_BUILD_TARGET")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("debug")
+}
+
+fn shared_name() -> String {
+    format!("{}kvern{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
 /// The shared library.
 pub fn shared_library() -> PathBuf {
-    library().join(format!("{}kvern{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+    library().join(shared_name())
 }
 
 /// Whether `program` can be started; says so when it cannot.
