@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::fast::Fast;
-use crate::kernels::{BLOCK, Elements, Following, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
+use crate::kernels::{BLOCK, Elements, KernelSet, KeyCodes, LANES, Operand, Panel, Prefetch, ValueCodes};
 use crate::view::MatMut;
 use std::cell::Cell;
 use std::ops::Range;
@@ -73,21 +73,21 @@ const AHEAD: usize = 64;
 
 impl Stream<'_> {
     /// What follows a tile of `width` keys that ends before key `end` of `last`: keys, then values from `value` on.
-    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Following<'_> {
+    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Prefetch<'_> {
         let (unit, row) = (self.key_bytes.len() / CHUNK, self.value_bytes.len() / CHUNK);
         let data = if end < last { &self.key_bytes[end * unit..] } else { &self.value_bytes[value * row..] };
-        Following { data, stride: width * unit / steps }
+        Prefetch { data, stride: width * unit / steps }
     }
 
     /// What follows values from `key` on, of which a tile takes those from byte `at` of a row on.
-    fn after_values(&self, key: usize, at: usize) -> Following<'_> {
+    fn after_values(&self, key: usize, at: usize) -> Prefetch<'_> {
         let row = self.value_bytes.len() / CHUNK;
         let data = if key + AHEAD < CHUNK {
             &self.value_bytes[(key + AHEAD) * row + at..]
         } else {
             self.next.get(at..).unwrap_or_default()
         };
-        Following { data, stride: row }
+        Prefetch { data, stride: row }
     }
 }
 
@@ -150,7 +150,7 @@ impl<'a> Chunk<'a> {
                 match &self.keys {
                     Keys::Plain(elements) => {
                         let follow = follow(dim / elements.step());
-                        kernels.gemm_ahead(
+                        kernels.gemm_prefetch(
                             dim,
                             q,
                             key_panel(elements, self.key_stride, key),
@@ -256,7 +256,7 @@ impl<'a> Chunk<'a> {
                     match &self.values {
                         Values::Plain(elements) => {
                             let v = value_panel(elements, stride, part.start, d);
-                            kernels.gemm_ahead(part.len(), p, v, tile, true, follow);
+                            kernels.gemm_prefetch(part.len(), p, v, tile, true, follow);
                         }
                         Values::Codes(codes) => {
                             kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::chunk::Next;
-use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel, Run};
+use crate::kernels::{BPanels, Elements, KernelSet, LANES, Operand, Panel};
 use crate::view::MatMut;
 use std::cell::Cell;
 use std::ops::Range;
@@ -88,7 +88,7 @@ impl<'a> Fast<'a> {
         self.rounded(kernels, q, (rows, dim), |q| {
             let data = Elements::Bf16(&self.keys[first / LANES * padded(dim)..]);
             let panel = Panel { data, k_stride: 2 * LANES, vec_stride: padded(dim) };
-            let k = Run { panel, stride: vectors * padded(dim), vectors };
+            let k = BPanels { panel, stride: vectors * padded(dim), vectors };
             kernels.gemm_fast_rows(dim / 2, q, k, scores.tile(0, first, rows, end - first), false);
         });
     }
@@ -108,7 +108,7 @@ impl<'a> Fast<'a> {
         self.rounded(kernels, p, (rows, keys.len()), |p| {
             let data = Elements::Bf16(&self.values[keys.start * stride..]);
             let panel = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
-            let v = Run { panel, stride: vectors * 2 * LANES, vectors };
+            let v = BPanels { panel, stride: vectors * 2 * LANES, vectors };
             kernels.gemm_fast_rows(keys.len() / 2, p, v, sums.tile(0, 0, rows, dim), !fresh);
         });
     }

@@ -58,7 +58,7 @@ pub(super) use formats;
 pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 
 /// The int8 products of one packed format.
-pub(super) struct Dots {
+pub(super) struct Int8Kernels {
     /// A single row on packed weights: one stripe after the other, so that memory is read in one stream.
     pub row: unsafe fn(&Int8Row),
     /// Stripes of a tile, and the tiles on packed weights.
@@ -68,7 +68,7 @@ pub(super) struct Dots {
 }
 
 /// The kernels of one packed format that need no dot instructions.
-pub(super) struct Widening {
+pub(super) struct WideningKernels {
     /// Stripes of a tile, and the tiles with f32 activations.
     pub exact: (usize, Rows<ExactTile>),
     pub expand: unsafe fn(&Expand),
@@ -78,8 +78,8 @@ pub(super) struct Widening {
 /// The kernels of one tier.
 pub(crate) struct QuantKernels {
     /// In the order of [`Packing`], as the next.
-    pub(super) dots: &'static [Dots; FORMATS],
-    pub(super) widening: &'static [Widening; FORMATS],
+    pub(super) int8: &'static [Int8Kernels; FORMATS],
+    pub(super) widening: &'static [WideningKernels; FORMATS],
     /// Stripes of a tile, and the tiles on widened weights.
     pub(super) wide: (usize, Rows<WideTile>),
 }
@@ -134,7 +134,7 @@ pub(super) use table;
 
 /// Instantiates the int8 products for one ISA. `direct`, `panel` and `halves` (panels of formats whose halves
 /// have factors) name stripes by rows of the tiles.
-macro_rules! dots {
+macro_rules! instantiate_int8 {
     (
         token: $S:ident,
         attributes: [$($attr:meta),*],
@@ -146,7 +146,7 @@ macro_rules! dots {
         use crate::kernels::generic::quant_format::*;
         use crate::kernels::generic::quant_int8::{self, Int8Tile};
         use crate::kernels::generic::quant_row::{self, Int8Row};
-        use crate::kernels::quant::{Dots, FORMATS, formats, table};
+        use crate::kernels::quant::{Int8Kernels, FORMATS, formats, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -171,7 +171,7 @@ macro_rules! dots {
         struct Of<F>(PhantomData<F>);
 
         impl<F: Format> Of<F> {
-            const KERNELS: Dots = Dots {
+            const KERNELS: Int8Kernels = Int8Kernels {
                 row: row::<F>,
                 direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
                 panel: if F::HALVES {
@@ -182,13 +182,13 @@ macro_rules! dots {
             };
         }
 
-        pub(in crate::kernels) static DOTS: [Dots; FORMATS] = formats!(table);
+        pub(in crate::kernels) static INT8: [Int8Kernels; FORMATS] = formats!(table);
     };
 }
-pub(super) use dots;
+pub(super) use instantiate_int8;
 
 /// Instantiates for one ISA what widens weights. `exact` and `wide` name stripes by rows of the tiles.
-macro_rules! widening {
+macro_rules! instantiate_widening {
     (
         token: $S:ident,
         attributes: [$($attr:meta),*],
@@ -198,7 +198,7 @@ macro_rules! widening {
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
         use crate::kernels::generic::quant_format::*;
-        use crate::kernels::quant::{FORMATS, Rows, Widening, formats, table};
+        use crate::kernels::quant::{FORMATS, Rows, WideningKernels, formats, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -241,15 +241,15 @@ macro_rules! widening {
         struct Of<F>(PhantomData<F>);
 
         impl<F: Format> Of<F> {
-            const KERNELS: Widening = Widening {
+            const KERNELS: WideningKernels = WideningKernels {
                 exact: ($ew, &[$(exact::<F, $ew, $ec>),+]),
                 expand: expand::<F>,
                 expand_f32: expand_f32::<F>,
             };
         }
 
-        pub(in crate::kernels) static WIDENING: [Widening; FORMATS] = formats!(table);
+        pub(in crate::kernels) static WIDENING: [WideningKernels; FORMATS] = formats!(table);
         pub(in crate::kernels) const WIDE: (usize, Rows<WideTile>) = ($ww, &[$(wide::<$ww, $wc>),+]);
     };
 }
-pub(super) use widening;
+pub(super) use instantiate_widening;

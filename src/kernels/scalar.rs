@@ -35,7 +35,7 @@ fn fold<T: Copy>(mut a: [T; LANES], f: impl Fn(T, T) -> T) -> T {
 }
 
 // Called, not inlined: a fused multiply-add without the instruction is 16 calls of `fmaf`, and the tiles that unroll
-// it were a quarter of the shared library (0.9 of 3.6 MB); the call more costs nothing beside the 16.
+// it were a quarter of the shared library (0.9 of 3.6 MB); one more call is negligible next to the 16.
 
 /// `a * b + c` in each lane, rounded once.
 #[inline(never)]
@@ -67,38 +67,38 @@ fn widened_f16(bits: &[u16; LANES]) -> [f32; LANES] {
 const MAGIC: f32 = 12_582_912.0;
 
 impl Simd for Scalar {
-    type F = [f32; LANES];
-    type I = [i32; LANES];
-    type Q = [u32; LANES]; // 4 bytes a lane, first byte lowest
-    type A = [i8; 4];
-    type N = [i32; LANES];
-    const SPARE_TILES: usize = 0;
+    type F32s = [f32; LANES];
+    type I32s = [i32; LANES];
+    type Bytes = [u32; LANES]; // 4 bytes a lane, first byte lowest
+    type Act = [i8; 4];
+    type NarrowAcc = [i32; LANES];
+    const DOUBLE_ACCUMULATOR_TILES: usize = 0;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
         Scalar
     }
     #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
+    fn splat(self, x: f32) -> Self::F32s {
         [x; LANES]
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F {
+    unsafe fn load(self, p: *const f32) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 f32.
-        unsafe { p.cast::<Self::F>().read_unaligned() }
+        unsafe { p.cast::<Self::F32s>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
         // SAFETY: lanes below n only; the caller's pointer is valid for n f32.
         std::array::from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0.0 })
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, v: Self::F) {
+    unsafe fn store(self, p: *mut f32, v: Self::F32s) {
         // SAFETY: the caller's pointer is valid for 16 f32.
-        unsafe { p.cast::<Self::F>().write_unaligned(v) }
+        unsafe { p.cast::<Self::F32s>().write_unaligned(v) }
     }
     #[inline(always)]
-    unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize) {
+    unsafe fn store_n(self, p: *mut f32, v: Self::F32s, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
             // SAFETY: i < n, and the caller's pointer is valid for n f32.
             unsafe { p.add(i).write_unaligned(x) }
@@ -116,78 +116,78 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+    fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| x + y)
     }
     #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+    fn sub(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| x - y)
     }
     #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+    fn mul(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| x * y)
     }
     #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+    fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| x / y)
     }
     #[inline(always)]
-    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+    fn fma(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s {
         multiply_add(&a, &b, &c)
     }
     #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+    fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
-    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+    fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         map2(a, b, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
+    fn abs(self, a: Self::F32s) -> Self::F32s {
         a.map(f32::abs)
     }
     #[inline(always)]
-    fn neg(self, a: Self::F) -> Self::F {
+    fn neg(self, a: Self::F32s) -> Self::F32s {
         a.map(|x| -x)
     }
     #[inline(always)]
-    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+    fn select_lt(self, a: Self::F32s, b: Self::F32s, x: Self::F32s, y: Self::F32s) -> Self::F32s {
         std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
     }
     #[inline(always)]
-    fn round(self, a: Self::F) -> Self::F {
+    fn round(self, a: Self::F32s) -> Self::F32s {
         a.map(|x| (x + MAGIC) - MAGIC)
     }
     #[inline(always)]
-    fn scale2(self, p: Self::F, n: Self::F) -> Self::F {
+    fn scale2(self, p: Self::F32s, n: Self::F32s) -> Self::F32s {
         map2(p, n, |p, n| {
             let exponent = (n as i32) << 23;
             if p.is_nan() { p } else { f32::from_bits(p.to_bits().wrapping_add(exponent as u32)) }
         })
     }
     #[inline(always)]
-    fn fold_add(self, a: Self::F) -> f32 {
+    fn fold_add(self, a: Self::F32s) -> f32 {
         fold(a, |x, y| x + y)
     }
     #[inline(always)]
-    fn fold_max(self, a: Self::F) -> f32 {
+    fn fold_max(self, a: Self::F32s) -> f32 {
         fold(a, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F {
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 u16.
         widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() })
     }
     #[inline(always)]
-    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F, n: usize) {
+    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
             // SAFETY: i < n, and the caller's pointer is valid for n u16.
             unsafe { p.add(i).write_unaligned(half::f16::from_f32_const(x).to_bits()) }
         }
     }
     #[inline(always)]
-    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F, n: usize) {
+    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
             // SAFETY: i < n, and the caller's pointer is valid for n u16.
             unsafe { p.add(i).write_unaligned(half::bf16::from_f32_const(x).to_bits()) }
@@ -195,177 +195,177 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F {
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 u16.
         let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
         bits.map(|b| f32::from_bits(u32::from(b) << 16))
     }
     #[inline(always)]
-    fn low_nibble(self, bytes: Self::I) -> Self::F {
+    fn low_nibble(self, bytes: Self::I32s) -> Self::F32s {
         bytes.map(|b| ((b & 15) - 8) as f32)
     }
     #[inline(always)]
-    fn high_nibble(self, bytes: Self::I) -> Self::F {
+    fn high_nibble(self, bytes: Self::I32s) -> Self::F32s {
         bytes.map(|b| ((b >> 4) - 8) as f32)
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 32 u16.
         let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
         pairs.map(|[first, second]| (u32::from(first) | u32::from(second) << 16) as i32)
     }
     #[inline(always)]
-    fn bf16_first(self, pairs: Self::I) -> Self::F {
+    fn bf16_first(self, pairs: Self::I32s) -> Self::F32s {
         pairs.map(|x| f32::from_bits((x as u32) << 16))
     }
     #[inline(always)]
-    fn bf16_second(self, pairs: Self::I) -> Self::F {
+    fn bf16_second(self, pairs: Self::I32s) -> Self::F32s {
         pairs.map(|x| f32::from_bits(x as u32 & 0xffff_0000))
     }
 
     #[inline(always)]
-    fn i_splat(self, x: i32) -> Self::I {
+    fn i_splat(self, x: i32) -> Self::I32s {
         [x; LANES]
     }
     #[inline(always)]
-    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_add(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
-    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_sub(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
-    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_mul(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         std::array::from_fn(|i| a[i].wrapping_mul(b[i]))
     }
     #[inline(always)]
-    fn i_and(self, a: Self::I, b: i32) -> Self::I {
+    fn i_and(self, a: Self::I32s, b: i32) -> Self::I32s {
         a.map(|x| x & b)
     }
     #[inline(always)]
-    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+    fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
         a.map(|x| x << n)
     }
     #[inline(always)]
-    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+    fn i_shr(self, a: Self::I32s, n: u32) -> Self::I32s {
         a.map(|x| (x as u32 >> n) as i32)
     }
     #[inline(always)]
-    unsafe fn i_load(self, p: *const i32) -> Self::I {
+    unsafe fn i_load(self, p: *const i32) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 i32.
-        unsafe { p.cast::<Self::I>().read_unaligned() }
+        unsafe { p.cast::<Self::I32s>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn i_store(self, p: *mut i32, a: Self::I) {
+    unsafe fn i_store(self, p: *mut i32, a: Self::I32s) {
         // SAFETY: the caller's pointer is valid for 16 i32.
-        unsafe { p.cast::<Self::I>().write_unaligned(a) }
+        unsafe { p.cast::<Self::I32s>().write_unaligned(a) }
     }
     #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> Self::I {
+    unsafe fn load_u8(self, p: *const u8) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
     }
     #[inline(always)]
-    unsafe fn i_load_i8(self, p: *const i8) -> Self::I {
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
     }
     #[inline(always)]
-    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
         e.map(|e| f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 }))
     }
     #[inline(always)]
-    fn i_to_f32(self, a: Self::I) -> Self::F {
+    fn i_to_f32(self, a: Self::I32s) -> Self::F32s {
         a.map(|x| x as f32)
     }
     #[inline(always)]
-    fn i_fold_add(self, a: Self::I) -> i32 {
+    fn i_fold_add(self, a: Self::I32s) -> i32 {
         fold(a, i32::wrapping_add)
     }
     #[inline(always)]
-    fn f_to_i32(self, a: Self::F) -> Self::I {
+    fn f_to_i32(self, a: Self::F32s) -> Self::I32s {
         self.round(a).map(|x| x as i32)
     }
     #[inline(always)]
-    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I) {
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         unsafe { p.cast::<[i8; LANES]>().write_unaligned(a.map(|x| x as i8)) }
     }
 
     #[inline(always)]
-    unsafe fn load_q(self, p: *const u8) -> Self::Q {
+    unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
         // SAFETY: the caller's pointer is valid for 64 bytes.
         let bytes = unsafe { p.cast::<[[u8; 4]; LANES]>().read_unaligned() };
         bytes.map(u32::from_le_bytes)
     }
     #[inline(always)]
-    fn q_zero(self) -> Self::Q {
+    fn bytes_zero(self) -> Self::Bytes {
         [0; LANES]
     }
     #[inline(always)]
-    unsafe fn store_q(self, p: *mut u8, q: Self::Q) {
+    unsafe fn store_bytes(self, p: *mut u8, q: Self::Bytes) {
         // SAFETY: the caller's pointer is valid for 64 bytes.
         unsafe { p.cast::<[[u8; 4]; LANES]>().write_unaligned(q.map(u32::to_le_bytes)) }
     }
     #[inline(always)]
-    fn q_or(self, a: Self::Q, b: Self::Q) -> Self::Q {
+    fn bytes_or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
         std::array::from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
-    fn q_bits(self, q: Self::Q, from: u32, to: u32, mask: u8) -> Self::Q {
+    fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes {
         let mask = u32::from(mask) * 0x0101_0101;
         q.map(|x| (x >> from & mask) << to)
     }
     #[inline(always)]
-    fn q_table(self, q: Self::Q, table: &[u8; 16]) -> Self::Q {
+    fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes {
         q.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|b| table[usize::from(b & 15)])))
     }
     #[inline(always)]
-    fn nib_lo(self, q: Self::Q) -> Self::Q {
+    fn bytes_low_nibbles(self, q: Self::Bytes) -> Self::Bytes {
         q.map(|x| x & 0x0f0f_0f0f)
     }
     #[inline(always)]
-    fn nib_hi(self, q: Self::Q) -> Self::Q {
+    fn bytes_high_nibbles(self, q: Self::Bytes) -> Self::Bytes {
         q.map(|x| x >> 4 & 0x0f0f_0f0f)
     }
     #[inline(always)]
-    fn byte_to_f32(self, q: Self::Q, j: u32) -> Self::F {
+    fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s {
         q.map(|x| (x >> (8 * j) & 255) as f32)
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const i8) -> Self::A {
+    unsafe fn load_act(self, p: *const i8) -> Self::Act {
         // SAFETY: the caller's pointer is valid for 4 bytes.
-        unsafe { p.cast::<Self::A>().read_unaligned() }
+        unsafe { p.cast::<Self::Act>().read_unaligned() }
     }
 
     #[inline(always)]
-    fn nib_start(self, init: Self::I) -> Self::N {
+    fn narrow_start(self, init: Self::I32s) -> Self::NarrowAcc {
         init
     }
     #[inline(always)]
-    fn nib_dot(self, acc: Self::N, w: Self::Q, a: Self::A) -> Self::N {
+    fn narrow_dot(self, acc: Self::NarrowAcc, w: Self::Bytes, a: Self::Act) -> Self::NarrowAcc {
         dot(&acc, &w, a)
     }
     #[inline(always)]
-    fn nib_end(self, acc: Self::N, _init: Self::I) -> Self::I {
+    fn narrow_end(self, acc: Self::NarrowAcc, _init: Self::I32s) -> Self::I32s {
         acc
     }
 
     #[inline(always)]
-    fn byte_start(self, neg_sum: Self::I) -> Self::I {
+    fn byte_start(self, neg_sum: Self::I32s) -> Self::I32s {
         self.i_shl(neg_sum, 7)
     }
     #[inline(always)]
-    fn byte_dot(self, acc: Self::I, w: Self::Q, a: Self::A) -> Self::I {
-        self.nib_dot(acc, w, a)
+    fn byte_dot(self, acc: Self::I32s, w: Self::Bytes, a: Self::Act) -> Self::I32s {
+        self.narrow_dot(acc, w, a)
     }
 }
 
-super::shells! {
+crate::kernels::set::instantiate! {
     token: Scalar,
     isa: Isa::Scalar,
     attributes: [],
@@ -381,12 +381,12 @@ super::shells! {
 /// The quantised products: one row at a time, because arrays unrolled by rows take long to compile.
 mod quant {
     use super::Scalar;
-    use crate::kernels::QuantKernels;
+    use crate::kernels::quant::QuantKernels;
 
-    mod dots {
+    mod products {
         use super::Scalar;
 
-        crate::kernels::quant::dots! {
+        crate::kernels::quant::instantiate_int8! {
             token: Scalar,
             attributes: [],
             direct: 1 [1],
@@ -395,7 +395,7 @@ mod quant {
         }
     }
 
-    crate::kernels::quant::widening! {
+    crate::kernels::quant::instantiate_widening! {
         token: Scalar,
         attributes: [],
         exact: 1 [1],
@@ -403,5 +403,5 @@ mod quant {
     }
 
     pub(super) static QUANT: QuantKernels =
-        QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
+        QuantKernels { int8: &products::INT8, widening: &WIDENING, wide: WIDE };
 }

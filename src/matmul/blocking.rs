@@ -9,7 +9,7 @@ use crate::kernels::{KernelSet, LANES};
 const KC: usize = 512;
 const NC: usize = 256;
 
-/// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and resume chains
+/// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and reload accumulators
 /// less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
 const PACKED: (usize, usize) = (1024, 128);
 
@@ -34,10 +34,10 @@ pub(super) const STREAM_KC: usize = 8;
 const STREAM_NC: usize = 2048;
 const STREAM_NC_FEW_ROWS: usize = 8192;
 
-/// Rows up to which the longest stretches win.
+/// Up to this many rows, the longest contiguous reads of B are fastest.
 const FEW_ROWS: usize = 2;
 
-/// Elements of B up to which it is read where it lies for any number of rows: 1 MiB, an L2. The tile reads
+/// Largest B (elements) that is read in place whatever m is: 1 MiB, an L2. The tile reads
 /// whole lines of it in any case, and a packing pass costs more than it saves: 128^3 is 1.03x, 256^3 1.07x,
 /// 512^3 1.03x faster without.
 const NEAR_ELEMENTS: usize = 256 * 1024;
@@ -61,13 +61,13 @@ const ITEMS: usize = 8;
 
 /// How a work item gets at B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BRoad {
+pub(super) enum BAccess {
     /// Packed once, long before.
     Prepacked,
     /// Packed block by block in scratch.
     Pack,
     /// Read where it lies; only a ragged last vector is copied, padded.
-    Stream,
+    InPlace,
 }
 
 /// What decides the blocking, besides the register tile.
@@ -81,8 +81,8 @@ pub(super) struct Shape {
     pub a_to_bf16: bool,
     pub b_transposed: bool,
     pub b_prepacked: bool,
-    /// Whether C cannot hold chains between parts of k: it is read at the end, or holds another type.
-    pub chains_apart: bool,
+    /// Whether C cannot hold the accumulators between parts of k: C is read at the end, or holds another type.
+    pub separate_accumulators: bool,
     /// Whether a second product, of the same size, is the factor of this one.
     pub gated: bool,
     /// Columns of the widest tile.
@@ -91,7 +91,7 @@ pub(super) struct Shape {
 
 /// Whether a product is a single item and a single part of k whose operands are read where they lie, for so
 /// little work that it stays on the calling thread (or there is no other).
-pub(super) fn is_small(shape: Shape, lanes: usize) -> bool {
+pub(super) fn is_small(shape: Shape, workers: usize) -> bool {
     let Shape { m, n, k, .. } = shape;
     let as_they_lie =
         !shape.a_transposed && (shape.b_prepacked || (!shape.b_transposed && n.is_multiple_of(LANES)));
@@ -101,7 +101,7 @@ pub(super) fn is_small(shape: Shape, lanes: usize) -> bool {
         && single
         && (shape.b_prepacked || m <= STREAM_ROWS || is_near(&shape))
         && n * k <= NEAR_ELEMENTS
-        && (lanes == 1 || m * n * k < SERIAL_MACS)
+        && (workers == 1 || m * n * k < SERIAL_MACS)
 }
 
 /// Numbers of one product.
@@ -111,14 +111,14 @@ pub(super) struct Blocking {
     pub kc: usize,
     /// Rows of a block of A.
     pub mc: usize,
-    /// Rows of all strips but the last; 0 for strips that are as even as possible.
-    pub strip: usize,
+    /// Rows of all A micropanels but the last; 0 for micropanels as even as possible.
+    pub panel_rows: usize,
     /// Rows and columns of a work item.
     pub tile_rows: usize,
     pub tile_cols: usize,
-    pub b_road: BRoad,
+    pub b_access: BAccess,
     pub serial: bool,
-    /// Elements of scratch of one lane: packed A, packed B, chains.
+    /// Elements of scratch of one worker: packed A, packed B, accumulators.
     pub scratch: [usize; 3],
 }
 
@@ -142,8 +142,8 @@ impl Blocking {
         let Shape { m, n, k, .. } = shape;
         let col_blocks = n.div_ceil(NC).max(1);
         let row_blocks = m.div_ceil(MC).min(ITEMS.div_ceil(col_blocks)).max(1);
-        // Chains apart from C live in scratch, which bounds the rows of an item.
-        let most_rows = if shape.chains_apart || shape.gated {
+        // Accumulators that C cannot hold live in scratch, which bounds the rows of an item.
+        let most_rows = if shape.separate_accumulators || shape.gated {
             MC
         } else {
             m.div_ceil(row_blocks).next_multiple_of(mr).max(mr)
@@ -151,20 +151,20 @@ impl Blocking {
         let tile_rows = even_split(m, most_rows, mr);
         let near = is_near(&shape);
         let pack = shape.b_transposed || (m > STREAM_ROWS && !near);
-        let b_road = match (shape.b_prepacked, pack) {
-            (true, _) => BRoad::Prepacked,
-            (false, true) => BRoad::Pack,
-            (false, false) => BRoad::Stream,
+        let b_access = match (shape.b_prepacked, pack) {
+            (true, _) => BAccess::Prepacked,
+            (false, true) => BAccess::Pack,
+            (false, false) => BAccess::InPlace,
         };
-        let (most_k, most_cols) = match b_road {
-            BRoad::Stream if k.saturating_mul(n) <= NEAR_ELEMENTS => (KC, NC),
-            BRoad::Stream if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
-            BRoad::Stream => (STREAM_KC, STREAM_NC),
-            // One strip: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with blocks.
-            BRoad::Prepacked if m <= mr => (k, NC),
-            BRoad::Prepacked if shape.a_to_bf16 && m > 2 * mr => FAST,
-            BRoad::Prepacked if m <= FEW_SHARE.0 => FEW_SHARE.1,
-            BRoad::Prepacked | BRoad::Pack => PACKED,
+        let (most_k, most_cols) = match b_access {
+            BAccess::InPlace if k.saturating_mul(n) <= NEAR_ELEMENTS => (KC, NC),
+            BAccess::InPlace if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
+            BAccess::InPlace => (STREAM_KC, STREAM_NC),
+            // One A micropanel: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with blocks.
+            BAccess::Prepacked if m <= mr => (k, NC),
+            BAccess::Prepacked if shape.a_to_bf16 && m > 2 * mr => FAST,
+            BAccess::Prepacked if m <= FEW_SHARE.0 => FEW_SHARE.1,
+            BAccess::Prepacked | BAccess::Pack => PACKED,
         };
         let tile_cols = most_cols.min(n.next_multiple_of(LANES)).max(LANES);
         let (kc, mc) = (even_split(k, most_k, 4), tile_rows.min(MC));
@@ -173,30 +173,31 @@ impl Blocking {
             (true, false) => mc * kc,
             (false, false) => 0,
         };
-        let b_scratch = match b_road {
-            BRoad::Prepacked => 0,
-            BRoad::Pack => kc * tile_cols,
-            BRoad::Stream => kc * LANES,
+        let b_scratch = match b_access {
+            BAccess::Prepacked => 0,
+            BAccess::Pack => kc * tile_cols,
+            BAccess::InPlace => kc * LANES,
         };
-        let chains_apart = shape.chains_apart && k > kc;
-        // The first strip waits for B from memory: it takes as many rows as it can, and few are left for the
-        // ones after it. 8 rows as 6 + 2: 1.1 of 4 + 4. Otherwise as even as possible: 7 rows are 4 + 3.
-        let strip = if b_road == BRoad::Prepacked && m <= 2 * mr { mr } else { 0 };
-        let c_scratch = (usize::from(chains_apart) + usize::from(shape.gated)) * tile_rows * tile_cols;
+        let separate_accumulators = shape.separate_accumulators && k > kc;
+        // The first A micropanel waits for B from memory: it takes as many rows as it can, and few are left for the
+        // later ones. 8 rows as 6 + 2: 1.1 of 4 + 4. Otherwise as even as possible: 7 rows are 4 + 3.
+        let panel_rows = if b_access == BAccess::Prepacked && m <= 2 * mr { mr } else { 0 };
+        let c_scratch =
+            (usize::from(separate_accumulators) + usize::from(shape.gated)) * tile_rows * tile_cols;
         Blocking {
             kc,
             mc,
-            strip,
+            panel_rows,
             tile_rows,
             tile_cols,
-            b_road,
+            b_access,
             serial: m.saturating_mul(n).saturating_mul(k) < SERIAL_MACS,
             scratch: [a_scratch, b_scratch, c_scratch],
         }
     }
 
-    /// Bytes of scratch of one lane.
-    pub(super) fn lane_bytes(&self) -> Result<usize> {
+    /// Bytes of scratch of one worker.
+    pub(super) fn worker_bytes(&self) -> Result<usize> {
         scratch_bytes(self.scratch)
     }
 }
@@ -205,15 +206,15 @@ fn scratch_bytes(scratch: [usize; 3]) -> Result<usize> {
     scratch.iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
 }
 
-/// Bytes of scratch of one lane that are enough for any product of up to `m` rows, whatever its transposes
+/// Bytes of scratch of one worker that are enough for any product of up to `m` rows, whatever its transposes
 /// and its epilogue: a caller sizes its workspace once, for its largest batch. Grows with m and with n.
-pub(super) fn enough_lane_bytes(m: usize, n: usize, k: usize, mr: usize, prepacked: bool) -> Result<usize> {
+pub(super) fn enough_worker_bytes(m: usize, n: usize, k: usize, mr: usize, prepacked: bool) -> Result<usize> {
     let kc = |most: usize| even_split(k, most, 4);
     let rows = |most: usize| m.min(most).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
     let a = rows(MC) * kc(PACKED.0);
     if prepacked {
-        // Or all rows of the deepest block for few rows, or one strip of all k. Chains: gated, and not f32.
+        // Or all rows of the deepest block for few rows, or one A micropanel of all k. Accumulators: gated, and not f32.
         let a = a.max(rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0)).max(mr.saturating_mul(k.next_multiple_of(4)));
         return scratch_bytes([a, 0, 2 * rows(MC) * cols(FAST.1)]);
     }
@@ -238,7 +239,7 @@ mod tests {
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
         let (a_transposed, a_to_bf16, b_transposed, b_prepacked) = Default::default();
-        let (chains_apart, gated) = Default::default();
+        let (separate_accumulators, gated) = Default::default();
         let panel_width = 64;
         Shape {
             m,
@@ -248,7 +249,7 @@ mod tests {
             a_to_bf16,
             b_transposed,
             b_prepacked,
-            chains_apart,
+            separate_accumulators,
             gated,
             panel_width,
         }
@@ -257,14 +258,14 @@ mod tests {
     #[test]
     fn items_depend_on_the_shape_alone() {
         let b = Blocking::new(shape(512, 512, 512), 6);
-        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (512, 174, 256, BRoad::Stream));
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_access), (512, 174, 256, BAccess::InPlace));
         let b = Blocking::new(shape(1024, 1024, 1024), 6);
-        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_road), (1024, 516, 128, BRoad::Pack));
+        assert_eq!((b.kc, b.tile_rows, b.tile_cols, b.b_access), (1024, 516, 128, BAccess::Pack));
         let b = Blocking::new(shape(1, 4096, 4096), 6);
-        assert_eq!((b.tile_rows, b.b_road, b.serial), (6, BRoad::Stream, false));
-        let b = Blocking::new(Shape { chains_apart: true, ..shape(4096, 64, 64) }, 6);
+        assert_eq!((b.tile_rows, b.b_access, b.serial), (6, BAccess::InPlace, false));
+        let b = Blocking::new(Shape { separate_accumulators: true, ..shape(4096, 64, 64) }, 6);
         assert!(b.tile_rows <= MC && b.tile_cols == 64);
         assert!(Blocking::new(shape(1, 128, 128), 6).serial);
-        assert_eq!(Blocking::new(Shape { b_prepacked: true, ..shape(9, 9, 9) }, 6).lane_bytes(), Ok(0));
+        assert_eq!(Blocking::new(Shape { b_prepacked: true, ..shape(9, 9, 9) }, 6).worker_bytes(), Ok(0));
     }
 }

@@ -1,11 +1,11 @@
 //! The five loops around the register tile.
 //!
 //! LOOP 5 (columns) and the outer part of LOOP 3 (rows) make the grid of work items; LOOP 4 (k), LOOP 3
-//! (blocks of A), LOOP 2 (strips of mr rows) and LOOP 1 (panels of nr columns) run inside an item. Unlike
-//! in BLIS, LOOP 2 is outside LOOP 1: the 6-row strip of A is the operand that stays in L1 (12 KiB), and
-//! panels of B stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
+//! (blocks of A), LOOP 2 (A micropanels of mr rows) and LOOP 1 (B micropanels of nr columns) run inside an item. Unlike
+//! in BLIS, LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and
+//! B micropanels stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 
-use super::blocking::{Blocking, Shape, enough_lane_bytes, is_small, panel_width};
+use super::blocking::{Blocking, Shape, enough_worker_bytes, is_small, panel_width};
 use super::item::{Item, small};
 use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
 use crate::buffer::Workspace;
@@ -21,7 +21,7 @@ pub(super) enum Source<'a> {
     Packed(&'a PackedB),
 }
 
-/// Bytes of workspace that are enough for all lanes and any product of up to `m` rows.
+/// Bytes of workspace that are enough for all workers and any product of up to `m` rows.
 pub(super) fn workspace_bytes(
     ctx: &Context,
     (m, n, k): (usize, usize, usize),
@@ -30,11 +30,11 @@ pub(super) fn workspace_bytes(
     for size in [m, n, k] {
         product("matrix size", &[size])?;
     }
-    let lane = enough_lane_bytes(m, n, k, ctx.kernels().mr(), b_prepacked)?;
-    product("workspace bytes", &[lane, ctx.lanes()])
+    let worker = enough_worker_bytes(m, n, k, ctx.kernels().mr(), b_prepacked)?;
+    product("workspace bytes", &[worker, ctx.lanes()])
 }
 
-/// One product, as its public entry was asked for it.
+/// Arguments of one product.
 pub(super) struct Request<'a> {
     pub precision: Precision,
     pub a: MatRef<'a>,
@@ -44,7 +44,7 @@ pub(super) struct Request<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// The product into `c`; the caller has checked what concerns B.
+/// The product into `c`; B's shape is already validated.
 pub(super) fn run<T: Output>(
     ctx: &Context,
     ws: &mut Workspace,
@@ -72,7 +72,7 @@ pub(super) fn run<T: Output>(
         a_to_bf16: fast,
         b_transposed: matches!(b, Source::Matrix(b) if b.is_transposed()),
         b_prepacked: matches!(b, Source::Packed(_)),
-        chains_apart: reads_c || T::DTYPE != Dtype::F32,
+        separate_accumulators: reads_c || T::DTYPE != Dtype::F32,
         gated: up.is_some(),
         panel_width: panel_width(kernels),
     };
@@ -86,11 +86,11 @@ pub(super) fn run<T: Output>(
         return Ok(());
     }
     let blocking = Blocking::new(shape, kernels.mr());
-    let lane_bytes = blocking.lane_bytes()?;
+    let worker_bytes = blocking.worker_bytes()?;
     let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
-    let scratch = ws.arena(product("workspace bytes", &[lane_bytes, executor.lanes()])?)?.rest();
+    let scratch = ws.arena(product("workspace bytes", &[worker_bytes, executor.lanes()])?)?.rest();
     let item = Item { kernels, blocking, a, b, up, k, fast, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
-    for_each_tile(executor, c, grid, scratch, lane_bytes, &|arena, origin, c| item.run(arena, origin, c));
+    for_each_tile(executor, c, grid, scratch, worker_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Packing: blocks of A and B copied into the order in which the register tile reads them.
 
-use crate::kernels::{Elements, KernelSet, LANES, Panel, Run};
+use crate::kernels::{BPanels, Elements, KernelSet, LANES, Panel};
 use crate::view::MatRef;
 use bytemuck::Pod;
 
@@ -24,9 +24,9 @@ impl<'a> Panels<'a> {
         cols.checked_next_multiple_of(LANES)?.checked_mul(k)
     }
 
-    /// Panels of `nr` columns (as many vectors as the tile has) from column `col` (a multiple of 16) and step
-    /// `p` of k (the first of a group) on, as many as lie evenly, and how many of `cols` columns they cover.
-    pub(super) fn run(&self, p: usize, col: usize, cols: usize, nr: usize) -> (Run<'a>, usize) {
+    /// The longest evenly strided run of `nr`-wide panels from step `p` of k (the first of a group) and column `col`
+    /// (a multiple of 16) on, and how many of `cols` columns it covers.
+    pub(super) fn run(&self, p: usize, col: usize, cols: usize, nr: usize) -> (BPanels<'a>, usize) {
         let step = self.data.step();
         let start = col & !(self.width - 1); // widths are powers of two
         let padded = (self.cols - start).next_multiple_of(LANES);
@@ -38,14 +38,14 @@ impl<'a> Panels<'a> {
             let vec_stride = self.k * LANES;
             let panel = Panel { data, k_stride, vec_stride };
             let vectors = nr / LANES;
-            return (Run { panel, stride: vectors * vec_stride, vectors }, cols);
+            return (BPanels { panel, stride: vectors * vec_stride, vectors }, cols);
         }
         let panel = Panel { data, k_stride, vec_stride: LANES * step };
         let vectors = nr.min(width) / LANES;
         if col == start && width <= nr {
-            (Run { panel, stride: width * self.k, vectors }, (padded / width * width).min(cols))
+            (BPanels { panel, stride: width * self.k, vectors }, (padded / width * width).min(cols))
         } else {
-            (Run { panel, stride: vectors * LANES * step, vectors }, (start + width - col).min(cols))
+            (BPanels { panel, stride: vectors * LANES * step, vectors }, (start + width - col).min(cols))
         }
     }
 }
@@ -132,18 +132,18 @@ pub(super) fn pack_panel<T: Pod, U: Pod>(
     }
 }
 
-/// Packs `rows` rows of a transposed A as strips of at most `strip` rows: strip, then k, then row.
+/// Packs `rows` rows of a transposed A as micropanels of at most `panel_rows` rows: micropanel, then k, then row.
 pub(super) fn pack_a(
     a: MatRef<'_>,
     (row0, rows): (usize, usize),
     (p0, k): (usize, usize),
-    strip: usize,
+    panel_rows: usize,
     out: &mut [f32],
 ) {
     let (row_stride, k_stride) = a.strides();
     let mut start = 0;
     while start < rows {
-        let r = strip.min(rows - start);
+        let r = panel_rows.min(rows - start);
         let data = a.from(row0 + start, p0);
         for (p, to) in out[start * k..(start + r) * k].chunks_exact_mut(r).enumerate() {
             for (i, x) in to.iter_mut().enumerate() {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn strips_of_a_are_k_major() {
+    fn micropanels_of_a_are_k_major() {
         let data: Vec<f32> = (0..20).map(|x| x as f32).collect();
         let a = MatRef::dense(&data, 4, 5).unwrap().t(); // (5, 4)
         let mut out = vec![0.0; 20];

@@ -48,8 +48,8 @@ struct Family {
 
 const FAMILIES: [Family; 5] = [
     Family { name: "avx512::quant::vnni::int8", step: 8, instances: 90, spills: 20 },
-    Family { name: "avx512::quant::plain::int8", step: 8, instances: 50, spills: 66 },
-    Family { name: "avx2::quant::dots::int8", step: 8, instances: 50, spills: 38 },
+    Family { name: "avx512::quant::maddubs::int8", step: 8, instances: 50, spills: 66 },
+    Family { name: "avx2::quant::maddubs::int8", step: 8, instances: 50, spills: 38 },
     Family { name: "avx512::quant::exact", step: 1, instances: 50, spills: 41 },
     Family { name: "avx2::quant::exact", step: 1, instances: 30, spills: 157 },
 ];

@@ -1,10 +1,10 @@
-//! What happens to a finished chain: `c = beta * c + act(alpha * acc + bias) (* gate)`.
+//! The epilogue: `c = beta * c + act(alpha * acc + bias) (* gate)`.
 //!
-//! [`finish`] does it to a register tile before anything is stored; [`row`] to a row of chains in memory, for
-//! the quantised products.
+//! [`apply`] takes a register tile before anything is stored; [`row`] takes a row of accumulators in memory, for the
+//! quantised products.
 
 use super::LANES;
-use super::gemm::store;
+use super::accumulators::store_tile;
 use super::math;
 use crate::kernels::simd::Simd;
 use crate::matmul::{Activation, Dtype};
@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 /// The epilogue of the tiles of one kernel call, which starts at row 0 and column 0 of each operand.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish {
+pub(crate) struct EpilogueArgs {
     pub out: *mut u8, // (rows, cols) of `dtype`, row i at i * out_row_stride elements
     pub out_row_stride: usize,
     pub dtype: Dtype,
@@ -24,7 +24,7 @@ pub(crate) struct Finish {
     pub beta: f32,
     pub activation: Activation,
     /// [`rows`], compiled for the same ISA.
-    pub rows: unsafe fn(&Finish, &TileRows),
+    pub rows: unsafe fn(&EpilogueArgs, &TileRows),
 }
 
 /// A tile on its way through memory.
@@ -34,12 +34,12 @@ pub(crate) struct TileRows {
     pub vectors: usize,
     /// Columns of the last vector that exist: 1..=16.
     pub tail: usize,
-    /// Where the tile starts in the operands of [`Finish`].
+    /// Where the tile starts in the operands of [`EpilogueArgs`].
     pub row: usize,
     pub col: usize,
 }
 
-/// Finishes the tile at `(row, col)`, of which the last vector has `tail` columns.
+/// Applies the epilogue to the tile at `(row, col)`, of which the last vector has `tail` columns.
 ///
 /// Scaling, bias, residual and ReLU happen in the accumulators, which are then stored once. GELU, SiLU, gates
 /// and 2-byte results need a dozen registers beside 24 accumulators: the tile passes through 1.5 KiB of
@@ -47,14 +47,14 @@ pub(crate) struct TileRows {
 /// compiler spills all the same, in 20 times the code.
 ///
 /// # Safety
-/// - the operands are valid for the rows and columns of the tile, as the comments of [`Finish`] say.
+/// - the operands are valid for the rows and columns of the tile, as the comments of [`EpilogueArgs`] say.
 #[inline(always)]
-pub(super) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
+pub(super) unsafe fn apply<S: Simd, const MR: usize, const NV: usize>(
     s: S,
-    f: &Finish,
+    f: &EpilogueArgs,
     (row, col): (usize, usize),
     tail: usize,
-    mut acc: [[S::F; NV]; MR],
+    mut acc: [[S::F32s; NV]; MR],
 ) {
     if f.alpha != 1.0 {
         for i in 0..MR {
@@ -79,7 +79,7 @@ pub(super) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
         let lanes = lanes.as_mut_ptr().cast::<f32>();
         // SAFETY: the array is as large as the tile; the rest as the caller says.
         return unsafe {
-            store::<S, MR, NV>(s, lanes, NV * LANES, LANES, &acc);
+            store_tile::<S, MR, NV>(s, lanes, NV * LANES, LANES, &acc);
             (f.rows)(f, &TileRows { acc: lanes, rows: MR, vectors: NV, tail, row, col })
         };
     }
@@ -102,7 +102,7 @@ pub(super) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
         }
     }
     // SAFETY: the rows and columns of the tile.
-    unsafe { store::<S, MR, NV>(s, c, f.out_row_stride, tail, &acc) }
+    unsafe { store_tile::<S, MR, NV>(s, c, f.out_row_stride, tail, &acc) }
 }
 
 /// What comes after the bias, for a tile in memory.
@@ -110,7 +110,7 @@ pub(super) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
 /// # Safety
 /// - the operands of both are valid, as their comments say.
 #[inline(always)]
-pub(crate) unsafe fn rows<S: Simd>(s: S, f: &Finish, t: &TileRows) {
+pub(crate) unsafe fn rows<S: Simd>(s: S, f: &EpilogueArgs, t: &TileRows) {
     for v in 0..t.rows * t.vectors {
         let (i, j) = (t.row + v / t.vectors, t.col + v % t.vectors * LANES);
         let n = if v % t.vectors + 1 == t.vectors { t.tail } else { LANES };
@@ -137,7 +137,7 @@ pub(crate) unsafe fn rows<S: Simd>(s: S, f: &Finish, t: &TileRows) {
 }
 
 #[inline(always)]
-fn activate<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
+fn activate<S: Simd>(s: S, activation: Activation, x: S::F32s) -> S::F32s {
     match activation {
         Activation::Identity => x,
         Activation::Relu => math::relu(s, x),
@@ -146,9 +146,9 @@ fn activate<S: Simd>(s: S, activation: Activation, x: S::F) -> S::F {
     }
 }
 
-/// One row of chains in memory.
+/// One row of accumulators in memory.
 pub(crate) struct EpilogueRow {
-    pub acc: *const f32,  // (cols): the chains; may be `c` itself
+    pub acc: *const f32,  // (cols): the accumulators; may be `c` itself
     pub c: *mut f32,      // (cols)
     pub bias: *const f32, // (cols), or null
     pub gate: *const f32, // (cols), or null

@@ -1,7 +1,7 @@
 //! The register tile: MR rows by NV vectors of 16 columns, broadcast-FMA, B in f32, f16 or bf16; and the two
 //! loops around it.
 //!
-//! LOOP 2 (strips of MR rows) and LOOP 1 (panels of NV vectors) run inside the kernel: between two tiles lie
+//! LOOP 2 (A micropanels of MR rows) and LOOP 1 (B micropanels of NV vectors) run inside the kernel: between two tiles lie
 //! 24 stores and one mispredicted branch, which the FMAs still in flight hide. One call for each tile, with
 //! its checks and its indirect branch, cost 85 cycles a tile, 5 % at k = 64.
 //!
@@ -14,7 +14,8 @@
 //! not use, and join the same chain: the result has the bits of the product with the widened weights.
 
 use super::LANES;
-use super::epilogue::{self, Finish};
+use super::accumulators::{load_tile, store_tile};
+use super::epilogue::{self, EpilogueArgs};
 use crate::kernels::simd::Simd;
 
 /// An element type of B: how 16 columns of `STEP` consecutive k are stored and widened.
@@ -28,7 +29,7 @@ pub(crate) trait Element {
     ///
     /// # Safety
     /// - `p` is valid for reads of `16 * STEP` elements.
-    unsafe fn widen<S: Simd>(s: S, p: *const Self::Raw, step: usize) -> S::F;
+    unsafe fn widen<S: Simd>(s: S, p: *const Self::Raw, step: usize) -> S::F32s;
 }
 
 /// f32: as it is.
@@ -39,7 +40,7 @@ impl Element for F32 {
     const STEP: usize = 1;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const f32, _step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const f32, _step: usize) -> S::F32s {
         // SAFETY: 16 elements, as the caller says.
         unsafe { s.load(p) }
     }
@@ -53,7 +54,7 @@ impl Element for F16 {
     const STEP: usize = 1;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const u16, _step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const u16, _step: usize) -> S::F32s {
         // SAFETY: 16 elements, as the caller says.
         unsafe { s.load_f16(p) }
     }
@@ -68,7 +69,7 @@ impl Element for Bf16 {
     const STEP: usize = 2;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const u16, step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const u16, step: usize) -> S::F32s {
         // SAFETY: 32 elements, as the caller says.
         unsafe {
             if step == 0 { s.bf16_first(s.load_bf16_pairs(p)) } else { s.bf16_second(s.reload_bf16_pairs(p)) }
@@ -84,39 +85,39 @@ impl Element for Bf16Row {
     const STEP: usize = 1;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const u16, _step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const u16, _step: usize) -> S::F32s {
         // SAFETY: 16 elements, as the caller says.
         unsafe { s.load_bf16(p) }
     }
 }
 
-/// Operands of `strips x panels` register tiles. Strides of B are in its elements and for whole groups of
+/// Operands of `a_panels x b_panels` register tiles. Strides of B are in its elements and for whole groups of
 /// `STEP` k.
 pub(crate) struct GemmTile {
     pub k: usize,
-    pub a: *const f32, // (strips, MR, k): element (i, p) of a strip at i * a_row_stride + p * a_k_stride
+    pub a: *const f32, // (a_panels, MR, k): element (i, p) of a micropanel at i * a_row_stride + p * a_k_stride
     pub a_row_stride: usize,
     pub a_k_stride: usize,
-    pub a_strip_stride: usize,
-    pub b: *const u8, // (panels, k / STEP, NV, 16, STEP): vector (g, v) at g * b_k_stride + v * b_vec_stride
+    pub a_panel_stride: usize,
+    pub b: *const u8, // (b_panels, k / STEP, NV, 16, STEP): vector (g, v) at g * b_k_stride + v * b_vec_stride
     pub b_k_stride: usize,
     pub b_vec_stride: usize,
     pub b_panel_stride: usize,
-    /// The chains: read where they go on, written unless `finish` takes them. Null where neither happens.
-    pub c: *mut f32, // (strips * MR, 16 * (panels * NV - 1) + tail), row i at c + i * c_row_stride
+    /// The C tile: loaded if `accumulate`, stored unless `epilogue` is set; null if neither.
+    pub c: *mut f32, // (a_panels * MR, 16 * (b_panels * NV - 1) + tail), row i at c + i * c_row_stride
     pub c_row_stride: usize,
-    pub strips: usize,
-    pub panels: usize,
+    pub a_panels: usize,
+    pub b_panels: usize,
     /// Columns of the very last vector that exist in C: 1..=16.
     pub tail: usize,
-    /// Whether the chains go on from what C holds (a later block of k) or start from +0.0.
-    pub resume: bool,
-    /// What happens to the finished chains; null: they are stored in C.
-    pub finish: *const Finish,
+    /// Whether the accumulators start from what C holds (a later block of k) or from +0.0.
+    pub accumulate: bool,
+    /// Applied to the accumulators after the last k; null: they are stored in C.
+    pub epilogue: *const EpilogueArgs,
 }
 
-/// Depth from which rows of A and C are far apart and likely not in L1: a tile asks for its part of C, and
-/// during the last panel of a strip for the next strip of A. 1024^3: 104 to 112 GFLOP/s. Software prefetch of
+/// Depth from which rows of A and C are far apart and likely not in L1: a tile prefetches its part of C, and
+/// with the last B micropanel the next A micropanel. 1024^3: 104 to 112 GFLOP/s. Software prefetch of
 /// B was rejected: one row fell from 0.96 of the read bandwidth to between 0.5 and 0.9 at every distance.
 const FAR_K: usize = 256;
 
@@ -124,17 +125,17 @@ const FAR_K: usize = 256;
 const FAR_ROWS: usize = 4;
 
 /// Rows of A that one pointer reaches with the address modes of x86, and the row from which on a second one is
-/// used where there are more: see [`Simd::apart`].
+/// used where there are more: see [`Simd::opaque`].
 const NEAR_ROWS: usize = 4;
 const SPLIT: usize = 3;
 
-/// How the chains of one tile are formed.
-pub(crate) trait Chains<S: Simd> {
+/// How the accumulators of a tile take up its products.
+pub(crate) trait Accumulate<S: Simd> {
     /// Bytes of an element of B.
     const B_BYTES: usize;
 
-    /// Adds the products of all k of the tile at `a` and `b` to `acc`; `ahead` is where the next tile reads
-    /// its A, if that is elsewhere and far away.
+    /// Adds the products of all k of the tile at `a` and `b` to `acc`; `prefetch_a` is where the next tile reads
+    /// its A, if that is another micropanel and far away.
     ///
     /// # Safety
     /// - every element of A and B (full vectors of whole groups) that the comments of [`GemmTile`] name is
@@ -144,15 +145,15 @@ pub(crate) trait Chains<S: Simd> {
         t: &GemmTile,
         a: *const f32,
         b: *const u8,
-        ahead: Option<*const f32>,
-        acc: &mut [[S::F; NV]; MR],
+        prefetch_a: Option<*const f32>,
+        acc: &mut [[S::F32s; NV]; MR],
     );
 }
 
 /// FMA chains with the weights widened exactly.
 pub(crate) struct Exact<E>(std::marker::PhantomData<E>);
 
-impl<S: Simd, E: Element> Chains<S> for Exact<E> {
+impl<S: Simd, E: Element> Accumulate<S> for Exact<E> {
     const B_BYTES: usize = size_of::<E::Raw>();
 
     #[inline(always)]
@@ -161,11 +162,11 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
         t: &GemmTile,
         mut a: *const f32,
         b: *const u8,
-        mut ahead: Option<*const f32>,
-        acc: &mut [[S::F; NV]; MR],
+        mut prefetch_a: Option<*const f32>,
+        acc: &mut [[S::F32s; NV]; MR],
     ) {
         let mut b = b.cast::<E::Raw>();
-        let mut below = if MR > NEAR_ROWS { s.apart(a.wrapping_add(SPLIT * t.a_row_stride)) } else { a };
+        let mut below = if MR > NEAR_ROWS { s.opaque(a.wrapping_add(SPLIT * t.a_row_stride)) } else { a };
         /// One step of k.
         macro_rules! step {
             ($step:expr) => {
@@ -195,8 +196,8 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
         let mut groups = t.k / E::STEP;
         while groups > 0 {
             let mut some = groups;
-            if let Some(next) = &mut ahead {
-                // A line of each row of the next strip for each line of this one.
+            if let Some(next) = &mut prefetch_a {
+                // A line of each row of the next A micropanel for each line of this one.
                 some = groups.min(LANES / E::STEP);
                 for i in 0..MR {
                     s.prefetch(next.wrapping_add(i * t.a_row_stride));
@@ -221,19 +222,19 @@ impl<S: Simd, E: Element> Chains<S> for Exact<E> {
 }
 
 /// # Safety
-/// - every element of A, B (full vectors of whole groups), C and the operands of `finish` that the comments
-///   of [`GemmTile`] and [`Finish`] name is valid, and B is aligned to its elements.
+/// - every element of A, B (full vectors of whole groups), C and the operands of `epilogue` that the comments
+///   of [`GemmTile`] and [`EpilogueArgs`] name is valid, and B is aligned to its elements.
 #[inline(always)]
-pub(crate) unsafe fn tiles<S: Simd, D: Chains<S>, const MR: usize, const NV: usize>(s: S, t: &GemmTile) {
-    // LOOP 2: strips of MR rows; one strip of A (6 x 512 x 4 = 12 KiB) stays in L1.
-    for strip in 0..t.strips {
-        let a = t.a.wrapping_add(strip * t.a_strip_stride);
-        // LOOP 1: panels of NV vectors stream from L2.
-        for panel in 0..t.panels {
-            let b = t.b.wrapping_add(panel * t.b_panel_stride * D::B_BYTES);
-            let (row, col) = (strip * MR, panel * NV * LANES);
+pub(crate) unsafe fn tiles<S: Simd, D: Accumulate<S>, const MR: usize, const NV: usize>(s: S, t: &GemmTile) {
+    // LOOP 2: A micropanels of MR rows; one of them (6 x 512 x 4 = 12 KiB) stays in L1.
+    for a_panel in 0..t.a_panels {
+        let a = t.a.wrapping_add(a_panel * t.a_panel_stride);
+        // LOOP 1: B micropanels of NV vectors stream from L2.
+        for b_panel in 0..t.b_panels {
+            let b = t.b.wrapping_add(b_panel * t.b_panel_stride * D::B_BYTES);
+            let (row, col) = (a_panel * MR, b_panel * NV * LANES);
             let c = t.c.wrapping_add(row * t.c_row_stride + col);
-            let tail = if panel + 1 == t.panels { t.tail } else { LANES };
+            let tail = if b_panel + 1 == t.b_panels { t.tail } else { LANES };
             let far = MR >= FAR_ROWS && t.k >= FAR_K;
             if far {
                 for i in 0..MR {
@@ -242,70 +243,21 @@ pub(crate) unsafe fn tiles<S: Simd, D: Chains<S>, const MR: usize, const NV: usi
                     }
                 }
             }
-            let next_strip = far && t.a_k_stride == 1 && panel + 1 == t.panels && strip + 1 < t.strips;
-            let ahead = if next_strip { Some(a.wrapping_add(t.a_strip_stride)) } else { None };
+            let next_a_panel =
+                far && t.a_k_stride == 1 && b_panel + 1 == t.b_panels && a_panel + 1 < t.a_panels;
+            let prefetch_a = if next_a_panel { Some(a.wrapping_add(t.a_panel_stride)) } else { None };
             let mut acc = [[s.splat(0.0); NV]; MR];
-            if t.resume {
+            if t.accumulate {
                 // SAFETY: the tile at (row, col) of C is valid, as the caller says.
-                unsafe { resume::<S, MR, NV>(s, c, t.c_row_stride, tail, &mut acc) };
+                unsafe { load_tile::<S, MR, NV>(s, c, t.c_row_stride, tail, &mut acc) };
             }
-            // SAFETY: strip and panel are in range: A and B are valid, as the caller says.
-            unsafe { D::add::<MR, NV>(s, t, a, b, ahead, &mut acc) };
+            // SAFETY: a_panel and b_panel are in range: A and B are valid, as the caller says.
+            unsafe { D::add::<MR, NV>(s, t, a, b, prefetch_a, &mut acc) };
             // SAFETY: a pointer that is not null is valid, and so are the operands, as the caller says.
             unsafe {
-                match t.finish.as_ref() {
-                    None => store::<S, MR, NV>(s, c, t.c_row_stride, tail, &acc),
-                    Some(f) => epilogue::finish::<S, MR, NV>(s, f, (row, col), tail, acc),
-                }
-            }
-        }
-    }
-}
-
-/// The chains so far.
-///
-/// # Safety
-/// - C is valid for reads of MR rows, `row_stride` apart, of `16 * (NV - 1) + tail` f32.
-#[inline(always)]
-pub(super) unsafe fn resume<S: Simd, const MR: usize, const NV: usize>(
-    s: S,
-    c: *const f32,
-    row_stride: usize,
-    tail: usize,
-    acc: &mut [[S::F; NV]; MR],
-) {
-    for i in 0..MR {
-        for j in 0..NV {
-            // SAFETY: row i < MR, vector j < NV of C; the last vector is read up to `tail`.
-            acc[i][j] = unsafe {
-                let p = c.add(i * row_stride + j * LANES);
-                if j + 1 == NV { s.load_n(p, tail) } else { s.load(p) }
-            };
-        }
-    }
-}
-
-/// Stores the accumulators.
-///
-/// # Safety
-/// - C is valid for writes of MR rows, `row_stride` apart, of `16 * (NV - 1) + tail` f32.
-#[inline(always)]
-pub(super) unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
-    s: S,
-    c: *mut f32,
-    row_stride: usize,
-    tail: usize,
-    acc: &[[S::F; NV]; MR],
-) {
-    for i in 0..MR {
-        for j in 0..NV {
-            // SAFETY: row i < MR, vector j < NV of C; the last vector is written up to `tail`.
-            unsafe {
-                let p = c.add(i * row_stride + j * LANES);
-                if j + 1 == NV && tail < LANES {
-                    s.store_n(p, acc[i][j], tail);
-                } else {
-                    s.store(p, acc[i][j]);
+                match t.epilogue.as_ref() {
+                    None => store_tile::<S, MR, NV>(s, c, t.c_row_stride, tail, &acc),
+                    Some(f) => epilogue::apply::<S, MR, NV>(s, f, (row, col), tail, acc),
                 }
             }
         }

@@ -9,17 +9,18 @@
 //! accumulators and another chain than prefill's.
 
 use super::LANES;
-use super::gemm::{Element, GemmTile, resume, store};
+use super::accumulators::{load_tile, store_tile};
+use super::gemm::{Element, GemmTile};
 use super::quantize::BLOCK;
 use crate::kernels::simd::Simd;
 
 /// Vectors of 16 of a block.
 const HALVES: usize = BLOCK / LANES;
 
-/// What is read next, asked for while a tile computes. A decoding step reads each key and value once, in several
+/// Address that the next tile reads; prefetched while this one computes. A decoding step reads each key and value once, in several
 /// streams that the hardware's own prefetch does not follow: 11 GB/s without this, where memory gives 29.
 #[derive(Clone, Copy)]
-pub(crate) struct Ahead {
+pub(crate) struct PrefetchAt {
     pub at: *const u8, // never followed: any address will do
     /// Bytes from one step of the tile to the next.
     pub stride: usize,
@@ -28,20 +29,20 @@ pub(crate) struct Ahead {
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// [`fetch`] as a kernel, for bytes that may begin and end anywhere in a line: a row of queries that is 16 bytes off
-/// lies in one line more than it fills, and waiting for that one cost as much as for all of them.
+/// [`prefetch_lines`] as a kernel, for bytes that may begin and end anywhere in a line: a row of queries that is
+/// 16 bytes off lies in one line more than it fills, and waiting for that one cost as much as for all of them.
 ///
 /// # Safety
 /// - none: nothing is read.
 #[inline(always)]
 pub(crate) unsafe fn prefetch<S: Simd>(s: S, at: *const u8, bytes: usize) {
     let before = at.addr() % LINE;
-    fetch(s, at.wrapping_sub(before), before + bytes);
+    prefetch_lines(s, at.wrapping_sub(before), before + bytes);
 }
 
-/// Asks for `bytes` bytes from `at` on.
+/// Prefetches `bytes` bytes from `at` on into L2.
 #[inline(always)]
-fn fetch<S: Simd>(s: S, at: *const u8, bytes: usize) {
+fn prefetch_lines<S: Simd>(s: S, at: *const u8, bytes: usize) {
     let mut line = 0;
     while line < bytes {
         s.prefetch_l2(at.wrapping_add(line));
@@ -49,24 +50,24 @@ fn fetch<S: Simd>(s: S, at: *const u8, bytes: usize) {
     }
 }
 
-/// One tile of [`gemm::tiles`](super::gemm::tiles) that asks for what follows.
+/// One tile of [`gemm::tiles`](super::gemm::tiles) that prefetches what the next tile reads.
 ///
 /// # Safety
 /// - as for the tile without.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, E: Element, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn prefetching_tile<S: Simd, E: Element, const MR: usize, const NV: usize>(
     s: S,
     t: &GemmTile,
-    ahead: Ahead,
+    prefetch: PrefetchAt,
 ) {
     let mut acc = [[s.splat(0.0); NV]; MR];
-    if t.resume {
+    if t.accumulate {
         // SAFETY: C is valid, as the caller says.
-        unsafe { resume::<S, MR, NV>(s, t.c, t.c_row_stride, t.tail, &mut acc) };
+        unsafe { load_tile::<S, MR, NV>(s, t.c, t.c_row_stride, t.tail, &mut acc) };
     }
-    let (mut a, mut b, mut at) = (t.a, t.b.cast::<E::Raw>(), ahead.at);
+    let (mut a, mut b, mut at) = (t.a, t.b.cast::<E::Raw>(), prefetch.at);
     for _ in 0..t.k.div_ceil(E::STEP) {
-        fetch(s, at, NV * LANES * E::STEP * size_of::<E::Raw>());
+        prefetch_lines(s, at, NV * LANES * E::STEP * size_of::<E::Raw>());
         for step in 0..E::STEP {
             let mut bv = [s.splat(0.0); NV];
             for j in 0..NV {
@@ -84,10 +85,10 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const MR: usize, const NV: usize>
             a = a.wrapping_add(t.a_k_stride);
         }
         b = b.wrapping_add(t.b_k_stride);
-        at = at.wrapping_add(ahead.stride);
+        at = at.wrapping_add(prefetch.stride);
     }
     // SAFETY: C is valid, as the caller says.
-    unsafe { store::<S, MR, NV>(s, t.c, t.c_row_stride, t.tail, &acc) }
+    unsafe { store_tile::<S, MR, NV>(s, t.c, t.c_row_stride, t.tail, &acc) }
 }
 
 /// How codes are stored.
@@ -99,11 +100,11 @@ pub(crate) trait Code {
     ///
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
-    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F;
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F32s;
 
     /// What [`Code::value`] needs for the scale of a block of a value.
     #[inline(always)]
-    fn scale<S: Simd>(s: S, scale: f32) -> S::F {
+    fn scale<S: Simd>(s: S, scale: f32) -> S::F32s {
         s.splat(scale)
     }
 
@@ -112,7 +113,7 @@ pub(crate) trait Code {
     /// # Safety
     /// - `p` is valid for reads of the block.
     #[inline(always)]
-    unsafe fn value<S: Simd>(s: S, p: *const u8, h: usize, scale: S::F) -> S::F {
+    unsafe fn value<S: Simd>(s: S, p: *const u8, h: usize, scale: S::F32s) -> S::F32s {
         // SAFETY: 16 bytes of the block, as the caller says.
         s.mul(unsafe { Self::widen(s, p.add(h * LANES), 0) }, scale)
     }
@@ -125,7 +126,7 @@ impl Code for Int8 {
     const STEP: usize = 1;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const u8, _step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, _step: usize) -> S::F32s {
         // SAFETY: 16 bytes, as the caller says.
         unsafe { s.i_to_f32(s.i_load_i8(p.cast())) }
     }
@@ -138,19 +139,19 @@ impl Code for Int4 {
     const STEP: usize = 2;
 
     #[inline(always)]
-    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F {
+    unsafe fn widen<S: Simd>(s: S, p: *const u8, step: usize) -> S::F32s {
         // SAFETY: 16 bytes, as the caller says. Both steps load; the compiler keeps one load.
         let bytes = unsafe { s.load_u8(p) };
         if step == 0 { s.low_nibble(bytes) } else { s.high_nibble(bytes) }
     }
 
     #[inline(always)]
-    fn scale<S: Simd>(s: S, scale: f32) -> S::F {
+    fn scale<S: Simd>(s: S, scale: f32) -> S::F32s {
         s.nibble_scale(scale)
     }
 
     #[inline(always)]
-    unsafe fn value<S: Simd>(s: S, p: *const u8, h: usize, scale: S::F) -> S::F {
+    unsafe fn value<S: Simd>(s: S, p: *const u8, h: usize, scale: S::F32s) -> S::F32s {
         // SAFETY: the 16 bytes of the block, as the caller says.
         s.nibbles(unsafe { s.load_u8(p) }, h, scale)
     }
@@ -167,7 +168,7 @@ pub(crate) struct KeyTile {
     pub scales_stride: usize,
     pub c: *mut f32, // (MR, 16 * NV), row i at c + i * c_row_stride
     pub c_row_stride: usize,
-    pub ahead: Ahead,
+    pub prefetch: PrefetchAt,
 }
 
 /// `c[i][key] = chain over d ascending of fma(q[i][d], code * scale, acc)`.
@@ -177,7 +178,7 @@ pub(crate) struct KeyTile {
 #[inline(always)]
 pub(crate) unsafe fn scores<S: Simd, C: Code, const MR: usize, const NV: usize>(s: S, t: &KeyTile) {
     let mut acc = [[s.splat(0.0); NV]; MR];
-    let (mut codes, mut q, mut at) = (t.codes, t.q, t.ahead.at);
+    let (mut codes, mut q, mut at) = (t.codes, t.q, t.prefetch.at);
     for b in 0..t.dim.div_ceil(BLOCK) {
         let mut scale = [s.splat(0.0); NV];
         for j in 0..NV {
@@ -185,8 +186,8 @@ pub(crate) unsafe fn scores<S: Simd, C: Code, const MR: usize, const NV: usize>(
             scale[j] = unsafe { s.load_f16(t.scales.add(j * t.scales_stride + b * LANES)) };
         }
         for _ in 0..BLOCK.min(t.dim - b * BLOCK) / C::STEP {
-            fetch(s, at, NV * LANES);
-            at = at.wrapping_add(t.ahead.stride);
+            prefetch_lines(s, at, NV * LANES);
+            at = at.wrapping_add(t.prefetch.stride);
             for step in 0..C::STEP {
                 let mut w = [s.splat(0.0); NV];
                 for j in 0..NV {
@@ -228,7 +229,7 @@ pub(crate) struct ValueTile {
     pub c_row_stride: usize,
     /// Columns of the last block that exist in C: 1..=32.
     pub tail: usize,
-    pub ahead: Ahead,
+    pub prefetch: PrefetchAt,
 }
 
 /// `c[i][d] = chain over keys ascending of fma(p[i][key], code * scale, acc)` from what C holds.
@@ -253,10 +254,10 @@ pub(crate) unsafe fn values<S: Simd, C: Code, const MR: usize, const NB: usize>(
             }
         }
     }
-    let (mut codes, mut p, mut scales, mut at) = (t.codes, t.p, t.scales, t.ahead.at);
+    let (mut codes, mut p, mut scales, mut at) = (t.codes, t.p, t.scales, t.prefetch.at);
     for _ in 0..t.keys {
-        fetch(s, at, NB * BLOCK / C::STEP);
-        at = at.wrapping_add(t.ahead.stride);
+        prefetch_lines(s, at, NB * BLOCK / C::STEP);
+        at = at.wrapping_add(t.prefetch.stride);
         for b in 0..NB {
             // SAFETY: block b < NB of a key below `keys`.
             let scale = C::scale(s, unsafe { *scales.add(b * t.scales_stride) });

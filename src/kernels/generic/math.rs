@@ -26,7 +26,7 @@ const EXP_TOP: f32 = 88.722_83;
 
 /// `2^n * p(f)` for `x = n + f`: zero below `2^-126`, infinity from `2^128` on, NaN stays NaN.
 #[inline(always)]
-fn exp2_split<S: Simd>(s: S, x: S::F, n: S::F, f: S::F) -> S::F {
+fn exp2_split<S: Simd>(s: S, x: S::F32s, n: S::F32s, f: S::F32s) -> S::F32s {
     let mut p = s.splat(P[6]);
     let mut i = 6;
     while i > 0 {
@@ -38,7 +38,7 @@ fn exp2_split<S: Simd>(s: S, x: S::F, n: S::F, f: S::F) -> S::F {
 
 /// `2^x`. Relative error at most 1.2e-7 where the result is normal; results below 2^-126 are +0.0.
 #[inline(always)]
-pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn exp2<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let x = s.min(s.splat(128.0), x);
     let n = s.round(x);
     exp2_split(s, x, n, s.sub(x, n))
@@ -46,14 +46,14 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// [`exp2`] of what is at most 128, or NaN: the same bits.
 #[inline(always)]
-pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let n = s.round(x);
     exp2_split(s, x, n, s.sub(x, n))
 }
 
 /// `e^x`. Relative error at most 1.5e-7 where the result is normal; results below 2^-126 are +0.0.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn exp<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let top = s.splat(EXP_TOP);
     let clamped = s.min(top, x);
     let y = s.mul(clamped, s.splat(LOG2E_HI));
@@ -65,13 +65,13 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `x / (1 + e^(-c x))`: SiLU for `c = 1`.
 #[inline(always)]
-fn gated<S: Simd>(s: S, x: S::F, minus_cx: S::F) -> S::F {
+fn gated<S: Simd>(s: S, x: S::F32s, minus_cx: S::F32s) -> S::F32s {
     s.div(x, s.add(s.splat(1.0), exp(s, minus_cx)))
 }
 
 /// `x * sigmoid(x)`.
 #[inline(always)]
-pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn silu<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     // For x below about -88 the denominator is infinite and the result -0.0; x = -inf gives NaN, as
     // IEEE says of inf/inf.
     gated(s, x, s.sub(s.splat(0.0), x))
@@ -80,7 +80,7 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
 /// GELU in the tanh form, `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, computed as
 /// `x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which is the same function without the tanh.
 #[inline(always)]
-pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn gelu<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     const C: f32 = 1.595_769_2; // 2 * sqrt(2 / pi)
     let x2 = s.mul(x, x);
     let inner = s.mul(x, s.fma(x2, s.splat(-C * 0.044_715), s.splat(-C)));
@@ -94,7 +94,7 @@ const TANH: [f32; 5] = [-0.333_332_83, 0.133_314_43, -0.053_739_79, 0.020_639_34
 /// `tanh(x)`, odd to the bit. Relative error at most 3e-7. Near zero `(1 - e) / (1 + e)` would lose all of its
 /// digits to cancellation, so a polynomial takes over there.
 #[inline(always)]
-pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn tanh<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let size = s.abs(x);
     let e = exp2(s, s.mul(size, s.splat(-2.0 * LOG2E_HI)));
     let one = s.splat(1.0);
@@ -113,6 +113,6 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
 
 /// `max(x, 0)`; NaN stays NaN.
 #[inline(always)]
-pub(crate) fn relu<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn relu<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     s.max(s.splat(0.0), x)
 }

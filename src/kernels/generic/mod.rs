@@ -5,6 +5,7 @@
 //! Loops are plain `for` over ranges and `while`: a closure handed to an iterator of std would be compiled
 //! there, without the features.
 
+mod accumulators;
 pub(super) mod attention;
 pub(super) mod elementwise;
 pub(super) mod epilogue;

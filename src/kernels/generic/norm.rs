@@ -33,7 +33,7 @@ macro_rules! reduce {
 
 /// Sets lanes `n..` of `x` to `fill`.
 #[inline(always)]
-fn fill_tail<S: Simd>(s: S, x: S::F, n: usize, fill: S::F) -> S::F {
+fn fill_tail<S: Simd>(s: S, x: S::F32s, n: usize, fill: S::F32s) -> S::F32s {
     // SAFETY: IOTA holds 16 f32.
     let iota = unsafe { s.load(IOTA.as_ptr()) };
     s.select_lt(iota, s.splat(n as f32), x, fill)
@@ -87,7 +87,7 @@ pub(crate) unsafe fn rms_norm<S: Simd>(s: S, r: &NormRow) {
 /// # Safety
 /// - as for the callers.
 #[inline(always)]
-unsafe fn scale_row<S: Simd>(s: S, r: &NormRow, mean: S::F, inv: S::F) {
+unsafe fn scale_row<S: Simd>(s: S, r: &NormRow, mean: S::F32s, inv: S::F32s) {
     let mut j = 0;
     while j < r.n {
         let n = LANES.min(r.n - j);

@@ -13,7 +13,7 @@ pub(crate) trait Codes {
     /// Bytes of 16 rows x 32 k.
     const BYTES: usize;
 
-    /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see [`Simd::nib_dot`]).
+    /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see [`Simd::narrow_dot`]).
     const BITS: u32;
 
     /// The same codes as bytes.
@@ -23,7 +23,7 @@ pub(crate) trait Codes {
     ///
     /// # Safety
     /// - `q` is valid for `BYTES` bytes; `g < 8`.
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q;
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes;
 }
 
 /// The nibble of group `g`.
@@ -31,10 +31,10 @@ pub(crate) trait Codes {
 /// # Safety
 /// - `q` is valid for 256 bytes; `g < 8`.
 #[inline(always)]
-unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
     // SAFETY: vector g mod 4 of 64 bytes inside the 256 of the plane.
-    let q = unsafe { s.load_q(q.add(64 * (g % 4))) };
-    if g < 4 { s.nib_lo(q) } else { s.nib_hi(q) }
+    let q = unsafe { s.load_bytes(q.add(64 * (g % 4))) };
+    if g < 4 { s.bytes_low_nibbles(q) } else { s.bytes_high_nibbles(q) }
 }
 
 /// 2-bit codes: two vectors, four groups each.
@@ -46,9 +46,9 @@ impl Codes for Two {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vector g / 4 < 2 of 64 bytes.
-        s.q_bits(unsafe { s.load_q(q.add(64 * (g / 4))) }, 2 * (g % 4) as u32, 0, 3)
+        s.bytes_bits(unsafe { s.load_bytes(q.add(64 * (g / 4))) }, 2 * (g % 4) as u32, 0, 3)
     }
 }
 
@@ -61,10 +61,10 @@ impl Codes for Three {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vectors g / 4 < 2, and 2, of 64 bytes.
-        let (two, one) = unsafe { (s.load_q(q.add(64 * (g / 4))), s.load_q(q.add(128))) };
-        s.q_or(s.q_bits(two, 2 * (g % 4) as u32, 0, 3), s.q_bits(one, g as u32, 2, 1))
+        let (two, one) = unsafe { (s.load_bytes(q.add(64 * (g / 4))), s.load_bytes(q.add(128))) };
+        s.bytes_or(s.bytes_bits(two, 2 * (g % 4) as u32, 0, 3), s.bytes_bits(one, g as u32, 2, 1))
     }
 }
 
@@ -77,7 +77,7 @@ impl Codes for Four {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
         unsafe { nibble(s, q, g) }
     }
@@ -92,10 +92,10 @@ impl Codes for Five {
     type Wide = Wide<5>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the nibbles are the first 256 bytes, the plane is the last vector.
-        let (low, high) = unsafe { (nibble(s, q, g), s.load_q(q.add(256))) };
-        s.q_or(low, s.q_bits(high, g as u32, 4, 1))
+        let (low, high) = unsafe { (nibble(s, q, g), s.load_bytes(q.add(256))) };
+        s.bytes_or(low, s.bytes_bits(high, g as u32, 4, 1))
     }
 }
 
@@ -108,10 +108,10 @@ impl Codes for Six {
     type Wide = Wide<6>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the nibbles are the first 256 bytes, vector g / 4 < 2 of the plane follows.
-        let (low, high) = unsafe { (nibble(s, q, g), s.load_q(q.add(256 + 64 * (g / 4)))) };
-        s.q_or(low, s.q_bits(high, 2 * (g % 4) as u32, 4, 3))
+        let (low, high) = unsafe { (nibble(s, q, g), s.load_bytes(q.add(256 + 64 * (g / 4)))) };
+        s.bytes_or(low, s.bytes_bits(high, 2 * (g % 4) as u32, 4, 3))
     }
 }
 
@@ -125,9 +125,9 @@ impl<const BITS: u32> Codes for Wide<BITS> {
     type Wide = Self;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vector g < 8 of 64 bytes.
-        unsafe { s.load_q(q.add(64 * g)) }
+        unsafe { s.load_bytes(q.add(64 * g)) }
     }
 }
 
@@ -159,8 +159,8 @@ impl<T: Table> Codes for Lookup<T> {
     type Wide = Wide<8>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Q {
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
-        s.q_table(unsafe { nibble(s, q, g) }, &T::VALUES)
+        s.bytes_lookup(unsafe { nibble(s, q, g) }, &T::VALUES)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct ExactTile {
 /// # Safety
 /// - `header` is that of block `i` of a unit.
 #[inline(always)]
-unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F; 2] {
+unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F32s; 2] {
     // SAFETY: handed on to the caller.
     unsafe {
         let mut scale = F::scale(s, header, i);
@@ -56,7 +56,7 @@ unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usiz
 /// One vector of weights. Scales of formats with zero points are f32, so their product with a code is not
 /// exact, and the difference has to come first.
 #[inline(always)]
-fn weight<S: Simd, F: Format>(s: S, code: S::F, [scale, constant]: [S::F; 2]) -> S::F {
+fn weight<S: Simd, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
     if F::ZERO { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
 }
 
@@ -81,7 +81,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
                 lines[j] = unsafe { line::<S, F>(s, headers[j], i, half) };
             }
             for v in 0..4 {
-                let mut codes = [s.q_zero(); W];
+                let mut codes = [s.bytes_zero(); W];
                 for j in 0..W {
                     // SAFETY: group v + 4 half < 8 of block i of the unit.
                     unsafe {
@@ -126,7 +126,7 @@ pub(crate) struct WideTile {
     /// Weight rows that exist, 1..=16 W.
     pub cols: usize,
     /// Whether the chains go on from what C holds.
-    pub resume: bool,
+    pub accumulate: bool,
 }
 
 /// The chains of widened weights: the tile of the f32 product, on one block of k.
@@ -136,7 +136,7 @@ pub(crate) struct WideTile {
 #[inline(always)]
 pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &WideTile) {
     let mut acc = [[s.splat(0.0); W]; C];
-    if t.resume {
+    if t.accumulate {
         for c in 0..C {
             for j in 0..W {
                 let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
@@ -207,7 +207,7 @@ pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
             }
             let q = header.add(F::HEADER + i * F::Codes::BYTES);
             for g in 0..8 {
-                s.store_q(out.add(<F::Panel as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
+                s.store_bytes(out.add(<F::Panel as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
             }
         }
     }

@@ -33,14 +33,14 @@ pub(crate) trait Format {
     ///
     /// # Safety
     /// - `header` is valid for `HEADER` bytes; `i < BLOCKS`.
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F;
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s;
 
     /// What is added to each weight of half `half` of block `i` (a negative number, mostly).
     ///
     /// # Safety
     /// - as [`Format::scale`]; `half < 2`.
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::F {
+    unsafe fn min<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::F32s {
         s.splat(0.0)
     }
 
@@ -49,7 +49,7 @@ pub(crate) trait Format {
     /// # Safety
     /// - as [`Format::min`].
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::I {
+    unsafe fn factor<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::I32s {
         s.i_splat(1)
     }
 
@@ -58,7 +58,7 @@ pub(crate) trait Format {
     /// # Safety
     /// - as [`Format::scale`].
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, _header: *const u8, _i: usize) -> S::I {
+    unsafe fn zero<S: Simd>(s: S, _header: *const u8, _i: usize) -> S::I32s {
         s.i_splat(0)
     }
 }
@@ -92,7 +92,7 @@ impl<C: Codes, const OFFSET: u32> Format for Plain<C, OFFSET> {
     const HEADER: usize = 2 * F16S; // d[2][16]
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the 32 f16.
         unsafe { s.load_f16(header.add(i * F16S).cast()) }
     }
@@ -110,13 +110,13 @@ impl<C: Codes> Format for Affine<C> {
     const MIN: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the first 32 f16.
         unsafe { s.load_f16(header.add(i * F16S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F {
+    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
         // SAFETY: 16 of the last 32 f16.
         unsafe { s.load_f16(header.add((2 + i) * F16S).cast()) }
     }
@@ -133,7 +133,7 @@ impl Format for Mx {
     const HEADER: usize = 64; // e[4][16]
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the 64 bytes.
         unsafe { s.load_e8m0(header.add(i * 16)) }
     }
@@ -150,7 +150,7 @@ impl<C: Codes> Format for Signed<C> {
     const HEADER: usize = 192; // d[16], sc[8][16], 32 zeros
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the 16 f16, then 16 of the 128 bytes.
         unsafe {
             let d = s.load_f16(header.cast());
@@ -172,7 +172,7 @@ impl<C: Codes> Format for Super<C> {
     const MIN: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the first 16 f16; 16 of the 128 low and of the 64 high bytes.
         unsafe {
             let low = s.i_and(s.load_u8(header.add(64 + 16 * i)), 15);
@@ -183,7 +183,7 @@ impl<C: Codes> Format for Super<C> {
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F {
+    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
         // SAFETY: the second 16 f16; 16 of the 128 low and of the 64 high bytes.
         unsafe {
             let low = s.i_shr(s.load_u8(header.add(64 + 16 * i)), 4);
@@ -207,13 +207,13 @@ impl<C: Codes, const OFFSET: u32> Format for Halves<C, OFFSET> {
     const HALVES: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f16.
         unsafe { s.load_f16(header.add(256).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I {
+    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 256 bytes.
         unsafe { s.i_load_i8(header.add((2 * i + half) * 16).cast()) }
     }
@@ -233,13 +233,13 @@ impl Format for HalvesMin {
     const HALVES: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the first 16 f16.
         unsafe { s.load_f16(header.add(256).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F {
+    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
         // SAFETY: 16 of the 256 bytes, and the second 16 f16.
         unsafe {
             let m = s.i_shr(s.load_u8(header.add((2 * i + half) * 16)), 4);
@@ -248,7 +248,7 @@ impl Format for HalvesMin {
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I {
+    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 256 bytes.
         s.i_and(unsafe { s.load_u8(header.add((2 * i + half) * 16)) }, 15)
     }
@@ -265,7 +265,7 @@ impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
     const HEADER: usize = F32S; // d[16]
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
         unsafe { s.load(header.cast()) }
     }
@@ -284,13 +284,13 @@ impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
     const ZERO: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
         unsafe { s.load(header.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I {
+    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I32s {
         // SAFETY: the 16 bytes behind them.
         unsafe { s.i_load_i8(header.add(F32S).cast()) }
     }
@@ -315,26 +315,26 @@ impl<C: Codes, const OFFSET: u32, const MIN: bool, const HALVES: bool, const ZER
     const ZERO: bool = ZERO;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F {
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: part 0 of the header.
         unsafe { s.load(header.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::I {
+    unsafe fn factor<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::I32s {
         // SAFETY: part 1 of the header.
         unsafe { s.i_load(header.add(panel_part(1, MIN, HALVES, ZERO) + half * F32S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F {
+    unsafe fn min<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
         let half = if HALVES { half } else { 0 };
         // SAFETY: part 2 of the header.
         unsafe { s.load(header.add(panel_part(2, MIN, HALVES, ZERO) + half * F32S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I {
+    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I32s {
         // SAFETY: part 3 of the header.
         unsafe { s.i_load(header.add(panel_part(3, MIN, HALVES, ZERO)).cast()) }
     }

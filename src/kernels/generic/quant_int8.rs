@@ -46,11 +46,11 @@ pub(crate) struct Int8Tile {
     /// Weight rows that exist, 1..=16 W.
     pub cols: usize,
     /// Whether the chains go on from what C holds.
-    pub resume: bool,
+    pub accumulate: bool,
 }
 
 /// Integer dot products of block: `[whole or first half, second half]` for each stripe and row.
-type Dots<S, const W: usize, const C: usize> = [[[<S as Simd>::I; C]; W]; 2];
+type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32s; C]; W]; 2];
 
 /// The dot products of one block. Formats without halves have theirs in the first.
 ///
@@ -61,7 +61,7 @@ unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const Record; C],
-) -> Dots<S, W, C> {
+) -> DotSums<S, W, C> {
     if F::Codes::BITS == 8 {
         // SAFETY: handed on to the caller.
         unsafe { byte_dots::<S, F, W, C>(s, q, a) }
@@ -74,7 +74,7 @@ unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
 /// Whether a second chain of dot instructions pays: with few accumulators their latency (4 cycles) would
 /// bound the tile to half of the load rate.
 const fn two_chains<S: Simd>(tiles: usize) -> bool {
-    tiles <= S::SPARE_TILES
+    tiles <= S::DOUBLE_ACCUMULATOR_TILES
 }
 
 /// [`dots`] of codes of up to 6 bits.
@@ -86,12 +86,12 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const Record; C],
-) -> Dots<S, W, C> {
+) -> DotSums<S, W, C> {
     let split = F::HALVES || two_chains::<S>(W * C);
     let zero = s.i_splat(0);
-    // What the sums so far are, apart from the open 16-bit ones (see `Simd::nib_start`).
+    // What the sums so far are, apart from the open 16-bit ones (see `Simd::narrow_start`).
     let mut sums = [[[zero; C]; W]; 2];
-    let mut open = [[[s.nib_start(zero); C]; W]; 2];
+    let mut open = [[[s.narrow_start(zero); C]; W]; 2];
     if F::OFFSET > 0 {
         for c in 0..C {
             // SAFETY: a record.
@@ -105,7 +105,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             for h in 0..2 {
                 for j in 0..W {
                     sums[h][j][c] = init[h];
-                    open[h][j][c] = s.nib_start(init[h]);
+                    open[h][j][c] = s.narrow_start(init[h]);
                 }
             }
         }
@@ -117,7 +117,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
         (5, false) | (6, true) => 2,
         _ => 1,
     };
-    // Written out: a loop that holds the barriers of `Simd::nib_dot` is not unrolled.
+    // Written out: a loop that holds the barriers of `Simd::narrow_dot` is not unrolled.
     macro_rules! step {
         ($v:literal) => {
             // SAFETY: the operands are the caller's.
@@ -126,9 +126,9 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
                 for h in 0..1 + usize::from(split) {
                     for j in 0..W {
                         for c in 0..C {
-                            sums[h][j][c] = s.nib_end(open[h][j][c], sums[h][j][c]);
+                            sums[h][j][c] = s.narrow_end(open[h][j][c], sums[h][j][c]);
                             if $v < 3 {
-                                open[h][j][c] = s.nib_start(sums[h][j][c]);
+                                open[h][j][c] = s.narrow_start(sums[h][j][c]);
                             }
                         }
                     }
@@ -161,20 +161,20 @@ unsafe fn narrow_pair<S: Simd, F: Format, const W: usize, const C: usize>(
     a: [*const Record; C],
     v: usize,
     split: bool,
-    open: &mut [[[S::N; C]; W]; 2],
+    open: &mut [[[S::NarrowAcc; C]; W]; 2],
 ) {
     for h in 0..2 {
         let into = if split { h } else { 0 };
-        let mut w = [s.q_zero(); W];
+        let mut w = [s.bytes_zero(); W];
         for j in 0..W {
             // SAFETY: group v + 4 h < 8 of the block.
             w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
         }
         for c in 0..C {
             // SAFETY: group v + 4 h < 8 of the 32 activations.
-            let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
+            let a = unsafe { s.load_act(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
             for j in 0..W {
-                open[into][j][c] = s.nib_dot(open[into][j][c], w[j], a);
+                open[into][j][c] = s.narrow_dot(open[into][j][c], w[j], a);
             }
         }
     }
@@ -191,18 +191,18 @@ unsafe fn byte_pair<S: Simd, F: Format, const W: usize, const C: usize>(
     a: [*const Record; C],
     v: usize,
     split: bool,
-    sums: &mut Dots<S, W, C>,
+    sums: &mut DotSums<S, W, C>,
 ) {
     for h in 0..2 {
         let into = if split { h } else { 0 };
-        let mut w = [s.q_zero(); W];
+        let mut w = [s.bytes_zero(); W];
         for j in 0..W {
             // SAFETY: group v + 4 h < 8 of the block.
             w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
         }
         for c in 0..C {
             // SAFETY: group v + 4 h < 8 of the 32 activations.
-            let a = unsafe { s.load_a(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
+            let a = unsafe { s.load_act(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
             for j in 0..W {
                 sums[into][j][c] = s.byte_dot(sums[into][j][c], w[j], a);
             }
@@ -219,7 +219,7 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const Record; C],
-) -> Dots<S, W, C> {
+) -> DotSums<S, W, C> {
     debug_assert!(F::OFFSET == 128 && !F::HALVES);
     let split = two_chains::<S>(W * C);
     let zero = s.i_splat(0);
@@ -259,12 +259,12 @@ pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
     q: [*const u8; W],
     i: usize,
     a: [*const Record; C],
-    acc: &mut [[S::F; C]; W],
+    acc: &mut [[S::F32s; C]; W],
 ) {
     // Arrays gain nothing when every loop has a copy of its own, and the library grew by 150 KB.
     // SAFETY: handed on to the caller.
     unsafe {
-        if S::SPARE_TILES == 0 {
+        if S::DOUBLE_ACCUMULATOR_TILES == 0 {
             called::<S, F, W, C>(s, headers, q, i, a, acc)
         } else {
             inlined::<S, F, W, C>(s, headers, q, i, a, acc)
@@ -283,7 +283,7 @@ unsafe fn called<S: Simd, F: Format, const W: usize, const C: usize>(
     q: [*const u8; W],
     i: usize,
     a: [*const Record; C],
-    acc: &mut [[S::F; C]; W],
+    acc: &mut [[S::F32s; C]; W],
 ) {
     // SAFETY: handed on to the caller.
     unsafe { inlined::<S, F, W, C>(s, headers, q, i, a, acc) }
@@ -300,7 +300,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
     q: [*const u8; W],
     i: usize,
     a: [*const Record; C],
-    acc: &mut [[S::F; C]; W],
+    acc: &mut [[S::F32s; C]; W],
 ) {
     // SAFETY: handed on to the caller.
     let mut dots = unsafe { dots::<S, F, W, C>(s, q, a) };
@@ -348,7 +348,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &Int8Tile) {
     let mut acc = [[s.splat(0.0); C]; W];
-    if t.resume {
+    if t.accumulate {
         for c in 0..C {
             for j in 0..W {
                 let lanes = t.cols.saturating_sub(j * LANES).min(LANES);

@@ -72,7 +72,7 @@ pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
             }
             let count = left.min(unit_blocks);
             // In pairs: where scales share bytes, which half is whose is known.
-            let pairs = if F::BLOCKS % 2 == 0 && S::SPARE_TILES > 1 { count / 2 * 2 } else { 0 };
+            let pairs = if F::BLOCKS % 2 == 0 && S::DOUBLE_ACCUMULATOR_TILES > 1 { count / 2 * 2 } else { 0 };
             for i in (0..pairs).step_by(2) {
                 step!(i);
                 step!(i + 1);

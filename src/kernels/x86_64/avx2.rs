@@ -3,7 +3,7 @@
 mod lanes;
 mod quant;
 
-use super::{apart, narrow, transpose, v};
+use super::{narrow, opaque, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use lanes::{each, halves, in_order, mask};
@@ -33,12 +33,12 @@ impl Avx2 {
 struct Unaligned([__m256i; 2]);
 
 impl Simd for Avx2 {
-    type F = [__m256; 2];
-    type I = [__m256i; 2];
-    type Q = [__m256i; 2];
-    type A = __m256i;
-    type N = [__m256i; 2]; // 16-bit sums of pairs
-    const SPARE_TILES: usize = 1;
+    type F32s = [__m256; 2];
+    type I32s = [__m256i; 2];
+    type Bytes = [__m256i; 2];
+    type Act = __m256i;
+    type NarrowAcc = [__m256i; 2]; // 16-bit sums of pairs
+    const DOUBLE_ACCUMULATOR_TILES: usize = 1;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -53,20 +53,20 @@ impl Simd for Avx2 {
         v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
     }
     #[inline(always)]
-    fn apart(self, p: *const f32) -> *const f32 {
-        apart(p)
+    fn opaque(self, p: *const f32) -> *const f32 {
+        opaque(p)
     }
     #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
+    fn splat(self, x: f32) -> Self::F32s {
         v!([_mm256_set1_ps(x); 2])
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> Self::F {
+    unsafe fn load(self, p: *const f32) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
         unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
     }
     #[inline(always)]
-    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
         // SAFETY: the masks keep the access inside the n f32 of the caller (masked-out lanes are not
         // accessed, so the wrapping offset is never followed); `self` proves the features.
         unsafe {
@@ -74,7 +74,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, a: Self::F) {
+    unsafe fn store(self, p: *mut f32, a: Self::F32s) {
         // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
         unsafe {
             _mm256_storeu_ps(p, a[0]);
@@ -83,7 +83,7 @@ impl Simd for Avx2 {
     }
     /// Through the stack: `vmaskmovps` stores are microcoded on Zen up to 4 (tens of cycles).
     #[inline(always)]
-    unsafe fn store_n(self, p: *mut f32, a: Self::F, n: usize) {
+    unsafe fn store_n(self, p: *mut f32, a: Self::F32s, n: usize) {
         let mut lanes = [0f32; 16];
         // SAFETY: the array holds 16 f32, of which the first n <= 16 go to the caller's n f32.
         unsafe {
@@ -99,55 +99,55 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+    fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_add_ps, a, b)
     }
     #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+    fn sub(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_sub_ps, a, b)
     }
     #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+    fn mul(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_mul_ps, a, b)
     }
     #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+    fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_div_ps, a, b)
     }
     #[inline(always)]
-    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+    fn fma(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s {
         v!([_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])])
     }
     #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+    fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_max_ps, a, b)
     }
     #[inline(always)]
-    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+    fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_min_ps, a, b)
     }
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
+    fn abs(self, a: Self::F32s) -> Self::F32s {
         let sign = self.splat(-0.0);
         each!(_mm256_andnot_ps, sign, a)
     }
     #[inline(always)]
-    fn neg(self, a: Self::F) -> Self::F {
+    fn neg(self, a: Self::F32s) -> Self::F32s {
         let sign = self.splat(-0.0);
         each!(_mm256_xor_ps, sign, a)
     }
     #[inline(always)]
-    fn select_lt(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+    fn select_lt(self, a: Self::F32s, b: Self::F32s, x: Self::F32s, y: Self::F32s) -> Self::F32s {
         halves!(h => {
             _mm256_blendv_ps(y[h], x[h], _mm256_cmp_ps::<_CMP_LT_OQ>(a[h], b[h]))
         })
     }
     #[inline(always)]
-    fn round(self, a: Self::F) -> Self::F {
+    fn round(self, a: Self::F32s) -> Self::F32s {
         halves!(h => _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[h]))
     }
     #[inline(always)]
-    fn scale2(self, p: Self::F, n: Self::F) -> Self::F {
+    fn scale2(self, p: Self::F32s, n: Self::F32s) -> Self::F32s {
         halves!(h => {
             let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n[h]));
             let scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[h]), exponent));
@@ -155,7 +155,7 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn fold_add(self, a: Self::F) -> f32 {
+    fn fold_add(self, a: Self::F32s) -> f32 {
         v!({
             let a = _mm256_add_ps(a[0], a[1]);
             let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
@@ -164,7 +164,7 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn fold_max(self, a: Self::F) -> f32 {
+    fn fold_max(self, a: Self::F32s) -> f32 {
         v!({
             let a = _mm256_max_ps(a[0], a[1]);
             let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
@@ -173,25 +173,25 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    unsafe fn load_f16(self, p: *const u16) -> Self::F {
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
         unsafe {
             [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))]
         }
     }
     #[inline(always)]
-    unsafe fn store_f16_n(self, p: *mut u16, a: Self::F, n: usize) {
+    unsafe fn store_f16_n(self, p: *mut u16, a: Self::F32s, n: usize) {
         // SAFETY: handed on to the caller; `self` proves the features.
         unsafe { narrow::store_f16_n(p, a, n) }
     }
     #[inline(always)]
-    unsafe fn store_bf16_n(self, p: *mut u16, a: Self::F, n: usize) {
+    unsafe fn store_bf16_n(self, p: *mut u16, a: Self::F32s, n: usize) {
         // SAFETY: handed on to the caller; `self` proves the features.
         unsafe { narrow::store_bf16_n(p, a, n) }
     }
 
     #[inline(always)]
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F {
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 u16 = 32 bytes; `self` proves the features.
         let words = unsafe {
             [
@@ -202,71 +202,71 @@ impl Simd for Avx2 {
         self.bf16_first(words)
     }
     #[inline(always)]
-    fn low_nibble(self, bytes: Self::I) -> Self::F {
+    fn low_nibble(self, bytes: Self::I32s) -> Self::F32s {
         halves!(h => {
             let nibble = _mm256_and_si256(bytes[h], _mm256_set1_epi32(15));
             _mm256_cvtepi32_ps(_mm256_sub_epi32(nibble, _mm256_set1_epi32(8)))
         })
     }
     #[inline(always)]
-    fn high_nibble(self, bytes: Self::I) -> Self::F {
+    fn high_nibble(self, bytes: Self::I32s) -> Self::F32s {
         self.low_nibble(halves!(h => _mm256_srli_epi32::<4>(bytes[h])))
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I {
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(16).cast())] }
     }
     #[inline(always)]
-    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I {
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; the inner type has no alignment.
         unsafe { p.cast::<Unaligned>().read_volatile().0 }
     }
     #[inline(always)]
-    fn bf16_first(self, pairs: Self::I) -> Self::F {
+    fn bf16_first(self, pairs: Self::I32s) -> Self::F32s {
         halves!(h => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs[h])))
     }
     #[inline(always)]
-    fn bf16_second(self, pairs: Self::I) -> Self::F {
+    fn bf16_second(self, pairs: Self::I32s) -> Self::F32s {
         halves!(h => _mm256_castsi256_ps(_mm256_and_si256(pairs[h], _mm256_set1_epi32(-65536))))
     }
 
     #[inline(always)]
-    fn i_splat(self, x: i32) -> Self::I {
+    fn i_splat(self, x: i32) -> Self::I32s {
         v!([_mm256_set1_epi32(x); 2])
     }
     #[inline(always)]
-    fn i_add(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_add(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         each!(_mm256_add_epi32, a, b)
     }
     #[inline(always)]
-    fn i_sub(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_sub(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         each!(_mm256_sub_epi32, a, b)
     }
     #[inline(always)]
-    fn i_mul(self, a: Self::I, b: Self::I) -> Self::I {
+    fn i_mul(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
         each!(_mm256_mullo_epi32, a, b)
     }
     #[inline(always)]
-    fn i_and(self, a: Self::I, b: i32) -> Self::I {
+    fn i_and(self, a: Self::I32s, b: i32) -> Self::I32s {
         halves!(h => _mm256_and_si256(a[h], _mm256_set1_epi32(b)))
     }
     #[inline(always)]
-    fn i_shl(self, a: Self::I, n: u32) -> Self::I {
+    fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
         halves!(h => _mm256_sll_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
     }
     #[inline(always)]
-    fn i_shr(self, a: Self::I, n: u32) -> Self::I {
+    fn i_shr(self, a: Self::I32s, n: u32) -> Self::I32s {
         halves!(h => _mm256_srl_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
     }
     #[inline(always)]
-    unsafe fn i_load(self, p: *const i32) -> Self::I {
+    unsafe fn i_load(self, p: *const i32) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())] }
     }
     #[inline(always)]
-    unsafe fn i_store(self, p: *mut i32, a: Self::I) {
+    unsafe fn i_store(self, p: *mut i32, a: Self::I32s) {
         // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
         unsafe {
             _mm256_storeu_si256(p.cast(), a[0]);
@@ -274,7 +274,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn load_u8(self, p: *const u8) -> Self::I {
+    unsafe fn load_u8(self, p: *const u8) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
         unsafe {
             let high = _mm_loadl_epi64(p.add(8).cast());
@@ -282,7 +282,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn i_load_i8(self, p: *const i8) -> Self::I {
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
         unsafe {
             let high = _mm_loadl_epi64(p.add(8).cast());
@@ -291,7 +291,7 @@ impl Simd for Avx2 {
     }
     /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`.
     #[inline(always)]
-    unsafe fn load_e8m0(self, p: *const u8) -> Self::F {
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
         // SAFETY: handed on to the caller.
         let e = unsafe { self.load_u8(p) };
         halves!(h => {
@@ -302,11 +302,11 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn i_to_f32(self, a: Self::I) -> Self::F {
+    fn i_to_f32(self, a: Self::I32s) -> Self::F32s {
         halves!(h => _mm256_cvtepi32_ps(a[h]))
     }
     #[inline(always)]
-    fn i_fold_add(self, a: Self::I) -> i32 {
+    fn i_fold_add(self, a: Self::I32s) -> i32 {
         v!({
             let a = _mm256_add_epi32(a[0], a[1]);
             let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
@@ -315,12 +315,12 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn f_to_i32(self, a: Self::F) -> Self::I {
+    fn f_to_i32(self, a: Self::F32s) -> Self::I32s {
         let a = self.round(a);
         halves!(h => _mm256_cvttps_epi32(a[h]))
     }
     #[inline(always)]
-    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I) {
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
         // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
         unsafe {
             let words = _mm256_packs_epi32(a[0], a[1]); // dwords 0-3 8-11 | 4-7 12-15
@@ -331,16 +331,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_q(self, p: *const u8) -> Self::Q {
+    unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
     }
     #[inline(always)]
-    fn q_zero(self) -> Self::Q {
+    fn bytes_zero(self) -> Self::Bytes {
         v!([_mm256_setzero_si256(); 2])
     }
     #[inline(always)]
-    unsafe fn store_q(self, p: *mut u8, q: Self::Q) {
+    unsafe fn store_bytes(self, p: *mut u8, q: Self::Bytes) {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe {
             _mm256_storeu_si256(p.cast(), q[0]);
@@ -348,11 +348,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn q_or(self, a: Self::Q, b: Self::Q) -> Self::Q {
+    fn bytes_or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
         each!(_mm256_or_si256, a, b)
     }
     #[inline(always)]
-    fn q_bits(self, q: Self::Q, from: u32, to: u32, mask: u8) -> Self::Q {
+    fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes {
         halves!(h => {
             let moved = if to >= from {
                 _mm256_sll_epi16(q[h], _mm_cvtsi32_si128((to - from) as i32))
@@ -363,28 +363,28 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn q_table(self, q: Self::Q, table: &[u8; 16]) -> Self::Q {
+    fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes {
         // SAFETY: the table has the 16 bytes that are loaded; `self` proves the features.
         let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };
         halves!(h => _mm256_shuffle_epi8(table, q[h]))
     }
     #[inline(always)]
-    fn nib_lo(self, q: Self::Q) -> Self::Q {
+    fn bytes_low_nibbles(self, q: Self::Bytes) -> Self::Bytes {
         halves!(h => _mm256_and_si256(q[h], _mm256_set1_epi8(15)))
     }
     #[inline(always)]
-    fn nib_hi(self, q: Self::Q) -> Self::Q {
+    fn bytes_high_nibbles(self, q: Self::Bytes) -> Self::Bytes {
         halves!(h => _mm256_and_si256(_mm256_srli_epi16::<4>(q[h]), _mm256_set1_epi8(15)))
     }
     #[inline(always)]
-    fn byte_to_f32(self, q: Self::Q, j: u32) -> Self::F {
+    fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s {
         halves!(h => {
             let bytes = _mm256_srl_epi32(q[h], _mm_cvtsi32_si128(8 * j as i32));
             _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(255)))
         })
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const i8) -> __m256i {
+    unsafe fn load_act(self, p: *const i8) -> __m256i {
         // SAFETY: the caller's pointer is valid for 4 bytes; `self` proves the features.
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
@@ -392,22 +392,22 @@ impl Simd for Avx2 {
     /// `vpmaddubsw` saturates its 16-bit pair sums at 32767; a 4-bit pair is at most 2 * 15 * 127 = 3810,
     /// so the 8 dots of a block (30480) fit without widening in between.
     #[inline(always)]
-    fn nib_start(self, _init: Self::I) -> Self::N {
+    fn narrow_start(self, _init: Self::I32s) -> Self::NarrowAcc {
         v!([_mm256_setzero_si256(); 2])
     }
     #[inline(always)]
-    fn nib_dot(self, acc: Self::N, w: Self::Q, a: __m256i) -> Self::N {
+    fn narrow_dot(self, acc: Self::NarrowAcc, w: Self::Bytes, a: __m256i) -> Self::NarrowAcc {
         halves!(h => in_order(_mm256_add_epi16(acc[h], _mm256_maddubs_epi16(w[h], a))))
     }
     #[inline(always)]
-    fn nib_end(self, acc: Self::N, init: Self::I) -> Self::I {
+    fn narrow_end(self, acc: Self::NarrowAcc, init: Self::I32s) -> Self::I32s {
         halves!(h => {
             _mm256_add_epi32(init[h], _mm256_madd_epi16(acc[h], _mm256_set1_epi16(1)))
         })
     }
 
     #[inline(always)]
-    fn byte_start(self, _neg_sum: Self::I) -> Self::I {
+    fn byte_start(self, _neg_sum: Self::I32s) -> Self::I32s {
         v!([_mm256_setzero_si256(); 2])
     }
     /// `|w| * sign(a, w)`: a pair of 8-bit products is at most 2 * 128 * 127 = 32512, so it cannot
@@ -415,7 +415,7 @@ impl Simd for Avx2 {
     /// (two multiplications as here): 117 GOP/s for 512 rows either way, one row of IQ4_NL a tenth slower. A loop
     /// of `vpmaddubsw` and `vpaddw` alone, from L1, does 248: the bound of codes of 4 bits, which reach 216.
     #[inline(always)]
-    fn byte_dot(self, acc: Self::I, w: Self::Q, a: __m256i) -> Self::I {
+    fn byte_dot(self, acc: Self::I32s, w: Self::Bytes, a: __m256i) -> Self::I32s {
         halves!(h => {
             let w = _mm256_xor_si256(w[h], _mm256_set1_epi8(i8::MIN));
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
@@ -426,7 +426,7 @@ impl Simd for Avx2 {
 
 // 6x16: 12 accumulators, 2 of B and one broadcast of 16 registers. Fewer rows take more columns, so that
 // a chain of FMA (latency 4, two a cycle) never waits: 1x64 and 2x32 have 8 accumulators.
-crate::kernels::shells! {
+crate::kernels::set::instantiate! {
     token: Avx2,
     isa: Isa::Avx2,
     attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],

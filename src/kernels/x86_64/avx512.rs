@@ -3,7 +3,7 @@
 mod quant;
 
 use super::avx2::Avx2;
-use super::{apart, transpose, v};
+use super::{opaque, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
@@ -11,14 +11,14 @@ use std::arch::x86_64::*;
 /// Proof of AVX-512 F, BW, VL, DQ (and AVX2, FMA, F16C below them), and of VNNI where that is asked for.
 /// Only the dot products differ.
 #[derive(Clone, Copy)]
-pub(crate) struct Dots<const VNNI: bool>(());
+pub(crate) struct Avx512<const VNNI: bool>(());
 
 /// Without the dot instructions, as every kernel but the quantised products.
-pub(crate) type Avx512 = Dots<false>;
+pub(crate) type Avx512Base = Avx512<false>;
 /// With them.
-type Avx512Vnni = Dots<true>;
+type Avx512Vnni = Avx512<true>;
 
-impl<const VNNI: bool> Dots<VNNI> {
+impl<const VNNI: bool> Avx512<VNNI> {
     /// `Some` where CPUID and the operating system have all of the features.
     pub(crate) fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx512f")
@@ -27,7 +27,7 @@ impl<const VNNI: bool> Dots<VNNI> {
             && is_x86_feature_detected!("avx512dq")
             && (!VNNI || is_x86_feature_detected!("avx512vnni"))
             && Avx2::new().is_some();
-        all.then_some(Dots(()))
+        all.then_some(Avx512(()))
     }
 }
 
@@ -42,17 +42,17 @@ fn mask(n: usize) -> __mmask16 {
 #[repr(C, packed)]
 struct Unaligned(__m512i);
 
-impl<const VNNI: bool> Simd for Dots<VNNI> {
-    type F = __m512;
-    type I = __m512i;
-    type Q = __m512i;
-    type A = __m512i;
-    type N = __m512i;
-    const SPARE_TILES: usize = 4;
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    type F32s = __m512;
+    type I32s = __m512i;
+    type Bytes = __m512i;
+    type Act = __m512i;
+    type NarrowAcc = __m512i;
+    const DOUBLE_ACCUMULATOR_TILES: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
-        Dots(())
+        Avx512(())
     }
     #[inline(always)]
     fn prefetch(self, p: *const f32) {
@@ -63,8 +63,8 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
     }
     #[inline(always)]
-    fn apart(self, p: *const f32) -> *const f32 {
-        apart(p)
+    fn opaque(self, p: *const f32) -> *const f32 {
+        opaque(p)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -321,25 +321,25 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn load_q(self, p: *const u8) -> __m512i {
+    unsafe fn load_bytes(self, p: *const u8) -> __m512i {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    fn q_zero(self) -> Self::Q {
+    fn bytes_zero(self) -> Self::Bytes {
         v!(_mm512_setzero_si512())
     }
     #[inline(always)]
-    unsafe fn store_q(self, p: *mut u8, q: __m512i) {
+    unsafe fn store_bytes(self, p: *mut u8, q: __m512i) {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { _mm512_storeu_si512(p.cast(), q) }
     }
     #[inline(always)]
-    fn q_or(self, a: __m512i, b: __m512i) -> __m512i {
+    fn bytes_or(self, a: __m512i, b: __m512i) -> __m512i {
         v!(_mm512_or_si512(a, b))
     }
     #[inline(always)]
-    fn q_bits(self, q: __m512i, from: u32, to: u32, mask: u8) -> __m512i {
+    fn bytes_bits(self, q: __m512i, from: u32, to: u32, mask: u8) -> __m512i {
         v!({
             let moved = if to >= from {
                 _mm512_sll_epi16(q, _mm_cvtsi32_si128((to - from) as i32))
@@ -350,17 +350,17 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         })
     }
     #[inline(always)]
-    fn q_table(self, q: __m512i, table: &[u8; 16]) -> __m512i {
+    fn bytes_lookup(self, q: __m512i, table: &[u8; 16]) -> __m512i {
         // SAFETY: the table has the 16 bytes that are loaded; `self` proves the features.
         let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())) };
         v!(_mm512_shuffle_epi8(table, q))
     }
     #[inline(always)]
-    fn nib_lo(self, q: __m512i) -> __m512i {
+    fn bytes_low_nibbles(self, q: __m512i) -> __m512i {
         v!(_mm512_and_si512(q, _mm512_set1_epi8(15)))
     }
     #[inline(always)]
-    fn nib_hi(self, q: __m512i) -> __m512i {
+    fn bytes_high_nibbles(self, q: __m512i) -> __m512i {
         v!(_mm512_and_si512(_mm512_srli_epi16::<4>(q), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
@@ -371,18 +371,18 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         )))
     }
     #[inline(always)]
-    unsafe fn load_a(self, p: *const i8) -> __m512i {
+    unsafe fn load_act(self, p: *const i8) -> __m512i {
         // SAFETY: the caller's pointer is valid for 4 bytes; `self` proves the features.
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
 
     /// Without VNNI in 16 bits, as on AVX2: see there.
     #[inline(always)]
-    fn nib_start(self, init: __m512i) -> __m512i {
+    fn narrow_start(self, init: __m512i) -> __m512i {
         if VNNI { init } else { v!(_mm512_setzero_si512()) }
     }
     #[inline(always)]
-    fn nib_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+    fn narrow_dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
         if VNNI {
             v!(_mm512_dpbusd_epi32(acc, w, a))
         } else {
@@ -390,7 +390,7 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
         }
     }
     #[inline(always)]
-    fn nib_end(self, acc: __m512i, init: __m512i) -> __m512i {
+    fn narrow_end(self, acc: __m512i, init: __m512i) -> __m512i {
         if VNNI {
             return acc;
         }
@@ -416,8 +416,8 @@ impl<const VNNI: bool> Simd for Dots<VNNI> {
     }
 }
 
-crate::kernels::shells! {
-    token: Avx512,
+crate::kernels::set::instantiate! {
+    token: Avx512Base,
     isa: Isa::Avx512,
     attributes: [target_feature(
         enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"

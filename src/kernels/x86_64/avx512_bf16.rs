@@ -2,12 +2,12 @@
 //!
 //! The activations are rounded to bf16, and each instruction adds the products of two k to the accumulator
 //! with roundings of its own (no fused chain, subnormals flushed): bits differ from the exact product, so
-//! this is an explicit option. They still do not depend on batch or threads: chains go over pairs of k in
+//! this is an explicit option. They still do not depend on batch or threads: sums go over pairs of k in
 //! ascending order.
 
-use super::avx512::Avx512;
-use crate::kernels::FastBf16;
-use crate::kernels::generic::gemm::{Chains, GemmTile, tiles};
+use super::avx512::Avx512Base;
+use crate::kernels::generic::gemm::{Accumulate, GemmTile, tiles};
+use crate::kernels::set::FastBf16;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
@@ -22,9 +22,9 @@ pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
     }
     static KERNELS: FastBf16 =
         FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round, pack };
-    // Asked by each product of a chunk: one load instead of a dozen features.
+    // Read by each product of a chunk: one load instead of a dozen features.
     static FOUND: OnceLock<bool> = OnceLock::new();
-    let found = FOUND.get_or_init(|| Avx512::new().is_some() && is_x86_feature_detected!("avx512bf16"));
+    let found = FOUND.get_or_init(|| Avx512Base::new().is_some() && is_x86_feature_detected!("avx512bf16"));
     found.then_some(&KERNELS)
 }
 
@@ -90,22 +90,22 @@ unsafe fn pack(from: *const f32, groups: usize, stride: usize, out: *mut u16) {
 #[inline(never)]
 unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
     // SAFETY: handed on to the caller, both parts.
-    unsafe { tiles::<Avx512, DotBf16, MR, NV>(Avx512::assume(), t) }
+    unsafe { tiles::<Avx512Base, DotBf16, MR, NV>(Avx512Base::assume(), t) }
 }
 
-/// Chains of `vdpbf16ps`.
+/// Sums of `vdpbf16ps`.
 struct DotBf16;
 
-impl Chains<Avx512> for DotBf16 {
+impl Accumulate<Avx512Base> for DotBf16 {
     const B_BYTES: usize = 2;
 
     #[inline(always)]
     unsafe fn add<const MR: usize, const NV: usize>(
-        s: Avx512,
+        s: Avx512Base,
         t: &GemmTile,
         a: *const f32,
         b: *const u8,
-        _ahead: Option<*const f32>, // A is packed and near
+        _prefetch_a: Option<*const f32>, // A is packed and near
         acc: &mut [[__m512; NV]; MR],
     ) {
         let (mut a, mut b) = (a.cast::<i32>(), b.cast::<u16>());

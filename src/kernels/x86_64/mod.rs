@@ -6,10 +6,10 @@ mod avx512_bf16;
 mod narrow;
 mod transpose;
 
-/// [`Simd::apart`](super::simd::Simd::apart): an empty instruction that could have changed the pointer.
+/// [`Simd::opaque`](super::simd::Simd::opaque): an empty instruction that could have changed the pointer.
 #[inline(always)]
 #[allow(clippy::pointers_in_nomem_asm_block)] // it is the pointer that may be another one, not what it points to
-fn apart(mut p: *const f32) -> *const f32 {
+fn opaque(mut p: *const f32) -> *const f32 {
     // SAFETY: nothing is executed.
     unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
     p

@@ -1,12 +1,12 @@
 //! The quantised products of AVX2: which tiles there are.
 
 use super::Avx2;
-use crate::kernels::QuantKernels;
+use crate::kernels::quant::QuantKernels;
 
-mod dots {
+mod maddubs {
     use super::Avx2;
 
-    crate::kernels::quant::dots! {
+    crate::kernels::quant::instantiate_int8! {
         token: Avx2,
         attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
         direct: 1 [1 2],
@@ -15,11 +15,12 @@ mod dots {
     }
 }
 
-crate::kernels::quant::widening! {
+crate::kernels::quant::instantiate_widening! {
     token: Avx2,
     attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
     exact: 2 [1 2],
     wide: 1 [1 2 3 4 5 6],
 }
 
-pub(super) static QUANT: QuantKernels = QuantKernels { dots: &dots::DOTS, widening: &WIDENING, wide: WIDE };
+pub(super) static QUANT: QuantKernels =
+    QuantKernels { int8: &maddubs::INT8, widening: &WIDENING, wide: WIDE };

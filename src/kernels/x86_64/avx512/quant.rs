@@ -1,14 +1,14 @@
 //! The quantised products of AVX-512, with and without the dot instructions: which tiles there are.
 
-use super::Avx512;
-use crate::kernels::QuantKernels;
+use super::Avx512Base;
+use crate::kernels::quant::QuantKernels;
 
 /// Without the dot instructions.
-mod plain {
-    use super::Avx512;
+mod maddubs {
+    use super::Avx512Base;
 
-    crate::kernels::quant::dots! {
-        token: Avx512,
+    crate::kernels::quant::instantiate_int8! {
+        token: Avx512Base,
         attributes: [target_feature(
             enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
         )],
@@ -22,7 +22,7 @@ mod plain {
 mod vnni {
     use crate::kernels::x86_64::avx512::Avx512Vnni;
 
-    crate::kernels::quant::dots! {
+    crate::kernels::quant::instantiate_int8! {
         token: Avx512Vnni,
         attributes: [target_feature(
             enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
@@ -33,8 +33,8 @@ mod vnni {
     }
 }
 
-crate::kernels::quant::widening! {
-    token: Avx512,
+crate::kernels::quant::instantiate_widening! {
+    token: Avx512Base,
     attributes: [target_feature(
         enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
     )],
@@ -42,5 +42,6 @@ crate::kernels::quant::widening! {
     wide: 4 [1 2 3 4 5 6],
 }
 
-pub(super) static QUANT: QuantKernels = QuantKernels { dots: &plain::DOTS, widening: &WIDENING, wide: WIDE };
-pub(super) static VNNI: QuantKernels = QuantKernels { dots: &vnni::DOTS, widening: &WIDENING, wide: WIDE };
+pub(super) static QUANT: QuantKernels =
+    QuantKernels { int8: &maddubs::INT8, widening: &WIDENING, wide: WIDE };
+pub(super) static VNNI: QuantKernels = QuantKernels { int8: &vnni::INT8, widening: &WIDENING, wide: WIDE };

@@ -1,6 +1,10 @@
-//! The doors of the row kernels: see [`doors`](super::doors).
+//! The entries of the row kernels.
 
-use super::*;
+use crate::kernels::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
+use crate::kernels::generic::elementwise::ElementRow;
+use crate::kernels::generic::norm::NormRow;
+use crate::kernels::generic::rope::RopeHead;
+use crate::kernels::{KernelSet, LANES};
 use std::ops::Range;
 
 /// An activation function or gate that runs as a pass of its own.
@@ -25,7 +29,7 @@ pub(crate) enum Pairs {
     Interleaved,
 }
 
-/// What enters a row of scores besides `q . k`: see [`generic::attention::AdjustRow`].
+/// What enters a row of scores besides `q . k`: see [`crate::kernels::generic::attention::AdjustRow`].
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Adjust<'a> {
     /// 0 for none.

@@ -1,11 +1,11 @@
-//! The doors of the quantised products: see [`doors`](super::doors).
+//! The entries of the quantised products.
 
-use super::doors::reach;
-use super::generic::quant_exact::{ExactTile, Expand, WideTile};
-use super::generic::quant_int8::{Int8Tile, MAX_STRIPES};
-use super::generic::quant_row::Int8Row;
-use super::generic::quantize::{QuantizeRow, Record};
-use super::{BLOCK, KernelSet, LANES, Packing};
+use super::bounds::reach;
+use crate::kernels::generic::quant_exact::{ExactTile, Expand, WideTile};
+use crate::kernels::generic::quant_int8::{Int8Tile, MAX_STRIPES};
+use crate::kernels::generic::quant_row::Int8Row;
+use crate::kernels::generic::quantize::{QuantizeRow, Record};
+use crate::kernels::{BLOCK, KernelSet, LANES, Packing};
 use crate::view::MatMut;
 
 /// Stripes of 16 packed weight rows, each `stripe_bytes` long.
@@ -86,13 +86,13 @@ impl KernelSet {
 
     /// The most stripes of weights and rows of activations of one int8 tile, on packed weights.
     pub(crate) fn int8_tile(&self, packing: Packing) -> (usize, usize) {
-        let (stripes, rows) = self.quant.dots[packing as usize].direct;
+        let (stripes, rows) = self.quant.int8[packing as usize].direct;
         (stripes, rows.len())
     }
 
     /// The same on panels.
     pub(crate) fn panel_tile(&self, packing: Packing) -> (usize, usize) {
-        let (stripes, rows) = self.quant.dots[packing as usize].panel;
+        let (stripes, rows) = self.quant.int8[packing as usize].panel;
         (stripes, rows.len())
     }
 
@@ -103,7 +103,7 @@ impl KernelSet {
     }
 
     /// `c[row][n] = product of weight row n and activation row` for one tile, int8 arithmetic, over blocks
-    /// `part` (first, a whole unit's; count) of k; `resume` continues the chains that C holds. `a` starts at the
+    /// `part` (first, a whole unit's; count) of k; `accumulate` continues the chains that C holds. `a` starts at the
     /// tile's first activation row and at the part's first block, `w` at the first stripe. `ahead`: how far
     /// ahead the weights of each stripe are prefetched, in bytes.
     pub(crate) fn int8(
@@ -113,13 +113,13 @@ impl KernelSet {
         ahead: [isize; MAX_STRIPES],
         a: ActivationRows<'_>,
         mut c: MatMut<'_>,
-        resume: bool,
+        accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 {
             return;
         }
-        let (stripes, table) = self.quant.dots[w.packing as usize].direct;
+        let (stripes, table) = self.quant.int8[w.packing as usize].direct;
         assert!(cols <= stripes * LANES);
         w.check();
         assert!(first + blocks <= w.blocks && first.is_multiple_of(1 << w.unit_shift));
@@ -136,7 +136,7 @@ impl KernelSet {
             c_row_stride: c.row_stride(),
             cols,
             c: c.as_mut_ptr(),
-            resume,
+            accumulate,
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
         unsafe { table[rows - 1](&tile) }
@@ -161,17 +161,23 @@ impl KernelSet {
             cols,
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has as many columns.
-        unsafe { (self.quant.dots[w.packing as usize].row)(&row) }
+        unsafe { (self.quant.int8[w.packing as usize].row)(&row) }
     }
 
-    /// [`KernelSet::int8`] on unpacked weights; `resume` continues the chains that C holds. `a` starts at the
+    /// [`KernelSet::int8`] on unpacked weights; `accumulate` continues the chains that C holds. `a` starts at the
     /// panel's first block.
-    pub(crate) fn int8_panel(&self, w: Unpacked<'_>, a: ActivationRows<'_>, mut c: MatMut<'_>, resume: bool) {
+    pub(crate) fn int8_panel(
+        &self,
+        w: Unpacked<'_>,
+        a: ActivationRows<'_>,
+        mut c: MatMut<'_>,
+        accumulate: bool,
+    ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 {
             return;
         }
-        let (stripes, table) = self.quant.dots[w.packing as usize].panel;
+        let (stripes, table) = self.quant.int8[w.packing as usize].panel;
         let stripe_bytes = w.blocks * w.packing.shape().panel;
         let given = cols.div_ceil(LANES);
         assert!(given <= stripes && given * stripe_bytes <= w.data.len());
@@ -186,7 +192,7 @@ impl KernelSet {
             c_row_stride: c.row_stride(),
             cols,
             c: c.as_mut_ptr(),
-            resume,
+            accumulate,
         };
         // SAFETY: CPU checked; the checks cover panel and activations, and C has `rows` rows of `cols`.
         unsafe { table[rows - 1](&tile) }
@@ -253,7 +259,7 @@ impl KernelSet {
         (self.quant.wide.0, self.quant.wide.1.len())
     }
 
-    /// The product of widened weights `w`, (k, 16 * stripes of a tile), with f32 activations; `resume`
+    /// The product of widened weights `w`, (k, 16 * stripes of a tile), with f32 activations; `accumulate`
     /// continues the chains that C holds.
     pub(crate) fn wide(
         &self,
@@ -262,7 +268,7 @@ impl KernelSet {
         x: &[f32],
         x_row_stride: usize,
         mut c: MatMut<'_>,
-        resume: bool,
+        accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 {
@@ -279,7 +285,7 @@ impl KernelSet {
             c_row_stride: c.row_stride(),
             cols,
             c: c.as_mut_ptr(),
-            resume,
+            accumulate,
         };
         // SAFETY: CPU checked; the asserts cover weights and activations, and C has `rows` rows of `cols`.
         unsafe { table[rows - 1](&tile) }

@@ -1,7 +1,11 @@
-//! The doors of the tiles over quantised keys and values: see [`doors`](super::doors).
+//! The entries of the tiles over quantised keys and values.
 
-use super::doors::reach;
-use super::*;
+use super::bounds::reach;
+use super::gemm::{Elements, Operand, Panel};
+use crate::kernels::generic::gemm::GemmTile;
+use crate::kernels::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
+use crate::kernels::set::PrefetchTile;
+use crate::kernels::{BLOCK, KernelSet, LANES};
 use crate::view::MatMut;
 
 /// The width of a code.
@@ -28,16 +32,16 @@ impl Bits {
     }
 }
 
-/// What is read after the operands of a tile: `stride` bytes further for each of its steps.
+/// Bytes that the next tile reads, prefetched while this one computes: `stride` bytes further for each step.
 #[derive(Clone, Copy)]
-pub(crate) struct Following<'a> {
+pub(crate) struct Prefetch<'a> {
     pub data: &'a [u8],
     pub stride: usize,
 }
 
-impl Following<'_> {
-    fn ahead(&self) -> Ahead {
-        Ahead { at: self.data.as_ptr(), stride: self.stride }
+impl Prefetch<'_> {
+    fn args(&self) -> PrefetchAt {
+        PrefetchAt { at: self.data.as_ptr(), stride: self.stride }
     }
 }
 
@@ -84,24 +88,24 @@ impl KernelSet {
     }
 
     /// [`KernelSet::gemm`] for at most [`KernelSet::code_rows`] rows, the step of whose k divides it.
-    pub(crate) fn gemm_ahead(
+    pub(crate) fn gemm_prefetch(
         &self,
         k: usize,
         a: Operand<'_>,
         b: Panel<'_>,
         mut c: MatMut<'_>,
-        resume: bool,
-        following: Following<'_>,
+        accumulate: bool,
+        next: Prefetch<'_>,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 || k == 0 {
             return;
         }
         let (table, step) = match b.data {
-            Elements::F32(_) => (self.ahead[0], 1),
-            Elements::F16(_) => (self.ahead[1], 1),
-            Elements::Bf16(_) => (self.ahead[2], 2),
-            Elements::Bf16Rows(_) => (self.ahead[3], 1),
+            Elements::F32(_) => (self.gemm_prefetch[0], 1),
+            Elements::F16(_) => (self.gemm_prefetch[1], 1),
+            Elements::Bf16(_) => (self.gemm_prefetch[2], 2),
+            Elements::Bf16Rows(_) => (self.gemm_prefetch[3], 1),
         };
         let vectors = cols.div_ceil(LANES);
         assert!(k.is_multiple_of(step));
@@ -113,21 +117,21 @@ impl KernelSet {
             a: a.data.as_ptr(),
             a_row_stride: a.row_stride,
             a_k_stride: a.k_stride,
-            a_strip_stride: 0,
+            a_panel_stride: 0,
             b: b.data.as_ptr(),
             b_k_stride: b.k_stride,
             b_vec_stride: b.vec_stride,
             b_panel_stride: 0,
             c_row_stride: c.row_stride(),
-            strips: 1,
-            panels: 1,
+            a_panels: 1,
+            b_panels: 1,
             tail: cols - (vectors - 1) * LANES,
             c: c.as_mut_ptr(),
-            resume,
-            finish: std::ptr::null(),
+            accumulate,
+            epilogue: std::ptr::null(),
         };
         // SAFETY: CPU checked; the asserts cover A and B; C has `rows` rows of `cols` elements.
-        unsafe { table[rows - 1][vectors - 1](&AheadTile { tile, ahead: following.ahead() }) }
+        unsafe { table[rows - 1][vectors - 1](&PrefetchTile { tile, prefetch: next.args() }) }
     }
 
     /// `c[i][key] = q[i] . k[key]` for whole tiles of 16 keys from tile `first` on.
@@ -137,7 +141,7 @@ impl KernelSet {
         k: KeyCodes<'_>,
         first: usize,
         mut c: MatMut<'_>,
-        following: Following<'_>,
+        next: Prefetch<'_>,
     ) {
         let (rows, tiles, (codes, scales)) = (c.rows(), c.cols() / LANES, k.tile());
         if rows == 0 || tiles == 0 {
@@ -156,7 +160,7 @@ impl KernelSet {
             scales_stride: scales,
             c_row_stride: c.row_stride(),
             c: c.as_mut_ptr(),
-            ahead: following.ahead(),
+            prefetch: next.args(),
         };
         // SAFETY: CPU checked; the asserts cover queries, codes and scales; C has `rows` rows of whole tiles.
         unsafe { self.key_tiles[k.bits.index()][rows - 1][tiles - 1](&tile) }
@@ -173,7 +177,7 @@ impl KernelSet {
         first: usize,
         block: usize,
         mut c: MatMut<'_>,
-        following: Following<'_>,
+        next: Prefetch<'_>,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
         if rows == 0 || cols == 0 || keys == 0 {
@@ -194,7 +198,7 @@ impl KernelSet {
             c_row_stride: c.row_stride(),
             tail: cols - (blocks - 1) * BLOCK,
             c: c.as_mut_ptr(),
-            ahead: following.ahead(),
+            prefetch: next.args(),
         };
         // SAFETY: CPU checked; the asserts cover probabilities, codes and scales; C has `rows` rows of `cols`
         // elements.
@@ -211,7 +215,7 @@ impl KernelSet {
         unsafe { (fast.pack)(from.as_ptr(), from.len() / (2 * stride), stride, out.as_mut_ptr()) }
     }
 
-    /// Asks for the cache lines of some bytes.
+    /// Prefetches the cache lines of some bytes into L2.
     pub(crate) fn prefetch(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
             // SAFETY: CPU checked; nothing is read.

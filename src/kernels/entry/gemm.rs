@@ -1,7 +1,10 @@
-//! The doors of the f32, f16 and bf16 products: checks of every bound the register tiles rely on.
+//! The entries of the f32, f16 and bf16 products: checks of every bound that the register tiles rely on.
 
-use super::doors::reach;
-use super::*;
+use super::bounds::reach;
+use crate::kernels::generic::epilogue::{EpilogueArgs, TileRows};
+use crate::kernels::generic::gemm::GemmTile;
+use crate::kernels::set::Tiles;
+use crate::kernels::{KernelSet, LANES};
 use crate::matmul::{Dtype, Epilogue, Output};
 use crate::view::MatMut;
 
@@ -13,7 +16,7 @@ pub(crate) struct Operand<'a> {
     pub k_stride: usize,
 }
 
-/// Elements of B. bf16 lies in pairs of k (see [`generic::gemm::Bf16`]).
+/// Elements of B. bf16 lies in pairs of k (see [`crate::kernels::generic::gemm::Bf16`]).
 #[derive(Clone, Copy)]
 pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
@@ -82,11 +85,11 @@ pub(crate) struct Panel<'a> {
     pub vec_stride: usize,
 }
 
-/// Strips of rows of A that one call takes: strip `s` is the operand shifted by `s * stride` elements.
+/// A micropanels that one call takes: micropanel `i` is the operand shifted by `i * stride` elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Strips<'a> {
+pub(crate) struct APanels<'a> {
     pub operand: Operand<'a>,
-    /// Rows of a strip: 1..=mr.
+    /// Rows of a micropanel: 1..=mr.
     pub rows: usize,
     pub stride: usize,
 }
@@ -94,32 +97,32 @@ pub(crate) struct Strips<'a> {
 /// Panels of B that one call takes: panel `p` is the one given, shifted by `p * stride` elements. Each but
 /// the last has `vectors` vectors, no more than the tile.
 #[derive(Clone, Copy)]
-pub(crate) struct Run<'a> {
+pub(crate) struct BPanels<'a> {
     pub panel: Panel<'a>,
     pub stride: usize,
     pub vectors: usize,
 }
 
 /// Where results go.
-pub(crate) struct Outputs<'a, T> {
+pub(crate) struct COut<'a, T> {
     pub out: MatMut<'a, T>,
-    /// Chains that are not finished lie here; without it in `out`, which then holds f32.
-    pub chains: Option<MatMut<'a>>,
+    /// The accumulators between parts of k; `None` keeps them in `out`, which then holds f32.
+    pub accumulators: Option<MatMut<'a>>,
 }
 
-impl<T: Output> Outputs<'_, T> {
+impl<T: Output> COut<'_, T> {
     /// Rows `row0..row0 + rows` of columns `col0..col0 + cols`.
-    pub(crate) fn tile(&mut self, row0: usize, col0: usize, rows: usize, cols: usize) -> Outputs<'_, T> {
-        Outputs {
+    pub(crate) fn tile(&mut self, row0: usize, col0: usize, rows: usize, cols: usize) -> COut<'_, T> {
+        COut {
             out: self.out.tile(row0, col0, rows, cols),
-            chains: self.chains.as_mut().map(|c| c.tile(row0, col0, rows, cols)),
+            accumulators: self.accumulators.as_mut().map(|c| c.tile(row0, col0, rows, cols)),
         }
     }
 }
 
-/// What happens to finished chains.
+/// The epilogue of a tile, and where the tile lies in the operands of the epilogue.
 #[derive(Clone, Copy)]
-pub(crate) struct Finishing<'a> {
+pub(crate) struct FusedEpilogue<'a> {
     pub epilogue: &'a Epilogue<'a>,
     /// Factors, `(rows, cols)`, and the elements from row to row.
     pub gate: Option<(&'a [f32], usize)>,
@@ -140,11 +143,11 @@ impl KernelSet {
         self.gemm_f32[rows - 1].len()
     }
 
-    /// `c[i][j] (resume: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
+    /// `c[i][j] (accumulate: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
     /// of columns, whose vectors lie evenly.
-    pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, resume: bool) {
+    pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, accumulate: bool) {
         let vectors = self.nv(c.rows().max(1));
-        self.gemm_panels(k, a, b, c, resume, vectors);
+        self.gemm_panels(k, a, b, c, accumulate, vectors);
     }
 
     /// [`KernelSet::gemm`] in tiles of at most `vectors` vectors, of which there are no more than
@@ -155,40 +158,40 @@ impl KernelSet {
         a: Operand<'_>,
         b: Panel<'_>,
         c: MatMut<'_>,
-        resume: bool,
+        accumulate: bool,
         vectors: usize,
     ) {
-        let a = Strips { operand: a, rows: c.rows().max(1), stride: 0 };
+        let a = APanels { operand: a, rows: c.rows().max(1), stride: 0 };
         let vectors = c.cols().div_ceil(LANES).clamp(1, vectors);
-        let b = Run { panel: b, stride: vectors * b.vec_stride, vectors };
-        self.gemm_strips(k, a, b, &mut Outputs { out: c, chains: None }, resume, None);
+        let b = BPanels { panel: b, stride: vectors * b.vec_stride, vectors };
+        self.gemm_strips(k, a, b, &mut COut { out: c, accumulators: None }, accumulate, None);
     }
 
-    /// [`KernelSet::gemm`] for any multiple of `rows` rows, in strips of as many.
+    /// [`KernelSet::gemm`] for any multiple of `rows` rows, in micropanels of as many.
     pub(crate) fn gemm_rows(
         &self,
         k: usize,
         (a, rows): (Operand<'_>, usize),
         b: Panel<'_>,
         c: MatMut<'_>,
-        resume: bool,
+        accumulate: bool,
     ) {
         let vectors = c.cols().div_ceil(LANES).clamp(1, self.nv(rows));
-        let a = Strips { operand: a, rows, stride: rows * a.row_stride };
-        let b = Run { panel: b, stride: vectors * b.vec_stride, vectors };
-        self.gemm_strips(k, a, b, &mut Outputs { out: c, chains: None }, resume, None);
+        let a = APanels { operand: a, rows, stride: rows * a.row_stride };
+        let b = BPanels { panel: b, stride: vectors * b.vec_stride, vectors };
+        self.gemm_strips(k, a, b, &mut COut { out: c, accumulators: None }, accumulate, None);
     }
 
-    /// The product of strips of A and panels of B, whose tiles are all alike but for the width of the last
-    /// column of tiles. The rows of the output are whole strips.
+    /// The product of micropanels of A and of B, whose tiles are all alike but for the width of the last
+    /// column of tiles. The rows of the output are whole A micropanels.
     pub(crate) fn gemm_strips<T: Output>(
         &self,
         k: usize,
-        a: Strips<'_>,
-        b: Run<'_>,
-        c: &mut Outputs<'_, T>,
-        resume: bool,
-        finishing: Option<Finishing<'_>>,
+        a: APanels<'_>,
+        b: BPanels<'_>,
+        c: &mut COut<'_, T>,
+        accumulate: bool,
+        fused: Option<FusedEpilogue<'_>>,
     ) {
         let table = match b.panel.data {
             Elements::F32(_) => self.gemm_f32,
@@ -197,14 +200,14 @@ impl KernelSet {
             Elements::Bf16Rows(_) => self.gemm_bf16_rows,
         };
         let Operand { data, row_stride, k_stride } = a.operand;
-        let strips = c.out.rows() / a.rows;
-        if k > 0 && strips > 0 {
-            assert!(reach(strips, a.stride) + reach(a.rows, row_stride) + reach(k, k_stride) < data.len());
+        let a_panels = c.out.rows() / a.rows;
+        if k > 0 && a_panels > 0 {
+            assert!(reach(a_panels, a.stride) + reach(a.rows, row_stride) + reach(k, k_stride) < data.len());
         }
         let strides = [row_stride, k_stride, a.stride];
         let step = b.panel.data.step();
         // SAFETY: the element of A that is furthest off was just checked.
-        unsafe { self.tiles(table, (k, step), data.as_ptr(), strides, a.rows, b, c, resume, finishing) }
+        unsafe { self.tiles(table, (k, step), data.as_ptr(), strides, a.rows, b, c, accumulate, fused) }
     }
 
     /// Whether [`KernelSet::gemm_fast`] can run here.
@@ -213,15 +216,15 @@ impl KernelSet {
     }
 
     /// [`KernelSet::gemm_strips`] with bf16 dot instructions: `a` holds rows of bf16 pairs of k, `row_stride`
-    /// in pairs, strips of `rows` rows follow each other, and B is bf16. Does nothing on a CPU without them.
+    /// in pairs, A micropanels of `rows` rows follow each other, and B is bf16. Does nothing on a CPU without them.
     pub(crate) fn gemm_fast<T: Output>(
         &self,
         pairs: usize,
         (a, row_stride, rows): (&[[u16; 2]], usize, usize),
-        b: Run<'_>,
-        c: &mut Outputs<'_, T>,
-        resume: bool,
-        finishing: Option<Finishing<'_>>,
+        b: BPanels<'_>,
+        c: &mut COut<'_, T>,
+        accumulate: bool,
+        fused: Option<FusedEpilogue<'_>>,
     ) {
         let Some(fast) = (self.fast_bf16)() else { return };
         assert!(matches!(b.panel.data, Elements::Bf16(_)));
@@ -230,22 +233,22 @@ impl KernelSet {
         }
         let (strides, a) = ([row_stride, 1, rows * row_stride], a.as_ptr().cast());
         // SAFETY: the pair of A that is furthest off was just checked.
-        unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, resume, finishing) }
+        unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, accumulate, fused) }
     }
 
-    /// [`KernelSet::gemm_fast`] for one strip of rows and f32 results.
+    /// [`KernelSet::gemm_fast`] for one micropanel and f32 results.
     pub(crate) fn gemm_fast_rows(
         &self,
         pairs: usize,
         (a, row_stride): (&[[u16; 2]], usize),
-        b: Run<'_>,
+        b: BPanels<'_>,
         c: MatMut<'_>,
-        resume: bool,
+        accumulate: bool,
     ) {
         let rows = c.rows().max(1);
         let vectors = c.cols().div_ceil(LANES).clamp(1, b.vectors);
-        let mut c = Outputs { out: c, chains: None };
-        self.gemm_fast(pairs, (a, row_stride, rows), Run { vectors, ..b }, &mut c, resume, None);
+        let mut c = COut { out: c, accumulators: None };
+        self.gemm_fast(pairs, (a, row_stride, rows), BPanels { vectors, ..b }, &mut c, accumulate, None);
     }
 
     /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
@@ -267,49 +270,50 @@ impl KernelSet {
     ///
     /// # Safety
     /// - `table` holds kernels that this CPU can run;
-    /// - A is valid for the rows of `c` in strips of `rows`, and for `k` steps, at the strides given.
+    /// - A is valid for the rows of `c` in micropanels of `rows`, and for `k` steps, at the strides given.
     #[allow(clippy::too_many_arguments)] // the operands of one kernel
     unsafe fn tiles<T: Output>(
         &self,
         table: Tiles<GemmTile>,
         (k, step): (usize, usize),
         a: *const f32,
-        [a_row_stride, a_k_stride, a_strip_stride]: [usize; 3],
+        [a_row_stride, a_k_stride, a_panel_stride]: [usize; 3],
         rows: usize,
-        b: Run<'_>,
-        c: &mut Outputs<'_, T>,
-        resume: bool,
-        finishing: Option<Finishing<'_>>,
+        b: BPanels<'_>,
+        c: &mut COut<'_, T>,
+        accumulate: bool,
+        fused: Option<FusedEpilogue<'_>>,
     ) {
         let (all_rows, cols) = (c.out.rows(), c.out.cols());
         if all_rows == 0 || cols == 0 {
             return;
         }
-        let strips = all_rows / rows;
-        assert!(strips * rows == all_rows);
+        let a_panels = all_rows / rows;
+        assert!(a_panels * rows == all_rows);
         let vectors = cols.div_ceil(LANES);
         let kernels = table[rows - 1];
-        let panels = if vectors < b.vectors { 0 } else { vectors / b.vectors };
-        let rest = vectors - panels * b.vectors;
+        let b_panels = if vectors < b.vectors { 0 } else { vectors / b.vectors };
+        let rest = vectors - b_panels * b.vectors;
         if k > 0 {
             let pair = if matches!(b.panel.data, Elements::Bf16(_)) { 2 } else { 1 };
             let groups = reach(k.div_ceil(step), b.panel.k_stride);
             let reach_of = |panel: usize, vectors: usize| {
                 panel * b.stride + groups + reach(vectors, b.panel.vec_stride) + LANES * pair
             };
-            let furthest = if rest > 0 { reach_of(panels, rest) } else { 0 };
-            let furthest = if panels > 0 { furthest.max(reach_of(panels - 1, b.vectors)) } else { furthest };
+            let furthest = if rest > 0 { reach_of(b_panels, rest) } else { 0 };
+            let furthest =
+                if b_panels > 0 { furthest.max(reach_of(b_panels - 1, b.vectors)) } else { furthest };
             assert!(furthest <= b.panel.data.len());
         }
-        let finish = finishing.map(|f| f.of(self.finish_rows, &mut c.out));
-        let (c, c_row_stride) = match (&mut c.chains, T::as_f32(&mut c.out)) {
-            (Some(chains), _) => {
-                assert!(chains.rows() == all_rows && chains.cols() == cols);
-                (chains.as_mut_ptr(), chains.row_stride())
+        let args = fused.map(|f| f.of(self.epilogue_rows, &mut c.out));
+        let (c, c_row_stride) = match (&mut c.accumulators, T::as_f32(&mut c.out)) {
+            (Some(accumulators), _) => {
+                assert!(accumulators.rows() == all_rows && accumulators.cols() == cols);
+                (accumulators.as_mut_ptr(), accumulators.row_stride())
             }
             (None, Some(mut out)) => (out.as_mut_ptr(), out.row_stride()),
             (None, None) => {
-                assert!(!resume && finish.is_some());
+                assert!(!accumulate && args.is_some());
                 (std::ptr::null_mut(), 0)
             }
         };
@@ -319,40 +323,44 @@ impl KernelSet {
             a,
             a_row_stride,
             a_k_stride,
-            a_strip_stride,
+            a_panel_stride,
             b: b.panel.data.as_ptr(),
             b_k_stride: b.panel.k_stride,
             b_vec_stride: b.panel.vec_stride,
             b_panel_stride: b.stride,
             c,
             c_row_stride,
-            strips,
-            panels,
+            a_panels,
+            b_panels,
             tail: if rest == 0 { tail } else { LANES },
-            resume,
-            finish: finish.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+            accumulate,
+            epilogue: args.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
-        if panels > 0 {
-            // SAFETY: the CPU and A: as the caller says; B was checked; C and the operands of `finish` have
-            // `strips * rows` rows of `cols` elements.
+        if b_panels > 0 {
+            // SAFETY: the CPU and A: as the caller says; B was checked; C and the operands of the epilogue have
+            // `a_panels * rows` rows of `cols` elements.
             unsafe { kernels[b.vectors - 1](&tile) }
         }
         if rest > 0 {
-            let col = panels * b.vectors * LANES;
-            let moved = finish.map(|f| f.moved(col));
-            tile.b = tile.b.wrapping_add(panels * b.stride * b.panel.data.element_bytes());
+            let col = b_panels * b.vectors * LANES;
+            let moved = args.map(|f| f.moved(col));
+            tile.b = tile.b.wrapping_add(b_panels * b.stride * b.panel.data.element_bytes());
             tile.c = tile.c.wrapping_add(col);
-            (tile.panels, tile.tail) = (1, tail);
-            tile.finish = moved.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            (tile.b_panels, tile.tail) = (1, tail);
+            tile.epilogue = moved.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             // SAFETY: as above, for the last columns.
             unsafe { kernels[rest - 1](&tile) }
         }
     }
 }
 
-impl Finishing<'_> {
+impl FusedEpilogue<'_> {
     /// The operands as kernels take them, checked against the output.
-    fn of<T: Output>(&self, rows_kernel: unsafe fn(&Finish, &TileRows), out: &mut MatMut<'_, T>) -> Finish {
+    fn of<T: Output>(
+        &self,
+        rows_kernel: unsafe fn(&EpilogueArgs, &TileRows),
+        out: &mut MatMut<'_, T>,
+    ) -> EpilogueArgs {
         let (rows, cols) = (out.rows(), out.cols());
         let epilogue = self.epilogue;
         assert!(epilogue.beta == 0.0 || T::DTYPE == Dtype::F32);
@@ -361,7 +369,7 @@ impl Finishing<'_> {
             assert!(reach(rows, stride) + cols <= gate.len());
             gate.as_ptr()
         });
-        Finish {
+        EpilogueArgs {
             out_row_stride: out.row_stride(),
             out: out.as_mut_ptr().cast(),
             dtype: T::DTYPE,
@@ -376,11 +384,11 @@ impl Finishing<'_> {
     }
 }
 
-impl Finish {
+impl EpilogueArgs {
     /// The same from column `col` on.
-    fn moved(self, col: usize) -> Finish {
+    fn moved(self, col: usize) -> EpilogueArgs {
         let moved = |p: *const f32| if p.is_null() { p } else { p.wrapping_add(col) };
-        Finish {
+        EpilogueArgs {
             out: self.out.wrapping_add(col * self.dtype.bytes()),
             bias: moved(self.bias),
             gate: moved(self.gate),

@@ -1,0 +1,260 @@
+//! The table of one tier's kernels, and the macros that compile every algorithm for an instruction set.
+
+use super::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
+use super::generic::elementwise::ElementRow;
+use super::generic::epilogue::{EpilogueArgs, EpilogueRow, TileRows};
+use super::generic::gemm::GemmTile;
+use super::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
+use super::generic::norm::NormRow;
+use super::generic::pack::{CopyColumns, CopyRows};
+use super::generic::quantize::QuantizeRow;
+use super::generic::rope::RopeHead;
+use super::quant::QuantKernels;
+use crate::isa::Isa;
+
+/// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
+pub(super) type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
+
+/// A tile and its prefetch hint.
+pub(super) struct PrefetchTile {
+    pub(super) tile: GemmTile,
+    pub(super) prefetch: PrefetchAt,
+}
+
+/// Widens a tile of 16 keys: `(dim, codes, scales, to)`.
+pub(super) type WidenKeys = unsafe fn(usize, *const u8, *const u16, *mut f32);
+/// Widens a value: `(blocks, codes, (scales, stride), to)`.
+pub(super) type WidenValue = unsafe fn(usize, *const u8, (*const f32, usize), *mut f32);
+
+/// Products with bf16 dot instructions.
+pub(super) struct FastBf16 {
+    pub(super) tiles: Tiles<GemmTile>,
+    /// Rounds f32 to bf16: `(x, n, out)`.
+    pub(super) round: unsafe fn(*const f32, usize, *mut u16),
+    /// Rounds pairs of rows to pairs of bf16: `(from, pairs of rows, stride, out)`.
+    pub(super) pack: unsafe fn(*const f32, usize, usize, *mut u16),
+}
+
+/// The kernels of one tier, as functions that may be called once the CPU was checked. Only [`entry`](super::entry)
+/// calls them: its checks are the only way in.
+pub(crate) struct KernelSet {
+    pub(crate) isa: Isa,
+    pub(crate) names: &'static [(&'static str, &'static str)],
+    /// `[MR - 1][NV - 1]`, for each element type of B.
+    pub(super) gemm_f32: Tiles<GemmTile>,
+    pub(super) gemm_f16: Tiles<GemmTile>,
+    pub(super) gemm_bf16: Tiles<GemmTile>,
+    pub(super) gemm_bf16_rows: Tiles<GemmTile>,
+    /// Products with bf16 dot instructions, where the CPU has them.
+    pub(super) fast_bf16: fn() -> Option<&'static FastBf16>,
+    /// GEMM tiles that prefetch, by element type: f32, f16, bf16 in pairs, bf16 in rows.
+    pub(super) gemm_prefetch: [Tiles<PrefetchTile>; 4],
+    /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
+    pub(super) key_tiles: [Tiles<KeyTile>; 2],
+    pub(super) value_tiles: [Tiles<ValueTile>; 2],
+    pub(super) prefetch: unsafe fn(*const u8, usize),
+    pub(super) widen_f16: unsafe fn(&Widen),
+    pub(super) widen_bf16: unsafe fn(&Widen),
+    pub(super) widen_bf16_rows: unsafe fn(&Widen),
+    pub(super) widen_keys: [WidenKeys; 2],
+    pub(super) widen_value: [WidenValue; 2],
+    /// Products with quantised weights.
+    pub(super) quant: &'static QuantKernels,
+    pub(super) copy_rows: unsafe fn(&CopyRows),
+    pub(super) copy_columns: unsafe fn(&CopyColumns),
+    pub(super) epilogue: unsafe fn(&EpilogueRow),
+    pub(super) epilogue_rows: unsafe fn(&EpilogueArgs, &TileRows),
+    pub(super) quantize: unsafe fn(&QuantizeRow),
+    pub(super) adjust: unsafe fn(&AdjustRow),
+    pub(super) hide: unsafe fn(&HideRow),
+    pub(super) chunk_softmax: unsafe fn(*mut ChunkRow, usize),
+    pub(super) chunk_merge: unsafe fn(&MergeRow) -> (f32, f32),
+    pub(super) max: unsafe fn(*const f32, usize) -> f32,
+    pub(super) softmax: unsafe fn(*mut f32, usize),
+    pub(super) divide: unsafe fn(*mut f32, usize, f32),
+    pub(super) layer_norm: unsafe fn(&NormRow),
+    pub(super) rms_norm: unsafe fn(&NormRow),
+    pub(super) relu: unsafe fn(&ElementRow),
+    pub(super) gelu: unsafe fn(&ElementRow),
+    pub(super) silu: unsafe fn(&ElementRow),
+    pub(super) silu_mul: unsafe fn(&ElementRow),
+    pub(super) add: unsafe fn(&ElementRow),
+    pub(super) scale: unsafe fn(&ElementRow, f32),
+    pub(super) rope_halves: unsafe fn(&RopeHead),
+    pub(super) rope_interleaved: unsafe fn(&RopeHead),
+}
+
+/// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
+/// of its own, by which its disassembly can be checked.
+macro_rules! instantiate_entry {
+    ([$($attr:meta),*] $S:ident, $name:ident = $algorithm:path, ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { $algorithm($S::assume(), $($arg),*) }
+        }
+    };
+}
+pub(super) use instantiate_entry;
+
+/// Instantiates every algorithm for one ISA, and the table of the entries, which `kernel_set` gives out
+/// only where the CPU has the features.
+macro_rules! instantiate {
+    (
+        token: $S:ident,
+        isa: $isa:expr,
+        attributes: [$($attr:meta),*],
+        bf16_fast: $fast:expr,
+        gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
+        keys: { $($kmr:literal: [$($knv:literal)+])+ },
+        values: { $($vmr:literal: [$($vnb:literal)+])+ },
+        int8: $int8_name:literal,
+        exact: $exact_name:literal,
+        quant: $quant:expr,
+    ) => {
+        use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
+        use crate::kernels::generic::elementwise::{self, ElementRow};
+        use crate::kernels::generic::epilogue::{self, EpilogueRow, EpilogueArgs, TileRows};
+        use crate::kernels::generic::gemm::{self as tiles, Bf16, Bf16Row, Element, Exact, F16, F32, GemmTile};
+        use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
+        use crate::kernels::generic::norm::{self, NormRow};
+        use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
+        use crate::kernels::generic::quantize::{self, QuantizeRow};
+        use crate::kernels::generic::rope::{self, RopeHead};
+        use crate::kernels::set::{KernelSet, PrefetchTile, instantiate_entry};
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn gemm<E: Element, const MR: usize, const NV: usize>(t: &GemmTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { tiles::tiles::<$S, Exact<E>, MR, NV>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn key_tile<C: Code, const MR: usize, const NV: usize>(t: &KeyTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::scores::<$S, C, MR, NV>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn value_tile<C: Code, const MR: usize, const NB: usize>(t: &ValueTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::values::<$S, C, MR, NB>($S::assume(), t) }
+        }
+
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[$attr])*
+        #[inline(never)]
+        unsafe fn gemm_prefetch<E: Element, const MR: usize, const NV: usize>(t: &PrefetchTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { kv::prefetching_tile::<$S, E, MR, NV>($S::assume(), &t.tile, t.prefetch) }
+        }
+
+        instantiate_entry!([$($attr),*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
+        instantiate_entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
+        instantiate_entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
+        instantiate_entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
+        instantiate_entry!([$($attr),*] $S, widen_keys8 = kv::widen_keys::<$S, Int8>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        instantiate_entry!([$($attr),*] $S, widen_keys4 = kv::widen_keys::<$S, Int4>,
+            (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
+        instantiate_entry!([$($attr),*] $S, widen_value8 = kv::widen_value::<$S, Int8>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
+        instantiate_entry!([$($attr),*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
+            (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
+
+        instantiate_entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
+        instantiate_entry!([$($attr),*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
+        instantiate_entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
+        instantiate_entry!([$($attr),*] $S, epilogue_rows = epilogue::rows, (f: &EpilogueArgs, t: &TileRows));
+        instantiate_entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
+        instantiate_entry!([$($attr),*] $S, adjust = attention::adjust, (r: &AdjustRow));
+        instantiate_entry!([$($attr),*] $S, hide = attention::hide, (r: &HideRow));
+        instantiate_entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (rows: *mut ChunkRow, n: usize));
+        instantiate_entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
+        instantiate_entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
+        instantiate_entry!([$($attr),*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));
+        instantiate_entry!([$($attr),*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
+        instantiate_entry!([$($attr),*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
+        instantiate_entry!([$($attr),*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
+        instantiate_entry!([$($attr),*] $S, relu = elementwise::relu, (r: &ElementRow));
+        instantiate_entry!([$($attr),*] $S, gelu = elementwise::gelu, (r: &ElementRow));
+        instantiate_entry!([$($attr),*] $S, silu = elementwise::silu, (r: &ElementRow));
+        instantiate_entry!([$($attr),*] $S, silu_mul = elementwise::silu_mul, (r: &ElementRow));
+        instantiate_entry!([$($attr),*] $S, add = elementwise::add, (r: &ElementRow));
+        instantiate_entry!([$($attr),*] $S, scale = elementwise::scale, (r: &ElementRow, by: f32));
+        instantiate_entry!([$($attr),*] $S, rope_halves = rope::halves, (r: &RopeHead));
+        instantiate_entry!([$($attr),*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
+
+        pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+            isa: $isa,
+            names: &[("matmul", $gemm_name), ("quant int8", $int8_name), ("quant f32", $exact_name)],
+            gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
+            gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
+            gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
+            gemm_bf16_rows: &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            gemm_prefetch: [
+                &[$(&[$(gemm_prefetch::<F32, $kmr, $knv>),+]),+],
+                &[$(&[$(gemm_prefetch::<F16, $kmr, $knv>),+]),+],
+                &[$(&[$(gemm_prefetch::<Bf16, $kmr, $knv>),+]),+],
+                &[$(&[$(gemm_prefetch::<Bf16Row, $kmr, $knv>),+]),+],
+            ],
+            key_tiles: [
+                &[$(&[$(key_tile::<Int8, $kmr, $knv>),+]),+],
+                &[$(&[$(key_tile::<Int4, $kmr, $knv>),+]),+],
+            ],
+            value_tiles: [
+                &[$(&[$(value_tile::<Int8, $vmr, $vnb>),+]),+],
+                &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
+            ],
+            prefetch,
+            widen_f16,
+            widen_bf16,
+            widen_bf16_rows,
+            widen_keys: [widen_keys8, widen_keys4],
+            widen_value: [widen_value8, widen_value4],
+            fast_bf16: $fast,
+            quant: $quant,
+            copy_rows,
+            copy_columns,
+            epilogue: epilogue_row,
+            epilogue_rows,
+            quantize: quantize_row,
+            adjust,
+            hide,
+            chunk_softmax,
+            chunk_merge,
+            max,
+            softmax,
+            divide,
+            layer_norm,
+            rms_norm,
+            relu,
+            gelu,
+            silu,
+            silu_mul,
+            add,
+            scale,
+            rope_halves,
+            rope_interleaved,
+        };
+
+        /// The table, where the CPU has the features.
+        pub(in crate::kernels) fn kernel_set() -> Option<&'static KernelSet> {
+            $S::new().map(|_| &KERNELS)
+        }
+    };
+}
+pub(super) use instantiate;
