@@ -1,6 +1,7 @@
 //! The examples, built as their readers do: with pkg-config, with CMake, and under the tools that watch memory.
 
-use crate::{all_exist, clib, fresh, pkg_config, prefix, root};
+use crate::clib;
+use crate::prefix::{all_exist, fresh, pkg_config, prefix, root};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

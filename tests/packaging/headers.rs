@@ -1,7 +1,8 @@
 //! The headers alone: every standard, twice in one unit, in two units of one program, and what `kvern.hpp` does with
 //! errors in both of its modes.
 
-use crate::{clib, fresh, prefix, root};
+use crate::clib;
+use crate::prefix::{fresh, prefix, root};
 use std::process::Command;
 
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];

@@ -1,6 +1,7 @@
 //! Names: the SONAME, what is exported, and that nothing else can clash.
 
-use crate::{all_exist, clib, fresh, prefix, root};
+use crate::clib;
+use crate::prefix::{all_exist, fresh, prefix, root};
 use std::collections::BTreeSet;
 use std::process::Command;
 

@@ -1,0 +1,441 @@
+//! Attention over every type of cache: the bits of an f32 cache that holds the widened numbers, in any batch,
+//! wrapped, forked, saved; sinks, several sequences in a call, rotated keys.
+
+use crate::support::{Random, assert_same_bits, context, for_each_isa};
+use kvern::attention::{
+    AttentionOptions, KvCache, KvCacheOptions, KvType, attend, attend_batch, workspace_bytes,
+};
+use kvern::ops::{RopePairs, RopeTable, rope};
+use kvern::{Context, Isa, MatMut, MatRef, Precision, Workspace};
+
+fn run(ctx: &Context, heads: usize, q: &[f32], cache: &KvCache, sequences: &[usize]) -> Vec<f32> {
+    let o = cache.options();
+    let (qc, oc) = (heads * o.head_dim, heads * o.value_dim);
+    let rows = q.len() / qc;
+    let options = AttentionOptions::new(heads);
+    let bytes = workspace_bytes(ctx, &options, cache, rows / sequences.len()).unwrap();
+    let mut ws = Workspace::new(bytes).unwrap();
+    let mut out = vec![f32::NAN; rows * oc];
+    let q = MatRef::dense(q, rows, qc).unwrap();
+    let mat = MatMut::dense(&mut out, rows, oc).unwrap();
+    match sequences {
+        [0] => attend(ctx, &mut ws, &options, q, cache, mat).unwrap(),
+        _ => attend_batch(ctx, &mut ws, &options, q, cache, sequences, mat).unwrap(),
+    }
+    out
+}
+
+/// Tokens and queries of a case.
+struct Case {
+    heads: usize,
+    options: KvCacheOptions,
+    tokens: usize,
+}
+
+impl Case {
+    fn widths(&self) -> [usize; 3] {
+        let o = &self.options;
+        [self.heads * o.head_dim, o.kv_heads * o.head_dim, o.kv_heads * o.value_dim]
+    }
+
+    fn inputs(&self, seed: u64) -> [Vec<f32>; 3] {
+        let mut r = Random::new(seed);
+        self.widths().map(|w| r.vec(self.tokens * w).iter().map(|x| 2.0 * x).collect())
+    }
+
+    /// The most queries of a call on a wrapped cache.
+    fn most(&self) -> usize {
+        let o = &self.options;
+        o.window.map_or(self.tokens, |w| o.capacity - o.sinks - w + 1)
+    }
+
+    fn append(
+        &self,
+        cache: &mut KvCache,
+        s: usize,
+        [_, k, v]: &[Vec<f32>; 3],
+        range: std::ops::Range<usize>,
+    ) {
+        let [_, kc, vc] = self.widths();
+        let n = range.len();
+        let k = MatRef::dense(&k[range.start * kc..range.end * kc], n, kc).unwrap();
+        let v = MatRef::dense(&v[range.start * vc..range.end * vc], n, vc).unwrap();
+        cache.append_to(s, k, v).unwrap();
+    }
+
+    /// Appends and attends in chunks of `step` tokens.
+    fn in_chunks(
+        &self,
+        ctx: &Context,
+        types: (KvType, KvType),
+        step: usize,
+        inputs: &[Vec<f32>; 3],
+    ) -> Vec<f32> {
+        let mut cache = KvCache::new(self.options.types(types.0, types.1)).unwrap();
+        let mut out = Vec::new();
+        for start in (0..self.tokens).step_by(step) {
+            let end = self.tokens.min(start + step);
+            self.append(&mut cache, 0, inputs, start..end);
+            let qc = self.widths()[0];
+            out.extend(run(ctx, self.heads, &inputs[0][start * qc..end * qc], &cache, &[0]));
+        }
+        out
+    }
+
+    /// The inputs as a cache of these types gives them back.
+    fn widened(&self, types: (KvType, KvType), [q, k, v]: &[Vec<f32>; 3]) -> [Vec<f32>; 3] {
+        let [_, kc, vc] = self.widths();
+        let mut o = self.options.types(types.0, types.1);
+        (o.capacity, o.window, o.sinks) = (self.tokens, None, 0);
+        let mut cache = KvCache::new(o).unwrap();
+        self.append(&mut cache, 0, &[q.clone(), k.clone(), v.clone()], 0..self.tokens);
+        let (mut wk, mut wv) = (k.clone(), v.clone());
+        for (i, (k, v)) in wk.chunks_exact_mut(kc).zip(wv.chunks_exact_mut(vc)).enumerate() {
+            cache.token(0, i, k, v).unwrap();
+        }
+        [q.clone(), wk, wv]
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let o = KvCacheOptions::new;
+    vec![
+        Case { heads: 4, options: o(1, 128, 300), tokens: 290 },
+        Case { heads: 3, options: o(3, 40, 200).window(100), tokens: 650 },
+        Case { heads: 10, options: o(2, 24, 280).value_dim(72), tokens: 270 },
+        Case { heads: 2, options: o(1, 8, 400).window(60).sinks(7), tokens: 900 },
+        Case { heads: 6, options: o(1, 64, 700).window(270).sinks(300).value_dim(32), tokens: 1100 },
+    ]
+}
+
+fn pairs() -> Vec<(KvType, KvType)> {
+    let mut all: Vec<_> = KvType::ALL.map(|t| (t, t)).into();
+    all.extend([(KvType::Int8, KvType::Int4), (KvType::F32, KvType::Int8), (KvType::Bf16, KvType::F16)]);
+    all
+}
+
+#[test]
+fn every_type_has_the_bits_of_its_widened_numbers_in_any_batch() {
+    for (i, case) in cases().iter().enumerate() {
+        let inputs = case.inputs(i as u64);
+        for types in pairs() {
+            let wide = case.widened(types, &inputs);
+            let f32s = (KvType::F32, KvType::F32);
+            let want = case.in_chunks(&context(Isa::detect(), 1), f32s, case.most(), &wide);
+            for_each_isa(|ctx| {
+                // The scalar tier, which is slow, takes turns with the cases.
+                let steps: &[usize] = match ctx.isa() {
+                    Isa::Scalar if !(i + types.0 as usize).is_multiple_of(3) => &[],
+                    Isa::Scalar => &[64],
+                    _ => &[1, 7, usize::MAX],
+                };
+                for step in steps {
+                    let step = (*step).min(case.most());
+                    let got = case.in_chunks(ctx, types, step, &inputs);
+                    assert_same_bits(&got, &want, &format!("case {i} {types:?} by {step} at {}", ctx.isa()));
+                }
+            });
+            for threads in [2, 8] {
+                let got = case.in_chunks(&context(Isa::detect(), threads), types, case.most(), &inputs);
+                assert_same_bits(&got, &want, &format!("case {i} {types:?} {threads} threads"));
+            }
+        }
+    }
+}
+
+/// Attention in f64 over the positions that a query at `at` sees.
+fn oracle(case: &Case, [q, k, v]: &[Vec<f32>; 3], at: usize) -> Vec<f64> {
+    let o = &case.options;
+    let [qc, kc, vc] = case.widths();
+    let scale = 1.0 / (o.head_dim as f64).sqrt();
+    let seen = |p: usize| p + o.window.unwrap_or(usize::MAX / 2) > at || p < o.sinks;
+    let mut out = Vec::new();
+    for head in 0..case.heads {
+        let kv = head / (case.heads / o.kv_heads);
+        let q = &q[at * qc + head * o.head_dim..][..o.head_dim];
+        let keys: Vec<usize> = (0..=at).filter(|p| seen(*p)).collect();
+        let scores: Vec<f64> = keys
+            .iter()
+            .map(|p| {
+                let k = &k[p * kc + kv * o.head_dim..][..o.head_dim];
+                scale * q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+            })
+            .collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let p: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+        let sum: f64 = p.iter().sum();
+        let mut row = vec![0.0; o.value_dim];
+        for (key, p) in keys.iter().zip(&p) {
+            let v = &v[key * vc + kv * o.value_dim..][..o.value_dim];
+            row.iter_mut().zip(v).for_each(|(x, v)| *x += p / sum * f64::from(*v));
+        }
+        out.extend(row);
+    }
+    out
+}
+
+#[test]
+fn every_type_stays_close_to_the_f64_oracle() {
+    for (i, case) in cases().iter().enumerate() {
+        let inputs = case.inputs(50 + i as u64);
+        for kind in KvType::ALL {
+            let types = (kind, kind);
+            let got = case.in_chunks(&Context::serial(), types, case.most(), &inputs);
+            let wide = case.widened(types, &inputs);
+            let width = case.heads * case.options.value_dim;
+            let (mut exact, mut lossy) = (0.0f64, 0.0f64);
+            for at in (0..case.tokens).step_by(61) {
+                let got = &got[at * width..(at + 1) * width];
+                let near = |want: Vec<f64>| {
+                    got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max)
+                };
+                exact = exact.max(near(oracle(case, &wide, at)));
+                lossy = lossy.max(near(oracle(case, &inputs, at)));
+            }
+            // |q|, |k|, |v| <= 2 (a little more after rounding). Against the widened numbers only f32 arithmetic
+            // is lost; against the given ones the scores move by |q| . |dk| * scale and the result by |dv|.
+            let dim = case.options.head_dim as f64;
+            let arithmetic = 2.1 * 2.0 * (dim.sqrt() * 4.0 * 2f64.powi(-22) + 4e-7);
+            assert!(exact <= arithmetic, "case {i} {kind:?}: {exact} > {arithmetic}");
+            let step = match kind {
+                KvType::F32 => 0.0,
+                KvType::F16 => 2f64.powi(-11),
+                KvType::Bf16 => 2f64.powi(-8),
+                KvType::Int8 => 0.5 / 127.0,
+                _ => 0.5 / 7.0,
+            };
+            // A score moves by at most `d`, a weight by a factor within exp(+-2 d).
+            let d = dim.sqrt() * 2.0 * 2.0 * step * 1.01;
+            let bound = arithmetic + 2.0 * step * 1.01 + 2.1 * 2.0 * ((2.0 * d).exp() - 1.0).min(1.0);
+            assert!(lossy <= bound, "case {i} {kind:?}: {lossy} > {bound}");
+        }
+    }
+}
+
+#[test]
+fn forks_files_and_neighbours_change_no_bit() {
+    for kind in KvType::ALL {
+        let options = KvCacheOptions::new(2, 32, 600).sequences(4).types(kind, kind);
+        let case = Case { heads: 4, options, tokens: 500 };
+        let [a, b] = [case.inputs(1), case.inputs(2)];
+        let ctx = Context::serial();
+        let alone = |inputs: &[Vec<f32>; 3], last: usize| {
+            let mut cache = KvCache::new(options).unwrap();
+            case.append(&mut cache, 0, inputs, 0..case.tokens);
+            run(&ctx, 4, &inputs[0][(case.tokens - last) * 128..], &cache, &[0])
+        };
+        // A prompt of 300 tokens of `a` in sequence 3, forked to 1; 3 goes on as `a`, 1 as `b` from 300 on.
+        let mixed: [Vec<f32>; 3] = std::array::from_fn(|i| {
+            let w = case.widths()[i];
+            [&a[i][..300 * w], &b[i][300 * w..]].concat()
+        });
+        let mut cache = KvCache::new(options).unwrap();
+        case.append(&mut cache, 3, &a, 0..300);
+        cache.fork(3, 1).unwrap();
+        case.append(&mut cache, 1, &b, 300..500);
+        case.append(&mut cache, 3, &a, 300..500);
+        case.append(&mut cache, 0, &b, 0..500);
+        let file = std::env::temp_dir().join(format!("kvern-fork-{}-{}", std::process::id(), kind.name()));
+        cache.save(&file).unwrap();
+        let loaded = KvCache::load(options, &file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        for cache in [&cache, &loaded, &cache.clone()] {
+            for last in [1, 3, 40] {
+                let q = |inputs: &[Vec<f32>; 3]| inputs[0][(500 - last) * 128..].to_vec();
+                let batch = [q(&a), q(&b), q(&mixed)].concat();
+                let want = [alone(&a, last), alone(&b, last), alone(&mixed, last)].concat();
+                for_each_isa(|ctx| {
+                    let got = run(ctx, 4, &batch, cache, &[3, 0, 1]);
+                    assert_same_bits(&got, &want, &format!("{kind:?} {last} at {}", ctx.isa()));
+                    let got = run(&context(ctx.isa(), 3), 4, &batch, cache, &[3, 0, 1]);
+                    assert_same_bits(&got, &want, "threads");
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn removed_tokens_leave_the_cache_of_the_others() {
+    for kind in KvType::ALL {
+        let options = KvCacheOptions::new(1, 16, 700).types(kind, kind);
+        let case = Case { heads: 2, options, tokens: 600 };
+        let inputs = case.inputs(4);
+        let mut cache = KvCache::new(options).unwrap();
+        case.append(&mut cache, 0, &inputs, 0..600);
+        cache.remove(100..390).unwrap();
+        cache.remove(0..1).unwrap();
+        let mut want = KvCache::new(options).unwrap();
+        case.append(&mut want, 0, &inputs, 1..100);
+        case.append(&mut want, 0, &inputs, 390..600);
+        let q = &inputs[0][590 * 32..];
+        let ctx = Context::serial();
+        assert_eq!(cache.len(), 309);
+        assert_same_bits(&run(&ctx, 2, q, &cache, &[0]), &run(&ctx, 2, q, &want, &[0]), kind.name());
+    }
+}
+
+#[test]
+fn rotation_moves_keys_to_their_new_positions() {
+    let (dim, tokens, gone) = (32, 40, 7);
+    let ctx = Context::serial();
+    let table = RopeTable::new(24, tokens, 1e4).unwrap();
+    let mut r = Random::new(8);
+    let (k, v) = (r.vec(tokens * 2 * dim), r.vec(tokens * 2 * dim));
+    for pairs in [RopePairs::Halves, RopePairs::Interleaved] {
+        for kind in [KvType::F32, KvType::F16, KvType::Bf16] {
+            let options = KvCacheOptions::new(2, dim, tokens).types(kind, KvType::F32).sequences(2);
+            let rotated = |first: usize, range: std::ops::Range<usize>| {
+                let mut k = k[range.start * 2 * dim..range.end * 2 * dim].to_vec();
+                let x = MatMut::dense(&mut k, range.len(), 2 * dim).unwrap();
+                rope(&ctx, &table, pairs, dim, first, x).unwrap();
+                k
+            };
+            let fill = |cache: &mut KvCache, first: usize, range: std::ops::Range<usize>| {
+                let k = rotated(first, range.clone());
+                let v = &v[range.start * 2 * dim..range.end * 2 * dim];
+                let mat = |x| MatRef::dense(x, range.len(), 2 * dim).unwrap();
+                cache.append(mat(&k), mat(v)).unwrap();
+            };
+            let mut cache = KvCache::new(options).unwrap();
+            fill(&mut cache, 0, 0..tokens);
+            cache.fork(0, 1).unwrap();
+            cache.remove(5..5 + gone).unwrap();
+            cache.rotate(0, 5..tokens - gone, -(gone as isize), &table, pairs).unwrap();
+            let mut want = KvCache::new(options).unwrap();
+            fill(&mut want, 0, 0..5);
+            fill(&mut want, 5, 5 + gone..tokens);
+            let bound = match kind {
+                KvType::F32 => 1e-6,
+                KvType::F16 => 2f32.powi(-10),
+                _ => 2f32.powi(-7),
+            };
+            let mut x = [vec![0.0; 2 * dim], vec![0.0; 2 * dim], vec![0.0; 2 * dim], vec![0.0; 2 * dim]];
+            for p in 0..tokens - gone {
+                let [k0, v0, k1, v1] = &mut x;
+                cache.token(0, p, k0, v0).unwrap();
+                want.token(0, p, k1, v1).unwrap();
+                assert_eq!(v0, v1);
+                for (a, b) in k0.iter().zip(k1) {
+                    assert!((*a - *b).abs() <= 3.0 * bound, "{kind:?} {pairs:?} {p}: {a} {b}");
+                }
+            }
+            // The fork kept what it had.
+            let mut fresh = KvCache::new(options).unwrap();
+            fill(&mut fresh, 0, 0..tokens);
+            for p in 0..tokens {
+                let [k0, v0, k1, v1] = &mut x;
+                cache.token(1, p, k0, v0).unwrap();
+                fresh.token(0, p, k1, v1).unwrap();
+                assert_eq!((k0, v0), (k1, v1));
+            }
+            let e = cache.rotate(0, 0..1, tokens as isize, &table, pairs).unwrap_err().to_string();
+            assert_eq!(e, "|by| + 1 = 41 must be at most the table's positions = 40");
+            assert!(cache.rotate(0, 0..tokens, 1, &table, pairs).is_err());
+        }
+        let mut quantised =
+            KvCache::new(KvCacheOptions::new(1, 32, 4).types(KvType::Int8, KvType::F32)).unwrap();
+        let e = quantised.rotate(0, 0..0, 1, &table, pairs).unwrap_err().to_string();
+        assert_eq!(e, "keys = int8 must be f32, f16 or bf16 to be rotated");
+    }
+}
+
+/// [`run`] with bf16 dot products, where the CPU has them.
+fn run_fast(ctx: &Context, heads: usize, q: &[f32], cache: &KvCache) -> Vec<f32> {
+    let o = cache.options();
+    let (qc, oc) = (heads * o.head_dim, heads * o.value_dim);
+    let rows = q.len() / qc;
+    let options = AttentionOptions::new(heads).precision(Precision::Fast);
+    let mut ws = Workspace::new(workspace_bytes(ctx, &options, cache, rows).unwrap()).unwrap();
+    let mut out = vec![f32::NAN; rows * oc];
+    let mat = MatMut::dense(&mut out, rows, oc).unwrap();
+    attend(ctx, &mut ws, &options, MatRef::dense(q, rows, qc).unwrap(), cache, mat).unwrap();
+    out
+}
+
+#[test]
+fn fast_keeps_its_bound_and_does_not_depend_on_batch_or_threads() {
+    for (i, case) in cases().iter().enumerate() {
+        let inputs = case.inputs(70 + i as u64);
+        let [qc, kc, vc] = case.widths();
+        for types in [(KvType::F32, KvType::F32), (KvType::Bf16, KvType::F16), (KvType::Int8, KvType::Int4)] {
+            let wide = case.widened(types, &inputs);
+            let chunks = |ctx: &Context, step: usize| {
+                let mut cache = KvCache::new(case.options.types(types.0, types.1)).unwrap();
+                let mut out = Vec::new();
+                for start in (0..case.tokens).step_by(step) {
+                    let end = case.tokens.min(start + step);
+                    case.append(&mut cache, 0, &inputs, start..end);
+                    out.extend(run_fast(ctx, case.heads, &inputs[0][start * qc..end * qc], &cache));
+                }
+                out
+            };
+            for_each_isa(|ctx| {
+                if ctx.isa() == Isa::Scalar {
+                    return;
+                }
+                let got = chunks(ctx, case.most());
+                for step in [1, 7] {
+                    assert_same_bits(&chunks(ctx, step), &got, &format!("fast {i} {types:?} by {step}"));
+                }
+                assert_same_bits(&chunks(&context(ctx.isa(), 2), case.most()), &got, "fast, threads");
+                let width = case.heads * case.options.value_dim;
+                for at in (0..case.tokens).step_by(73) {
+                    // The bound of the documentation, for this query's largest key and value.
+                    let norm = |x: &[f32], y: &[f32]| -> f64 {
+                        x.iter().zip(y).map(|(x, y)| f64::from((x * y).abs())).sum()
+                    };
+                    let (dim, scale) = (case.options.head_dim, 1.0 / (case.options.head_dim as f64).sqrt());
+                    let most = inputs[0][at * qc..(at + 1) * qc]
+                        .chunks(dim)
+                        .flat_map(|q| wide[1][..(at + 1) * kc].chunks(dim).map(move |k| norm(q, k)))
+                        .fold(0.0, f64::max);
+                    let top = wide[2][..(at + 1) * vc].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                    let e = most * scale * 2f64.powi(-7);
+                    let bound = ((2.0 * e).exp() - 1.0 + 2f64.powi(-7)) * f64::from(top);
+                    let want = oracle(case, &wide, at);
+                    for (got, want) in got[at * width..(at + 1) * width].iter().zip(want) {
+                        let off = (f64::from(*got) - want).abs();
+                        assert!(off <= bound, "case {i} {types:?} at {at}: {off} > {bound}");
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn fast_keeps_hidden_keys_out() {
+    let case = Case { heads: 2, options: KvCacheOptions::new(1, 16, 64).window(10), tokens: 40 };
+    let [q, mut k, mut v] = case.inputs(6);
+    let fill = |k: &[f32], v: &[f32]| {
+        let mut cache = KvCache::new(case.options).unwrap();
+        cache.append(MatRef::dense(k, 40, 16).unwrap(), MatRef::dense(v, 40, 16).unwrap()).unwrap();
+        cache
+    };
+    let clean = run_fast(&Context::serial(), 2, &q, &fill(&k, &v));
+    k[21 * 16..22 * 16].fill(f32::NAN);
+    v[21 * 16..22 * 16].fill(f32::INFINITY);
+    let got = run_fast(&Context::serial(), 2, &q, &fill(&k, &v));
+    assert_same_bits(&got[..21 * 32], &clean[..21 * 32], "before the NaN");
+    assert!(got[21 * 32..31 * 32].iter().all(|x| x.is_nan()), "rows that see it");
+    assert_same_bits(&got[31 * 32..], &clean[31 * 32..], "after the window");
+}
+
+#[test]
+fn batches_that_make_no_sense_are_refused() {
+    let cache = KvCache::new(KvCacheOptions::new(1, 8, 4)).unwrap();
+    let ctx = Context::serial();
+    let options = AttentionOptions::new(1);
+    let mut ws = Workspace::new(1 << 20).unwrap();
+    let mut out = [7.0; 24];
+    let q = [0.0; 24];
+    let mut say = |sequences: &[usize]| {
+        let (q, out) = (MatRef::dense(&q, 3, 8).unwrap(), MatMut::dense(&mut out, 3, 8).unwrap());
+        attend_batch(&ctx, &mut ws, &options, q, &cache, sequences, out).unwrap_err().to_string()
+    };
+    assert_eq!(say(&[0, 0]), "q.rows = 3 must be a multiple of the number of sequences = 2");
+    assert_eq!(say(&[]), "q.rows = 3 must be a multiple of the number of sequences = 0");
+    assert_eq!(say(&[0, 1, 0]), "q.rows = 1 must be at most the cache's len = 0");
+    assert_eq!(out, [7.0; 24]);
+}

@@ -1,0 +1,12 @@
+//! Attention and the key-value cache: against f64, at every tier, over every cache, split and whole.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cache;
+mod cache_attention;
+mod cache_files;
+mod call;
+mod fused;
+mod options;
+mod prepared_append;

@@ -1,0 +1,18 @@
+//! What is shipped: header, symbols, layout, the installed prefix, the drop-in BLAS.
+
+#[path = "../support/blas.rs"]
+mod blas;
+#[path = "../support/clib.rs"]
+mod clib;
+
+mod abi;
+#[cfg(target_os = "linux")]
+mod cblas;
+#[cfg(target_os = "linux")]
+mod examples;
+#[cfg(target_os = "linux")]
+mod headers;
+#[cfg(target_os = "linux")]
+mod prefix;
+#[cfg(target_os = "linux")]
+mod symbols;

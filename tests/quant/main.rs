@@ -1,0 +1,10 @@
+//! Quantised weights: blocks, files, imports and products of every format.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod files;
+mod formats;
+mod import;
+mod products;
+mod weights;
