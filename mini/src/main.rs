@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use mini::cli::{Cli, Command};
 use mini::commands;
-use mini::outputs::Outputs;
+use mini::report::outputs::Outputs;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {

@@ -1,19 +1,7 @@
 //! The compute context of the command line's options.
 
 use anyhow::{Context as _, Result};
-use kvern::{Context, ContextOptions};
-
-use crate::cli::Isa;
-
-impl From<Isa> for kvern::Isa {
-    fn from(isa: Isa) -> Self {
-        match isa {
-            Isa::Scalar => Self::Scalar,
-            Isa::Avx2 => Self::Avx2,
-            Isa::Avx512 => Self::Avx512,
-        }
-    }
-}
+use kvern::{Context, ContextOptions, Isa};
 
 /// A context of `threads` threads with no instruction set above `isa`.
 ///
@@ -27,9 +15,9 @@ pub fn context(isa: Option<Isa>, threads: usize) -> Result<Context> {
         options = options.threads(threads);
     }
     if let Some(isa) = isa {
-        options = options.isa_cap(isa.into());
+        options = options.isa_cap(isa);
     }
-    let isa = isa.map_or("best".into(), |isa| kvern::Isa::from(isa).to_string());
+    let isa = isa.map_or("best".into(), |isa| isa.to_string());
     Context::new(&options).with_context(|| format!("no context for --isa {isa} and --threads {threads}"))
 }
 
@@ -48,7 +36,7 @@ mod tests {
         let ctx = context(Some(Isa::Scalar), 2).unwrap();
         assert_eq!(describe(&ctx), "scalar, 2 threads");
         let ctx = context(None, 1).unwrap();
-        assert_eq!(ctx.isa(), kvern::Isa::detect());
+        assert_eq!(ctx.isa(), Isa::detect());
         assert!(describe(&ctx).ends_with(", 1 thread"));
     }
 
@@ -56,11 +44,9 @@ mod tests {
     fn what_the_machine_lacks_is_named() {
         let error = format!("{:#}", context(None, 0).unwrap_err());
         assert!(error.contains("--threads 0"), "{error}");
-        for isa in [Isa::Avx2, Isa::Avx512] {
-            if !kvern::Isa::from(isa).is_available() {
-                let error = format!("{:#}", context(Some(isa), 1).unwrap_err());
-                assert!(error.contains("--isa avx"), "{error}");
-            }
+        for isa in Isa::ALL.iter().filter(|isa| !isa.is_available()) {
+            let error = format!("{:#}", context(Some(*isa), 1).unwrap_err());
+            assert!(error.contains(&format!("--isa {isa}")), "{error}");
         }
     }
 }

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use kvern::Context;
-use mini::cli::{ModelArgs, Quant};
-use mini::model::{Model, Session};
+use mini::cli::ModelArgs;
+use mini::model::{Model, Quant, Session};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };

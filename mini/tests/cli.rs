@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mini::outputs::Outputs;
+use mini::report::outputs::Outputs;
 
 fn mini(out: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mini"))
@@ -51,7 +51,7 @@ fn a_truncated_corpus_fails_with_both_hashes() {
     std::fs::write(dir.path().join("corpus.txt"), "word704").unwrap();
     let output = mini(dir.path(), &["verify-corpus"]);
     assert_eq!(output.status.code(), Some(1));
-    for part in [mini::corpus::SHA256, "394585 bytes", "7 bytes", "at byte 7"] {
+    for part in [mini::text::corpus::SHA256, "394585 bytes", "7 bytes", "at byte 7"] {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }
@@ -93,7 +93,7 @@ fn a_run_writes_every_file_and_says_what_it_found() {
     }
     let text = String::from_utf8(output.stdout).unwrap();
     for part in [
-        mini::corpus::SHA256,
+        mini::text::corpus::SHA256,
         "456300 parameters",
         "verdict: size Int4 0.254 < Int8 0.471 < FP32 1.743 MiB: yes",
         "equal with and without cache, at 1 and 2 threads: yes",

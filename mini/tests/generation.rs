@@ -1,9 +1,9 @@
 //! The logits do not depend on the cache, the threads or the instruction set.
 
 use kvern::{Context, ContextOptions, Isa};
-use mini::cli::{ModelArgs, Quant};
-use mini::generate::{generate, generate_hashed};
-use mini::model::{Model, Session};
+use mini::cli::ModelArgs;
+use mini::infer::{generate, generate_hashed};
+use mini::model::{Model, Quant, Session};
 
 const PROMPT: [u32; 3] = [2, 700, 5];
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mini::checkpoint::Checkpoint;
-use mini::outputs::{Outputs, is_timed};
+use mini::report::outputs::{Outputs, is_timed};
+use mini::train::Checkpoint;
 
 /// A model that trains in a moment.
 const SMALL: [&str; 8] = ["--dim", "32", "--heads", "1", "--ffn", "32", "--context", "64"];

@@ -3,7 +3,7 @@
 use kvern::{Context, ContextOptions, Isa};
 use mini::cli::ModelArgs;
 use mini::model::Shape;
-use mini::text::Text;
+use mini::text::Dataset;
 use mini::train::{Batches, Schedule, StepReport, Trainer};
 
 /// The weights that `mini train` prints the hash of: the seed's network after
@@ -22,7 +22,7 @@ fn context(isa: Isa, threads: usize) -> Context {
 }
 
 fn train(ctx: &Context, shape: Shape, batch: (usize, usize), steps: u64) -> (String, Vec<StepReport>) {
-    let ids = Text::seed().training;
+    let ids = Dataset::seed().training;
     let batches = Batches::new(&ids, 42, batch.0, batch.1).unwrap();
     let mut trainer = Trainer::initial(ctx, shape, 42, batch).unwrap();
     let step = |i| {

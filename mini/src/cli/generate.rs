@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{ModelArgs, Quant, range};
+use super::model::ModelArgs;
+use super::parsers::{probability, range, temperature};
+use crate::model::Quant;
 
 /// Options of `generate`.
 #[derive(Args, Clone, Debug)]
@@ -92,21 +94,5 @@ impl GenerateArgs {
             );
         }
         self.model.check()
-    }
-}
-
-/// Parser of a number from 0 to 100.
-fn temperature(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.0..=100.0).contains(&number) => Ok(number),
-        _ => Err("not a number in 0..=100".into()),
-    }
-}
-
-/// Parser of a number above 0 and up to 1.
-fn probability(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number <= 1.0 => Ok(number),
-        _ => Err("not a number above 0 and up to 1".into()),
     }
 }

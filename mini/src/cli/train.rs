@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use super::{ModelArgs, range};
-use crate::checkpoint::Recipe;
+use super::model::{ModelArgs, VOCABULARY};
+use super::parsers::{positive, range};
+use crate::train::Recipe;
 
 /// A text to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,7 +103,7 @@ impl TrainArgs {
         let Self { batch, seq, .. } = *self;
         let ModelArgs { dim, heads, ffn, layers, context, .. } = self.model;
         ensure!(seq <= context, "--seq {seq} is more than --context {context}");
-        let vocabulary = if self.corpus.is_some() { self.vocabulary } else { super::VOCABULARY };
+        let vocabulary = if self.corpus.is_some() { self.vocabulary } else { VOCABULARY };
         let block = 8 * dim + 2 * ffn + heads * seq;
         let values = (batch * seq) as u64 * (layers * block + 8 * dim + vocabulary) as u64;
         ensure!(
@@ -191,13 +192,5 @@ impl RunArgs {
             train_threads: self.train_threads,
             ..args
         })
-    }
-}
-
-/// Parser of a positive number.
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("not a number above 0".into()),
     }
 }

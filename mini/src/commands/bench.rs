@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use kvern::Context;
 
-use crate::cli::{GlobalArgs, ModelArgs, Quant};
-use crate::generate::{generate, generate_hashed};
+use super::source::Source;
+use crate::cli::{GlobalArgs, ModelArgs};
+use crate::infer::{generate, generate_hashed};
+use crate::measure::progress;
+use crate::measure::stats;
 use crate::measure::{Effort, interleaved};
+use crate::model::Quant;
 use crate::model::{Model, Session};
-use crate::outputs::Outputs;
-use crate::progress;
+use crate::report::outputs::Outputs;
 use crate::report::{BenchRow, ContextRow, NO_CACHE, WITH_CACHE, write_rows};
 use crate::setup;
-use crate::source::Source;
-use crate::stats;
-use crate::tokenizer::BOS;
+use crate::text::BOS;
 
 /// Tokens that are generated in one measurement.
 pub const TOKENS: usize = 50;

@@ -10,17 +10,18 @@ use kvern::Context;
 
 use super::bench::{PROMPT, TOKENS, check};
 use super::peak_memory;
+use super::source::Source;
 use super::train::qualities;
-use crate::cli::{GlobalArgs, ModelArgs, Quant};
-use crate::evaluate::Quality;
-use crate::generate::generate;
+use crate::cli::{GlobalArgs, ModelArgs};
+use crate::infer::Quality;
+use crate::infer::generate;
+use crate::measure::stats;
 use crate::measure::{Effort, interleaved};
+use crate::model::Quant;
 use crate::model::{Model, Session};
-use crate::outputs::Outputs;
+use crate::report::outputs::Outputs;
 use crate::report::{MemoryRow, QuantRow, accuracy_drops, write_accuracy, write_rows};
 use crate::setup;
-use crate::source::Source;
-use crate::stats;
 
 const LATENCY: Effort = Effort { budget: Duration::from_millis(2000), least: 5, most: 400 };
 

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::corpus;
-use crate::outputs::Outputs;
+use crate::report::outputs::Outputs;
+use crate::text::corpus;
 
 /// Writes `corpus.txt` and `corpus.sha256`.
 ///

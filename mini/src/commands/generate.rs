@@ -4,15 +4,15 @@ use std::io::Write;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::beam::{Search, search};
+use super::source::Source;
 use crate::cli::{GenerateArgs, GlobalArgs};
-use crate::generate::{LogitsHash, generate_with};
+use crate::infer::Sampler;
+use crate::infer::{LogitsHash, generate_with};
+use crate::infer::{Search, search};
 use crate::model::{Model, Session};
-use crate::outputs::Outputs;
-use crate::sampling::Sampler;
+use crate::report::outputs::Outputs;
 use crate::setup;
-use crate::source::Source;
-use crate::vocabulary::Vocabulary;
+use crate::text::Vocabulary;
 
 /// Tokens of the held-out text in the default prompt.
 const PROMPT: usize = 8;

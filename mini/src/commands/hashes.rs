@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::GlobalArgs;
 use crate::hashes;
-use crate::outputs::{Outputs, is_timed};
+use crate::report::outputs::{Outputs, is_timed};
 use crate::setup;
 
 /// Writes `env.txt`, and `hashes.txt` over every file that holds no timings.

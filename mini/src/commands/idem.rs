@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::run;
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::hashes::{self, FileHash};
-use crate::outputs::{Outputs, is_timed};
+use crate::report::outputs::{Outputs, is_timed};
 
 /// Runs `run` into `idem/a` and `idem/b` of the output directory and compares
 /// the SHA-256 of every file but those that [`is_timed`] names.

@@ -11,6 +11,7 @@ pub mod pack;
 pub mod peak_memory;
 pub mod plot;
 pub mod run;
+mod source;
 pub mod tokenize;
 pub mod train;
 pub mod verify;

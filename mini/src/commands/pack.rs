@@ -8,12 +8,8 @@ use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
 use crate::cli::PackArgs;
-use crate::corpus::sha256_hex;
-use crate::hashes::{self, FileHash};
-use crate::outputs::{Outputs, is_timed};
-
-/// Name of the archive without its endings, and of the folder in it.
-pub const NAME: &str = "proy-v1.0.0";
+use crate::hashes::{self, FileHash, sha256_hex};
+use crate::report::outputs::{ARCHIVE, Outputs, is_timed};
 
 /// Writes the archive of every file that holds no timings and does not depend
 /// on the machine, and next to it a file with the SHA-256 of the archive and
@@ -32,7 +28,7 @@ pub fn run(args: &PackArgs, outputs: &Outputs, log: &mut impl Write) -> Result<(
     for name in &names {
         let path = outputs.dir().join(name);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let inside = format!("{NAME}/{name}");
+        let inside = format!("{ARCHIVE}/{name}");
         let mut header = Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -53,7 +49,7 @@ pub fn run(args: &PackArgs, outputs: &Outputs, log: &mut impl Write) -> Result<(
     let path = args.archive();
     fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     let digest = sha256_hex(&bytes);
-    let mut all = vec![FileHash { name: format!("{NAME}.tar.gz"), sha256: digest.clone() }];
+    let mut all = vec![FileHash { name: format!("{ARCHIVE}.tar.gz"), sha256: digest.clone() }];
     all.extend(contents);
     hashes::write(&args.sums(), &all)?;
     writeln!(log, "{}: {} files, {} bytes", path.display(), names.len(), bytes.len())?;

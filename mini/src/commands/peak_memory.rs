@@ -10,13 +10,14 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use super::bench::{PROMPT, TOKENS};
-use crate::cli::{GlobalArgs, ModelArgs, PeakArgs, Quant};
-use crate::generate::generate;
+use super::source::Source;
+use crate::cli::{GlobalArgs, ModelArgs, PeakArgs};
+use crate::infer::generate;
+use crate::measure::peak;
+use crate::model::Quant;
 use crate::model::{Model, Session};
-use crate::outputs::Outputs;
-use crate::peak;
+use crate::report::outputs::Outputs;
 use crate::setup;
-use crate::source::Source;
 
 /// What is printed where the system does not tell.
 const UNKNOWN: &str = "unknown";
@@ -77,7 +78,7 @@ fn arguments(args: &ModelArgs, global: &GlobalArgs, quant: Quant) -> Vec<String>
     push("--out", global.out.display().to_string());
     push("--threads", global.threads.to_string());
     if let Some(isa) = global.isa {
-        push("--isa", name(isa));
+        push("--isa", isa.to_string());
     }
     for (option, value) in [
         ("--dim", args.dim),
@@ -102,7 +103,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command as Subcommand, Isa};
+    use crate::cli::{Cli, Command as Subcommand};
+    use kvern::Isa;
 
     #[test]
     fn the_process_gets_all_options() {

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::de::DeserializeOwned;
 
-use crate::outputs::Outputs;
+use crate::measure::progress;
 use crate::plots;
-use crate::progress;
+use crate::report::outputs::Outputs;
 use crate::report::read_rows;
 
 /// Draws each plot whose table exists, and says which ones do not.

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{bench, bench_quant, corpus, generate, hashes, plot, tokenize, train, verify_corpus};
-use crate::cli::{GenerateArgs, GlobalArgs, ModelArgs, Quant, RunArgs, TrainArgs, VOCABULARY};
-use crate::outputs::Outputs;
+use crate::cli::{GenerateArgs, GlobalArgs, ModelArgs, RunArgs, TrainArgs};
+use crate::model::Quant;
+use crate::report::outputs::Outputs;
 use crate::report::{FormatMetrics, Metrics, QuantRow, read_metrics};
 use crate::setup;
 
@@ -70,8 +71,8 @@ fn summary(
 ) -> Result<()> {
     let ctx = setup::context(global.isa, global.threads)?;
     let kernels: Vec<_> = ctx.kernel_names().iter().map(|(_, kernel)| *kernel).collect();
-    writeln!(log, "corpus      SHA-256 {}", crate::corpus::read_sha256(&outputs.corpus_sha256())?)?;
-    writeln!(log, "model       {} parameters, seed {}", args.parameters(VOCABULARY), args.seed)?;
+    writeln!(log, "corpus      SHA-256 {}", crate::text::corpus::read_sha256(&outputs.corpus_sha256())?)?;
+    writeln!(log, "model       {} parameters, seed {}", args.shape().parameters(), args.seed)?;
     writeln!(log, "compute     {}: {}", setup::describe(&ctx), kernels.join(", "))?;
     writeln!(log, "cache       {:.2}x faster at {} tokens (FP32)", findings.speed_up, bench::TOKENS)?;
     for (i, row) in rows.iter().enumerate() {

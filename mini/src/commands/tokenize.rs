@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use crate::corpus;
-use crate::outputs::Outputs;
-use crate::token_file;
-use crate::tokenizer::Tokenizer;
+use crate::report::outputs::Outputs;
+use crate::text::Tokenizer;
+use crate::text::corpus;
+use crate::text::token_file;
 
 /// Writes `vocab.txt` and `tokens.jsonl` of the generated corpus.
 ///

@@ -8,22 +8,21 @@ use anyhow::{Context as _, Result, ensure};
 use kvern::Context;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoint, Header};
-use crate::cli::{GlobalArgs, Quant, TextArg, TokenizerArg, TrainArgs};
-use crate::corpus::hex;
-use crate::evaluate::{Quality, evaluate};
+use crate::cli::{GlobalArgs, TextArg, TokenizerArg, TrainArgs};
+use crate::hashes::hex;
+use crate::infer::{Quality, evaluate};
+use crate::measure::progress;
+use crate::model::Quant;
 use crate::model::{Model, Session, Shape, Weights};
-use crate::outputs::Outputs;
 use crate::plots;
-use crate::progress;
+use crate::report::outputs::Outputs;
 use crate::report::{
     FormatMetrics, LossRow, TextMetrics, TrainingRow, read_metrics, read_rows, write_metrics, write_rows,
 };
 use crate::setup;
-use crate::text::Text;
-use crate::tokenizer::Tokenizer;
+use crate::text::{Dataset, Tokenizer, Vocabulary};
 use crate::train::{Adam, Batches, Schedule, Trainer};
-use crate::vocabulary::Vocabulary;
+use crate::train::{Checkpoint, Header};
 
 /// Trains as the options say.
 ///
@@ -73,11 +72,11 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut i
     Ok(())
 }
 
-fn text(args: &TrainArgs) -> Result<Text> {
+fn text(args: &TrainArgs) -> Result<Dataset> {
     match (&args.corpus, args.text) {
-        (Some(path), _) => Text::file(path, |text| vocabulary(args, text)),
-        (None, TextArg::Seed) => Ok(Text::seed()),
-        (None, TextArg::Language) => Ok(Text::language()),
+        (Some(path), _) => Dataset::file(path, |text| vocabulary(args, text)),
+        (None, TextArg::Seed) => Ok(Dataset::seed()),
+        (None, TextArg::Language) => Ok(Dataset::language()),
     }
 }
 
@@ -86,12 +85,12 @@ fn vocabulary(args: &TrainArgs, text: &str) -> Result<Vocabulary> {
     match args.tokenizer {
         TokenizerArg::Word => Ok(Vocabulary::Words(Tokenizer::most_frequent(text, args.vocabulary))),
         #[cfg(feature = "bpe")]
-        TokenizerArg::Bpe => Ok(Vocabulary::Pieces(crate::pieces::Pieces::train(text, args.vocabulary)?)),
+        TokenizerArg::Bpe => Ok(Vocabulary::Pieces(crate::text::Pieces::train(text, args.vocabulary)?)),
     }
 }
 
 /// The checkpoint to go on from: that of the directory, or the initial one.
-fn begin(args: &TrainArgs, text: &Text, outputs: &Outputs) -> Result<Checkpoint> {
+fn begin(args: &TrainArgs, text: &Dataset, outputs: &Outputs) -> Result<Checkpoint> {
     let mut ids = Sha256::new();
     text.training.iter().for_each(|id| ids.update(id.to_le_bytes()));
     let model = &args.model;
@@ -133,7 +132,7 @@ fn train(
     ctx: &Context,
     args: &TrainArgs,
     begun: Checkpoint,
-    text: &Text,
+    text: &Dataset,
     end: u64,
     losses: &mut Vec<LossRow>,
     outputs: &Outputs,
@@ -175,7 +174,7 @@ fn earlier_losses(outputs: &Outputs, name: &str, step: u64) -> Result<Vec<LossRo
     Ok(rows)
 }
 
-fn write_losses(outputs: &Outputs, text: &Text, losses: &[LossRow]) -> Result<()> {
+fn write_losses(outputs: &Outputs, text: &Dataset, losses: &[LossRow]) -> Result<()> {
     if losses.is_empty() {
         return Ok(());
     }

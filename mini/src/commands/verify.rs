@@ -8,11 +8,9 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use tar::Archive;
 
-use super::pack::NAME;
 use crate::cli::PackArgs;
-use crate::corpus::sha256_hex;
-use crate::hashes::{self, FileHash};
-use crate::outputs::Outputs;
+use crate::hashes::{self, FileHash, sha256_hex};
+use crate::report::outputs::{ARCHIVE, Outputs};
 
 /// Checks what there is: the archive, `hashes.txt`, or both.
 ///
@@ -55,7 +53,7 @@ fn check_archive(args: &PackArgs, log: &mut impl Write) -> Result<()> {
     let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let expected = hashes::read(&args.sums())?;
     let (whole, files) = expected.split_first().context("the file of hashes is empty")?;
-    ensure!(whole.name == format!("{NAME}.tar.gz"), "{} is of another archive", args.sums().display());
+    ensure!(whole.name == format!("{ARCHIVE}.tar.gz"), "{} is of another archive", args.sums().display());
     let found = sha256_hex(&bytes);
     if found != whole.sha256 {
         let place = damaged(&bytes, files).unwrap_or_else(|| "no file in it: its headers".into());

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::{Result, ensure};
 
-use crate::corpus;
-use crate::outputs::Outputs;
+use crate::report::outputs::Outputs;
+use crate::text::corpus;
 
 /// Compares `corpus.txt` and `corpus.sha256` with the generated corpus.
 ///
@@ -34,6 +34,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::hashes::sha256_hex;
 
     fn with_corpus() -> (tempfile::TempDir, Outputs) {
         let dir = tempfile::tempdir().unwrap();
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn a_wrong_stored_digest_is_refused() {
         let (_dir, outputs) = with_corpus();
-        let wrong = corpus::sha256_hex(b"");
+        let wrong = sha256_hex(b"");
         corpus::write_sha256(&outputs.corpus_sha256(), &wrong, "corpus.txt").unwrap();
         let error = error(&outputs);
         assert!(error.contains(&wrong), "{error}");

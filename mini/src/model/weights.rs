@@ -3,9 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Shape;
 use super::init::InitialWeights;
-use crate::corpus::hex;
+use super::shape::Shape;
+use crate::hashes::hex;
 
 /// A linear map with bias.
 #[derive(Clone)]
@@ -193,19 +193,17 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::ModelArgs;
 
     fn digest(seed: u64) -> String {
-        Weights::initial(&ModelArgs::default().shape(), seed).sha256()
+        Weights::initial(&Shape::DEFAULT, seed).sha256()
     }
 
     #[test]
     fn the_default_model_has_its_456_300_parameters() {
-        let args = ModelArgs::default();
-        assert_eq!(Weights::initial(&args.shape(), 42).parameters(), 456_300);
-        let deeper = ModelArgs { layers: 3, dim: 64, ffn: 96, ..args };
-        let count = Weights::initial(&deeper.shape(), 42).parameters() as u64;
-        assert_eq!(count, deeper.parameters(1004));
+        assert_eq!(Weights::initial(&Shape::DEFAULT, 42).parameters(), 456_300);
+        let deeper = Shape { layers: 3, dim: 64, ffn: 96, ..Shape::DEFAULT };
+        let count = Weights::initial(&deeper, 42).parameters() as u64;
+        assert_eq!(count, deeper.parameters());
     }
 
     #[test]
@@ -216,7 +214,7 @@ mod tests {
 
     #[test]
     fn tensors_names_and_zeros_go_together() {
-        let shape = ModelArgs { layers: 2, dim: 32, heads: 1, ffn: 32, ..ModelArgs::default() }.shape();
+        let shape = Shape { layers: 2, dim: 32, heads: 1, ffn: 32, ..Shape::DEFAULT };
         let (mut weights, zeros) = (Weights::initial(&shape, 1), Weights::zeros(&shape));
         let lengths: Vec<usize> = weights.tensors().iter().map(|tensor| tensor.len()).collect();
         assert!(zeros.tensors().iter().map(|tensor| tensor.len()).eq(lengths.iter().copied()));

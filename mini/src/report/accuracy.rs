@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::QuantRow;
+use super::rows::QuantRow;
 
 /// `config` of the row that the others are compared with.
 const REFERENCE: &str = "FP32";

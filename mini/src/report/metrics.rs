@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::Quality;
+use crate::infer::Quality;
 
 /// Quality of the model of one text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

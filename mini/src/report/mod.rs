@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod metrics;
+pub mod outputs;
 mod rows;
 mod table;
 

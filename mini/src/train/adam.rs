@@ -75,10 +75,9 @@ pub fn clip(gradients: &Weights, limit: f64) -> (f64, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::ModelArgs;
 
     fn shape() -> Shape {
-        ModelArgs { dim: 32, heads: 1, ffn: 32, ..ModelArgs::default() }.shape()
+        Shape { dim: 32, heads: 1, ffn: 32, ..Shape::DEFAULT }
     }
 
     #[test]

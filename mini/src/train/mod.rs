@@ -12,13 +12,17 @@ mod adam;
 mod attention;
 mod backward;
 mod batches;
+mod checkpoint;
 mod forward;
 mod products;
+mod recipe;
 mod rows;
 mod schedule;
 mod trainer;
 
 pub use adam::{Adam, clip};
 pub use batches::Batches;
+pub use checkpoint::{Checkpoint, Header};
+pub use recipe::Recipe;
 pub use schedule::Schedule;
 pub use trainer::{StepReport, Trainer};

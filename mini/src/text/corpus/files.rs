@@ -1,4 +1,4 @@
-//! Comparison of a corpus file with the generated corpus.
+//! The corpus on disk: writing it, and comparing a file with the generated corpus.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,9 +8,29 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{generate, hex, sha256_hex};
+use super::generator::generate;
+use crate::hashes::{hex, sha256_hex};
 
 const CHUNK: usize = 64 * 1024;
+
+/// Generates the corpus into `path` and returns its SHA-256 in hexadecimal.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path) -> Result<String> {
+    let text = generate();
+    fs::write(path, &text).with_context(|| format!("cannot write the corpus to {}", path.display()))?;
+    Ok(sha256_hex(text.as_bytes()))
+}
+
+/// Writes `digest` in the format of `sha256sum`, for the file name `of`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_sha256(path: &Path, digest: &str, of: &str) -> Result<()> {
+    fs::write(path, format!("{digest}  {of}\n"))
+        .with_context(|| format!("cannot write the SHA-256 to {}", path.display()))
+}
 
 /// The result of [`verify`]: the generated corpus against the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +131,7 @@ pub fn read_sha256(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LENGTH, SHA256, write_sha256};
+    use super::super::generator::{LENGTH, SHA256};
     use super::*;
 
     fn verify_bytes(bytes: &[u8]) -> Verification {
@@ -187,5 +207,20 @@ mod tests {
             let error = read_sha256(&path).unwrap_err().to_string();
             assert!(error.contains("64 hexadecimal digits"), "{error}");
         }
+    }
+
+    #[test]
+    fn write_returns_the_digest_of_what_it_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("corpus.txt");
+        assert_eq!(write(&path).unwrap(), SHA256);
+        assert_eq!(fs::read_to_string(&path).unwrap(), generate());
+    }
+
+    #[test]
+    fn write_names_the_path_it_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()), "{error}");
     }
 }

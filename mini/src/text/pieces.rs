@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, PreTokenizerWrapper, TokenizerBuilder};
 
-use crate::tokenizer::SPECIAL;
+use super::tokenizer::SPECIAL;
 
 /// A trained encoding. It is stored in the library's own format, as JSON.
 #[derive(Clone, Serialize, Deserialize)]

@@ -155,8 +155,7 @@ fn divergence(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{ModelArgs, Quant};
-    use crate::model::Model;
+    use crate::model::{Model, Quant, Shape};
 
     fn entropy(logits: &[f32], target: usize) -> f64 {
         let ctx = Context::serial();
@@ -175,8 +174,8 @@ mod tests {
     #[test]
     fn formats_are_compared_with_the_first_and_windows_do_not_overlap() {
         let ctx = Context::serial();
-        let args = ModelArgs { dim: 64, heads: 2, ffn: 64, context: 16, ..ModelArgs::default() };
-        let models = Quant::ALL.map(|quant| Model::initial(&ctx, args.shape(), 1, quant).unwrap());
+        let shape = Shape { dim: 64, heads: 2, ffn: 64, context: 16, ..Shape::DEFAULT };
+        let models = Quant::ALL.map(|quant| Model::initial(&ctx, shape, 1, quant).unwrap());
         let ids: Vec<u32> = (0..41).map(|i| i * 37 % 1004).collect();
         let run = |window: usize| {
             let mut sessions: Vec<_> = models.iter().map(|m| Session::new(&ctx, m, 16).unwrap()).collect();
@@ -201,7 +200,7 @@ mod tests {
     #[test]
     fn nothing_to_predict_is_an_error() {
         let ctx = Context::serial();
-        let model = Model::initial(&ctx, ModelArgs::default().shape(), 1, Quant::Fp32).unwrap();
+        let model = Model::initial(&ctx, Shape::DEFAULT, 1, Quant::Fp32).unwrap();
         let mut sessions = [Session::new(&ctx, &model, 4).unwrap()];
         for (ids, window) in [(&[][..], 4), (&[1], 4), (&[1, 2], 0), (&[1; 9], 5)] {
             assert!(evaluate(&mut sessions, ids, window, || ()).is_err());

@@ -3,17 +3,9 @@
 //! The words are `word1` to `word1000`, drawn uniformly by Python's generator
 //! seeded from a salted hash, joined by one space and ended by a newline.
 
-mod mt19937;
-mod verify;
-
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-pub use mt19937::PythonRandom;
-pub use verify::{Verification, read_sha256, verify};
+use super::mt19937::PythonRandom;
 
 /// SHA-256 of the corpus, in hexadecimal.
 pub const SHA256: &str = "c9c5afb3e4a4f1a2ef550cab7dc2a2b321f0344158ad8ba7b852caacd6357cb8";
@@ -52,35 +44,6 @@ pub fn first_words(count: usize) -> String {
     words.join(" ")
 }
 
-/// Generates the corpus into `path` and returns its SHA-256 in hexadecimal.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path) -> Result<String> {
-    let text = generate();
-    fs::write(path, &text).with_context(|| format!("cannot write the corpus to {}", path.display()))?;
-    Ok(sha256_hex(text.as_bytes()))
-}
-
-/// Writes `digest` in the format of `sha256sum`, for the file name `of`.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_sha256(path: &Path, digest: &str, of: &str) -> Result<()> {
-    fs::write(path, format!("{digest}  {of}\n"))
-        .with_context(|| format!("cannot write the SHA-256 to {}", path.display()))
-}
-
-/// SHA-256 of `bytes` in lower-case hexadecimal.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// `digest` in lower-case hexadecimal.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The generator's seed: the first 64 bits of SHA-256("SEED-SALT").
 fn seed() -> u64 {
     let digest = Sha256::digest(format!("{SEED}-{SALT}"));
@@ -90,6 +53,7 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hashes::sha256_hex;
 
     #[test]
     fn the_bytes_are_the_published_ones() {
@@ -108,20 +72,5 @@ mod tests {
     #[test]
     fn the_seed_is_the_head_of_the_salted_hash() {
         assert_eq!(seed(), 0xe596_8a08_6e2f_2712);
-    }
-
-    #[test]
-    fn write_returns_the_digest_of_what_it_wrote() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("corpus.txt");
-        assert_eq!(write(&path).unwrap(), SHA256);
-        assert_eq!(fs::read_to_string(&path).unwrap(), generate());
-    }
-
-    #[test]
-    fn write_names_the_path_it_cannot_write() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = write(dir.path()).unwrap_err().to_string();
-        assert!(error.contains(&dir.path().display().to_string()), "{error}");
     }
 }

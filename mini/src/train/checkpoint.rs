@@ -15,33 +15,13 @@ use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::ModelArgs;
+use super::adam::Adam;
+use super::recipe::Recipe;
 use crate::model::{Shape, Weights};
-use crate::train::Adam;
-use crate::vocabulary::Vocabulary;
+use crate::text::Vocabulary;
 
 /// Key of the metadata's only entry.
 const KEY: &str = "mini";
-
-/// What decides the weights of a training, besides the text and the number of
-/// steps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
-    /// Sequences in a batch.
-    pub batch: usize,
-    /// Tokens in a sequence.
-    pub seq: usize,
-    /// Learning rate after the warm-up.
-    pub lr: f64,
-    /// Steps of the warm-up.
-    pub warmup: u64,
-    /// Limit of the gradients' norm.
-    pub clip: f64,
-    /// Steps in all where the rate falls to zero.
-    pub decay: Option<u64>,
-    /// Seed of the initial weights and of the batches.
-    pub seed: u64,
-}
 
 /// Everything but the tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,12 +55,6 @@ impl Header {
     pub fn shape(&self) -> Shape {
         let Self { dim, heads, ffn, layers, context, .. } = *self;
         Shape { vocabulary: self.tokenizer.len(), dim, heads, ffn, layers, context }
-    }
-
-    /// The sizes as options.
-    pub fn args(&self) -> ModelArgs {
-        let Self { dim, heads, ffn, layers, context, .. } = *self;
-        ModelArgs { dim, heads, ffn, layers, context, seed: self.recipe.seed }
     }
 }
 
@@ -180,13 +154,9 @@ impl Checkpoint {
         for size in [header.dim, header.heads, header.ffn, header.layers, header.context] {
             ensure!((1..=1 << 17).contains(&size), "a size of {size} is not in 1..=131072");
         }
-        let args = header.args();
-        args.check()?;
-        let vocabulary = header.tokenizer.len();
-        let limit = crate::cli::MAX_VALUES;
-        ensure!(args.parameters(vocabulary) <= limit, "the model has more than {limit} parameters");
-        let tensors = SafeTensors::deserialize(bytes)?;
         let shape = header.shape();
+        shape.check()?;
+        let tensors = SafeTensors::deserialize(bytes)?;
         let read = |prefix: &str| -> Result<Weights> {
             let mut weights = Weights::zeros(&shape);
             let names = weights.names();
@@ -200,7 +170,7 @@ impl Checkpoint {
         let (ids, _) = held_out.data().as_chunks::<4>();
         let held_out: Vec<u32> = ids.iter().map(|id| u32::from_le_bytes(*id)).collect();
         ensure!(
-            held_out.iter().all(|&id| (id as usize) < vocabulary),
+            held_out.iter().all(|&id| (id as usize) < shape.vocabulary),
             "held_out has ids beyond the vocabulary"
         );
         let adam = Adam { first: read("adam.m.")?, second: read("adam.v.")?, step: header.step };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use kvern::ops;
 use sha2::{Digest, Sha256};
 
-use crate::corpus::hex;
+use crate::hashes::hex;
 use crate::model::Session;
 
 /// The result of [`generate`].

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::progress;
+use super::progress;
 
 /// How long and how often to measure.
 #[derive(Clone, Copy, Debug)]

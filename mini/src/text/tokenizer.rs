@@ -167,8 +167,8 @@ impl TryFrom<Vec<String>> for Tokenizer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::corpus;
     use super::*;
-    use crate::corpus;
 
     #[test]
     fn special_tokens_have_their_ids() {

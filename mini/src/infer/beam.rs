@@ -136,15 +136,13 @@ fn best(values: &[f64], count: usize) -> Vec<(u32, f64)> {
 mod tests {
     use kvern::Context;
 
+    use super::super::generate::generate;
     use super::*;
-    use crate::cli::{ModelArgs, Quant};
-    use crate::generate::generate;
-    use crate::model::{Model, Shape, Weights};
+    use crate::model::{Model, Quant, Shape, Weights};
 
     fn with_session<T>(vocabulary: usize, test: impl FnOnce(&mut Session<'_>) -> T) -> T {
         let ctx = Context::serial();
-        let args = ModelArgs { dim: 32, heads: 1, ffn: 32, context: 16, ..ModelArgs::default() };
-        let shape = Shape { vocabulary, ..args.shape() };
+        let shape = Shape { vocabulary, dim: 32, heads: 1, ffn: 32, layers: 1, context: 16 };
         let model = Model::pack(&ctx, shape, Weights::initial(&shape, 9), Quant::Fp32).unwrap();
         test(&mut Session::new(&ctx, &model, 8).unwrap())
     }

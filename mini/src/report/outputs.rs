@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// Name of the archive of a run without its endings, and of the folder in it.
+pub const ARCHIVE: &str = "proy-v1.0.0";
+
 /// Directory of the timings that no other file is made from.
 const TIMINGS: &str = "timings";
 

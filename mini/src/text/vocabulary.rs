@@ -4,8 +4,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "bpe")]
-use crate::pieces::Pieces;
-use crate::tokenizer::Tokenizer;
+use super::pieces::Pieces;
+use super::tokenizer::Tokenizer;
 
 /// A tokenizer of either kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -112,7 +112,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
-    use crate::corpus::sha256_hex;
+    use crate::hashes::sha256_hex;
 
     #[test]
     fn the_lexicon_has_a_thousand_different_words() {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::corpus;
-use crate::language::Language;
-use crate::tokenizer::Tokenizer;
-use crate::vocabulary::Vocabulary;
+use super::corpus;
+use super::language::Language;
+use super::tokenizer::Tokenizer;
+use super::vocabulary::Vocabulary;
 
 /// Seed of the generated language.
 pub const LANGUAGE_SEED: u64 = 42;
@@ -20,7 +20,7 @@ const HELD_OUT: usize = 4097;
 const MOST_HELD_OUT: usize = 16_385;
 
 /// Ids to train on, ids to evaluate on, and what makes them words.
-pub struct Text {
+pub struct Dataset {
     /// `seed`, `language` or `file`: the stem of the files about it.
     pub name: &'static str,
     /// Words to ids and back.
@@ -33,7 +33,7 @@ pub struct Text {
     pub entropy: Option<f64>,
 }
 
-impl Text {
+impl Dataset {
     /// The seed's corpus: words drawn uniformly, each alone, so that nothing
     /// before a word says anything about it.
     pub fn seed() -> Self {

@@ -6,11 +6,9 @@ use kvern::buffer::AlignedBuf;
 use kvern::ops::{self, RopePairs, RopeTable};
 use kvern::{Context, MatMut, MatRef, Workspace};
 
-use super::{Model, NormWeights, Shape};
-use crate::cli::MAX_VALUES;
-
-pub(crate) const ROPE_BASE: f64 = 10_000.0;
-pub(crate) const NORM_EPSILON: f32 = 1e-5;
+use super::network::Model;
+use super::shape::{MAX_VALUES, NORM_EPSILON, ROPE_BASE, Shape};
+use super::weights::NormWeights;
 
 /// A sequence in progress. Everything it needs is allocated by
 /// [`Session::new`]; [`Session::forward`] allocates nothing.
@@ -97,7 +95,7 @@ impl<'a> Session<'a> {
     /// When there are no ids, more than the batch, more than the context has
     /// room for, or one is not in the vocabulary; the sequence is unchanged.
     pub fn forward(&mut self, ids: &[u32]) -> Result<&[f32]> {
-        let Shape { vocabulary, dim, ffn, context, .. } = self.model.shape;
+        let Shape { vocabulary, dim, ffn, context, .. } = *self.model.shape();
         let (n, first) = (ids.len(), self.len());
         ensure!((1..=self.batch).contains(&n), "{n} tokens in one call; 1 to {} are possible", self.batch);
         ensure!(first + n <= context, "{n} tokens after {first} are more than --context {context}");

@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::checkpoint::Checkpoint;
-use crate::cli::{ModelArgs, VOCABULARY};
-use crate::corpus;
+use crate::cli::ModelArgs;
 use crate::model::{Shape, Weights};
-use crate::outputs::Outputs;
-use crate::tokenizer::Tokenizer;
-use crate::vocabulary::Vocabulary;
+use crate::report::outputs::Outputs;
+use crate::text::{Tokenizer, Vocabulary, corpus};
+use crate::train::Checkpoint;
 
 /// Ids of the seed's corpus that initial weights are evaluated on.
 const INITIAL_IDS: usize = 4097;
@@ -27,8 +25,6 @@ pub struct Source {
     pub held_out: Vec<u32>,
     /// Predictions in a window of the evaluation: what it was trained on.
     pub window: usize,
-    /// Entropy of the text's source in nats a token, where it is known.
-    pub entropy: Option<f64>,
     /// Where the weights come from; `None` for initial ones.
     pub file: Option<PathBuf>,
     /// Steps of training.
@@ -49,7 +45,6 @@ impl Source {
             tokenizer: Vocabulary::Words(tokenizer),
             held_out,
             window: shape.context.min(INITIAL_IDS - 1),
-            entropy: Some(libm::log(f64::from(corpus::DISTINCT_WORDS))),
             file: None,
             steps: 0,
         }
@@ -67,7 +62,6 @@ impl Source {
             weights,
             held_out,
             window: header.recipe.seq.min(context),
-            entropy: header.entropy,
             file: Some(path.to_owned()),
             steps: header.step,
             tokenizer: header.tokenizer,
@@ -87,7 +81,7 @@ impl Source {
         let trained = outputs.checkpoint("language");
         if trained.try_exists()? {
             let source = Self::load(&trained, args.context)?;
-            if source.shape == (Shape { vocabulary: VOCABULARY, ..args.shape() }) {
+            if source.shape == args.shape() {
                 return Ok(source);
             }
         }
