@@ -35,7 +35,7 @@ expect_below("and int8 activations", weights.multiply(ctx, x), exact, 0.02 * np.
 # A decode loop: a query sees 6 tokens, and the ring holds no more.
 heads, kv_heads, head_dim, tokens, window = 4, 2, 16, 20, 6
 cache = kvern.KvCache(kv_heads, head_dim, capacity=window, window=window)
-q, k, v = normal(tokens, heads * head_dim), normal(tokens, kv_heads * head_dim), normal(tokens, kv_heads * head_dim)
+q, k, v = (normal(tokens, h * head_dim) for h in (heads, kv_heads, kv_heads))
 for t in range(tokens):
     cache.append(k[t : t + 1], v[t : t + 1])
     got = ctx.attention(cache, q[t : t + 1], heads).reshape(heads, head_dim)

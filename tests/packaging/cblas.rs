@@ -1,9 +1,8 @@
-//! The drop-in BLAS against OpenBLAS: the same calls through both shared libraries, and numpy on top of it.
+//! The drop-in BLAS against OpenBLAS: the same calls through both shared libraries.
 
 use crate::blas::{CGemm, CGemv, FGemm, FGemv, Library};
 use crate::clib;
 use std::ffi::{c_char, c_int};
-use std::path::Path;
 use std::process::Command;
 
 /// The four routines of one library, which stays loaded.
@@ -285,22 +284,5 @@ fn operands_may_be_interleaved_parts_of_one_matrix() {
                 assert_eq!(whole[at], before[at]);
             }
         }
-    }
-}
-
-#[test]
-fn numpy_multiplies_on_it_when_it_is_preloaded() {
-    let python = "/usr/bin/python3";
-    let numpy = Command::new(python).args(["-c", "import numpy"]).output();
-    if !numpy.is_ok_and(|o| o.status.success()) {
-        eprintln!("skipped: {python} has no numpy");
-        return;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("ffi-examples/python/numpy_on_kvern.py");
-    for threads in ["1", "2"] {
-        let mut python = Command::new(python);
-        python.arg(&script).env("LD_PRELOAD", clib::shared_library()).env("KVERN_NUM_THREADS", threads);
-        let said = clib::run(&mut python);
-        assert!(said.contains("on kvern"), "{said}");
     }
 }

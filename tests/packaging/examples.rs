@@ -95,15 +95,3 @@ fn the_examples_pass_with_cmake() {
         clib::run(Command::new("ctest").arg("--output-on-failure").arg("--test-dir").arg(&dir));
     }
 }
-
-#[test]
-fn the_python_example_passes() {
-    let Some(prefix) = prefix() else { return };
-    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
-        Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|o| o.status.success())
-    });
-    let Some(python) = found else { return eprintln!("skipped: no python3 has numpy") };
-    let mut example = Command::new(python);
-    example.arg("-B").arg(root().join("ffi-examples/python/example.py"));
-    clib::run(example.env("KVERN_LIBRARY", prefix.join("lib/libkvern.so.0")));
-}

@@ -15,4 +15,6 @@ mod headers;
 #[cfg(target_os = "linux")]
 mod prefix;
 #[cfg(target_os = "linux")]
+mod python;
+#[cfg(target_os = "linux")]
 mod symbols;
