@@ -116,39 +116,52 @@ impl<'a> Item<'a> {
         Some(Block { source, visible: visible.ok()?, row, token, tokens, kv_head })
     }
 
-    /// One work item: some tokens, the heads of one kv head. Those of one sequence after the other.
+    /// One work item: some tokens, the heads of one kv head. A tile that reaches over the end of a sequence is as
+    /// many blocks as sequences that it touches, one after the other.
     pub fn run(&self, arena: Arena<'_>, at: Origin, mut out: MatMut<'_>, mut lse: MatMut<'_>) {
         let (dim, group) = (self.shape.value_dim, self.shape.group);
+        let (rows, kv_head) = (out.rows(), at.col / (group * dim));
         let (mut lane, panel) = self.lane(arena);
         let mut done = 0;
-        while let Some(block) = self.block(at.row + done, out.rows() - done, at.col / (group * dim)) {
-            self.start(&mut lane, &block);
-            let (chunks, tokens) = (block.chunks(), block.tokens);
-            let mut out = out.tile(done, 0, tokens, group * dim);
-            let (rows, cols) = (lse.rows().min(tokens), lse.cols());
-            let mut beside = lse.tile(done, 0, rows, cols);
-            let mut finished = 0;
-            for n in 0..chunks.len() {
-                self.chunk(&mut lane, panel, &block, chunks.index(n), &mut |lane, rows, parts| {
-                    let end = rows.end;
-                    for (i, (row, part)) in rows.zip(parts).enumerate() {
-                        let Lane { o, state, sums, .. } = lane;
-                        let (state, sum) = (&mut state[2 * row..2 * row + 2], &sums[i * dim..(i + 1) * dim]);
-                        self.merge(state, &mut o[row * dim..(row + 1) * dim], *part, sum);
-                    }
-                    // Right after its last chunk: the row is in L1, and the next strip computes while it is stored.
-                    if n + 1 == chunks.len() {
-                        self.finish(lane, finished..end, &mut out, &mut beside);
-                        finished = end;
-                    }
-                });
-            }
-            self.finish(&mut lane, finished..tokens * group, &mut out, &mut beside);
-            done += tokens;
-            if done >= out.rows() {
-                return;
-            }
+        while done < rows {
+            let Some(block) = self.block(at.row + done, rows - done, kv_head) else { return };
+            let (lse_rows, lse_cols) = (lse.rows().min(block.tokens), lse.cols());
+            let block_out = out.tile(done, 0, block.tokens, group * dim);
+            let block_lse = lse.tile(done, 0, lse_rows, lse_cols);
+            self.run_block(&mut lane, panel, &block, block_out, block_lse);
+            done += block.tokens;
         }
+    }
+
+    /// The chunks of a block in ascending order, merged into its rows.
+    fn run_block(
+        &self,
+        lane: &mut Lane<'_>,
+        panel: &mut [f32],
+        block: &Block<'_>,
+        mut out: MatMut<'_>,
+        mut lse: MatMut<'_>,
+    ) {
+        let (dim, group) = (self.shape.value_dim, self.shape.group);
+        self.start(lane, block);
+        let chunks = block.chunks();
+        let mut finished = 0;
+        for n in 0..chunks.len() {
+            self.chunk(lane, panel, block, chunks.index(n), &mut |lane, rows, parts| {
+                let end = rows.end;
+                for (i, (row, part)) in rows.zip(parts).enumerate() {
+                    let Lane { o, state, sums, .. } = lane;
+                    let (state, sum) = (&mut state[2 * row..2 * row + 2], &sums[i * dim..(i + 1) * dim]);
+                    self.merge(state, &mut o[row * dim..(row + 1) * dim], *part, sum);
+                }
+                // Right after its last chunk: the row is in L1, and the next strip computes while it is stored.
+                if n + 1 == chunks.len() {
+                    self.finish(lane, finished..end, &mut out, &mut lse);
+                    finished = end;
+                }
+            });
+        }
+        self.finish(lane, finished..block.tokens * group, &mut out, &mut lse);
     }
 
     /// Scales the queries of a block up to row `end` where that is still to do, and asks for the next ones:

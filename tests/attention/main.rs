@@ -10,3 +10,4 @@ mod call;
 mod fused;
 mod options;
 mod prepared_append;
+mod sequences;
