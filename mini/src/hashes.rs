@@ -75,8 +75,7 @@ pub fn write(path: &Path, hashes: &[FileHash]) -> Result<()> {
 /// Reads the hashes that [`write()`] wrote.
 ///
 /// # Errors
-/// When the file cannot be read or a line is not of that form; the message
-/// names the line.
+/// When the file cannot be read or a line is not of that form; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<FileHash>> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read the hashes {}", path.display()))?;
@@ -89,8 +88,7 @@ pub fn read(path: &Path) -> Result<Vec<FileHash>> {
     text.lines().enumerate().map(parse).collect()
 }
 
-/// The names whose hashes differ between `a` and `b`, or that only one has,
-/// with what is wrong.
+/// Describes each file whose hash differs between `a` and `b`, or that only one of them has.
 pub fn differences(a: &[FileHash], b: &[FileHash]) -> Vec<String> {
     let find = |in_: &[FileHash], name: &str| in_.iter().find(|hash| hash.name == name).cloned();
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! `mini`: a small transformer with KV cache and quantised weights, from corpus to plots.
 //!
-//! It is the reference application of `kvern` and uses the public API only. The folders, from the top down; each
-//! imports only from folders below it:
+//! It is the reference application of `kvern` and uses the public API only. The folders, from the top down;
+//! each imports only from folders below it:
 //!
 //! ```text
 //! commands   one file for each subcommand

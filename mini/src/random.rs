@@ -1,8 +1,7 @@
 //! SplitMix64: seeded integers, the same on every machine.
 //!
-//! Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-//! OOPSLA 2014. Everything that is drawn from it takes IEEE arithmetic at
-//! most, so no mathematical library has a say in it.
+//! Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. Draws are computed
+//! with integer and IEEE arithmetic only, so they do not depend on a mathematical library.
 
 /// The stream of one seed.
 #[derive(Clone, Debug)]
@@ -16,7 +15,7 @@ impl SplitMix64 {
         Self { state: seed }
     }
 
-    /// Stream number `index` of `seed`: neighbours have nothing in common.
+    /// Stream number `index` of `seed`: the streams of two indices are independent.
     pub fn stream(seed: u64, index: u64) -> Self {
         let mut seeds = Self::new(seed);
         // The rotation tells seed and index apart: stream 1 of 2 is not stream 2 of 1.
@@ -33,8 +32,8 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A whole number below `limit`; 0 when the limit is 0. The high half of
-    /// a 128-bit product: no value is more than 2^-64 likelier than another.
+    /// A whole number below `limit`; 0 when the limit is 0. The high half of a 128-bit product: no value is
+    /// more than 2^-64 likelier than another.
     pub fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(limit)) >> 64) as u64
     }

@@ -6,8 +6,7 @@ use kvern::{Context, ContextOptions, Isa};
 /// A context of `threads` threads with no instruction set above `isa`.
 ///
 /// # Errors
-/// When the CPU lacks `isa`, or threads cannot be started; the message names
-/// both options.
+/// When the CPU lacks `isa`, or threads cannot be started; the message names both options.
 pub fn context(isa: Option<Isa>, threads: usize) -> Result<Context> {
     let mut options = ContextOptions::default();
     // One thread is the caller's own: nothing to start.

@@ -105,8 +105,7 @@ fn a_run_writes_every_file_and_says_what_it_found() {
     }
 }
 
-/// The file without timings has the same bytes at every tier and number of
-/// threads.
+/// The file without timings has the same bytes at every tier and number of threads.
 #[test]
 fn the_quality_is_the_same_in_every_run() {
     let quality = |options: &[&str]| {

@@ -11,13 +11,12 @@ fn context(isa: Isa, threads: usize) -> Context {
     Context::new(&ContextOptions::default().isa_cap(isa).threads(threads)).unwrap()
 }
 
-/// Ids that are spread over the vocabulary.
+/// Token ids spread over the vocabulary.
 fn text(length: u32) -> Vec<u32> {
     (0..length).map(|i| i * 389 % 1004).collect()
 }
 
-/// Hashes for every tier, 1 and 2 threads, with and without cache; the model
-/// is packed once for each context.
+/// Hashes for every tier, 1 and 2 threads, with and without cache; the model is packed once for each context.
 fn hashes(args: &ModelArgs, quant: Quant, prompt: &[u32], count: usize) -> Vec<String> {
     let mut all = Vec::new();
     for &isa in Isa::available() {

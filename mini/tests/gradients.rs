@@ -1,5 +1,5 @@
-//! The gradients against finite differences of an independent forward pass in
-//! f64, which shares no line with the one that is trained.
+//! The gradients against finite differences of an independent forward pass in f64, which shares no line with
+//! the one that is trained.
 
 use kvern::Context;
 use mini::model::{LinearWeights, NormWeights, Shape, Weights};

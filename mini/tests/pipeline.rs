@@ -220,8 +220,8 @@ fn pieces_of_words_are_learnt_and_continued() {
 fn a_training_on_pieces_is_resumed_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("text.txt");
-    std::fs::write(&file, "zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich 🐦\n".repeat(90))
-        .unwrap();
+    let line = "zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich 🐦\n";
+    std::fs::write(&file, line.repeat(90)).unwrap();
     let hash = |name: &str, parts: &[&[&str]]| {
         let out = dir.path().join(name);
         let options = ["--corpus", file.to_str().unwrap(), "--tokenizer", "bpe", "--vocabulary", "300"];

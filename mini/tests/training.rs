@@ -6,13 +6,12 @@ use mini::model::Shape;
 use mini::text::Dataset;
 use mini::train::{Batches, Schedule, StepReport, Trainer};
 
-/// The weights that `mini train` prints the hash of: the seed's network after
-/// the seed's training.
+/// The weights that `mini train` prints the hash of: the seed's network after the seed's training.
 const GOLDEN: &str = "4665030262e267523a4c50cf4c48b3327ba28cfe999d26125a019e5e58f0f0b0";
 
-/// The same weights after three steps: the scalar tier computes its FMAs in
-/// software where the build has none, at most of a second a step.
-/// `mini train --isa scalar --train-threads N` gives the hash above at any N.
+/// The same weights after three steps: the scalar tier computes its FMAs in software where the build has
+/// none, at most of a second a step. `mini train --isa scalar --train-threads N` gives the hash above at any
+/// N.
 const GOLDEN_OF_THREE_STEPS: &str = "d50514afcaf814a7b19968b0580c91cf7427cbd52ceb35bf55af9d1fb7893088";
 
 const SCHEDULE: Schedule = Schedule { rate: 1e-3, warmup: 10, decay: None };

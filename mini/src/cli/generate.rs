@@ -12,7 +12,7 @@ use crate::model::Quant;
 /// Options of `generate`.
 #[derive(Args, Clone, Debug)]
 pub struct GenerateArgs {
-    /// Text to go on from [default: the first words of the held-out text]
+    /// Text to continue [default: the first words of the held-out text]
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// Tokens to generate
@@ -22,31 +22,31 @@ pub struct GenerateArgs {
     /// Weight format
     #[arg(long, value_enum, default_value_t = Quant::Fp32)]
     pub quant: Quant,
-    /// Compute the whole context anew for every token
+    /// Recompute the whole context for every token
     #[arg(long)]
     pub no_cache: bool,
     /// Checkpoint [default: that of the language in --out, or initial weights]
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// 0 takes the likeliest token, 1 draws by the model's probabilities
+    /// 0 takes the most likely token, 1 samples from the model's distribution
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
     #[arg(allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Draw from the N likeliest tokens only
+    /// Sample from the N most likely tokens only
     #[arg(long, value_name = "N")]
     #[arg(value_parser = range(1..=1_000_000), allow_negative_numbers = true)]
     pub top_k: Option<usize>,
-    /// Draw from the fewest tokens that have this probability together
+    /// Sample from the smallest set of tokens whose probabilities add up to P (nucleus sampling)
     #[arg(long, value_name = "P", value_parser = probability, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
-    /// End after this word
+    /// Stop after this word
     #[arg(long, value_name = "WORD")]
     pub until: Option<String>,
-    /// Keep the N best continuations of each step and print the best in the end
+    /// Beam search: keep the N best continuations at each step, and print them
     #[arg(long, value_name = "N", conflicts_with_all = ["temperature", "top_k", "top_p", "no_cache"])]
     #[arg(value_parser = range(1..=64), allow_negative_numbers = true)]
     pub beam: Option<usize>,
-    /// Exponent of the length that scores of beams are divided by
+    /// Exponent of the length penalty of the beam search
     #[arg(long, value_name = "X", default_value_t = 0.6, value_parser = temperature)]
     #[arg(requires = "beam", allow_negative_numbers = true)]
     pub length_penalty: f64,
@@ -77,8 +77,8 @@ impl GenerateArgs {
     /// Checks the limits that relate several options, and the prompt.
     ///
     /// # Errors
-    /// As [`ModelArgs::check`], and when the prompt has no word, or options of
-    /// drawing stand beside a temperature of 0.
+    /// As [`ModelArgs::check`], and when the prompt has no word, or options of drawing stand beside a
+    /// temperature of 0.
     pub fn check(&self) -> Result<()> {
         if let Some(prompt) = &self.prompt {
             ensure!(

@@ -1,7 +1,7 @@
 //! Command-line arguments: their names, defaults and limits.
 //!
-//! Limits of one option are checked while parsing; those that relate several options, by the `check` of the options
-//! (see [`ModelArgs::check`]). Either way the message names the option, the value and the limit.
+//! Limits of one option are checked while parsing; those that relate several options, by the `check` of the
+//! options (see [`ModelArgs::check`]). Either way the message names the option, the value and the limit.
 
 mod generate;
 mod model;

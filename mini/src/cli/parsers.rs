@@ -1,4 +1,5 @@
-//! Parsers of single values. clap puts the option and the text before the message; the message names the limits.
+//! Parsers of single values. clap puts the option and the text before the message; the message names the
+//! limits.
 
 use std::ops::RangeInclusive;
 
@@ -10,8 +11,8 @@ pub(super) fn isa() -> impl TypedValueParser<Value = Isa> {
     PossibleValuesParser::new(Isa::ALL.iter().map(|isa| isa.name())).try_map(|name| name.parse::<Isa>())
 }
 
-/// Parser of a whole number in `limits`. clap puts the option and the text
-/// before the message, which names the limits for any text that does not fit.
+/// Parser of a whole number in `limits`. clap puts the option and the text before the message, which names
+/// the limits for any text that does not fit.
 pub(super) fn range(
     limits: RangeInclusive<usize>,
 ) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {

@@ -19,7 +19,7 @@ pub struct Cli {
     /// Options of every subcommand.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// What to do; without a subcommand, `run` with its defaults.
+    /// The subcommand; `run` with its defaults if there is none.
     #[command(subcommand)]
     pub command: Option<Command>,
 }

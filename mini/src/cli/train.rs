@@ -18,7 +18,7 @@ pub enum TextArg {
     Language,
 }
 
-/// What a token is.
+/// Kind of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TokenizerArg {
     /// A word between white space
@@ -37,25 +37,25 @@ pub struct TrainArgs {
     /// A text file of your own (UTF-8) instead
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub corpus: Option<PathBuf>,
-    /// What a token of the file is (`bpe` in builds with the feature of that name)
+    /// Kind of tokens of the file (`bpe` in builds with the feature `bpe`)
     #[arg(long, value_enum, default_value_t = TokenizerArg::Word, requires = "corpus")]
     pub tokenizer: TokenizerArg,
     /// Most tokens in the vocabulary of the file
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "corpus")]
     #[arg(value_parser = range(300..=65_536), allow_negative_numbers = true)]
     pub vocabulary: usize,
-    /// Steps in all
+    /// Number of steps
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = range(1..=10_000_000), allow_negative_numbers = true)]
     pub steps: usize,
-    /// Stop (with a checkpoint) after this step, to be resumed later
+    /// Stop after this step and write a checkpoint, to be resumed later
     #[arg(long, value_name = "N")]
     #[arg(value_parser = range(1..=10_000_000), allow_negative_numbers = true)]
     pub stop_after: Option<usize>,
-    /// Go on from the checkpoint in --out
+    /// Continue from the checkpoint in --out
     #[arg(long)]
     pub resume: bool,
-    /// Write a checkpoint after every so many steps too
+    /// Write a checkpoint after every N steps as well
     #[arg(long, value_name = "N")]
     #[arg(value_parser = range(1..=10_000_000), allow_negative_numbers = true)]
     pub checkpoint_every: Option<usize>,
@@ -74,7 +74,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = range(0..=10_000_000), allow_negative_numbers = true)]
     pub warmup: usize,
-    /// Let the learning rate fall to zero over the steps
+    /// Decay the learning rate linearly to zero over the steps
     #[arg(long)]
     pub decay: bool,
     /// Limit of the norm of all gradients
@@ -96,8 +96,7 @@ impl TrainArgs {
     /// Checks the limits that relate several options.
     ///
     /// # Errors
-    /// As [`ModelArgs::check`], and when the sequences are longer than the
-    /// context, or a batch is too large.
+    /// As [`ModelArgs::check`], and when the sequences are longer than the context, or a batch is too large.
     pub fn check(&self) -> Result<()> {
         self.model.check()?;
         let Self { batch, seq, .. } = *self;

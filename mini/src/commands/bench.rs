@@ -1,4 +1,4 @@
-//! `mini bench`: what the cache buys, and that it changes no bit.
+//! `mini bench`: latency with and without the KV cache, and equal logits with both.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -22,29 +22,28 @@ use crate::text::BOS;
 /// Tokens that are generated in one measurement.
 pub const TOKENS: usize = 50;
 
-/// What a measurement goes on from.
+/// Prompt of the measurements.
 pub const PROMPT: [u32; 1] = [BOS];
 
 const CONTEXTS: [usize; 6] = [16, 32, 64, 128, 256, 512];
 const GENERATION: Effort = Effort { budget: Duration::from_millis(1500), least: 5, most: 200 };
 const ONE_CONTEXT: Effort = Effort { budget: Duration::from_millis(200), least: 5, most: 500 };
 
-/// What [`run`] found.
+/// Results of [`run`].
 #[derive(Clone, Debug)]
 pub struct Findings {
     /// Latency without cache over latency with cache.
     pub speed_up: f64,
-    /// Each format with the SHA-256 of its logits, the same with and without
-    /// cache at every number of threads.
+    /// Each format with the SHA-256 of its logits, the same with and without cache at every number of
+    /// threads.
     pub hashes: Vec<(Quant, String)>,
 }
 
-/// Writes `bench.csv` and `bench_context.csv` for FP32 and compares the
-/// logits of every format with and without cache, at 1 and 2 threads.
+/// Writes `bench.csv` and `bench_context.csv` for FP32 and compares the logits of every format with and
+/// without cache, at 1 and 2 threads.
 ///
 /// # Errors
-/// When the options do not fit together or the machine, a file cannot be
-/// written, or logits differ.
+/// When the options do not fit together or the machine, a file cannot be written, or logits differ.
 pub fn run(
     args: &ModelArgs,
     global: &GlobalArgs,
@@ -108,8 +107,8 @@ fn generation(ctx: &Context, model: &Model) -> Result<Vec<BenchRow>> {
     [WITH_CACHE, NO_CACHE].into_iter().zip(&samples).map(row).collect()
 }
 
-/// The rows of `bench_context.csv`: the last of `context` tokens, computed
-/// with the others in the cache, and all of them computed anew.
+/// The rows of `bench_context.csv`: time of the last of `context` tokens with the earlier ones in the cache,
+/// and time of recomputing all of them.
 fn contexts(ctx: &Context, model: &Model, ids: &[u32]) -> Result<Vec<ContextRow>> {
     let limit = model.shape().context.min(ids.len());
     let possible = CONTEXTS.into_iter().filter(|&context| context <= limit);
@@ -121,8 +120,8 @@ fn contexts(ctx: &Context, model: &Model, ids: &[u32]) -> Result<Vec<ContextRow>
         cached.forward(before)?;
         let samples = interleaved("context", ONE_CONTEXT, 2, |case| {
             let start = if case == 0 {
-                // In a sequence of single tokens the weights are in the CPU's caches. The pass over
-                // the whole context displaced them; a step that does not count brings them back.
+                // In a sequence of single tokens the weights are in the CPU's caches. The pass over the whole
+                // context displaced them; a step that does not count brings them back.
                 cached.truncate(context - 1)?;
                 cached.forward(last)?;
                 cached.truncate(context - 1)?;
@@ -146,8 +145,7 @@ fn contexts(ctx: &Context, model: &Model, ids: &[u32]) -> Result<Vec<ContextRow>
     possible.map(row).collect()
 }
 
-/// The hashes of the logits of each format, after comparing those with and
-/// without cache at 1 and 2 threads.
+/// The hashes of the logits of each format, after comparing those with and without cache at 1 and 2 threads.
 fn hashes(source: &Source, global: &GlobalArgs, log: &mut impl Write) -> Result<Vec<(Quant, String)>> {
     let contexts = [setup::context(global.isa, 1)?, setup::context(global.isa, 2)?];
     let bar = progress::bar(4 * Quant::ALL.len() as u64, "logits");

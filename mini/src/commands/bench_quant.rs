@@ -1,5 +1,4 @@
-//! `mini bench-quant`: size, quality, latency and memory of each weight
-//! format.
+//! `mini bench-quant`: size, quality, latency and memory of each weight format.
 
 use std::io::Write;
 use std::path::Path;
@@ -27,14 +26,12 @@ const LATENCY: Effort = Effort { budget: Duration::from_millis(2000), least: 5, 
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Writes `bench_quant.csv`, `memory_usage.csv` and `accuracy_drop.json`.
-/// `program` is the executable of this crate: peak memory is that of a fresh
-/// process for each format.
+/// Writes `bench_quant.csv`, `memory_usage.csv` and `accuracy_drop.json`. `program` is the executable of this
+/// crate: peak memory is that of a fresh process for each format.
 ///
 /// # Errors
-/// When the options do not fit together or the machine, a file cannot be
-/// written, a process cannot be run, or a format is not smaller than the one
-/// before it.
+/// When the options do not fit together or the machine, a file cannot be written, a process cannot be run, or
+/// a format is not smaller than the one before it.
 pub fn run(
     args: &ModelArgs,
     global: &GlobalArgs,
@@ -74,8 +71,8 @@ pub fn run(
     Ok(rows)
 }
 
-/// A sample of generation times with cache for each model, in milliseconds,
-/// and the bytes held by each model with its session.
+/// A sample of generation times with cache for each model, in milliseconds, and the bytes held by each model
+/// with its session.
 fn latencies(ctx: &Context, models: &[Model]) -> Result<(Vec<Vec<f64>>, Vec<usize>)> {
     let mut sessions =
         models.iter().map(|model| Session::new(ctx, model, PROMPT.len())).collect::<Result<Vec<_>>>()?;
@@ -145,8 +142,8 @@ fn write_table(rows: &[QuantRow], memory: &[MemoryRow], log: &mut impl Write) ->
 /// Says whether the formats are in order of size and latency.
 ///
 /// # Errors
-/// When they are not in order of size: that is a defect. Latencies depend on
-/// the machine and what else it does.
+/// When they are not in order of size, which is a defect. Latencies depend on the machine and its load, so
+/// their order is no error.
 fn verdict(rows: &[QuantRow], log: &mut impl Write) -> Result<()> {
     let [fp32, int8, int4] = rows else { return Ok(()) };
     let says = |holds: bool| if holds { "yes" } else { "NO" };

@@ -1,4 +1,4 @@
-//! `mini generate`: go on from a prompt.
+//! `mini generate`: continue a prompt.
 
 use std::io::Write;
 
@@ -17,13 +17,11 @@ use crate::text::Vocabulary;
 /// Tokens of the held-out text in the default prompt.
 const PROMPT: usize = 8;
 
-/// Prints the prompt with its continuation, word by word as it is found, the
-/// hash of the logits, and the time per token; or the best texts of a beam
-/// search. It writes no file.
+/// Prints the prompt with its continuation, word by word as it is found, the hash of the logits, and the time
+/// per token; or the best texts of a beam search. It writes no file.
 ///
 /// # Errors
-/// When the options do not fit together or the machine, or a checkpoint cannot
-/// be read.
+/// When the options do not fit together or the machine, or a checkpoint cannot be read.
 pub fn run(args: &GenerateArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     args.check()?;
     args.model.check_blocks(args.quant)?;

@@ -1,4 +1,4 @@
-//! `env.txt` and `hashes.txt`: what the machine is, and what the files are.
+//! `env.txt` and `hashes.txt`: the machine, and the SHA-256 of the files.
 
 use std::env::consts;
 use std::fs;
@@ -26,7 +26,7 @@ pub fn run(global: &GlobalArgs, outputs: &Outputs, log: &mut impl Write) -> Resu
     Ok(())
 }
 
-/// What results may depend on: machine, program, options.
+/// Machine, program and options of the run.
 fn environment(global: &GlobalArgs) -> Result<String> {
     let ctx = setup::context(global.isa, global.threads)?;
     let best = kvern::Isa::detect();
@@ -46,7 +46,7 @@ fn environment(global: &GlobalArgs) -> Result<String> {
     Ok(text)
 }
 
-/// The name of the CPU, where the system tells it.
+/// The name of the CPU, where the system reports it.
 fn processor() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

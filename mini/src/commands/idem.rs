@@ -11,8 +11,8 @@ use crate::cli::{GlobalArgs, RunArgs};
 use crate::hashes::{self, FileHash};
 use crate::report::outputs::{Outputs, is_timed};
 
-/// Runs `run` into `idem/a` and `idem/b` of the output directory and compares
-/// the SHA-256 of every file but those that [`is_timed`] names.
+/// Runs `run` into `idem/a` and `idem/b` of the output directory and compares the SHA-256 of every file but
+/// those that [`is_timed`] names.
 ///
 /// # Errors
 /// When a run fails or files differ; the message names them.

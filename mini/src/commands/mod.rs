@@ -1,5 +1,5 @@
-//! One file a subcommand. Each has a `run` that writes its files into the
-//! output directory and its findings to `log`.
+//! One file a subcommand. Each has a `run` that writes its files into the output directory and its findings
+//! to `log`.
 
 pub mod bench;
 pub mod bench_quant;

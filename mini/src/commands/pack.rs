@@ -11,13 +11,11 @@ use crate::cli::PackArgs;
 use crate::hashes::{self, FileHash, sha256_hex};
 use crate::report::outputs::{ARCHIVE, Outputs, is_timed};
 
-/// Writes the archive of every file that holds no timings and does not depend
-/// on the machine, and next to it a file with the SHA-256 of the archive and
-/// of each file in it.
+/// Writes the archive of every file that holds no timings and does not depend on the machine, and next to it
+/// a file with the SHA-256 of the archive and of each file in it.
 ///
-/// Nothing of the moment gets in: entries are sorted, times are 0, owners are
-/// 0 without names, modes are 0644, and the gzip header has neither time, name
-/// nor system.
+/// The archive depends on the files only: entries are sorted, times are 0, owners are 0 without names, modes
+/// are 0644, and the gzip header has neither time, name nor system.
 ///
 /// # Errors
 /// When there is nothing to pack, or a file cannot be read or written.

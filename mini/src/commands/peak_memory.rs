@@ -1,6 +1,5 @@
-//! `mini peak-memory`: peak memory of generating with one weight format, for
-//! `bench-quant`, which runs it as a process of its own: the peak of a
-//! process that has done other work says nothing about a format.
+//! `mini peak-memory`: peak memory of generating with one weight format. `bench-quant` runs it in a fresh
+//! process: the peak of a process that has done other work says nothing about a format.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,11 +18,11 @@ use crate::model::{Model, Session};
 use crate::report::outputs::Outputs;
 use crate::setup;
 
-/// What is printed where the system does not tell.
+/// Printed if the system does not report the peak memory.
 const UNKNOWN: &str = "unknown";
 
-/// Prints the peak resident bytes of this process while it generates; the
-/// making of the weights does not count where the system can forget it.
+/// Prints the peak resident bytes of this process while it generates. Where the system can reset the peak,
+/// packing the weights does not count.
 ///
 /// # Errors
 /// When the options do not fit together or the machine.
@@ -43,11 +42,10 @@ pub fn run(args: &PeakArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut im
     Ok(())
 }
 
-/// Runs [`run`] in a process of `program` and answers what it printed.
+/// Runs [`run`] in a process of `program` and returns the bytes that it printed.
 ///
 /// # Errors
-/// When the process cannot be started, fails, or prints something else; the
-/// message has what it says.
+/// When the process cannot be started, fails, or prints something else; the message contains its output.
 pub fn of_child(program: &Path, args: &ModelArgs, global: &GlobalArgs, quant: Quant) -> Result<Option<u64>> {
     let output = Command::new(program)
         .args(arguments(args, global, quant))

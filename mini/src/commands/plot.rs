@@ -14,8 +14,7 @@ use crate::report::read_rows;
 /// Draws each plot whose table exists, and says which ones do not.
 ///
 /// # Errors
-/// When no table exists, one cannot be read or plotted, or a plot cannot be
-/// written.
+/// When no table exists, one cannot be read or plotted, or a plot cannot be written.
 pub fn run(outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     let bar = progress::bar(4, "plots");
     let mut drawn = 0;
@@ -48,7 +47,7 @@ pub fn run(outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Draws the rows of `table`, if there is such a file; answers whether.
+/// Draws the rows of `table` if the file exists; returns whether it does.
 fn draw<R: DeserializeOwned>(
     table: &Path,
     plot: &Path,

@@ -12,7 +12,7 @@ use crate::report::outputs::Outputs;
 use crate::report::{FormatMetrics, Metrics, QuantRow, read_metrics};
 use crate::setup;
 
-/// Runs all steps and prints what they found.
+/// Runs all steps and prints a summary.
 ///
 /// # Errors
 /// The first one of a step. The options are checked before the first step.
@@ -98,7 +98,7 @@ fn summary(
     Ok(())
 }
 
-/// Perplexities against their floors, with what is to be said about them.
+/// Perplexities against their floors, with a note on the corpus of uniform words.
 fn perplexities(metrics: &Metrics, log: &mut impl Write) -> Result<()> {
     for (name, text) in metrics {
         let floor = text.floor_perplexity;

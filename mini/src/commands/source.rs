@@ -1,4 +1,4 @@
-//! The weights that a command works on: trained ones where there are some.
+//! The weights that a command runs: those of a checkpoint, or the initial ones.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::train::Checkpoint;
 /// Ids of the seed's corpus that initial weights are evaluated on.
 const INITIAL_IDS: usize = 4097;
 
-/// Weights and what belongs to them.
+/// Weights, with the vocabulary and the held-out text that belong to them.
 pub struct Source {
     /// The sizes.
     pub shape: Shape,
@@ -23,9 +23,9 @@ pub struct Source {
     pub tokenizer: Vocabulary,
     /// Ids to evaluate on.
     pub held_out: Vec<u32>,
-    /// Predictions in a window of the evaluation: what it was trained on.
+    /// Predictions in a window of the evaluation: the sequence length of the training.
     pub window: usize,
-    /// Where the weights come from; `None` for initial ones.
+    /// File of the weights; `None` for the initial ones.
     pub file: Option<PathBuf>,
     /// Steps of training.
     pub steps: u64,
@@ -50,8 +50,7 @@ impl Source {
         }
     }
 
-    /// The weights of a checkpoint; the context is that of the options, for
-    /// no weight depends on it.
+    /// The weights of a checkpoint. The context is that of the options, because no weight depends on it.
     ///
     /// # Errors
     /// As [`Checkpoint::load`].
@@ -68,9 +67,8 @@ impl Source {
         })
     }
 
-    /// The weights of `file` if there is one; else those that were trained on
-    /// the language in this output directory, where their sizes are those of
-    /// the options; else the initial ones.
+    /// The weights of `file` if it is given; else those trained on the language in this output directory, if
+    /// their sizes are those of the options; else the initial ones.
     ///
     /// # Errors
     /// When a checkpoint is there and cannot be read.
@@ -88,7 +86,7 @@ impl Source {
         Ok(Self::initial(args))
     }
 
-    /// Where the weights come from, for people.
+    /// Describes the origin of the weights, for people.
     pub fn describe(&self) -> String {
         match &self.file {
             Some(file) => format!("{} ({} steps of training)", file.display(), self.steps),

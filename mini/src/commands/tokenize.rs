@@ -11,8 +11,7 @@ use crate::text::token_file;
 
 /// Writes `vocab.txt` and `tokens.jsonl` of the generated corpus.
 ///
-/// The corpus is generated, not read: the tokens do not depend on what is in
-/// the output directory.
+/// The corpus is generated, not read: the tokens do not depend on what is in the output directory.
 ///
 /// # Errors
 /// When a file cannot be written.

@@ -1,5 +1,4 @@
-//! `mini train`: train a model, with a checkpoint, a loss curve and the
-//! quality on held-out text.
+//! `mini train`: train a model, with a checkpoint, a loss curve and the quality on held-out text.
 
 use std::io::Write;
 use std::time::Instant;
@@ -27,15 +26,15 @@ use crate::train::{Checkpoint, Header};
 /// Trains as the options say.
 ///
 /// # Errors
-/// When the options do not fit together, the text or the checkpoint cannot be
-/// read, the training diverges, or a file cannot be written.
+/// When the options do not fit together, the text or the checkpoint cannot be read, the training diverges, or
+/// a file cannot be written.
 pub fn run(args: &TrainArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     args.check()?;
     outputs.create()?;
     let ctx = setup::context(global.isa, args.train_threads)?;
-    let text = text(args)?;
-    let path = outputs.checkpoint(text.name);
-    let begun = begin(args, &text, outputs)?;
+    let data = dataset(args)?;
+    let path = outputs.checkpoint(data.name);
+    let begun = begin(args, &data, outputs)?;
     let first = begun.header.step;
     let end = args.stop_after.map_or(args.steps, |stop| stop.min(args.steps)) as u64;
     ensure!(first <= end, "{} is at step {first} already, beyond step {end}", path.display());
@@ -44,24 +43,24 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut i
     writeln!(
         log,
         "{}: {} tokens to train on, {} held out, vocabulary {}",
-        text.name,
-        text.training.len(),
-        text.held_out.len(),
+        data.name,
+        data.training.len(),
+        data.held_out.len(),
         shape.vocabulary
     )?;
-    let mut losses = if first > 0 { earlier_losses(outputs, text.name, first)? } else { Vec::new() };
+    let mut losses = if first > 0 { earlier_losses(outputs, data.name, first)? } else { Vec::new() };
     let start = Instant::now();
-    let finished = train(&ctx, args, begun, &text, end, &mut losses, outputs)?;
+    let finished = train(&ctx, args, begun, &data, end, &mut losses, outputs)?;
     let seconds = start.elapsed().as_secs_f64();
     let hash = finished.weights.sha256();
     finished.save(&path)?;
-    write_losses(outputs, &text, &losses)?;
+    write_losses(outputs, &data, &losses)?;
 
     let steps = end - first;
     let milliseconds = if steps == 0 { 0.0 } else { seconds * 1e3 / steps as f64 };
-    let row = TrainingRow { text: text.name.into(), steps, seconds, ms_per_step: milliseconds };
+    let row = TrainingRow { text: data.name.into(), steps, seconds, ms_per_step: milliseconds };
     outputs.create_timings()?;
-    write_rows(&outputs.training_time(text.name), &[row])?;
+    write_rows(&outputs.training_time(data.name), &[row])?;
     if let (Some(a), Some(b)) = (losses.first(), losses.last()) {
         writeln!(log, "steps {} to {}: loss {:.4} to {:.4}", a.step, b.step, a.loss, b.loss)?;
     }
@@ -72,7 +71,7 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, outputs: &Outputs, log: &mut i
     Ok(())
 }
 
-fn text(args: &TrainArgs) -> Result<Dataset> {
+fn dataset(args: &TrainArgs) -> Result<Dataset> {
     match (&args.corpus, args.text) {
         (Some(path), _) => Dataset::file(path, |text| vocabulary(args, text)),
         (None, TextArg::Seed) => Ok(Dataset::seed()),
@@ -89,15 +88,15 @@ fn vocabulary(args: &TrainArgs, text: &str) -> Result<Vocabulary> {
     }
 }
 
-/// The checkpoint to go on from: that of the directory, or the initial one.
-fn begin(args: &TrainArgs, text: &Dataset, outputs: &Outputs) -> Result<Checkpoint> {
+/// The checkpoint to start from: that of the output directory with `--resume`, else the initial one.
+fn begin(args: &TrainArgs, data: &Dataset, outputs: &Outputs) -> Result<Checkpoint> {
     let mut ids = Sha256::new();
-    text.training.iter().for_each(|id| ids.update(id.to_le_bytes()));
+    data.training.iter().for_each(|id| ids.update(id.to_le_bytes()));
     let model = &args.model;
     let header = Header {
-        text: text.name.into(),
+        text: data.name.into(),
         text_sha256: hex(&ids.finalize()),
-        entropy: text.entropy,
+        entropy: data.entropy,
         recipe: args.recipe(),
         step: 0,
         dim: model.dim,
@@ -105,15 +104,15 @@ fn begin(args: &TrainArgs, text: &Dataset, outputs: &Outputs) -> Result<Checkpoi
         ffn: model.ffn,
         layers: model.layers,
         context: model.context,
-        tokenizer: text.tokenizer.clone(),
+        tokenizer: data.tokenizer.clone(),
     };
     if !args.resume {
         let shape = header.shape();
         let weights = Weights::to_train(&shape, model.seed);
         let adam = Adam::new(&shape);
-        return Ok(Checkpoint { header, weights, adam, held_out: text.held_out.clone() });
+        return Ok(Checkpoint { header, weights, adam, held_out: data.held_out.clone() });
     }
-    let path = outputs.checkpoint(text.name);
+    let path = outputs.checkpoint(data.name);
     let found = Checkpoint::load(&path).context("nothing to --resume")?;
     let expected = Header { step: found.header.step, ..header };
     ensure!(
@@ -132,7 +131,7 @@ fn train(
     ctx: &Context,
     args: &TrainArgs,
     begun: Checkpoint,
-    text: &Dataset,
+    data: &Dataset,
     end: u64,
     losses: &mut Vec<LossRow>,
     outputs: &Outputs,
@@ -140,7 +139,7 @@ fn train(
     let Checkpoint { mut header, weights, adam, held_out } = begun;
     let recipe = header.recipe.clone();
     let schedule = Schedule { rate: recipe.lr, warmup: recipe.warmup, decay: recipe.decay };
-    let batches = Batches::new(&text.training, recipe.seed, recipe.batch, recipe.seq)?;
+    let batches = Batches::new(&data.training, recipe.seed, recipe.batch, recipe.seq)?;
     let first = header.step;
     let shape = header.shape();
     let mut trainer = Trainer::new(ctx, shape, weights, adam, (recipe.batch, recipe.seq))?;
@@ -156,8 +155,8 @@ fn train(
             header.step = step + 1;
             let (weights, adam) = (trainer.weights().clone(), trainer.adam().clone());
             Checkpoint { header: header.clone(), weights, adam, held_out: held_out.clone() }
-                .save(&outputs.checkpoint(text.name))?;
-            write_rows(&outputs.loss(text.name), losses)?;
+                .save(&outputs.checkpoint(data.name))?;
+            write_rows(&outputs.loss(data.name), losses)?;
         }
     }
     bar.finish_and_clear();
@@ -174,16 +173,15 @@ fn earlier_losses(outputs: &Outputs, name: &str, step: u64) -> Result<Vec<LossRo
     Ok(rows)
 }
 
-fn write_losses(outputs: &Outputs, text: &Dataset, losses: &[LossRow]) -> Result<()> {
+fn write_losses(outputs: &Outputs, data: &Dataset, losses: &[LossRow]) -> Result<()> {
     if losses.is_empty() {
         return Ok(());
     }
-    write_rows(&outputs.loss(text.name), losses)?;
-    plots::loss(&outputs.plot_loss(text.name), text.name, losses, text.entropy)
+    write_rows(&outputs.loss(data.name), losses)?;
+    plots::loss(&outputs.plot_loss(data.name), data.name, losses, data.entropy)
 }
 
-/// Evaluates the weight formats on the held-out text, prints them and puts
-/// them into `metrics.json`.
+/// Evaluates the weight formats on the held-out text, prints them and puts them into `metrics.json`.
 fn quality(
     ctx: &Context,
     trained: &Checkpoint,

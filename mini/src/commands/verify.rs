@@ -1,5 +1,5 @@
-//! `mini verify`: the archive of `pack` against its hashes, and the files of
-//! the output directory against `hashes.txt`.
+//! `mini verify`: the archive of `pack` against its hashes, and the files of the output directory against
+//! `hashes.txt`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,12 +12,11 @@ use crate::cli::PackArgs;
 use crate::hashes::{self, FileHash, sha256_hex};
 use crate::report::outputs::{ARCHIVE, Outputs};
 
-/// Checks what there is: the archive, `hashes.txt`, or both.
+/// Checks the archive, `hashes.txt`, or both, whichever exist.
 ///
 /// # Errors
-/// When neither is there, or something differs; the message names the archive
-/// and the first file in it that is not as it was packed, or each file of the
-/// directory that differs.
+/// When neither is there, or something differs; the message names the archive and the first file in it that
+/// is not as it was packed, or each file of the directory that differs.
 pub fn run(args: &PackArgs, outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     let (archive, listed) = (args.archive().try_exists()?, outputs.hashes().try_exists()?);
     ensure!(

@@ -10,8 +10,8 @@ use crate::text::corpus;
 /// Compares `corpus.txt` and `corpus.sha256` with the generated corpus.
 ///
 /// # Errors
-/// When a file cannot be read or differs; the message has both hashes and,
-/// for the corpus, both lengths and the offset of the first difference.
+/// When a file cannot be read or differs; the message has both hashes and, for the corpus, both lengths and
+/// the offset of the first difference.
 pub fn run(outputs: &Outputs, log: &mut impl Write) -> Result<()> {
     let path = outputs.corpus();
     let found = corpus::verify(&path)?;

@@ -5,10 +5,10 @@ use kvern::{MatMut, ops};
 
 use crate::model::Session;
 
-/// What to search for.
+/// Parameters of a beam search.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
-    /// Texts that are kept at each step.
+    /// Beam width: continuations that are kept at each step.
     pub beams: usize,
     /// Most tokens.
     pub tokens: usize,
@@ -18,7 +18,7 @@ pub struct Search {
     pub end: Option<u32>,
 }
 
-/// A text that was found.
+/// A continuation of the prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beam {
     /// The tokens after the prompt.
@@ -28,23 +28,22 @@ pub struct Beam {
 }
 
 impl Beam {
-    /// `log_probability / ((5 + tokens) / 6)^penalty` (Wu et al. 2016): without
-    /// the penalty, short texts would always win.
+    /// `log_probability / ((5 + tokens) / 6)^penalty` (Wu et al. 2016): without the penalty, short texts
+    /// would always win.
     pub fn score(&self, penalty: f64) -> f64 {
         let length = (5.0 + self.ids.len() as f64) / 6.0;
         self.log_probability / libm::pow(length, penalty)
     }
 }
 
-/// The texts with the best scores, the best first: all that ended, and those
-/// that ran out of tokens.
+/// Returns the continuations with the best scores, the best first: those that ended, and those that reached
+/// the limit of tokens.
 ///
-/// One session serves all beams: it goes back to what a beam has in common
-/// with the one before it and takes the rest.
+/// One session serves all beams: it truncates its caches to the common prefix of the previous beam and the
+/// next one, and computes the remaining tokens.
 ///
 /// # Errors
-/// When the prompt is empty, there are no beams or tokens, or the session has
-/// no room for the tokens.
+/// When the prompt is empty, there are no beams or tokens, or the session has no room for the tokens.
 pub fn search(session: &mut Session<'_>, prompt: &[u32], search: Search) -> Result<Vec<Beam>> {
     ensure!(!prompt.is_empty(), "the prompt has 0 tokens; at least 1 is needed");
     ensure!(search.beams > 0 && search.tokens > 0, "a search needs a beam and a token");
@@ -81,7 +80,7 @@ pub fn search(session: &mut Session<'_>, prompt: &[u32], search: Search) -> Resu
     Ok(ended)
 }
 
-/// The session with what it holds after the prompt.
+/// A session, and the ids after the prompt that its caches hold.
 struct Walker<'a, 'm> {
     session: &'a mut Session<'m>,
     prompt: &'a [u32],
@@ -98,7 +97,7 @@ impl Walker<'_, '_> {
                 self.session.forward(before)?;
             }
         }
-        // The last token is always taken again: its logits are what is wanted.
+        // The last token is always recomputed, because its logits are the result.
         let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let keep = common.min(ids.len().saturating_sub(1));
         let from_prompt = ids.is_empty() || self.held.is_empty() && self.session.len() < self.prompt.len();
@@ -157,7 +156,7 @@ mod tests {
         });
     }
 
-    /// With as many beams as there are texts, the search is exhaustive.
+    /// With as many beams as there are sequences, the search is exhaustive.
     #[test]
     fn enough_beams_find_the_best_of_all_texts() {
         with_session(5, |session| {

@@ -14,8 +14,7 @@ pub struct Quality {
     pub perplexity: f64,
     /// Largest absolute difference of a logit from the reference.
     pub max_abs_logit_err: f64,
-    /// Mean Kullback-Leibler divergence of the distribution from the
-    /// reference's, in nats.
+    /// Mean Kullback-Leibler divergence of the distribution from the reference's, in nats.
     pub kl: f64,
     /// Share of positions whose greatest logit is that of the reference.
     pub top1_agreement: f64,
@@ -30,17 +29,15 @@ struct Sums {
     agreed: usize,
 }
 
-/// Evaluates the sessions on `ids`: each id but the first is predicted from
-/// the true ids before it in its window of `window` predictions. The first
-/// session is the reference that the others are compared with.
+/// Evaluates the sessions on `ids`: each id but the first is predicted from the true ids before it in its
+/// window of `window` predictions. The first session is the reference of all comparisons.
 ///
-/// `progress` is called after each window. Sums run in f64 over ascending
-/// positions, logarithms come from `libm`: the result is the same on every
-/// machine.
+/// `progress` is called after each window. Sums run in f64 over ascending positions, logarithms come from
+/// `libm`: the result is the same on every machine.
 ///
 /// # Errors
-/// When there are fewer than two ids or no window, a session takes fewer ids
-/// in one call than `window`, or every logit of a position is NaN.
+/// When there are fewer than two ids or no window, a session takes fewer ids in one call than `window`, or
+/// every logit of a position is NaN.
 pub fn evaluate(
     sessions: &mut [Session<'_>],
     ids: &[u32],
@@ -111,8 +108,8 @@ impl Sums {
 
 /// `-ln softmax(logits)[target]`, where `best` is the greatest logit.
 ///
-/// The softmax's value at `best` is one over the sum of exponentials and so
-/// never 0, as the one at `target` may be.
+/// The softmax's value at `best` is one over the sum of exponentials and so never 0, as the one at `target`
+/// may be.
 fn cross_entropy(
     ctx: &Context,
     logits: &[f32],
@@ -127,14 +124,13 @@ fn cross_entropy(
     Ok(distance - libm::log(f64::from(scratch[best])))
 }
 
-/// The logarithm of the sum of the exponentials of logits, of which
-/// `probabilities` is the softmax.
+/// The logarithm of the sum of the exponentials of logits, of which `probabilities` is the softmax.
 fn log_sum(logits: &[f32], best: usize, probabilities: &[f32]) -> f64 {
     f64::from(logits[best]) - libm::log(f64::from(probabilities[best]))
 }
 
-/// Divergence of `found` from `exact`: the sum of `p (ln p - ln q)`, written
-/// with logits so that it takes two logarithms and no more. Sums ascend.
+/// Divergence of `found` from `exact`: the sum of `p (ln p - ln q)`, written with logits so that it takes two
+/// logarithms and no more. Sums ascend.
 fn divergence(
     ctx: &Context,
     (exact, best): (&[f32], usize),

@@ -14,14 +14,12 @@ use crate::model::Session;
 pub struct Generation {
     /// The chosen tokens, without the prompt.
     pub ids: Vec<u32>,
-    /// Time of the forward passes and choices; the prompt's pass included,
-    /// the observer not.
+    /// Time of the forward passes and choices. The pass over the prompt counts, `observe` does not.
     pub elapsed: Duration,
 }
 
-/// Appends `count` tokens to `prompt`, each time the one with the greatest
-/// logit (the first of equals); `observe` gets the logits that each token is
-/// chosen from. The rest is as [`generate_with`].
+/// Appends `count` tokens to `prompt`, each time the one with the greatest logit (the first of equals);
+/// `observe` gets the logits that each token is chosen from. Otherwise as [`generate_with`].
 ///
 /// # Errors
 /// As [`generate_with`].
@@ -40,17 +38,14 @@ pub fn generate(
     })
 }
 
-/// Appends up to `count` tokens to `prompt`, each of which `choose` picks from
-/// the logits.
+/// Appends up to `count` tokens to `prompt`, each of which `choose` picks from the logits.
 ///
-/// With `cached`, each pass takes the tokens that are new. Without, it begins
-/// with empty caches and takes the whole sequence, as a network that has no
-/// cache must. `observe` gets the logits that each token is chosen from and the
-/// token; no more tokens follow when it answers `false`.
+/// With `cached`, each pass computes the new tokens only. Without, each pass begins with empty caches and
+/// recomputes the whole sequence, as a network without a KV cache does. `observe` gets the logits and the
+/// token chosen from them; generation stops when it returns `false`.
 ///
 /// # Errors
-/// When the prompt is empty, the session has no room for the tokens, or one of
-/// the two functions fails.
+/// When the prompt is empty, the session has no room for the tokens, or one of the two functions fails.
 pub fn generate_with(
     session: &mut Session<'_>,
     prompt: &[u32],

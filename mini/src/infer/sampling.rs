@@ -1,12 +1,12 @@
-//! Drawing of tokens: temperature, top-k, top-p, from a seeded stream.
+//! Sampling of tokens: temperature, top-k, top-p, from a seeded stream.
 
 use anyhow::{Context as _, Result};
 use kvern::{Context, MatMut, ops};
 
 use crate::random::SplitMix64;
 
-/// Draws tokens. Equal seeds and equal logits give equal tokens on every
-/// machine: probabilities are the library's softmax, sums ascend in f64.
+/// Samples tokens. Equal seeds and equal logits give equal tokens on every machine: probabilities come from
+/// the library's softmax, and sums run in f64 in ascending order.
 pub struct Sampler<'a> {
     ctx: &'a Context,
     random: SplitMix64,
@@ -17,8 +17,8 @@ pub struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler. A temperature of 0 takes the greatest logit, the first of
-    /// equals; `top_k` and `top_p` leave out the tail of the likeliest tokens.
+    /// A sampler. A temperature of 0 takes the greatest logit, the first of equals; `top_k` and `top_p`
+    /// restrict sampling to the most likely tokens.
     pub fn new(
         ctx: &'a Context,
         seed: u64,

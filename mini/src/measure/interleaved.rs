@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::progress;
 
-/// How long and how often to measure.
+/// Time and number of rounds of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// No round begins after this time, the first [`Effort::least`] excepted.
+    /// No round begins after this time, except the first [`Effort::least`].
     pub budget: Duration,
     /// Rounds at least.
     pub least: usize,
@@ -17,13 +17,12 @@ pub struct Effort {
     pub most: usize,
 }
 
-/// Runs `cases` cases one after the other, round after round, so that a
-/// machine that changes its speed changes it for all of them. A first round
-/// warms up and does not count.
+/// Runs `cases` cases one after the other, round after round, so that a machine that changes its speed
+/// changes it for all of them. A first round warms up and does not count.
 ///
-/// A progress bar labelled `what` shows the share of the budget that is spent;
-/// it is drawn between the runs, never during one. `run` gets the number of the case and answers its time. The result has one
-/// sample a case, in milliseconds.
+/// A progress bar labelled `what` shows the share of the budget that is spent; it is drawn between the runs,
+/// never during one. `run` gets the number of the case and returns its time. The result has one sample for
+/// each case, in milliseconds.
 ///
 /// # Errors
 /// The first one of `run`.

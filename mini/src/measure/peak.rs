@@ -1,14 +1,14 @@
-//! Peak resident memory of the process, where the system tells it.
+//! Peak resident memory of the process, where the system reports it.
 
 use std::fs;
 
-/// Forgets the peak so far, where the system can (Linux). Answers whether.
+/// Resets the peak to the current memory, where the system can (Linux); returns whether it did.
 pub fn reset() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Peak resident memory in bytes since the start or the last [`reset`];
-/// `None` where the system does not tell.
+/// Peak resident memory in bytes since the start or the last [`reset`]; `None` if the system does not report
+/// it.
 pub fn bytes() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -11,9 +11,8 @@ pub fn loss_bar(steps: u64, what: &'static str) -> ProgressBar {
 
 /// A progress bar over `steps` steps on standard error, labelled `what`.
 ///
-/// It draws nothing when standard error is no terminal, so that logs stay
-/// free of control characters. Call `inc(1)` after each step and
-/// `finish_and_clear()` at the end.
+/// It draws nothing when standard error is no terminal, so that logs stay free of control characters. Call
+/// `inc(1)` after each step and `finish_and_clear()` at the end.
 pub fn bar(steps: u64, what: &'static str) -> ProgressBar {
     styled(steps, "{msg:>14} [{bar:40}] {pos}/{len} {eta}").with_message(what)
 }

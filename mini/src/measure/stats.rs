@@ -1,5 +1,5 @@
-//! Summary statistics of a sample. Each function answers `None` where the
-//! statistic is not defined, and NaN where the sample has a NaN.
+//! Summary statistics of a sample. Each function returns `None` if the statistic is not defined, and NaN if
+//! the sample has a NaN.
 
 /// Arithmetic mean; `None` for an empty sample.
 pub fn mean(sample: &[f64]) -> Option<f64> {
@@ -8,8 +8,7 @@ pub fn mean(sample: &[f64]) -> Option<f64> {
 
 /// Sample standard deviation (divisor n - 1); `None` for fewer than two values.
 ///
-/// Two passes: the one-pass formula cancels when the spread is small against
-/// the mean, which is what timings look like.
+/// Two passes: timings have a small spread against their mean, and there the one-pass formula cancels.
 pub fn sample_std(sample: &[f64]) -> Option<f64> {
     if sample.len() < 2 {
         return None;
@@ -24,8 +23,8 @@ pub fn median(sample: &[f64]) -> Option<f64> {
     percentile(sample, 50.0)
 }
 
-/// The `p`-th percentile with linear interpolation between the two nearest
-/// ranks (type 7 of Hyndman and Fan 1996, the default of NumPy and R).
+/// The `p`-th percentile with linear interpolation between the two nearest ranks (type 7 of Hyndman and Fan
+/// 1996, the default of NumPy and R).
 ///
 /// `None` for an empty sample or a `p` outside 0..=100.
 pub fn percentile(sample: &[f64], p: f64) -> Option<f64> {

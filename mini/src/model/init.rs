@@ -1,8 +1,7 @@
 //! Seeded initial values: the same bits on every machine.
 //!
-//! Integers come from [`SplitMix64`], one stream for the whole model. The rest
-//! is IEEE arithmetic (one division, one square root, one product), so no
-//! mathematical library has a say in the weights.
+//! Integers come from [`SplitMix64`], one stream for the whole model. All other steps are IEEE arithmetic
+//! (one division, one square root, one product), so the weights do not depend on a mathematical library.
 
 use crate::random::SplitMix64;
 
@@ -17,9 +16,8 @@ impl InitialWeights {
         Self { random: SplitMix64::new(seed) }
     }
 
-    /// `rows * fan_in` values, uniform in `[-a, a)` with `a = sqrt(3 / fan_in)`:
-    /// their variance is `1 / fan_in`, so that a product with inputs of
-    /// variance 1 has variance 1 too.
+    /// `rows * fan_in` values, uniform in `[-a, a)` with `a = sqrt(3 / fan_in)`: their variance is
+    /// `1 / fan_in`, so that a product with inputs of variance 1 has variance 1 too.
     pub fn matrix(&mut self, rows: usize, fan_in: usize) -> Vec<f32> {
         let bound = (3.0 / fan_in as f32).sqrt();
         (0..rows * fan_in).map(|_| bound * self.unit()).collect()

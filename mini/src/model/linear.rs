@@ -6,7 +6,7 @@ use kvern::{Activation, Context, Epilogue, MatMut, MatRef, PackedB, Workspace, o
 
 use super::weights::LinearWeights;
 
-/// Weights as the kernels read them.
+/// Weights in the library's packed form.
 enum Packed {
     F32(PackedB),
     Quantized(PackedWeights),
@@ -24,8 +24,7 @@ impl Linear {
     /// Packs `weights`, quantised when there is a `format`.
     ///
     /// # Errors
-    /// When the inputs are no multiple of the format's block, or memory is
-    /// short.
+    /// When the inputs are not a multiple of the format's block, or memory cannot be allocated.
     pub fn pack(ctx: &Context, weights: &LinearWeights, format: Option<WeightFormat>) -> Result<Self> {
         let w = MatRef::dense(&weights.weight, weights.outputs(), weights.inputs)?;
         let packed = match format {
@@ -41,7 +40,7 @@ impl Linear {
         self
     }
 
-    /// The same map, added to what the output holds.
+    /// The same map, added to the output's previous values.
     pub fn residual(mut self) -> Self {
         self.beta = 1.0;
         self
@@ -91,7 +90,7 @@ pub enum Embedding {
         /// Columns of the table.
         dim: usize,
     },
-    /// Packed; rows are widened when they are read.
+    /// Packed; a row is dequantised when it is read.
     Quantized(PackedWeights),
 }
 
@@ -113,7 +112,7 @@ impl Embedding {
     /// `out[i] = table[ids[i]]`; `out`: (ids.len(), dim).
     ///
     /// # Errors
-    /// When an id is beyond the table; nothing is written then.
+    /// When an id is beyond the table; then nothing is written.
     pub fn rows(&self, ctx: &Context, ids: &[u32], out: MatMut<'_>) -> Result<()> {
         match self {
             Self::F32 { table, dim } => {

@@ -6,9 +6,8 @@
 //! x = x + W2 relu(W1 ln2(x))                                          in each block
 //! logits = Whead x
 //! ```
-//! Every product has a bias; positions are rotated in halves of a head with
-//! base 10000. [`Weights`] are the f32 source, [`Model`] is what the kernels
-//! read, and a [`Session`] runs it.
+//! Every product has a bias; positions are rotated in halves of a head with base 10000. [`Weights`] are the
+//! f32 source, [`Model`] is what the kernels read, and a [`Session`] runs it.
 
 mod init;
 mod linear;

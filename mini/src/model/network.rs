@@ -18,8 +18,7 @@ pub(super) struct Block {
     pub(super) down: Linear,
 }
 
-/// A model in one weight format. It holds no state: any number of sessions
-/// share it.
+/// A model in one weight format. It holds no state: any number of sessions share it.
 pub struct Model {
     shape: Shape,
     quant: Quant,
@@ -32,8 +31,7 @@ impl Model {
     /// Packs `weights` in the format `quant`. Norms and biases stay in f32.
     ///
     /// # Errors
-    /// When the width or that of the feed-forward layer is no multiple of the
-    /// format's block, or memory is short.
+    /// When `dim` or `ffn` is not a multiple of the format's block, or memory cannot be allocated.
     pub fn pack(ctx: &Context, shape: Shape, weights: Weights, quant: Quant) -> Result<Self> {
         let format = quant.format();
         let pack = |weights: &LinearWeights| Linear::pack(ctx, weights, format);
@@ -79,8 +77,8 @@ impl Model {
         self.embedding.bytes() + self.bytes_outside_the_table()
     }
 
-    /// Bytes of weights that one decoded token reads: everything but the
-    /// embedding table, of which it reads one row.
+    /// Bytes of weights that one decoded token reads: everything but the embedding table, of which it reads
+    /// one row.
     ///
     /// # Errors
     /// When they exceed the address space.

@@ -10,8 +10,8 @@ use super::network::Model;
 use super::shape::{MAX_VALUES, NORM_EPSILON, ROPE_BASE, Shape};
 use super::weights::NormWeights;
 
-/// A sequence in progress. Everything it needs is allocated by
-/// [`Session::new`]; [`Session::forward`] allocates nothing.
+/// A sequence in progress. Everything it needs is allocated by [`Session::new`]; [`Session::forward`]
+/// allocates nothing.
 pub struct Session<'a> {
     ctx: &'a Context,
     model: &'a Model,
@@ -28,11 +28,10 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// An empty sequence; each call of [`Session::forward`] takes at most
-    /// `batch` tokens.
+    /// An empty sequence; each call of [`Session::forward`] takes at most `batch` tokens.
     ///
     /// # Errors
-    /// When the activations are more than [`MAX_VALUES`], or memory is short.
+    /// When the activations are more than [`MAX_VALUES`], or memory cannot be allocated.
     pub fn new(ctx: &'a Context, model: &'a Model, batch: usize) -> Result<Self> {
         let Shape { vocabulary, dim, heads, ffn, layers, context } = *model.shape();
         let width = 5 * dim + ffn + vocabulary;
@@ -88,12 +87,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Appends `ids` to the sequence and computes the logits after each of
-    /// them: (ids.len(), vocabulary), row after row.
+    /// Appends `ids` to the sequence and computes the logits after each of them: (ids.len(), vocabulary), row
+    /// after row.
     ///
     /// # Errors
-    /// When there are no ids, more than the batch, more than the context has
-    /// room for, or one is not in the vocabulary; the sequence is unchanged.
+    /// When there are no ids, more than the batch, more than the context has room for, or one is not in the
+    /// vocabulary; the sequence is unchanged.
     pub fn forward(&mut self, ids: &[u32]) -> Result<&[f32]> {
         let Shape { vocabulary, dim, ffn, context, .. } = *self.model.shape();
         let (n, first) = (ids.len(), self.len());
@@ -137,7 +136,7 @@ impl<'a> Session<'a> {
         self.model
     }
 
-    /// Bytes held besides the model: caches, workspace, activations, tables.
+    /// Bytes held by the session without the model: caches, workspace, activations, RoPE tables.
     pub fn bytes(&self) -> usize {
         let activations = [&self.x, &self.h, &self.qkv, &self.hidden, &self.logits];
         // A cosine and a sine for each pair of a head's elements.
@@ -153,9 +152,8 @@ fn norm(ctx: &Context, weights: &NormWeights, x: MatRef<'_>, y: MatMut<'_>) -> R
     Ok(ops::layer_norm(ctx, x, &weights.gain, &weights.bias, NORM_EPSILON, y)?)
 }
 
-/// The workspace that every call with up to `batch` tokens gets along with.
-/// All blocks have the sizes of the first one. The need does not always grow
-/// with the number of rows, so all numbers are asked for.
+/// Bytes of workspace that suffice for every call with up to `batch` tokens. All blocks have the sizes of the
+/// first block. The need is not monotonic in the number of rows, so every number of rows is asked.
 fn workspace_bytes(
     ctx: &Context,
     model: &Model,

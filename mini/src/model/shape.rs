@@ -41,9 +41,8 @@ impl Shape {
     /// Checks the limits that relate several options.
     ///
     /// # Errors
-    /// When the heads do not divide the width, the head size is no multiple
-    /// of [`HEAD_SIZE_STEP`], or the parameters or the KV cache are more than
-    /// [`MAX_VALUES`] values.
+    /// When the heads do not divide the width, the head size is no multiple of [`HEAD_SIZE_STEP`], or the
+    /// parameters or the KV cache are more than [`MAX_VALUES`] values.
     pub fn check(&self) -> Result<()> {
         let Self { dim, heads, .. } = *self;
         ensure!(heads > 0 && dim.is_multiple_of(heads), "--heads {heads} does not divide --dim {dim}");
@@ -94,9 +93,8 @@ impl Shape {
         self.dim / self.heads
     }
 
-    /// Parameters of the model: embedding and untied output head with bias;
-    /// in each block four attention projections and two feed-forward ones,
-    /// all with bias, and two LayerNorms.
+    /// Parameters of the model: embedding and untied output head with bias; in each block four attention
+    /// projections and two feed-forward ones, all with bias, and two LayerNorms.
     pub fn parameters(&self) -> u64 {
         let [dim, ffn, layers, vocabulary] =
             [self.dim, self.ffn, self.layers, self.vocabulary].map(|n| n as u64);

@@ -1,5 +1,4 @@
-//! The weights in f32, as they are initialised: the source that the packed
-//! model is made from.
+//! The weights in f32, from which a model is packed.
 
 use sha2::{Digest, Sha256};
 
@@ -49,8 +48,8 @@ impl NormWeights {
 pub struct BlockWeights {
     /// Norm before the attention.
     pub norm1: NormWeights,
-    /// Queries, keys and values of all heads, one below the other:
-    /// (3 dim, dim), so that one product makes all three.
+    /// Queries, keys and values of all heads, one below the other: (3 dim, dim), so that one product makes
+    /// all three.
     pub qkv: LinearWeights,
     /// Output projection of the attention: (dim, dim).
     pub output: LinearWeights,
@@ -74,9 +73,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Initial weights: matrices as [`InitialWeights::matrix`] draws them, in
-    /// the order embedding, then block by block qkv, output, up, down, then
-    /// the head; biases 0, gains 1. An embedding row counts as `dim` inputs.
+    /// Initial weights: matrices as [`InitialWeights::matrix`] draws them, in the order embedding, then block
+    /// by block qkv, output, up, down, then the head; biases 0, gains 1. An embedding row counts as `dim`
+    /// inputs.
     pub fn initial(shape: &Shape, seed: u64) -> Self {
         let Shape { vocabulary, dim, ffn, .. } = *shape;
         let init = &mut InitialWeights::new(seed);
@@ -96,16 +95,16 @@ impl Weights {
         }
     }
 
-    /// The weights that a training begins with: the initial ones with a head
-    /// of zeros, so that the first prediction is the uniform one. With a random
-    /// head, a short training would spend its steps on forgetting it.
+    /// The weights that a training begins with: the initial ones with a head of zeros, so that the first
+    /// prediction is the uniform one. With a random head, a short training would spend its steps on
+    /// unlearning it.
     pub fn to_train(shape: &Shape, seed: u64) -> Self {
         let mut weights = Self::initial(shape, seed);
         weights.head.weight.fill(0.0);
         weights
     }
 
-    /// As many values, all zero: for gradients and moments.
+    /// Weights of the same shape, all zero: for gradients and moments.
     pub fn zeros(shape: &Shape) -> Self {
         let Shape { vocabulary, dim, ffn, .. } = *shape;
         let linear = |outputs: usize, inputs: usize| LinearWeights {

@@ -9,8 +9,8 @@ use super::style::{Area, COLOURS, GRID, check, decimals, number, text};
 /// Free height above the tallest bar, for its label, as a share of it.
 const HEADROOM: f64 = 0.18;
 
-/// Where error bars are cut off, as a multiple of the tallest bar: on a busy machine they are ten times as long
-/// as the bars, which nobody could tell apart then. Their numbers stay.
+/// Limit of an error bar, as a multiple of the tallest bar. On a busy machine error bars are ten times as
+/// long as the bars; uncut, they would shrink the bars to nothing. The printed numbers are not cut.
 const REACH: f64 = 1.5;
 
 /// Height of the value above a bar, in pixels.
@@ -71,8 +71,7 @@ impl Bar {
     }
 }
 
-/// Draws `bars` from zero, the axis labelled `axis` (with its unit), under
-/// `caption` where it is not empty.
+/// Draws `bars` from zero, the axis labelled `axis` (with its unit), under `caption` where it is not empty.
 ///
 /// # Errors
 /// When there is no bar or the drawing fails.

@@ -19,12 +19,11 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the rows of `bench_context.csv` as two lines on logarithmic axes,
-/// where a latency that grows with the context is a straight slope.
+/// Draws the rows of `bench_context.csv` as two lines on logarithmic axes, where a latency that grows with
+/// the context is a straight slope.
 ///
 /// # Errors
-/// When there is no row, a value has no place on a logarithmic axis, or the
-/// file cannot be written.
+/// When there is no row, a value has no place on a logarithmic axis, or the file cannot be written.
 pub fn context(path: &Path, rows: &[ContextRow]) -> Result<()> {
     ensure!(!rows.is_empty(), "0 rows of context to plot");
     let with_cache = line("with cache", COLOURS[0], rows, |row| ("with_cache_ms", row.with_cache_ms))?;
@@ -72,8 +71,8 @@ fn draw(area: &Area, latencies: &[Line]) -> Result<()> {
     lines::legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
-/// The smallest range between two powers of two that holds `values`, widened
-/// so that both ends get a tick and their labels stay clear of the axis, and its number of powers of two.
+/// The smallest range between two powers of two that holds `values`, widened so that both ends get a tick and
+/// their labels stay clear of the axis, and its number of powers of two.
 fn octaves(values: impl Iterator<Item = f64>) -> (Range<f64>, usize) {
     let (low, high) =
         values.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), value| (low.min(value), high.max(value)));

@@ -8,12 +8,11 @@ use super::bars::{self, Bar};
 use super::style::{check_positive, plot};
 use crate::report::{BenchRow, NO_CACHE, WITH_CACHE};
 
-/// Draws the rows of `bench.csv` as two bars with error bars of one standard
-/// deviation, and the speed-up of the cache in the title.
+/// Draws the rows of `bench.csv` as two bars with error bars of one standard deviation, and the speed-up of
+/// the cache in the title.
 ///
 /// # Errors
-/// When a row is missing, a value has no place on an axis, or the file cannot
-/// be written.
+/// When a row is missing, a value has no place on an axis, or the file cannot be written.
 pub fn latency(path: &Path, rows: &[BenchRow]) -> Result<()> {
     let find = |config: &str| -> Result<&BenchRow> {
         let row = rows.iter().find(|row| row.config == config);

@@ -1,4 +1,4 @@
-//! What the plots of lines have in common: margins, axes, legend, and a line.
+//! Line plots: margins, axes, legend, and one line.
 
 use anyhow::Result;
 use plotters::chart::SeriesLabelPosition;
@@ -17,7 +17,7 @@ pub fn builder<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, BitMapBackend
     builder
 }
 
-/// Draws both axes, their descriptions and the grid; `ticks` asks for so many labels on x and y.
+/// Draws both axes, their descriptions and the grid; `ticks` is the number of labels on x and on y.
 ///
 /// # Errors
 /// When the drawing fails.

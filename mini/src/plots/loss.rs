@@ -12,12 +12,11 @@ use crate::report::LossRow;
 /// Steps that the smooth line is the mean of, at most.
 const WINDOW: usize = 25;
 
-/// Draws the rows of a `loss_*.csv`: each step, a running mean, and the
-/// entropy of the text where it is known.
+/// Draws the rows of a `loss_*.csv`: each step, a running mean, and the entropy of the text where it is
+/// known.
 ///
 /// # Errors
-/// When there is no row, a loss has no place on an axis, or the file cannot be
-/// written.
+/// When there is no row, a loss has no place on an axis, or the file cannot be written.
 pub fn loss(path: &Path, name: &str, rows: &[LossRow], entropy: Option<f64>) -> Result<()> {
     ensure!(!rows.is_empty(), "0 rows of loss to plot");
     let mut points = Vec::new();

@@ -11,8 +11,7 @@ use crate::report::MemoryRow;
 /// Draws the rows of `memory_usage.csv` as bars, in their order.
 ///
 /// # Errors
-/// When there is no row, a value has no place on an axis, or the file cannot
-/// be written.
+/// When there is no row, a value has no place on an axis, or the file cannot be written.
 pub fn memory(path: &Path, rows: &[MemoryRow]) -> Result<()> {
     let bars: Vec<Bar> =
         rows.iter().map(|row| Bar::new(&row.config, "memory_mb", row.memory_mb)).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! The plots of the measurements, as PNG files of 1200 x 700 pixels.
 //!
-//! Nothing is taken from the machine: the font is part of the program, so
-//! equal measurements give equal bytes.
+//! Nothing is taken from the machine: the font is part of the program, so equal measurements give equal
+//! bytes.
 
 mod bars;
 mod context;

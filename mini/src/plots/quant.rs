@@ -8,12 +8,11 @@ use super::bars::{self, Bar};
 use super::style::plot;
 use crate::report::QuantRow;
 
-/// Draws the rows of `bench_quant.csv` as three panels of bars side by side.
-/// Below each perplexity stands its difference from that of the first row.
+/// Draws the rows of `bench_quant.csv` as three panels of bars side by side. Below each perplexity stands its
+/// difference from that of the first row.
 ///
 /// # Errors
-/// When there is no row, a value has no place on an axis, or the file cannot
-/// be written.
+/// When there is no row, a value has no place on an axis, or the file cannot be written.
 pub fn quant(path: &Path, rows: &[QuantRow]) -> Result<()> {
     let size = bars_of(rows, |row| Bar::new(&row.config, "size_mb", row.size_mb))?;
     let latency = bars_of(rows, |row| {

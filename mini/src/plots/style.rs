@@ -1,4 +1,4 @@
-//! What the plots have in common: canvas, font, colours, number format.
+//! Canvas, font, colours and number format of all plots.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ pub const FONT: &str = "DejaVu Sans";
 /// Width and height of a plot in pixels.
 pub const SIZE: (u32, u32) = (1200, 700);
 
-/// Blue, orange and green that colour-blind readers can tell apart (Okabe
-/// and Ito, "Color Universal Design", 2008).
+/// Blue, orange and green that colour-blind readers can tell apart (Okabe and Ito, "Color Universal Design",
+/// 2008).
 pub const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115)];
 
 /// Grid lines: there, but behind everything.

@@ -1,4 +1,4 @@
-//! `accuracy_drop.json`: what each weight format costs in quality.
+//! `accuracy_drop.json`: loss of quality of each weight format.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::QuantRow;
 
-/// `config` of the row that the others are compared with.
+/// `config` of the reference row.
 const REFERENCE: &str = "FP32";
 
 /// Quality of one weight format against FP32.
@@ -30,8 +30,7 @@ pub struct AccuracyDrop {
 /// The quality of each row of `bench_quant.csv`, by its `config`.
 ///
 /// # Errors
-/// When no row is `FP32`, two rows have one `config`, or a value is not
-/// finite (JSON has no such numbers).
+/// When no row is `FP32`, two rows have one `config`, or a value is not finite (JSON has no such numbers).
 pub fn accuracy_drops(rows: &[QuantRow]) -> Result<BTreeMap<String, AccuracyDrop>> {
     let reference = rows
         .iter()

@@ -70,7 +70,7 @@ pub fn write_metrics(path: &Path, metrics: &Metrics) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads the metrics that [`write_metrics`] wrote; none where there is no file.
+/// Reads the metrics that [`write_metrics`] wrote; an empty map if the file does not exist.
 ///
 /// # Errors
 /// When the file cannot be read or is not of that form.

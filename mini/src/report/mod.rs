@@ -1,8 +1,7 @@
 //! The measurements on disk: CSV tables and one JSON file.
 //!
-//! Every row is a plain struct whose fields are the columns, in order.
-//! Timings stand only in `bench*.csv` and in `timings/`; the other files have
-//! none, so their bytes are the same in every run.
+//! Every row is a plain struct whose fields are the columns, in order. Timings stand only in `bench*.csv` and
+//! in `timings/`; the other files have none, so their bytes are the same in every run.
 
 mod accuracy;
 mod metrics;

@@ -11,8 +11,7 @@ pub const ARCHIVE: &str = "proy-v1.0.0";
 /// Directory of the timings that no other file is made from.
 const TIMINGS: &str = "timings";
 
-/// The files with timings beside those in [`TIMINGS`]: tables under names of
-/// old, and the plots of them.
+/// Files with timings that lie outside [`TIMINGS`]: the tables of the benchmarks, and their plots.
 const TIMED: [&str; 6] = [
     "bench.csv",
     "bench_context.csv",
@@ -22,15 +21,15 @@ const TIMED: [&str; 6] = [
     "plot_quant.png",
 ];
 
-/// Whether the file with this name in an output directory holds timings, and
-/// so differs from run to run: it lies in `timings/`, or is a `bench*.csv`, or
-/// the plot of one. All other files have the same bytes in every run.
+/// Returns whether the file with this name in an output directory holds timings, and so differs from run to
+/// run: a file in `timings/`, a `bench*.csv`, or the plot of a `bench*.csv`. All other files have the same
+/// bytes in every run.
 pub fn is_timed(name: &str) -> bool {
     name.split(['/', '\\']).next() == Some(TIMINGS) && name != TIMINGS || TIMED.contains(&name)
 }
 
-/// The output directory (`--out`). Each method below gives the path of one
-/// file in it; none of them touches the disk.
+/// The output directory (`--out`). Each method below gives the path of one file in it; none of them touches
+/// the disk.
 #[derive(Clone, Debug)]
 pub struct Outputs {
     dir: PathBuf,
@@ -141,7 +140,7 @@ impl Outputs {
         self.dir.join(format!("plot_loss_{text}.png"))
     }
 
-    /// What the machine and the program are.
+    /// Description of the machine and of the program.
     pub fn environment(&self) -> PathBuf {
         self.dir.join("env.txt")
     }

@@ -40,8 +40,7 @@ pub struct QuantRow {
     pub perplexity: f64,
     /// Mean cross-entropy per token, in nats.
     pub loss: f64,
-    /// Median latency of generating a fixed number of tokens with the cache,
-    /// in milliseconds.
+    /// Median latency of generating a fixed number of tokens with the cache, in milliseconds.
     pub latency_ms: f64,
     /// Sample standard deviation of the latency in milliseconds.
     pub latency_std: f64,
@@ -51,8 +50,7 @@ pub struct QuantRow {
     pub max_abs_logit_err: f64,
     /// Share of positions (0 to 1) whose largest logit is that of FP32.
     pub top1_agreement: f64,
-    /// Peak resident memory of a process that generates, in MiB; 0 where the
-    /// system does not tell.
+    /// Peak resident memory of a process that generates, in MiB; 0 where the system does not tell.
     pub peak_memory_mb: f64,
 }
 

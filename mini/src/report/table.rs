@@ -9,8 +9,7 @@ use serde::de::DeserializeOwned;
 /// Writes `rows` to `path` under a header with the names of the fields.
 ///
 /// # Errors
-/// When `rows` is empty (the header comes from the rows) or the file cannot
-/// be written.
+/// When `rows` is empty (the header comes from the rows) or the file cannot be written.
 pub fn write_rows<R: Serialize>(path: &Path, rows: &[R]) -> Result<()> {
     ensure!(!rows.is_empty(), "no rows to write to {}", path.display());
     let write = || -> Result<()> {
@@ -27,8 +26,8 @@ pub fn write_rows<R: Serialize>(path: &Path, rows: &[R]) -> Result<()> {
 /// Reads the rows of the table at `path`. Columns are found by name.
 ///
 /// # Errors
-/// When the file cannot be read, lacks a column, has a value of the wrong
-/// type (the message names the line), or has no rows.
+/// When the file cannot be read, lacks a column, has a value of the wrong type (the message names the line),
+/// or has no rows.
 pub fn read_rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
     let read = || -> Result<Vec<R>> {
         let rows: Result<Vec<R>, _> = csv::Reader::from_path(path)?.deserialize().collect();

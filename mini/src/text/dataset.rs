@@ -1,4 +1,4 @@
-//! The texts that a model is trained and evaluated on.
+//! Datasets: token ids to train on, and held-out ids to evaluate on.
 
 use std::fs;
 use std::path::Path;
@@ -19,9 +19,9 @@ const HELD_OUT: usize = 4097;
 /// The most ids of a file that are held out; a tenth of shorter ones.
 const MOST_HELD_OUT: usize = 16_385;
 
-/// Ids to train on, ids to evaluate on, and what makes them words.
+/// Token ids to train on and to evaluate on, with their vocabulary.
 pub struct Dataset {
-    /// `seed`, `language` or `file`: the stem of the files about it.
+    /// `seed`, `language` or `file`: the stem of the dataset's output files.
     pub name: &'static str,
     /// Words to ids and back.
     pub tokenizer: Vocabulary,
@@ -34,8 +34,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The seed's corpus: words drawn uniformly, each alone, so that nothing
-    /// before a word says anything about it.
+    /// The seed's corpus: words drawn uniformly, each alone, so that nothing before a word says anything
+    /// about it.
     pub fn seed() -> Self {
         let text = corpus::generate();
         let tokenizer = Tokenizer::from_text(&text);
@@ -60,16 +60,15 @@ impl Dataset {
         }
     }
 
-    /// A file of the user's. Its last tenth (16,385 tokens at most) is held
-    /// out; `vocabulary` makes the vocabulary from the rest.
+    /// A file of the user's. Its last tenth (16,385 tokens at most) is held out; `vocabulary` makes the
+    /// vocabulary from the rest.
     ///
     /// # Errors
-    /// When the file cannot be read, is not UTF-8, or has fewer than 20 tokens, or
-    /// `vocabulary` fails.
+    /// When the file cannot be read, is not UTF-8, or has fewer than 20 tokens, or `vocabulary` fails.
     pub fn file(path: &Path, vocabulary: impl FnOnce(&str) -> Result<Vocabulary>) -> Result<Self> {
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read --corpus {}", path.display()))?;
-        // The vocabulary must not know the words that are held out.
+        // The vocabulary is made before the held-out part is read, so that it cannot contain words from it.
         let cut = text.len() / 10 * 9;
         let mut spaces = text.char_indices().filter(|(_, c)| c.is_whitespace()).map(|(i, _)| i);
         let cut = spaces.rfind(|&i| i <= cut).unwrap_or(0);

@@ -22,8 +22,8 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Learns at most `limit` pieces from `text`: the special tokens, the 256
-    /// bytes, and the most frequent pairs. The same text gives the same pieces.
+    /// Learns at most `limit` pieces from `text`: the special tokens, the 256 bytes, and the most frequent
+    /// pairs. The same text gives the same pieces.
     ///
     /// # Errors
     /// When the library fails.
@@ -117,7 +117,7 @@ mod tests {
     fn every_text_comes_back_and_pairs_are_learnt() {
         let text = "där står ein baum im wald und rauscht\n".repeat(50);
         let pieces = Pieces::train(&text, 300).unwrap();
-        // The bytes and the special tokens, and what pairs the text has.
+        // The 256 bytes, the 4 special tokens, and the pairs that were merged.
         let len = pieces.vocabulary();
         assert!((261..=300).contains(&len), "{len}");
         for other in [text.as_str(), "ein Vogel 🐦 singt\n\tnicht", ""] {

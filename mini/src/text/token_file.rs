@@ -1,8 +1,7 @@
 //! `tokens.jsonl`: a sequence of token ids as JSON, one record a line.
 //!
-//! Each record is `{"offset":O,"ids":[...]}`: the position of its first id in
-//! the sequence, and up to [`RECORD`] ids. Every record but the last is full.
-//! Writing and reading keep one record in memory.
+//! Each record is `{"offset":O,"ids":[...]}`: the position of its first id in the sequence, and up to
+//! [`RECORD`] ids. Every record but the last is full. Writing and reading keep one record in memory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -48,8 +47,8 @@ pub fn write(path: &Path, ids: &[u32]) -> Result<usize> {
 /// Reads the ids that [`write()`] wrote.
 ///
 /// # Errors
-/// When the file cannot be read, a line is no record, or a record does not
-/// begin where the one before it ended. The message names the line.
+/// When the file cannot be read, a line is no record, or a record does not begin where the one before it
+/// ended. The message names the line.
 pub fn read(path: &Path) -> Result<Vec<u32>> {
     let cannot_read = || format!("cannot read the tokens {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;

@@ -1,8 +1,8 @@
 //! Word tokenizer: splits on white space and numbers the words by frequency.
 //!
-//! Ids 0 to 3 are the special tokens; then come the words, the most frequent
-//! first, and among equally frequent ones the one that appears first in the
-//! text. The rule leaves no choice open: the same text gives the same ids.
+//! Ids 0 to 3 are the special tokens; then come the words, the most frequent first, and among equally
+//! frequent ones the one that appears first in the text. The rule leaves no choice open: the same text gives
+//! the same ids.
 //!
 //! `vocab.txt` has one token a line: line number (from 0) = id.
 
@@ -37,8 +37,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds the vocabulary of `text`.
     ///
-    /// Special tokens that stand in the text keep their ids and are not
-    /// counted as words.
+    /// Special tokens that stand in the text keep their ids and are not counted as words.
     pub fn from_text(text: &str) -> Self {
         let mut counts: HashMap<&str, u64> = HashMap::new();
         let mut words = Vec::new();
@@ -73,8 +72,8 @@ impl Tokenizer {
         self.tokens.len()
     }
 
-    /// The ids of the words of `text`; [`UNK`] for a word not in the
-    /// vocabulary. No `<BOS>` or `<EOS>` is added.
+    /// The ids of the words of `text`; [`UNK`] for a word not in the vocabulary. No `<BOS>` or `<EOS>` is
+    /// added.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         text.split_whitespace().map(|word| self.ids.get(word).copied().unwrap_or(UNK)).collect()
     }
@@ -109,9 +108,9 @@ impl Tokenizer {
     /// Reads a vocabulary that [`Tokenizer::save`] wrote.
     ///
     /// # Errors
-    /// When the file cannot be read, is not UTF-8, does not begin with the
-    /// special tokens, is cut off within a line, or has a line that is empty,
-    /// holds white space or repeats an earlier one. The message names the line.
+    /// When the file cannot be read, is not UTF-8, does not begin with the special tokens, is cut off within
+    /// a line, or has a line that is empty, holds white space or repeats an earlier one. The message names
+    /// the line.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the vocabulary {}", path.display()))?;

@@ -45,8 +45,7 @@ impl Vocabulary {
         }
     }
 
-    /// The text of ids. Words are joined by one space; bytes that are no
-    /// character are replaced.
+    /// The text of ids. Words are joined by one space; bytes that are no character are replaced.
     ///
     /// # Errors
     /// When an id is not below [`Vocabulary::len`].

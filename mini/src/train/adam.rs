@@ -6,7 +6,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// Both moments of every weight, and the number of updates.
+/// First and second moment of every weight, and the number of updates.
 #[derive(Clone)]
 pub struct Adam {
     /// Running means of the gradients.
@@ -25,8 +25,8 @@ impl Adam {
 
     /// `w -= rate * mhat / (sqrt(vhat) + 1e-8)` with `factor` times the gradients.
     ///
-    /// Every operation is one IEEE operation of its own on each weight, so
-    /// nothing depends on the order of the weights.
+    /// Every operation is one IEEE operation of its own on each weight, so nothing depends on the order of
+    /// the weights.
     pub fn update(&mut self, weights: &mut Weights, gradients: &Weights, factor: f32, rate: f64) {
         self.step += 1;
         // libm computes powers in software: the same bits on every machine.
@@ -49,11 +49,10 @@ impl Adam {
     }
 }
 
-/// The norm of all gradients together, and the factor that brings it down to
-/// `limit` where it is above (1 where it is not).
+/// Returns the L2 norm of all gradients, and the factor `min(1, limit / norm)` that clips it.
 ///
-/// Squares are summed in f64, in the order of [`Weights::tensors`], in eight
-/// lanes that are added in order at the end of each tensor.
+/// Squares are summed in f64: tensors in the order of [`Weights::tensors`], and within a tensor element `i`
+/// in accumulator `i mod 8`; the eight accumulators are added in order at the end of the tensor.
 pub fn clip(gradients: &Weights, limit: f64) -> (f64, f32) {
     let mut sum = 0.0;
     for tensor in gradients.tensors() {

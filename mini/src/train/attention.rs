@@ -1,5 +1,5 @@
-//! Causal attention of whole sequences, with the probabilities kept for the
-//! backward pass: (heads, tokens, tokens) for each sequence.
+//! Causal attention of whole sequences, with the probabilities kept for the backward pass:
+//! (heads, tokens, tokens) for each sequence.
 
 use anyhow::Result;
 use kvern::ops::{self, RopePairs, RopeTable};
@@ -47,8 +47,8 @@ impl Heads {
     }
 }
 
-/// `out = softmax(scale Q K^T) V` of one sequence, masked to the past; `qkv`
-/// is rotated already: (tokens, 3 dim); `out`: (tokens, dim).
+/// `out = softmax(scale Q K^T) V` of one sequence, masked to the past; `qkv` is rotated already:
+/// (tokens, 3 dim); `out`: (tokens, dim).
 pub(super) fn forward(
     products: &mut Products<'_>,
     heads: Heads,
@@ -71,8 +71,8 @@ pub(super) fn forward(
     Ok(())
 }
 
-/// The gradient of `qkv` (before `d_qkv` is turned back by [`unrotate`]) from
-/// that of `out`; `scratch`: (tokens, tokens).
+/// The gradient of `qkv` (before `d_qkv` is turned back by [`unrotate`]) from that of `out`; `scratch`:
+/// (tokens, tokens).
 pub(super) fn backward(
     products: &mut Products<'_>,
     heads: Heads,
@@ -114,8 +114,8 @@ pub(super) fn rotate(
     Ok(ops::rope(products.ctx, table, RopePairs::Halves, heads.size(), 0, rotated)?)
 }
 
-/// The inverse of [`rotate`], which is its gradient. With the halves of a head
-/// swapped, a turn by an angle is a turn by its negative.
+/// The inverse of [`rotate`], which is its gradient. With the halves of a head swapped, a turn by an angle is
+/// a turn by its negative.
 pub(super) fn unrotate(
     products: &Products<'_>,
     table: &RopeTable,

@@ -10,8 +10,7 @@ use super::products::Products;
 use super::rows::{Norm, norm_backward, relu_backward};
 use crate::model::{NORM_EPSILON, NormWeights, Shape, Weights};
 
-/// Mean cross-entropy of the logits in nats; they become its gradient,
-/// `(softmax - one_hot) / rows`.
+/// Mean cross-entropy of the logits in nats; they become its gradient, `(softmax - one_hot) / rows`.
 ///
 /// # Errors
 /// When all logits of a row are NaN, or a target is beyond the vocabulary.
@@ -59,8 +58,8 @@ impl Scratch {
     }
 }
 
-/// The gradients `d` of all weights from the gradient of the logits that the
-/// tape holds; what `d` held is overwritten.
+/// Computes the gradients `d` of all weights from the gradient of the logits in `tape.logits`; overwrites
+/// `d`.
 pub(super) fn backward(
     products: &mut Products<'_>,
     rope: &RopeTable,

@@ -1,11 +1,11 @@
-//! The batches of a training: pieces of the text at seeded places.
+//! The batches of a training: sequences cut from the text at seeded random positions.
 
 use anyhow::{Result, ensure};
 
 use crate::random::SplitMix64;
 
-/// The batches of one text. Batch `i` depends on the seed and on `i` alone, so
-/// a training that goes on sees what one that never stopped would see.
+/// The batches of one text. Batch `i` depends on the seed and on `i` alone, so a resumed training sees the
+/// batches of an uninterrupted one.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches<'a> {
     ids: &'a [u32],
@@ -15,11 +15,10 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Batches of `sequences` pieces of `tokens` predictions.
+    /// Batches of `sequences` sequences of `tokens` predictions.
     ///
     /// # Errors
-    /// When a size is 0, or the text is shorter than one piece and its next
-    /// token; the message has the numbers.
+    /// When a size is 0, or the text has no more than `tokens` tokens; the message has the numbers.
     pub fn new(ids: &'a [u32], seed: u64, sequences: usize, tokens: usize) -> Result<Self> {
         ensure!(sequences > 0 && tokens > 0, "batches of {sequences} x {tokens} tokens are empty");
         ensure!(

@@ -1,10 +1,9 @@
-//! Checkpoints: weights, moments, vocabulary and recipe in one file of the
-//! format safetensors (<https://github.com/huggingface/safetensors>).
+//! Checkpoints: weights, moments, vocabulary and recipe in one file of the format safetensors
+//! (<https://github.com/huggingface/safetensors>).
 //!
-//! The tensors are those of [`Weights::names`], their moments under `adam.m.`
-//! and `adam.v.`, and the held-out ids as `held_out`. The metadata has one
-//! entry, a JSON object: the format writes several in the order of a hash map,
-//! which differs from run to run.
+//! The tensors are those of [`Weights::names`], their moments under `adam.m.` and `adam.v.`, and the held-out
+//! ids as `held_out`. The metadata has one entry, a JSON object: the format writes several in the order of a
+//! hash map, which differs from run to run.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,7 +22,7 @@ use crate::text::Vocabulary;
 /// Key of the metadata's only entry.
 const KEY: &str = "mini";
 
-/// Everything but the tensors.
+/// The metadata of a checkpoint: everything but the tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// Name of the text.
@@ -32,7 +31,7 @@ pub struct Header {
     pub text_sha256: String,
     /// Entropy of the text's source in nats a token, where it is known.
     pub entropy: Option<f64>,
-    /// How it is trained.
+    /// Hyperparameters of the training.
     pub recipe: Recipe,
     /// Updates so far.
     pub step: u64,
@@ -58,9 +57,9 @@ impl Header {
     }
 }
 
-/// A training at rest.
+/// The state of a training between two steps.
 pub struct Checkpoint {
-    /// Everything but the tensors.
+    /// The metadata of a checkpoint: everything but the tensors.
     pub header: Header,
     /// The weights.
     pub weights: Weights,
@@ -95,7 +94,7 @@ impl View for Tensor {
     }
 }
 
-/// Rows and columns of a tensor with so many values.
+/// Rows and columns of the tensor `name` with `len` values.
 fn sides(header: &Header, name: &str, len: usize) -> Vec<usize> {
     let columns = match name {
         name if name.ends_with(".down.weight") => header.ffn,
@@ -106,8 +105,8 @@ fn sides(header: &Header, name: &str, len: usize) -> Vec<usize> {
 }
 
 impl Checkpoint {
-    /// Writes the file: the same bytes for the same training. A file that is
-    /// there is replaced whole or not at all.
+    /// Writes the file: the same bytes for the same training. A file that is there is replaced whole or not
+    /// at all.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -137,8 +136,8 @@ impl Checkpoint {
     /// Reads a file that [`Checkpoint::save`] wrote.
     ///
     /// # Errors
-    /// When the file cannot be read, is no checkpoint of this program, or its
-    /// parts do not fit together; the message names the file and the part.
+    /// When the file cannot be read, is no checkpoint of this program, or its parts do not fit together; the
+    /// message names the file and the part.
     pub fn load(path: &Path) -> Result<Self> {
         let cannot_read = || format!("cannot read the checkpoint {}", path.display());
         let bytes = fs::read(path).with_context(cannot_read)?;
@@ -150,7 +149,7 @@ impl Checkpoint {
         let text = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY));
         let header: Header = serde_json::from_str(text.context("no metadata of this program")?)
             .context("the metadata is not of this program")?;
-        // The checks below multiply sizes: none may be beyond what the options take.
+        // The checks below multiply sizes. Sizes within the limits of the options cannot overflow.
         for size in [header.dim, header.heads, header.ffn, header.layers, header.context] {
             ensure!((1..=1 << 17).contains(&size), "a size of {size} is not in 1..=131072");
         }

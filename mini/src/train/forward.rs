@@ -1,5 +1,4 @@
-//! The forward pass over a batch of sequences, keeping what the backward pass
-//! needs.
+//! The forward pass over a batch of sequences. It stores the activations that the backward pass reads.
 
 use anyhow::Result;
 use kvern::ops::{self, RopeTable};
@@ -9,7 +8,7 @@ use super::attention::{self, Heads};
 use super::products::Products;
 use crate::model::{NORM_EPSILON, NormWeights, Shape, Weights};
 
-/// What one block keeps; rows are the tokens of all sequences.
+/// Stored activations of one block; rows are the tokens of all sequences.
 pub(super) struct BlockTape {
     pub input: Vec<f32>,         // (rows, dim)
     pub norm1: Vec<f32>,         // (rows, dim)
@@ -21,7 +20,7 @@ pub(super) struct BlockTape {
     pub hidden: Vec<f32>,        // (rows, ffn), after ReLU
 }
 
-/// What a step keeps of its forward pass.
+/// Stored activations of one forward pass.
 pub(super) struct Tape {
     pub heads: Heads,
     pub blocks: Vec<BlockTape>,
@@ -53,8 +52,7 @@ impl Tape {
     }
 }
 
-/// Fills the tape with the logits of `ids`: whole sequences, one after the
-/// other.
+/// Fills the tape with the logits of `ids`: whole sequences, one after the other.
 pub(super) fn forward(
     products: &mut Products<'_>,
     rope: &RopeTable,

@@ -3,10 +3,9 @@
 //! ```text
 //! tokens -> Batches -> Trainer::step: forward, loss, backward -> Adam -> weights
 //! ```
-//! A product `Y = X W^T` has the gradients `dX = dY W` and `dW = dY^T X`:
-//! transposed views, no copies. Sums that are written here run in one stated
-//! order, so that the weights are the same bits on any number of threads and
-//! every instruction set.
+//! A product `Y = X W^T` has the gradients `dX = dY W` and `dW = dY^T X`: transposed views, no copies. Sums
+//! that are written here run in one stated order, so that the weights are the same bits on any number of
+//! threads and every instruction set.
 
 mod adam;
 mod attention;

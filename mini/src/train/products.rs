@@ -7,14 +7,14 @@ use kvern::{Activation, Context, Epilogue, MatMut, MatRef, Workspace};
 use super::rows::add_column_sums;
 use crate::model::LinearWeights;
 
-/// Where products run: context and workspace.
+/// Context and workspace of the products.
 pub(super) struct Products<'a> {
     pub ctx: &'a Context,
     pub ws: Workspace,
 }
 
 impl Products<'_> {
-    /// `C = beta C + alpha A B`, growing the workspace where it must.
+    /// `C = beta C + alpha A B`; grows the workspace if the product needs more.
     pub fn multiply(
         &mut self,
         a: MatRef<'_>,

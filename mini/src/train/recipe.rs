@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What decides the weights of a training, besides the text and the number of
-/// steps.
+/// Hyperparameters of a training. Together with the text and the number of steps they decide the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Sequences in a batch.
@@ -16,7 +15,7 @@ pub struct Recipe {
     pub warmup: u64,
     /// Limit of the gradients' norm.
     pub clip: f64,
-    /// Steps in all where the rate falls to zero.
+    /// Step at which the rate reaches zero; `None` for a constant rate.
     pub decay: Option<u64>,
     /// Seed of the initial weights and of the batches.
     pub seed: u64,

@@ -1,6 +1,5 @@
-//! Row operations of the backward pass. Sums over a row run in eight lanes,
-//! element `i` in lane `i mod 8`, folded by halves: one order for all CPUs,
-//! and one that compilers turn into vector instructions.
+//! Row operations of the backward pass. Sums over a row run in eight lanes, element `i` in lane `i mod 8`,
+//! folded by halves: one order for all CPUs, and one that compilers turn into vector instructions.
 
 const LANES: usize = 8;
 
@@ -35,14 +34,14 @@ pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// `d = 0` where the activation was cut off: `y` is what ReLU gave.
+/// Backward pass of ReLU: `d = 0` where its output `y` is 0.
 pub(super) fn relu_backward(y: &[f32], d: &mut [f32]) {
     for (d, &y) in d.iter_mut().zip(y) {
         *d = if y > 0.0 { *d } else { 0.0 };
     }
 }
 
-/// What [`norm_backward`] needs besides the gradient.
+/// Input and parameters of the LayerNorm that [`norm_backward`] differentiates.
 pub(super) struct Norm<'a> {
     /// Input of the norm: (rows, n).
     pub x: &'a [f32],
@@ -52,11 +51,10 @@ pub(super) struct Norm<'a> {
     pub epsilon: f32,
 }
 
-/// Backward pass of a LayerNorm: adds the gradients of gain and bias to
-/// `d_gain` and `d_bias`, and that of the input to `dx`; `dy`: (rows, n).
+/// Backward pass of a LayerNorm: adds the gradients of gain and bias to `d_gain` and `d_bias`, and that of
+/// the input to `dx`; `dy`: (rows, n).
 ///
-/// With `xhat = (x - mean) * inv` and `g = dy * gain`:
-/// `dx += inv * (g - mean(g) - xhat * mean(g * xhat))`.
+/// With `xhat = (x - mean) * inv` and `g = dy * gain`: `dx += inv * (g - mean(g) - xhat * mean(g * xhat))`.
 pub(super) fn norm_backward(
     norm: &Norm<'_>,
     dy: &[f32],

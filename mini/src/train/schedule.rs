@@ -7,8 +7,8 @@ pub struct Schedule {
     pub rate: f64,
     /// Steps over which the rate rises linearly.
     pub warmup: u64,
-    /// Steps in all where the rate falls linearly to zero after the warm-up;
-    /// `None` for a constant rate.
+    /// Step at which the rate reaches zero, falling linearly from the end of the warm-up; `None` for a
+    /// constant rate.
     pub decay: Option<u64>,
 }
 

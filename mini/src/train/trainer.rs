@@ -1,4 +1,4 @@
-//! The trainer: weights, moments and one step after the other.
+//! The trainer: weights, Adam's moments, and the training step.
 
 use anyhow::{Result, ensure};
 use kvern::ops::RopeTable;
@@ -11,7 +11,7 @@ use super::products::Products;
 use super::schedule::Schedule;
 use crate::model::{ROPE_BASE, Shape, Weights};
 
-/// What one step found.
+/// Loss, gradient norm and learning rate of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Mean cross-entropy of the batch before the update, in nats.
@@ -35,11 +35,10 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Goes on from `weights` and `adam`, in batches of `sequences` pieces of
-    /// `tokens` tokens.
+    /// Continues from `weights` and `adam`, in batches of `sequences` sequences of `tokens` tokens.
     ///
     /// # Errors
-    /// When the pieces are longer than the context, or memory is short.
+    /// When the sequences are longer than the context, or memory cannot be allocated.
     pub fn new(
         ctx: &'a Context,
         shape: Shape,
@@ -68,12 +67,10 @@ impl<'a> Trainer<'a> {
         Self::new(ctx, shape, Weights::to_train(&shape, seed), Adam::new(&shape), batch)
     }
 
-    /// The mean cross-entropy of a batch; its gradients are then in
-    /// [`Trainer::gradients`].
+    /// Computes the mean cross-entropy of a batch, and its gradients into [`Trainer::gradients`].
     ///
     /// # Errors
-    /// When the batch has another size or an id beyond the vocabulary, or the
-    /// logits are NaN.
+    /// When the batch has another size or an id beyond the vocabulary, or the logits are NaN.
     pub fn gradients_of(&mut self, inputs: &[u32], targets: &[u32]) -> Result<f64> {
         let rows = self.tape.output.len() / self.shape.dim.max(1);
         ensure!(
@@ -92,8 +89,7 @@ impl<'a> Trainer<'a> {
     /// One step: gradients, clipping to a norm of `limit`, update.
     ///
     /// # Errors
-    /// As [`Trainer::gradients_of`], and when the gradients are not finite;
-    /// the weights are unchanged then.
+    /// As [`Trainer::gradients_of`], and when the gradients are not finite; then the weights are unchanged.
     pub fn step(
         &mut self,
         (inputs, targets): (&[u32], &[u32]),
@@ -113,7 +109,7 @@ impl<'a> Trainer<'a> {
         Ok(StepReport { loss, norm, rate })
     }
 
-    /// Ends the training.
+    /// Ends the training and returns its state.
     pub fn into_parts(self) -> (Weights, Adam) {
         (self.weights, self.adam)
     }

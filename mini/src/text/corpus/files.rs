@@ -43,8 +43,8 @@ pub struct Verification {
     pub expected_length: u64,
     /// Length of the file in bytes.
     pub actual_length: u64,
-    /// Offset of the first byte that differs. Where one is the beginning of
-    /// the other, this is the length of the shorter.
+    /// Offset of the first byte that differs. If one text is a prefix of the other, this is the length of the
+    /// prefix.
     pub first_difference: Option<u64>,
 }
 
@@ -71,8 +71,7 @@ impl fmt::Display for Verification {
 /// The file is read in chunks: its length does not matter.
 ///
 /// # Errors
-/// When the file cannot be read. A file that differs is no error here: see
-/// [`Verification::matches`].
+/// When the file cannot be read. A file that differs is no error here: see [`Verification::matches`].
 pub fn verify(path: &Path) -> Result<Verification> {
     let cannot_read = || format!("cannot read the corpus {}", path.display());
     let metadata = fs::metadata(path).with_context(cannot_read)?;

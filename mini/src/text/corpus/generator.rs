@@ -1,7 +1,7 @@
 //! The corpus: 50,000 random words, the same bytes on every machine.
 //!
-//! The words are `word1` to `word1000`, drawn uniformly by Python's generator
-//! seeded from a salted hash, joined by one space and ended by a newline.
+//! The words are `word1` to `word1000`, drawn uniformly by Python's generator seeded from a salted hash,
+//! joined by one space and ended by a newline.
 
 use sha2::{Digest, Sha256};
 

@@ -1,9 +1,8 @@
-//! Python's `random.Random`, as far as the corpus needs it: an integer seed
-//! and `randint`, number for number as CPython 3.2 and later give them.
+//! Python's `random.Random`, as far as the corpus needs it: an integer seed and `randint`, number for number
+//! as CPython 3.2 and later give them.
 //!
-//! The generator is MT19937 (Matsumoto and Nishimura, "Mersenne Twister: a
-//! 623-dimensionally equidistributed uniform pseudo-random number generator",
-//! ACM TOMACS 8(1), 1998), seeded with its `init_by_array`.
+//! The generator is MT19937 (Matsumoto and Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed
+//! uniform pseudo-random number generator", ACM TOMACS 8(1), 1998), seeded with its `init_by_array`.
 
 use std::ops::RangeInclusive;
 
@@ -17,17 +16,16 @@ pub struct PythonRandom {
 impl PythonRandom {
     /// `random.seed(seed)` for an integer of up to 64 bits.
     ///
-    /// CPython's key is the seed's 32-bit limbs, lowest first, without
-    /// leading zero limbs: a seed below 2^32 is a key of length one.
+    /// CPython's key is the seed's 32-bit limbs, lowest first, without leading zero limbs: a seed below 2^32
+    /// is a key of length one.
     pub fn new(seed: u64) -> Self {
         let limbs = [seed as u32, (seed >> 32) as u32];
         let length = if limbs[1] == 0 { 1 } else { 2 };
         Self { generator: Mt::new_with_key(limbs.into_iter().take(length)) }
     }
 
-    /// `random.randint(first, last)`, both ends included, by
-    /// `_randbelow_with_getrandbits`: draw as many bits as the range's width
-    /// has, until the draw lies below the width.
+    /// `random.randint(first, last)`, both ends included, by `_randbelow_with_getrandbits`: draw as many bits
+    /// as the range's width has, until the draw lies below the width.
     ///
     /// # Panics
     /// In debug builds, on an empty range or the full range of `u32`.
@@ -54,8 +52,8 @@ impl PythonRandom {
 mod tests {
     use super::*;
 
-    /// For each seed, the results of three `getrandbits(32)`, five
-    /// `randint(1, 1000)` and one `getrandbits(7)`, from CPython 3.11.
+    /// For each seed, the results of three `getrandbits(32)`, five `randint(1, 1000)` and one
+    /// `getrandbits(7)`, from CPython 3.11.
     const CPYTHON: [(u64, [u32; 3], [u32; 5], u32); 4] = [
         (42, [2746317213, 478163327, 107420369], [760, 282, 251, 229, 143], 94),
         (0, [3626764237, 1654615998, 3255389356], [912, 431, 42, 266, 989], 65),

@@ -24,7 +24,7 @@ pub enum Class {
     Noun(Number),
     /// Verbs with an object, agreeing with a subject of a number.
     Transitive(Number),
-    /// Verbs without an object, agreeing likewise.
+    /// Verbs without an object, agreeing with a subject of a number.
     Intransitive(Number),
     /// Prepositions.
     Preposition,
@@ -71,14 +71,13 @@ impl Class {
         }
     }
 
-    /// How often each word is chosen: Zipf's law (Mandelbrot's form), in whole
-    /// numbers.
+    /// Weight of each word: Zipf's law (Mandelbrot's form), in whole numbers.
     pub fn weights(self) -> impl Iterator<Item = u64> + Clone {
         (0..self.size() as u64).map(|rank| 100_000 / (rank + 10))
     }
 }
 
-/// What the sentence so far says about the next word.
+/// State of the Markov source: all that the words so far say about the next word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Before a sentence or a clause.
@@ -196,10 +195,10 @@ impl State {
     }
 }
 
-/// How often each of [`STATES`] is visited, as shares of all words.
+/// Stationary distribution of the source: the share of all words that each of [`STATES`] writes.
 ///
-/// The shares solve `share = share P` and add up to 1: a linear system, solved
-/// by elimination. No power of `P` converges where sentences keep in step.
+/// The shares solve `share = share P` and add up to 1: a linear system, solved by elimination. Elimination
+/// rather than powers of `P`, which need not converge (a periodic chain).
 pub fn stationary() -> Vec<f64> {
     let n = STATES.len();
     // Row `j`: the flow into state `j` minus its share is 0; the last row: the sum is 1.

@@ -1,12 +1,10 @@
 //! A generated language whose entropy is known exactly.
 //!
-//! A seeded grammar writes sentences of 1000 words: determiners, adjectives
-//! and nouns that agree in number, verbs that agree with their subject across
-//! a prepositional phrase, objects, adverbs and conjunctions. It is a Markov
-//! source: a state chooses an arc, the arc names a class of words and the next
-//! state, and the class chooses a word. The classes have no word in common and
-//! the arcs of a state no class, so that the words tell the states and the
-//! entropy is that of the choices: see [`Language::entropy`].
+//! A seeded grammar writes sentences over a lexicon of 1000 words: determiners, adjectives and nouns that
+//! agree in number, verbs that agree with their subject across a prepositional phrase, objects, adverbs and
+//! conjunctions. It is a Markov source: a state chooses an arc, the arc names a class of words and the next
+//! state, and the class chooses a word. No two classes share a word and no two arcs of a state share a class,
+//! so the words determine the states, and the entropy is that of the choices: see [`Language::entropy`].
 
 mod grammar;
 mod words;
@@ -30,8 +28,8 @@ pub struct Language {
 }
 
 impl Language {
-    /// The language whose words and texts `seed` chooses. Its grammar and its
-    /// entropy are the same for every seed.
+    /// The language whose words and texts `seed` chooses. Its grammar and its entropy are the same for every
+    /// seed.
     pub fn new(seed: u64) -> Self {
         Self { seed, lexicon: Lexicon::new(seed) }
     }
@@ -46,8 +44,7 @@ impl Language {
         self.text(1, HELD_OUT_WORDS)
     }
 
-    /// `count` words of text number `stream`, joined by one space, a line for
-    /// each sentence.
+    /// `count` words of text number `stream`, joined by one space, a line for each sentence.
     pub fn text(&self, stream: u64, count: usize) -> String {
         let mut random = SplitMix64::stream(self.seed, stream.wrapping_add(1));
         let mut text = String::new();
@@ -65,10 +62,9 @@ impl Language {
         text
     }
 
-    /// Entropy of a word given all before it, in nats: the mean over the
-    /// states, as often as each is visited, of the entropy of its arc and of
-    /// its word. Its exponential is the least perplexity that any model can
-    /// have on long texts.
+    /// Entropy rate in nats per word: the mean, over the stationary distribution of the states, of the
+    /// entropy of the arc and of the word. Its exponential is the least perplexity that any model can have on
+    /// long texts.
     pub fn entropy() -> f64 {
         let share = grammar::stationary();
         STATES.iter().zip(share).map(|(state, share)| share * state_entropy(*state)).sum()
@@ -95,7 +91,7 @@ fn entropy_of(weights: impl Iterator<Item = u64> + Clone) -> f64 {
     -weights.map(|weight| share(weight) * libm::log(share(weight))).sum::<f64>()
 }
 
-/// The number of a weight, chosen in proportion.
+/// Index of one of the weights, drawn in proportion to them.
 fn weighted(random: &mut SplitMix64, weights: impl Iterator<Item = u64> + Clone) -> usize {
     let mut draw = random.below(weights.clone().sum());
     for (i, weight) in weights.enumerate() {
@@ -135,8 +131,7 @@ mod tests {
         assert_ne!(text, Language::new(43).held_out_text());
     }
 
-    /// The log-probability of a long text under the source's own parse is its
-    /// entropy, up to chance.
+    /// The log-probability of a long text under the source's own parse tends to the entropy.
     #[test]
     fn a_long_text_costs_its_entropy() {
         let language = Language::new(7);

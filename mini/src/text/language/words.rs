@@ -1,5 +1,5 @@
-//! The words: short ones of English for the small classes, seeded syllables
-//! with the ending of their class for the others.
+//! The words: short ones of English for the small classes, seeded syllables with the ending of their class
+//! for the others.
 
 use std::collections::HashSet;
 
