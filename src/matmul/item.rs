@@ -15,6 +15,7 @@ pub(super) struct Item<'a> {
     pub a: MatRef<'a>,
     pub b: Source<'a>,
     pub up: Option<&'a PackedB>,
+    /// Steps of the product with B: 0 where alpha is 0, so that B is not read. Those with UP are all of k.
     pub k: usize,
     /// Whether A is rounded to bf16 for the bf16 dot instructions.
     pub fast: bool,
@@ -30,7 +31,7 @@ impl Item<'_> {
         let (gate, accumulators) = scratch.split_at_mut(if self.up.is_some() { most } else { 0 });
         if let (Some(up), Ok(out)) = (self.up, MatMut::dense(gate, rows, cols)) {
             let mut gate = COut { out, accumulators: None };
-            self.accumulate(Source::Packed(up), (a_pack, b_pack), origin, &mut gate, None);
+            self.accumulate((Source::Packed(up), self.a.cols()), (a_pack, b_pack), origin, &mut gate, None);
         }
         let gate = self.up.map(|_| (&*gate, cols)); // (rows, cols)
         let fused = FusedEpilogue { epilogue: &self.epilogue, gate, row: 0, col: origin.col, gate_col: 0 };
@@ -41,13 +42,14 @@ impl Item<'_> {
             accumulators => MatMut::dense(&mut accumulators[..rows * cols], rows, cols).ok(),
         };
         let mut out = COut { out: c, accumulators };
-        self.accumulate(self.b, (a_pack, b_pack), origin, &mut out, if plain { None } else { Some(fused) });
+        let fused = if plain { None } else { Some(fused) };
+        self.accumulate((self.b, self.k), (a_pack, b_pack), origin, &mut out, fused);
     }
 
-    /// The product of the tile at `origin` with one B, into `out`.
+    /// The product of the tile at `origin` with the first `k` rows of one B, into `out`.
     fn accumulate<T: Output>(
         &self,
-        b: Source<'_>,
+        (b, k): (Source<'_>, usize),
         (a_pack, b_pack): (&mut [f32], &mut [f32]),
         origin: Origin,
         out: &mut COut<'_, T>,
@@ -58,8 +60,8 @@ impl Item<'_> {
         // loaded for the next one: same bits.
         let mut p0 = 0;
         loop {
-            let kc = self.blocking.kc.min(self.k - p0);
-            let last = p0 + kc >= self.k;
+            let kc = self.blocking.kc.min(k - p0);
+            let last = p0 + kc >= k;
             let block = self.block_of_b(b, b_pack, (p0, kc), (origin.col, cols));
             let part = Part { kc, accumulate: p0 > 0, fused: if last { fused } else { None } };
             // LOOP 3: split the rows into mc parts.

@@ -57,8 +57,9 @@ pub enum Precision {
 /// What happens to a finished product: `C = beta * C + act(alpha * AB + bias)`.
 ///
 /// **Numerics**: in this order, each step one IEEE operation: `t = alpha * ab`, `t = t + bias[j]`,
-/// `t = act(t)`, `c = fma(beta, c, t)`. With `beta = 0`, C is not read (NaN in it does not spread); with
-/// `alpha = 0`, A and B are not read. A residual addition is `beta = 1`.
+/// `t = act(t)`, `c = fma(beta, c, t)`. With `beta = 0`, C is not read (NaN in it does not spread). With
+/// `alpha = 0`, B is not read, and A is read only for the second product of a gated one. A residual addition
+/// is `beta = 1`.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Epilogue<'a> {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod gated;
 mod golden;
 #[cfg(unix)]
 mod guard_pages;
