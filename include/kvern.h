@@ -1,6 +1,7 @@
 /*
- * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of f32, f16, bf16, every GGUF
- * format and codes in groups; fused attention over key-value caches; and the row operations between them.
+ * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of 16 GGUF formats (F32, F16, BF16,
+ * Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4) and with codes in groups; fused attention over key-value
+ * caches; and the row-wise operators of a decoder layer (norms, RoPE, softmax, activations).
  *
  * This file is generated from src/capi. C99 and C++.
  *
@@ -291,12 +292,12 @@ typedef struct {
 #define KVERN_ISA_SCALAR 1
 
 /**
- * x86-64 with AVX2, FMA and F16C.
+ * x86-64 with AVX2, FMA, F16C, BMI1, BMI2, LZCNT and POPCNT.
  */
 #define KVERN_ISA_AVX2 2
 
 /**
- * x86-64 with AVX-512 F, BW, VL, DQ and VNNI.
+ * x86-64 with AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
  */
 #define KVERN_ISA_AVX512 3
 
@@ -799,8 +800,8 @@ void kvern_packed_b_destroy(kvern_packed_b *b);
 typedef struct kvern_weights kvern_weights;
 
 /**
- * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
- * packed and multiplied.
+ * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Every format that has a number here is
+ * converted, packed and multiplied; GGUF's other types are refused with OPTION.
  */
 typedef int32_t kvern_weight_format;
 

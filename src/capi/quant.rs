@@ -9,8 +9,8 @@ use super::{Checked, create, destroy, guard};
 use crate::Context;
 use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 
-/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Weights of every format are converted,
-/// packed and multiplied.
+/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Every format that has a number here is
+/// converted, packed and multiplied; GGUF's other types are refused with OPTION.
 pub type kvern_weight_format = i32;
 
 /// 32 bits a weight: the weight itself.

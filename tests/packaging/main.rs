@@ -8,6 +8,7 @@ mod clib;
 mod abi;
 #[cfg(target_os = "linux")]
 mod cblas;
+mod claims;
 #[cfg(target_os = "linux")]
 mod examples;
 #[cfg(target_os = "linux")]
