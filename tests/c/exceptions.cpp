@@ -1,17 +1,10 @@
 /* kvern.hpp with exceptions: what is thrown, and that objects move and free themselves. */
 #include <kvern.hpp>
 
-#include <cstdio>
+#include "expect.hpp"
+
 #include <cstring>
 #include <vector>
-
-#define EXPECT(condition)                                              \
-    do {                                                               \
-        if (!(condition)) {                                            \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-            return 1;                                                  \
-        }                                                              \
-    } while (0)
 
 template <class Call>
 bool refused(kvern_status status, const char *words, Call call) {

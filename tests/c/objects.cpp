@@ -1,19 +1,12 @@
 /* kvern.hpp: a call of every kind, so that arguments arrive where they belong. */
 #include <kvern.hpp>
 
+#include "expect.hpp"
+
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
-
-#define EXPECT(condition)                                              \
-    do {                                                               \
-        if (!(condition)) {                                            \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-            return 1;                                                  \
-        }                                                              \
-    } while (0)
 
 namespace {
 

@@ -1,16 +1,9 @@
 /* kvern.hpp without exceptions: results that hold a value or a failure. */
 #include <kvern.hpp>
 
-#include <cstdio>
-#include <cstring>
+#include "expect.hpp"
 
-#define EXPECT(condition)                                              \
-    do {                                                               \
-        if (!(condition)) {                                            \
-            std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-            return 1;                                                  \
-        }                                                              \
-    } while (0)
+#include <cstring>
 
 int main() {
     kvern::result<kvern::context> ctx = kvern::context::create();

@@ -2,6 +2,7 @@
 
 use crate::blas::{CGemm, CGemv, FGemm, FGemv, Library};
 use crate::clib;
+use crate::random::Random;
 use std::ffi::{c_char, c_int};
 use std::process::Command;
 
@@ -38,32 +39,6 @@ fn openblas() -> Option<Blas> {
     found
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len())]
-    }
-
-    /// In [-1, 1).
-    fn floats(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| (self.next() >> 40) as f32 / 8_388_608.0 - 1.0).collect()
-    }
-}
-
 const COLUMNS: c_int = 102;
 const LAYOUTS: [c_int; 2] = [101, COLUMNS];
 const TRANSPOSES: [c_int; 3] = [111, 112, 113];
@@ -91,7 +66,7 @@ fn agree(ours: &[f32], theirs: &[f32], bound: f32, call: &str) {
 #[test]
 fn sgemm_agrees_with_openblas_over_2000_random_calls() {
     let Some(peer) = openblas() else { return };
-    let (ours, mut random) = (kvern(), Random(1));
+    let (ours, mut random) = (kvern(), Random::new(1));
     for call in 0..2000 {
         let most = if call % 100 == 0 { 200 } else { 40 };
         let [m, n, k] = [(); 3].map(|()| random.below(most));
@@ -104,7 +79,7 @@ fn sgemm_agrees_with_openblas_over_2000_random_calls() {
         };
         let mut stored = |(rows, len): (usize, usize)| {
             let ld = len.max(1) + random.of(&[0, 0, 1, 7]);
-            (ld as c_int, random.floats(rows * ld + 1))
+            (ld as c_int, random.vec(rows * ld + 1))
         };
         let (lda, mut a) = stored(shape(ta, m, k));
         let (ldb, mut b) = stored(shape(tb, k, n));
@@ -145,7 +120,7 @@ fn sgemm_agrees_with_openblas_over_2000_random_calls() {
 #[test]
 fn sgemv_agrees_with_openblas_over_2000_random_calls() {
     let Some(peer) = openblas() else { return };
-    let (ours, mut random) = (kvern(), Random(2));
+    let (ours, mut random) = (kvern(), Random::new(2));
     for call in 0..2000 {
         let [m, n] = [(); 2].map(|()| random.below(70));
         let (layout, trans) = (random.of(&LAYOUTS), random.of(&TRANSPOSES));
@@ -153,11 +128,11 @@ fn sgemv_agrees_with_openblas_over_2000_random_calls() {
         let (incx, incy) = (random.of(&[1, 1, 2, -1, -3]), random.of(&[1, 1, 3, -1, -2]));
         let (rows, len) = if layout == COLUMNS { (n, m) } else { (m, n) };
         let lda = (len.max(1) + random.of(&[0, 0, 1, 7])) as c_int;
-        let mut a = random.floats(rows * lda as usize + 1);
+        let mut a = random.vec(rows * lda as usize + 1);
         let (out, read) = if trans == 111 { (m, n) } else { (n, m) };
         let elements = |len: usize, by: i32| len * by.unsigned_abs() as usize + 1;
-        let mut x = random.floats(elements(read, incx));
-        let mut y = random.floats(elements(out, incy));
+        let mut x = random.vec(elements(read, incx));
+        let mut y = random.vec(elements(out, incy));
         let (clean_a, clean_x, mut want) = (a.clone(), x.clone(), y.clone());
         if alpha == 0.0 {
             a.fill(f32::NAN);
@@ -263,9 +238,9 @@ fn illegal_calls(blas: &Blas) {
 /// Blocks of one matrix at a time, as in a factorisation: C lies between the rows of A and B.
 #[test]
 fn operands_may_be_interleaved_parts_of_one_matrix() {
-    let (blas, mut random) = (kvern(), Random(3));
+    let (blas, mut random) = (kvern(), Random::new(3));
     let (size, ld) = (30, 96);
-    let mut whole = random.floats(size * ld);
+    let mut whole = random.vec(size * ld);
     let before = whole.clone();
     let base = whole.as_mut_ptr();
     let (n, ldi) = (size as c_int, ld as c_int);

@@ -4,6 +4,9 @@
 mod blas;
 #[path = "../support/clib.rs"]
 mod clib;
+#[cfg(target_os = "linux")]
+#[path = "../support/random.rs"]
+mod random;
 
 mod abi;
 #[cfg(target_os = "linux")]

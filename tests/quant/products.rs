@@ -1,5 +1,6 @@
 //! Products with weights of every format: equal to the definition, at every tier, tail and number of threads.
 
+use crate::definition::{assert_exact, assert_int8};
 use crate::support::{Random, assert_same_bits, context, for_each_isa, product};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::quant::import::{Gptq, GroupWise, StoredZeros};
@@ -86,21 +87,7 @@ fn int8_products_equal_the_definition() {
             let (x, bytes) = (r.vec(m * k), blocks(&mut r, format, n, k));
             let a = MatRef::dense(&x, m, k).unwrap();
             let p = PackedWeights::from_blocks(format, n, k, &bytes).unwrap();
-            let mut scalar = vec![f32::NAN; m * n];
-            product(&context(Isa::Scalar, 1), &p, Compute::Int8, a, &Epilogue::default(), &mut scalar);
-            for i in [0, m - 1] {
-                for j in [0, n / 2, n - 1] {
-                    let (chain, exact, bound) = reference::int8_dot(&p, j, a.row(i).unwrap()).unwrap();
-                    assert!((f64::from(chain) - exact).abs() <= bound, "{format:?} {chain} {exact} {bound}");
-                    let got = scalar[i * n + j];
-                    assert_eq!(got.to_bits(), chain.to_bits(), "{format:?} {m}x{n}x{k}: {got} {chain}");
-                }
-            }
-            for_each_isa(|ctx| {
-                let mut c = vec![f32::NAN; m * n];
-                product(ctx, &p, Compute::Int8, a, &Epilogue::default(), &mut c);
-                assert_same_bits(&c, &scalar, &format!("{format:?} {m}x{n}x{k} at {}", ctx.isa()));
-            });
+            assert_int8(&p, a);
         }
     }
 }
@@ -116,17 +103,7 @@ fn exact_products_equal_dequantise_then_multiply() {
             let p = PackedWeights::from_blocks(format, n, k, &bytes).unwrap();
             let mut wide = vec![0.0; n * k];
             dequantize(format, &bytes, &mut wide).unwrap();
-            let b = MatRef::dense(&wide, n, k).unwrap().t();
-            let mut want = vec![0.0; m * n];
-            let ctx = Context::serial();
-            let mut ws = Workspace::new(matmul_workspace_bytes(&ctx, m, n, k).unwrap()).unwrap();
-            let out = MatMut::dense(&mut want, m, n).unwrap();
-            matmul(&ctx, &mut ws, a, b, out, &Epilogue::default()).unwrap();
-            for_each_isa(|ctx| {
-                let mut c = vec![f32::NAN; m * n];
-                product(ctx, &p, Compute::F32, a, &Epilogue::default(), &mut c);
-                assert_same_bits(&c, &want, &format!("{format:?} {m}x{n}x{k} at {}", ctx.isa()));
-            });
+            assert_exact(&p, &wide, a);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Quantised weights: blocks byte for byte as the oracle, packing reversible, products equal at every tier.
 
+use crate::definition::{assert_exact, assert_int8};
 use crate::support::{Random, assert_same_bits, context, for_each_isa, product};
-use kvern::matmul::{matmul, matmul_workspace_bytes};
-use kvern::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize, reference};
+use kvern::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 use kvern::{Activation, Context, Epilogue, Isa, MatMut, MatRef, Workspace};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -65,26 +65,7 @@ fn int8_products_equal_the_definition_at_every_tail() {
         let a = MatRef::dense(&a, m, k).unwrap();
         for format in [WeightFormat::Q4_0, WeightFormat::Q8_0] {
             let p = PackedWeights::quantize(format, MatRef::dense(&w, n, k).unwrap()).unwrap();
-            let mut want = vec![0.0; m * n];
-            for i in [0, m - 1] {
-                for j in [0, n / 2, n - 1] {
-                    let (chain, exact, bound) = reference::int8_dot(&p, j, a.row(i).unwrap()).unwrap();
-                    want[i * n + j] = chain;
-                    assert!((f64::from(chain) - exact).abs() <= bound, "{chain} {exact} {bound}");
-                }
-            }
-            let mut scalar = vec![f32::NAN; m * n];
-            product(&context(Isa::Scalar, 1), &p, Compute::Int8, a, &Epilogue::default(), &mut scalar);
-            for i in [0, m - 1] {
-                for j in [0, n / 2, n - 1] {
-                    assert_eq!(scalar[i * n + j].to_bits(), want[i * n + j].to_bits());
-                }
-            }
-            for_each_isa(|ctx| {
-                let mut c = vec![f32::NAN; m * n];
-                product(ctx, &p, Compute::Int8, a, &Epilogue::default(), &mut c);
-                assert_same_bits(&c, &scalar, &format!("{format:?} {m}x{n}x{k} at {}", ctx.isa()));
-            });
+            assert_int8(&p, a);
         }
     }
 }
@@ -101,16 +82,7 @@ fn exact_products_equal_dequantise_then_multiply() {
             for (i, row) in wide.chunks_exact_mut(k).enumerate() {
                 p.dequantize_row(i, row).unwrap();
             }
-            let b = MatRef::dense(&wide, n, k).unwrap().t();
-            for_each_isa(|ctx| {
-                let mut want = vec![0.0; m * n];
-                let mut ws = Workspace::new(matmul_workspace_bytes(ctx, m, n, k).unwrap()).unwrap();
-                let out = MatMut::dense(&mut want, m, n).unwrap();
-                matmul(ctx, &mut ws, a, b, out, &Epilogue::default()).unwrap();
-                let mut c = vec![f32::NAN; m * n];
-                product(ctx, &p, Compute::F32, a, &Epilogue::default(), &mut c);
-                assert_same_bits(&c, &want, &format!("{format:?} {m}x{n}x{k} at {}", ctx.isa()));
-            });
+            assert_exact(&p, &wide, a);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What every integration test uses: tiers, inputs, comparisons.
 #![allow(dead_code)] // each test binary uses its own part
 
+mod random;
+
 use kvern::buffer::MappedFile;
 use kvern::quant::{Compute, PackedWeights};
 use kvern::{Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, Workspace};
+pub use random::Random;
 use std::path::{Path, PathBuf};
 
 /// Runs `test` with a context of each tier of the machine and says which tiers are missing.
@@ -20,36 +23,6 @@ pub fn for_each_isa(mut test: impl FnMut(&Context)) {
 /// A context at `isa` with `threads` threads.
 pub fn context(isa: Isa, threads: usize) -> Context {
     Context::new(&ContextOptions::default().isa_cap(isa).threads(threads)).unwrap()
-}
-
-/// A small generator (xorshift64*): seeded inputs that are the same everywhere.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// Uniform in `0..n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
-    }
-
-    /// Uniform in [-1, 1).
-    pub fn f32(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub fn vec(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.f32()).collect()
-    }
 }
 
 /// Bits of a slice: what "the same" means here. NaN payloads are not part of the promise.
