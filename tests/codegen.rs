@@ -4,8 +4,6 @@
 //! Reads the disassembly of this very test. Spills are looked at in builds without debug assertions, as in
 //! `cargo test --release` and in the gate, whose `perf/codegen.tsv` holds all of these facts.
 
-mod support;
-
 #[path = "support/design.rs"]
 mod design;
 #[path = "support/disasm.rs"]
