@@ -170,7 +170,10 @@ mod x86 {
 
     /// A loop over `$n` independent chains of `$step`.
     macro_rules! chains {
-        ($features:literal, $name:ident, $n:literal, $zero:expr, |$acc:ident, $x:ident| $step:expr, $arg:expr) => {
+        (
+            $features:literal, $name:ident, $n:literal, $zero:expr,
+            |$acc:ident, $x:ident| $step:expr, $arg:expr
+        ) => {
             #[target_feature(enable = $features)]
             fn $name() {
                 let $x = black_box($arg);

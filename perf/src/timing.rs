@@ -26,8 +26,8 @@ pub fn interleave(candidates: &mut [Candidate<'_>], budget: Duration) -> Vec<Tim
     interleave_resting(candidates, budget, || {})
 }
 
-/// [`interleave`], with `rest` after each round, off the clock: where threads that wait for more work have to be
-/// told to sleep, so that they take no core from the next candidate.
+/// [`interleave`], with `rest` after each round, off the clock: where threads that wait for more work have to
+/// be told to sleep, so that they take no core from the next candidate.
 pub fn interleave_resting(
     candidates: &mut [Candidate<'_>],
     budget: Duration,

@@ -41,13 +41,13 @@ struct Kind {
     name: &'static str,
     theirs: Type,
     ours: KvType,
-    /// [`TOLERANCE`], or more where kvern rounds ggml's values again, to codes of its own, and where ggml's sums are
-    /// coarse.
+    /// [`TOLERANCE`], or more where kvern rounds ggml's values again, to codes of its own, and where ggml's
+    /// sums are coarse.
     tolerance: f64,
 }
 
-/// ggml's 4 bits are -8..=7 with the extreme at -8, kvern's -7..=7: half a step of absmax / 7 is 7 % of uniform
-/// values, in the keys and in the values.
+/// ggml's 4 bits are -8..=7 with the extreme at -8, kvern's -7..=7: half a step of absmax / 7 is 7 % of
+/// uniform values, in the keys and in the values.
 const ROUNDED_TWICE: f64 = 0.15;
 
 /// For one query ggml sums values of f16 in f16: 2.6 % over 32768 keys.

@@ -35,8 +35,8 @@ pub fn html(history: &[(String, Ledger)]) -> String {
     let mut out = "<!doctype html><meta charset=\"utf-8\"><title>Instruction counts</title>\n<style>\
                    body{font:14px sans-serif;max-width:72em;margin:2em auto}</style>\n\
                    <h1>Instruction counts through history</h1>\n<p>Each line is a case, relative to the \
-                   first ledger that has it, on a scale of ratios; lower is fewer instructions. The cases that \
-                   changed most are named; grey ones stayed within 1 %. Hover for names.</p>\n"
+                   first ledger that has it, on a scale of ratios; lower is fewer instructions. The cases \
+                   that changed most are named; grey ones stayed within 1 %. Hover for names.</p>\n"
         .to_owned();
     for (group, keys) in groups {
         // Writing to a String cannot fail.

@@ -1,5 +1,6 @@
 //! `speed attention`: decode and prefill over the caches of a layer, against the binding ceiling.
 
+use super::inputs::values;
 use super::{Limits, Options, Row, Table, start};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
@@ -11,8 +12,8 @@ const DIM: usize = 128;
 const HEADS: usize = 32;
 const KV_HEADS: usize = 8;
 
-/// Together the caches of a decoding case are at least this large, so that each call reads its keys and values
-/// from memory, as the layers of a model do.
+/// Together the caches of a decoding case are at least this large, so that each call reads its keys and
+/// values from memory, as the layers of a model do.
 const MEMORY_BYTES: usize = 96 << 20;
 
 /// One line of the table, for each type of cache.
@@ -134,17 +135,4 @@ fn one(
     let kernel = ctx.kernel_names()[0].1.to_owned();
     table.row(&Row { case: name, kernel, seconds, operations, bytes, best_peer: None }, floor);
     Ok(())
-}
-
-/// Numbers in [-1, 1) without a short period.
-fn values(n: usize, seed: usize) -> Vec<f32> {
-    let mut state = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..n)
-        .map(|_| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
 }

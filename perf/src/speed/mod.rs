@@ -1,6 +1,7 @@
 //! The `speed` subcommands and the table that they share.
 
 pub mod attention;
+mod inputs;
 #[cfg(feature = "peers")]
 pub mod matmul;
 pub mod quant;
@@ -96,7 +97,8 @@ pub fn start(options: &Options) -> Result<(Context, Limits, Table)> {
     let limits = Limits::measure(options);
     if !options.tsv {
         println!(
-            "{threads} thread(s) at {}: int8 peak {:.1} GOP/s, FMA peak {:.1} GFLOP/s a thread, read {:.1} GB/s (2 MiB pages)\n",
+            "{threads} thread(s) at {}: int8 peak {:.1} GOP/s, FMA peak {:.1} GFLOP/s a thread, \
+             read {:.1} GB/s (2 MiB pages)\n",
             ctx.isa(),
             limits.peaks.int8 / 1e9,
             limits.peaks.f32 / 1e9,

@@ -1,10 +1,11 @@
 //! `speed quant`: packed weights of every format, with int8 and with f32 activations.
 
+use super::inputs::values;
 use super::{Limits, Options, Row, Table, start};
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;
-use kvern::quant::{Compute, PackedWeights, WeightFormat};
-use kvern::{Context, Epilogue, MatMut, MatRef, Workspace, f16};
+use kvern::quant::{Compute, PackedWeights, WeightFormat, quantize};
+use kvern::{Context, Epilogue, MatMut, MatRef, Workspace};
 use std::cell::RefCell;
 
 /// k x m of the weights: a square layer, a wide one, and two of small models.
@@ -85,33 +86,14 @@ fn layer(
     Ok(())
 }
 
-/// Blocks without a pattern whose scales are small numbers.
+/// Rows that are quantised; all rows repeat them, because the search for the scales takes longer than the
+/// product.
+const DISTINCT_ROWS: usize = 64;
+
+/// Blocks of random numbers in [-1, 1).
 fn blocks(format: WeightFormat, m: usize, k: usize) -> Result<Vec<u8>> {
-    let mut state = 1u64;
-    let mut bytes = vec![0u8; format.bytes(m, k)?];
-    for byte in &mut bytes {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        *byte = (state >> 56) as u8;
-    }
-    let scales: &[usize] = match format {
-        WeightFormat::Q2K => &[80, 82],
-        WeightFormat::Q3K => &[108],
-        WeightFormat::Q6K => &[208],
-        WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[0, 2],
-        _ => &[0],
-    };
-    for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        match format {
-            WeightFormat::F32 => block.copy_from_slice(&(f32::from(block[0]) / 256.0).to_le_bytes()),
-            WeightFormat::F16 | WeightFormat::Bf16 => block[1] &= 0x3f,
-            WeightFormat::Mxfp4 => block[0] = 120,
-            _ => {
-                for &at in scales {
-                    let d = f16::from_f32(f32::from(block[at]) / 4096.0);
-                    block[at..at + 2].copy_from_slice(&d.to_le_bytes());
-                }
-            }
-        }
-    }
-    Ok(bytes)
+    let rows = m.min(DISTINCT_ROWS);
+    let mut distinct = vec![0u8; format.bytes(rows, k)?];
+    quantize(format, &values(rows * k, 1), &mut distinct)?;
+    Ok(distinct.iter().copied().cycle().take(format.bytes(m, k)?).collect())
 }

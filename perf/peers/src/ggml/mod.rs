@@ -1,7 +1,7 @@
 //! As much of ggml as the comparison needs, behind safe types.
 //!
-//! A [`Session`] holds tensors and graphs of one node each. A graph is planned once, with its work buffer, and
-//! runs on [`Threads`] that stay alive, so that a call does nothing but compute.
+//! A [`Session`] holds tensors and graphs of one node each. A graph is planned once, with its work buffer,
+//! and runs on [`Threads`] that stay alive, so that a call does nothing but compute.
 
 mod layout;
 mod rotation;
