@@ -32,8 +32,8 @@ impl Call {
     }
 }
 
-/// Blocks of a matrix whose rows are all alike: what a format costs does not depend on its weights, and rounding
-/// them is slow under Valgrind.
+/// Blocks of a matrix whose rows are all alike: what a format costs does not depend on its weights, and
+/// rounding them is slow under Valgrind.
 pub fn blocks(format: WeightFormat, n: usize) -> Vec<u8> {
     let row = Mat::new(1, n, 7);
     let mut blocks = vec![0; format.bytes(1, n).expect("shape")];

@@ -173,8 +173,8 @@ fuzz_target!(|input: Input| {
                 assert_same(&multiply(&contexts()[0], &mapped, Compute::Int8, m), &want, "mapped");
             }
             drop(mapped);
-            // Stored order is another order of the sums. Scales of groups may be anything in f32, and symmetric ones
-            // are multiplied by the code of zero: beyond 2^121 that is infinite.
+            // Stored order is another order of the sums. Scales of groups may be anything in f32, and
+            // symmetric ones are multiplied by the code of zero: beyond 2^121 that is infinite.
             let exact = file[33] != 1 && (w.format().is_some() || damaged.is_none());
             check(&w, m, exact);
         }

@@ -192,8 +192,9 @@ fn every_type_stays_close_to_the_f64_oracle() {
                 exact = exact.max(near(oracle(case, &wide, at)));
                 lossy = lossy.max(near(oracle(case, &inputs, at)));
             }
-            // |q|, |k|, |v| <= 2 (a little more after rounding). Against the widened numbers only f32 arithmetic
-            // is lost; against the given ones the scores move by |q| . |dk| * scale and the result by |dv|.
+            // |q|, |k|, |v| <= 2 (a little more after rounding). Against the widened numbers only f32
+            // arithmetic is lost; against the given ones the scores move by |q| . |dk| * scale and the result
+            // by |dv|.
             let dim = case.options.head_dim as f64;
             let arithmetic = 2.1 * 2.0 * (dim.sqrt() * 4.0 * 2f64.powi(-22) + 4e-7);
             assert!(exact <= arithmetic, "case {i} {kind:?}: {exact} > {arithmetic}");

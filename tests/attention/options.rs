@@ -1,5 +1,5 @@
-//! Every option of attention: the f64 oracle, equal bits at every tier and thread count, through the cache and
-//! over plain rows, in a batch and alone.
+//! Every option of attention: the f64 oracle, equal bits at every tier and thread count, through the cache
+//! and over plain rows, in a batch and alone.
 
 use crate::call::{Call, calls};
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
@@ -11,8 +11,8 @@ fn all_options_follow_the_f64_oracle() {
     for call in calls() {
         let (out, lse) = call.run(&Context::serial(), None);
         let scale = call.options.scale.map_or(1.0 / (call.key_dim as f64).sqrt(), f64::from);
-        // |q|, |k| <= 2, so each product of a score is off by 4 * 2^-24 at most; the rest is for the exp2, the
-        // masks (up to 1) and the distances of ALiBi that still have weight.
+        // |q|, |k| <= 2, so each product of a score is off by 4 * 2^-24 at most; the rest is for the exp2,
+        // the masks (up to 1) and the distances of ALiBi that still have weight.
         let score = call.key_dim as f64 * 4.0 * scale * 2f64.powi(-22) + 3e-6;
         for i in 0..call.q_len {
             for h in 0..call.heads {

@@ -1,4 +1,5 @@
-//! Norms, rotation and append in one call: the bits of the three on their own, and errors that change nothing.
+//! Norms, rotation and append in one call: the bits of the three on their own, and errors that change
+//! nothing.
 
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
 use kvern::attention::*;

@@ -8,8 +8,8 @@ use kvern::{Context, Isa, MatMut, MatRef, Workspace};
 /// What an output holds before a call: a NaN with a payload that no computation makes.
 const UNWRITTEN: f32 = f32::from_bits(0x7fc0_dead);
 
-/// One call over some sequences of a cache: `calls[s]` is what sequence s is asked, with one q_len and one set of
-/// options for all.
+/// One call over some sequences of a cache: `calls[s]` is what sequence s is asked, with one q_len and one
+/// set of options for all.
 struct Batch {
     calls: Vec<Call>,
     kind: KvType,
@@ -196,7 +196,8 @@ fn contexts() -> Vec<(usize, Context)> {
     all
 }
 
-/// Two sequences of 97 tokens: work items of 96 tokens or fewer, one of which lies across the end of the first.
+/// Two sequences of 97 tokens: work items of 96 tokens or fewer, one of which lies across the end of the
+/// first.
 #[test]
 fn items_across_the_end_of_a_sequence_write_every_row() {
     let calls = [3u64, 4].map(|seed| {

@@ -5,6 +5,14 @@ mod capi;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// Each call must be refused with the status and a message with the text.
+macro_rules! refuse {
+    ($($status:ident $part:literal: $call:expr;)*) => {$(
+        // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
+        refused(unsafe { $call }, $status, $part);
+    )*};
+}
+
 mod caches;
 mod calls;
 mod import;

@@ -11,16 +11,14 @@ use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
+use kvern::capi::status::{
+    KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_CACHE_FULL as CACHE_FULL,
+    KVERN_STATUS_MISALIGNED as MISALIGNED, KVERN_STATUS_NULL_POINTER as NULL_POINTER,
+    KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_SHAPE as SHAPE, KVERN_STATUS_UNSUPPORTED as UNSUPPORTED,
+    KVERN_STATUS_WORKSPACE as WORKSPACE,
+};
 use kvern::capi::workspace::*;
 use std::ptr::{null, null_mut};
-
-/// Each call must be refused with the status and a message with the text.
-macro_rules! refuse {
-    ($($status:ident $part:literal: $call:expr;)*) => {$(
-        // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
-        refused(unsafe { $call }, $status, $part);
-    )*};
-}
 
 /// Memory of every kind, large enough for every call with the sizes of [`Objects`].
 #[allow(clippy::type_complexity)] // one owner for each kind of memory
@@ -55,35 +53,36 @@ fn null_objects_and_options_are_refused() {
     let o = Objects::new();
     let (cache, attention) = (cache_options(4, 0), attention_options(0));
     refuse! {
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_context_create(null(), null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_context_isa(null(), &mut 0);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_context_isa(o.ctx, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_context_lanes(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_context_lanes(o.ctx, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_context_kernel_name(null(), c"x".as_ptr(), &mut null());
-        KVERN_STATUS_NULL_POINTER "operation is NULL": kvern_context_kernel_name(o.ctx, null(), &mut null());
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_context_kernel_name(o.ctx, c"x".as_ptr(), null_mut());
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_workspace_create(8, null_mut());
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_workspace_reserve(null_mut(), 8);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_workspace_bytes(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_workspace_bytes(o.ws, null_mut());
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_create(&cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "options is NULL": kvern_kv_cache_create(null(), &mut null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_append(null_mut(), 1, a.x, WIDTH, a.x, WIDTH);
-        KVERN_STATUS_NULL_POINTER "k is NULL": kvern_kv_cache_append(o.cache, 1, null(), WIDTH, a.x, WIDTH);
-        KVERN_STATUS_NULL_POINTER "v is NULL": kvern_kv_cache_append(o.cache, 1, a.x, WIDTH, null(), WIDTH);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_truncate(null_mut(), 0);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_clear(null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_len(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_len(o.cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_start(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_start(o.cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_bytes(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_bytes(o.cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_attention_workspace_bytes(null(), &attention, o.cache, 1, a.n);
-        KVERN_STATUS_NULL_POINTER "options is NULL": kvern_attention_workspace_bytes(o.ctx, null(), o.cache, 1, a.n);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_attention_workspace_bytes(o.ctx, &attention, null(), 1, a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_attention_workspace_bytes(o.ctx, &attention, o.cache, 1, null_mut());
+        NULL_POINTER "out is NULL": kvern_context_create(null(), null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_isa(null(), &mut 0);
+        NULL_POINTER "out is NULL": kvern_context_isa(o.ctx, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_lanes(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_context_lanes(o.ctx, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_kernel_name(null(), c"x".as_ptr(), &mut null());
+        NULL_POINTER "operation is NULL": kvern_context_kernel_name(o.ctx, null(), &mut null());
+        NULL_POINTER "out is NULL": kvern_context_kernel_name(o.ctx, c"x".as_ptr(), null_mut());
+        NULL_POINTER "out is NULL": kvern_workspace_create(8, null_mut());
+        NULL_POINTER "ws is NULL": kvern_workspace_reserve(null_mut(), 8);
+        NULL_POINTER "ws is NULL": kvern_workspace_bytes(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_workspace_bytes(o.ws, null_mut());
+        NULL_POINTER "out is NULL": kvern_kv_cache_create(&cache, null_mut());
+        NULL_POINTER "options is NULL": kvern_kv_cache_create(null(), &mut null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_append(null_mut(), 1, a.x, WIDTH, a.x, WIDTH);
+        NULL_POINTER "k is NULL": kvern_kv_cache_append(o.cache, 1, null(), WIDTH, a.x, WIDTH);
+        NULL_POINTER "v is NULL": kvern_kv_cache_append(o.cache, 1, a.x, WIDTH, null(), WIDTH);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_truncate(null_mut(), 0);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_clear(null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_len(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_len(o.cache, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_start(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_start(o.cache, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_bytes(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_bytes(o.cache, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_attention_workspace_bytes(null(), &attention, o.cache, 1, a.n);
+        NULL_POINTER "options is NULL": kvern_attention_workspace_bytes(o.ctx, null(), o.cache, 1, a.n);
+        NULL_POINTER "cache is NULL": kvern_attention_workspace_bytes(o.ctx, &attention, null(), 1, a.n);
+        NULL_POINTER "out is NULL":
+            kvern_attention_workspace_bytes(o.ctx, &attention, o.cache, 1, null_mut());
     }
     let run = |ctx, ws, options, cache, q, out| {
         // SAFETY: what is not NULL is live.
@@ -107,49 +106,60 @@ fn null_arguments_of_products_are_refused() {
     let (a, o) = (Arrays::new(), Objects::new());
     let e = null();
     refuse! {
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_matmul_workspace_bytes(null(), 1, 1, 1, a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_matmul_workspace_bytes(o.ctx, 1, 1, 1, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_matmul_run(null(), o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_matmul_run(o.ctx, null_mut(), M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "a is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, null(), K, 0, a.x, N, 0, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, null(), N, 0, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "c is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, null_mut(), N, e);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 0, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_packed_b_pack(null(), K, N, a.x, N, 0, &mut null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_pack(o.ctx, K, N, null(), N, 0, &mut null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_bytes(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_bytes(o.packed, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_packed_b_workspace_bytes(null(), o.packed, M, a.n);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_workspace_bytes(o.ctx, null(), M, a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_workspace_bytes(o.ctx, o.packed, M, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_packed_b_multiply(null(), o.ws, o.packed, M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_packed_b_multiply(o.ctx, null_mut(), o.packed, M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_multiply(o.ctx, o.ws, null(), M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "a is NULL": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, null(), K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "c is NULL": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, null_mut(), N, e);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_weights_quantize(2, N, K, a.x, K, null_mut());
-        KVERN_STATUS_NULL_POINTER "w is NULL": kvern_weights_quantize(2, N, K, null(), K, &mut null_mut());
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_weights_from_blocks(2, 1, 32, a.bytes, 18, null_mut());
-        KVERN_STATUS_NULL_POINTER "blocks is NULL": kvern_weights_from_blocks(2, 1, 32, null(), 18, &mut null_mut());
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_weights_to_blocks(null(), a.bytes, N * 68);
-        KVERN_STATUS_NULL_POINTER "blocks is NULL": kvern_weights_to_blocks(o.weights, null_mut(), N * 68);
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_weights_dequantize_row(null(), 0, K, a.y);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_weights_dequantize_row(o.weights, 0, K, null_mut());
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_weights_bytes(null(), a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_weights_bytes(o.weights, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_weights_workspace_bytes(null(), o.weights, 0, M, a.n);
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_weights_workspace_bytes(o.ctx, null(), 0, M, a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_weights_workspace_bytes(o.ctx, o.weights, 0, M, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_weights_multiply(null(), o.ws, o.weights, 0, M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_weights_multiply(o.ctx, null_mut(), o.weights, 0, M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_weights_multiply(o.ctx, o.ws, null(), 0, M, N, K, a.x, K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "a is NULL": kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, null(), K, a.y, N, e);
-        KVERN_STATUS_NULL_POINTER "c is NULL": kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, a.x, K, null_mut(), N, e);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_blocks_bytes(2, 1, 32, null_mut());
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_blocks_quantize(2, null(), 32, a.bytes, 18);
-        KVERN_STATUS_NULL_POINTER "blocks is NULL": kvern_blocks_quantize(2, a.x, 32, null_mut(), 18);
-        KVERN_STATUS_NULL_POINTER "blocks is NULL": kvern_blocks_dequantize(2, null(), 18, a.y, 32);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_blocks_dequantize(2, a.bytes, 18, null_mut(), 32);
+        NULL_POINTER "ctx is NULL": kvern_matmul_workspace_bytes(null(), 1, 1, 1, a.n);
+        NULL_POINTER "out is NULL": kvern_matmul_workspace_bytes(o.ctx, 1, 1, 1, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_matmul_run(null(), o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "ws is NULL":
+            kvern_matmul_run(o.ctx, null_mut(), M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "a is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, null(), K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "b is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, null(), N, 0, a.y, N, e);
+        NULL_POINTER "c is NULL":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, null_mut(), N, e);
+        NULL_POINTER "out is NULL": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 0, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_packed_b_pack(null(), K, N, a.x, N, 0, &mut null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_pack(o.ctx, K, N, null(), N, 0, &mut null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_bytes(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_packed_b_bytes(o.packed, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_packed_b_workspace_bytes(null(), o.packed, M, a.n);
+        NULL_POINTER "b is NULL": kvern_packed_b_workspace_bytes(o.ctx, null(), M, a.n);
+        NULL_POINTER "out is NULL": kvern_packed_b_workspace_bytes(o.ctx, o.packed, M, null_mut());
+        NULL_POINTER "ctx is NULL":
+            kvern_packed_b_multiply(null(), o.ws, o.packed, M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "ws is NULL":
+            kvern_packed_b_multiply(o.ctx, null_mut(), o.packed, M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "b is NULL": kvern_packed_b_multiply(o.ctx, o.ws, null(), M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "a is NULL":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, null(), K, a.y, N, e);
+        NULL_POINTER "c is NULL":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, null_mut(), N, e);
+        NULL_POINTER "out is NULL": kvern_weights_quantize(2, N, K, a.x, K, null_mut());
+        NULL_POINTER "w is NULL": kvern_weights_quantize(2, N, K, null(), K, &mut null_mut());
+        NULL_POINTER "out is NULL": kvern_weights_from_blocks(2, 1, 32, a.bytes, 18, null_mut());
+        NULL_POINTER "blocks is NULL": kvern_weights_from_blocks(2, 1, 32, null(), 18, &mut null_mut());
+        NULL_POINTER "weights is NULL": kvern_weights_to_blocks(null(), a.bytes, N * 68);
+        NULL_POINTER "blocks is NULL": kvern_weights_to_blocks(o.weights, null_mut(), N * 68);
+        NULL_POINTER "weights is NULL": kvern_weights_dequantize_row(null(), 0, K, a.y);
+        NULL_POINTER "out is NULL": kvern_weights_dequantize_row(o.weights, 0, K, null_mut());
+        NULL_POINTER "weights is NULL": kvern_weights_bytes(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_weights_bytes(o.weights, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_weights_workspace_bytes(null(), o.weights, 0, M, a.n);
+        NULL_POINTER "weights is NULL": kvern_weights_workspace_bytes(o.ctx, null(), 0, M, a.n);
+        NULL_POINTER "out is NULL": kvern_weights_workspace_bytes(o.ctx, o.weights, 0, M, null_mut());
+        NULL_POINTER "ctx is NULL":
+            kvern_weights_multiply(null(), o.ws, o.weights, 0, M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "ws is NULL":
+            kvern_weights_multiply(o.ctx, null_mut(), o.weights, 0, M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "weights is NULL":
+            kvern_weights_multiply(o.ctx, o.ws, null(), 0, M, N, K, a.x, K, a.y, N, e);
+        NULL_POINTER "a is NULL":
+            kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, null(), K, a.y, N, e);
+        NULL_POINTER "c is NULL":
+            kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, a.x, K, null_mut(), N, e);
+        NULL_POINTER "out is NULL": kvern_blocks_bytes(2, 1, 32, null_mut());
+        NULL_POINTER "x is NULL": kvern_blocks_quantize(2, null(), 32, a.bytes, 18);
+        NULL_POINTER "blocks is NULL": kvern_blocks_quantize(2, a.x, 32, null_mut(), 18);
+        NULL_POINTER "blocks is NULL": kvern_blocks_dequantize(2, null(), 18, a.y, 32);
+        NULL_POINTER "out is NULL": kvern_blocks_dequantize(2, a.bytes, 18, null_mut(), 32);
     }
     assert!(a.unchanged());
 }
@@ -159,41 +169,41 @@ fn null_arguments_of_row_operations_are_refused() {
     let (a, o, w) = (Arrays::new(), Objects::new(), WIDTH);
     let (no, nom) = (null::<f32>(), null_mut::<f32>());
     refuse! {
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_layer_norm(null(), 2, w, a.x, w, a.gain, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_layer_norm(o.ctx, 2, w, no, w, a.gain, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "gain is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, no, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "bias is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, a.gain, no, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "y is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, a.gain, a.gain, 0.0, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_rms_norm(null(), 2, w, a.x, w, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_rms_norm(o.ctx, 2, w, no, w, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "gain is NULL": kvern_rms_norm(o.ctx, 2, w, a.x, w, no, 0.0, a.y, w);
-        KVERN_STATUS_NULL_POINTER "y is NULL": kvern_rms_norm(o.ctx, 2, w, a.x, w, a.gain, 0.0, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_softmax(null(), 2, w, a.y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_softmax(o.ctx, 2, w, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_activate(null(), 1, 2, w, a.y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_activate(o.ctx, 1, 2, w, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_silu_mul(null(), 2, w, a.y, w, a.x, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_silu_mul(o.ctx, 2, w, nom, w, a.x, w);
-        KVERN_STATUS_NULL_POINTER "z is NULL": kvern_silu_mul(o.ctx, 2, w, a.y, w, no, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_add(null(), 2, w, a.y, w, a.x, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_add(o.ctx, 2, w, nom, w, a.x, w);
-        KVERN_STATUS_NULL_POINTER "z is NULL": kvern_add(o.ctx, 2, w, a.y, w, no, w);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_create(8, 8, 1e4, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_rope(null(), o.table, 0, 0, 2, KV_HEADS, HEAD_DIM, a.y, w);
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope(o.ctx, null(), 0, 0, 2, KV_HEADS, HEAD_DIM, a.y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_rope(o.ctx, o.table, 0, 0, 2, KV_HEADS, HEAD_DIM, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_embedding(null(), 4, w, a.x, w, 2, a.ids, a.y, w);
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_embedding(o.ctx, 4, w, no, w, 2, a.ids, a.y, w);
-        KVERN_STATUS_NULL_POINTER "ids is NULL": kvern_embedding(o.ctx, 4, w, a.x, w, 2, null(), a.y, w);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_embedding(o.ctx, 4, w, a.x, w, 2, a.ids, nom, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_embedding_quantized(null(), o.weights, K, 2, a.ids, a.y, K);
-        KVERN_STATUS_NULL_POINTER "weights is NULL": kvern_embedding_quantized(o.ctx, null(), K, 2, a.ids, a.y, K);
-        KVERN_STATUS_NULL_POINTER "ids is NULL": kvern_embedding_quantized(o.ctx, o.weights, K, 2, null(), a.y, K);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_embedding_quantized(o.ctx, o.weights, K, 2, a.ids, nom, K);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_argmax(null(), 4, a.x, a.n);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_argmax(o.ctx, 4, no, a.n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_argmax(o.ctx, 4, a.x, null_mut());
-        KVERN_STATUS_OPTION "x has no number": kvern_argmax(o.ctx, 0, no, a.n);
+        NULL_POINTER "ctx is NULL": kvern_layer_norm(null(), 2, w, a.x, w, a.gain, a.gain, 0.0, a.y, w);
+        NULL_POINTER "x is NULL": kvern_layer_norm(o.ctx, 2, w, no, w, a.gain, a.gain, 0.0, a.y, w);
+        NULL_POINTER "gain is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, no, a.gain, 0.0, a.y, w);
+        NULL_POINTER "bias is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, a.gain, no, 0.0, a.y, w);
+        NULL_POINTER "y is NULL": kvern_layer_norm(o.ctx, 2, w, a.x, w, a.gain, a.gain, 0.0, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_rms_norm(null(), 2, w, a.x, w, a.gain, 0.0, a.y, w);
+        NULL_POINTER "x is NULL": kvern_rms_norm(o.ctx, 2, w, no, w, a.gain, 0.0, a.y, w);
+        NULL_POINTER "gain is NULL": kvern_rms_norm(o.ctx, 2, w, a.x, w, no, 0.0, a.y, w);
+        NULL_POINTER "y is NULL": kvern_rms_norm(o.ctx, 2, w, a.x, w, a.gain, 0.0, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_softmax(null(), 2, w, a.y, w);
+        NULL_POINTER "x is NULL": kvern_softmax(o.ctx, 2, w, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_activate(null(), 1, 2, w, a.y, w);
+        NULL_POINTER "x is NULL": kvern_activate(o.ctx, 1, 2, w, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_silu_mul(null(), 2, w, a.y, w, a.x, w);
+        NULL_POINTER "x is NULL": kvern_silu_mul(o.ctx, 2, w, nom, w, a.x, w);
+        NULL_POINTER "z is NULL": kvern_silu_mul(o.ctx, 2, w, a.y, w, no, w);
+        NULL_POINTER "ctx is NULL": kvern_add(null(), 2, w, a.y, w, a.x, w);
+        NULL_POINTER "x is NULL": kvern_add(o.ctx, 2, w, nom, w, a.x, w);
+        NULL_POINTER "z is NULL": kvern_add(o.ctx, 2, w, a.y, w, no, w);
+        NULL_POINTER "out is NULL": kvern_rope_table_create(8, 8, 1e4, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_rope(null(), o.table, 0, 0, 2, KV_HEADS, HEAD_DIM, a.y, w);
+        NULL_POINTER "table is NULL": kvern_rope(o.ctx, null(), 0, 0, 2, KV_HEADS, HEAD_DIM, a.y, w);
+        NULL_POINTER "x is NULL": kvern_rope(o.ctx, o.table, 0, 0, 2, KV_HEADS, HEAD_DIM, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_embedding(null(), 4, w, a.x, w, 2, a.ids, a.y, w);
+        NULL_POINTER "table is NULL": kvern_embedding(o.ctx, 4, w, no, w, 2, a.ids, a.y, w);
+        NULL_POINTER "ids is NULL": kvern_embedding(o.ctx, 4, w, a.x, w, 2, null(), a.y, w);
+        NULL_POINTER "out is NULL": kvern_embedding(o.ctx, 4, w, a.x, w, 2, a.ids, nom, w);
+        NULL_POINTER "ctx is NULL": kvern_embedding_quantized(null(), o.weights, K, 2, a.ids, a.y, K);
+        NULL_POINTER "weights is NULL": kvern_embedding_quantized(o.ctx, null(), K, 2, a.ids, a.y, K);
+        NULL_POINTER "ids is NULL": kvern_embedding_quantized(o.ctx, o.weights, K, 2, null(), a.y, K);
+        NULL_POINTER "out is NULL": kvern_embedding_quantized(o.ctx, o.weights, K, 2, a.ids, nom, K);
+        NULL_POINTER "ctx is NULL": kvern_argmax(null(), 4, a.x, a.n);
+        NULL_POINTER "x is NULL": kvern_argmax(o.ctx, 4, no, a.n);
+        NULL_POINTER "out is NULL": kvern_argmax(o.ctx, 4, a.x, null_mut());
+        OPTION "x has no number": kvern_argmax(o.ctx, 0, no, a.n);
     }
     assert!(a.unchanged());
     // SAFETY: destroying NULL does nothing.
@@ -227,29 +237,35 @@ fn unknown_numbers_are_refused() {
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
     let both = kvern_context_options { threads: 2, lanes: 2, ..caller };
     refuse! {
-        KVERN_STATUS_OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
-        KVERN_STATUS_OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
-        KVERN_STATUS_OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
-        KVERN_STATUS_OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);
-        KVERN_STATUS_OPTION "format = 4": kvern_blocks_dequantize(4, a.bytes, 18, a.y, 32);
-        KVERN_STATUS_OPTION "k = 33 must be a multiple": kvern_blocks_bytes(2, 1, 33, a.n);
-        KVERN_STATUS_OPTION "compute = 2": kvern_weights_workspace_bytes(o.ctx, o.weights, 2, M, a.n);
-        KVERN_STATUS_OPTION "compute = 9": kvern_weights_multiply(o.ctx, o.ws, o.weights, 9, M, N, K, a.x, K, a.y, N, null());
-        KVERN_STATUS_OPTION "activation = 4": kvern_activate(o.ctx, 4, 2, WIDTH, a.y, WIDTH);
-        KVERN_STATUS_OPTION "epilogue->activation = 77": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &e);
-        KVERN_STATUS_UNSUPPORTED "epilogue->flags = 1": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &flags);
-        KVERN_STATUS_OPTION "transpose_a = 2": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 2, a.x, N, 0, a.y, N, null());
-        KVERN_STATUS_OPTION "transpose_b = -1": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, -1, a.y, N, null());
-        KVERN_STATUS_OPTION "transpose_b = 3": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 3, &mut null_mut());
-        KVERN_STATUS_OPTION "pairs = 2": kvern_rope(o.ctx, o.table, 2, 0, 2, KV_HEADS, HEAD_DIM, a.y, WIDTH);
-        KVERN_STATUS_OPTION "non_causal = 2": kvern_attention_run(o.ctx, o.ws, &non_causal, o.cache, 0, a.x, WIDTH, a.y, WIDTH);
-        KVERN_STATUS_OPTION "isa_cap = -1": kvern_context_create(&isa, &mut null_mut());
-        KVERN_STATUS_OPTION "threads = 257": kvern_context_create(&threads, &mut null_mut());
-        KVERN_STATUS_OPTION "lanes = 2": kvern_context_create(&lanes, &mut null_mut());
-        KVERN_STATUS_OPTION "lanes = 0": kvern_context_create(&caller, &mut null_mut());
-        KVERN_STATUS_OPTION "threads = 2": kvern_context_create(&both, &mut null_mut());
-        KVERN_STATUS_OPTION "rotary_dim = 7": kvern_rope_table_create(7, 8, 1e4, &mut null_mut());
-        KVERN_STATUS_OPTION "base": kvern_rope_table_create(8, 8, f64::NAN, &mut null_mut());
+        OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
+        OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
+        OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
+        OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);
+        OPTION "format = 4": kvern_blocks_dequantize(4, a.bytes, 18, a.y, 32);
+        OPTION "k = 33 must be a multiple": kvern_blocks_bytes(2, 1, 33, a.n);
+        OPTION "compute = 2": kvern_weights_workspace_bytes(o.ctx, o.weights, 2, M, a.n);
+        OPTION "compute = 9":
+            kvern_weights_multiply(o.ctx, o.ws, o.weights, 9, M, N, K, a.x, K, a.y, N, null());
+        OPTION "activation = 4": kvern_activate(o.ctx, 4, 2, WIDTH, a.y, WIDTH);
+        OPTION "epilogue->activation = 77":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &e);
+        UNSUPPORTED "epilogue->flags = 1":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &flags);
+        OPTION "transpose_a = 2":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 2, a.x, N, 0, a.y, N, null());
+        OPTION "transpose_b = -1":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, -1, a.y, N, null());
+        OPTION "transpose_b = 3": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 3, &mut null_mut());
+        OPTION "pairs = 2": kvern_rope(o.ctx, o.table, 2, 0, 2, KV_HEADS, HEAD_DIM, a.y, WIDTH);
+        OPTION "non_causal = 2":
+            kvern_attention_run(o.ctx, o.ws, &non_causal, o.cache, 0, a.x, WIDTH, a.y, WIDTH);
+        OPTION "isa_cap = -1": kvern_context_create(&isa, &mut null_mut());
+        OPTION "threads = 257": kvern_context_create(&threads, &mut null_mut());
+        OPTION "lanes = 2": kvern_context_create(&lanes, &mut null_mut());
+        OPTION "lanes = 0": kvern_context_create(&caller, &mut null_mut());
+        OPTION "threads = 2": kvern_context_create(&both, &mut null_mut());
+        OPTION "rotary_dim = 7": kvern_rope_table_create(7, 8, 1e4, &mut null_mut());
+        OPTION "base": kvern_rope_table_create(8, 8, f64::NAN, &mut null_mut());
     }
     assert!(none.is_null(), "a failed create leaves NULL");
     assert!(a.unchanged());
@@ -301,25 +317,30 @@ fn overlapping_and_misaligned_arrays_are_refused() {
     let bias = kvern_epilogue { bias: later, ..epilogue() };
     let attention = attention_options(0);
     refuse! {
-        KVERN_STATUS_ALIASED "c overlaps a": kvern_matmul_run(o.ctx, o.ws, M, N, K, later, K, 0, a.x, N, 0, a.y, N, null());
-        KVERN_STATUS_ALIASED "c overlaps b": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, later, N, 0, a.y, N, null());
-        KVERN_STATUS_ALIASED "c overlaps epilogue->bias": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, &bias);
-        KVERN_STATUS_ALIASED "c overlaps a": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, later, K, a.y, N, null());
-        KVERN_STATUS_ALIASED "c overlaps a": kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, later, K, a.y, N, null());
-        KVERN_STATUS_ALIASED "out overlaps q": kvern_attention_run(o.ctx, o.ws, &attention, o.cache, 1, later, w, a.y, w);
-        KVERN_STATUS_ALIASED "y overlaps x": kvern_layer_norm(o.ctx, 2, w, a.y, w, a.gain, a.gain, 0.0, a.y, w);
-        KVERN_STATUS_ALIASED "y overlaps gain": kvern_rms_norm(o.ctx, 2, w, a.x, w, later, 0.0, a.y, w);
-        KVERN_STATUS_ALIASED "x overlaps z": kvern_silu_mul(o.ctx, 2, w, a.y, w, later, w);
-        KVERN_STATUS_ALIASED "x overlaps z": kvern_add(o.ctx, 2, w, a.y, w, later, w);
-        KVERN_STATUS_ALIASED "out overlaps table": kvern_embedding(o.ctx, 4, w, later, w, 2, a.ids, a.y, w);
-        KVERN_STATUS_ALIASED "out overlaps ids": kvern_embedding_quantized(o.ctx, o.weights, K, 2, a.y.cast(), a.y, K);
-        KVERN_STATUS_ALIASED "blocks overlaps x": kvern_blocks_quantize(2, a.y, 32, a.y.cast(), 18);
-        KVERN_STATUS_ALIASED "out overlaps blocks": kvern_blocks_dequantize(2, a.y.cast(), 18, a.y, 32);
-        KVERN_STATUS_MISALIGNED "x = ": kvern_softmax(o.ctx, 1, 4, odd, 4);
-        KVERN_STATUS_MISALIGNED "a = ": kvern_matmul_run(o.ctx, o.ws, 1, 1, 1, odd, 1, 0, a.x, 1, 0, a.y, 1, null());
-        KVERN_STATUS_MISALIGNED "ids = ": kvern_embedding(o.ctx, 4, w, a.x, w, 2, odd.cast(), a.y, w);
-        KVERN_STATUS_MISALIGNED "ctx = ": kvern_context_lanes(odd.cast(), a.n);
-        KVERN_STATUS_MISALIGNED "options = ": kvern_kv_cache_create(odd.cast(), &mut null_mut());
+        ALIASED "c overlaps a":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, later, K, 0, a.x, N, 0, a.y, N, null());
+        ALIASED "c overlaps b":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, later, N, 0, a.y, N, null());
+        ALIASED "c overlaps epilogue->bias":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, &bias);
+        ALIASED "c overlaps a":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, later, K, a.y, N, null());
+        ALIASED "c overlaps a":
+            kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, later, K, a.y, N, null());
+        ALIASED "out overlaps q": kvern_attention_run(o.ctx, o.ws, &attention, o.cache, 1, later, w, a.y, w);
+        ALIASED "y overlaps x": kvern_layer_norm(o.ctx, 2, w, a.y, w, a.gain, a.gain, 0.0, a.y, w);
+        ALIASED "y overlaps gain": kvern_rms_norm(o.ctx, 2, w, a.x, w, later, 0.0, a.y, w);
+        ALIASED "x overlaps z": kvern_silu_mul(o.ctx, 2, w, a.y, w, later, w);
+        ALIASED "x overlaps z": kvern_add(o.ctx, 2, w, a.y, w, later, w);
+        ALIASED "out overlaps table": kvern_embedding(o.ctx, 4, w, later, w, 2, a.ids, a.y, w);
+        ALIASED "out overlaps ids": kvern_embedding_quantized(o.ctx, o.weights, K, 2, a.y.cast(), a.y, K);
+        ALIASED "blocks overlaps x": kvern_blocks_quantize(2, a.y, 32, a.y.cast(), 18);
+        ALIASED "out overlaps blocks": kvern_blocks_dequantize(2, a.y.cast(), 18, a.y, 32);
+        MISALIGNED "x = ": kvern_softmax(o.ctx, 1, 4, odd, 4);
+        MISALIGNED "a = ": kvern_matmul_run(o.ctx, o.ws, 1, 1, 1, odd, 1, 0, a.x, 1, 0, a.y, 1, null());
+        MISALIGNED "ids = ": kvern_embedding(o.ctx, 4, w, a.x, w, 2, odd.cast(), a.y, w);
+        MISALIGNED "ctx = ": kvern_context_lanes(odd.cast(), a.n);
+        MISALIGNED "options = ": kvern_kv_cache_create(odd.cast(), &mut null_mut());
     }
     assert!(a.unchanged());
 }
@@ -332,21 +353,26 @@ fn wrong_shapes_are_refused_with_both_numbers() {
     // SAFETY: `small` is live.
     ok(unsafe { kvern_workspace_create(0, &mut small) });
     refuse! {
-        KVERN_STATUS_SHAPE "a_row_stride = 63 must be at least 64": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K - 1, 0, a.x, N, 0, a.y, N, null());
-        KVERN_STATUS_SHAPE "c_row_stride = 4": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N - 1, null());
-        KVERN_STATUS_SHAPE "a.cols = 32": kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, 32, a.x, 32, a.y, N, null());
-        KVERN_STATUS_SHAPE "c.cols = 4": kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, 4, K, a.x, K, a.y, 4, null());
-        KVERN_STATUS_WORKSPACE "workspace = 0 bytes": kvern_weights_multiply(o.ctx, small, o.weights, 0, M, N, K, a.x, K, a.y, N, null());
-        KVERN_STATUS_SHAPE "row = 5": kvern_weights_dequantize_row(o.weights, N, K, a.y);
-        KVERN_STATUS_SHAPE "blocks.len = 17": kvern_weights_from_blocks(2, 1, 32, a.bytes, 17, &mut null_mut());
-        KVERN_STATUS_SHAPE "out.len = 3": kvern_weights_to_blocks(o.weights, a.bytes, 3);
-        KVERN_STATUS_SHAPE "out.len = 3": kvern_blocks_quantize(2, a.x, 32, a.bytes, 3);
-        KVERN_STATUS_SHAPE "heads = 3": kvern_attention_workspace_bytes(o.ctx, &three, o.cache, 1, a.n);
-        KVERN_STATUS_SHAPE "first + x.rows = 18": kvern_rope(o.ctx, o.table, 0, 16, 2, KV_HEADS, HEAD_DIM, a.y, w);
-        KVERN_STATUS_SHAPE "ids = 0": kvern_embedding(o.ctx, 0, w, a.x, w, 2, a.ids, a.y, w);
-        KVERN_STATUS_SHAPE "out.cols = 8": kvern_embedding_quantized(o.ctx, o.weights, 8, 2, a.ids, a.y, 8);
-        KVERN_STATUS_SHAPE "len = 1": kvern_kv_cache_truncate(o.cache, 1);
-        KVERN_STATUS_CACHE_FULL "capacity = 8": kvern_kv_cache_append(o.cache, 9, a.x, WIDTH, a.x, WIDTH);
+        SHAPE "a_row_stride = 63 must be at least 64":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K - 1, 0, a.x, N, 0, a.y, N, null());
+        SHAPE "c_row_stride = 4":
+            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N - 1, null());
+        SHAPE "a.cols = 32":
+            kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, 32, a.x, 32, a.y, N, null());
+        SHAPE "c.cols = 4":
+            kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, 4, K, a.x, K, a.y, 4, null());
+        WORKSPACE "workspace = 0 bytes":
+            kvern_weights_multiply(o.ctx, small, o.weights, 0, M, N, K, a.x, K, a.y, N, null());
+        SHAPE "row = 5": kvern_weights_dequantize_row(o.weights, N, K, a.y);
+        SHAPE "blocks.len = 17": kvern_weights_from_blocks(2, 1, 32, a.bytes, 17, &mut null_mut());
+        SHAPE "out.len = 3": kvern_weights_to_blocks(o.weights, a.bytes, 3);
+        SHAPE "out.len = 3": kvern_blocks_quantize(2, a.x, 32, a.bytes, 3);
+        SHAPE "heads = 3": kvern_attention_workspace_bytes(o.ctx, &three, o.cache, 1, a.n);
+        SHAPE "first + x.rows = 18": kvern_rope(o.ctx, o.table, 0, 16, 2, KV_HEADS, HEAD_DIM, a.y, w);
+        SHAPE "ids = 0": kvern_embedding(o.ctx, 0, w, a.x, w, 2, a.ids, a.y, w);
+        SHAPE "out.cols = 8": kvern_embedding_quantized(o.ctx, o.weights, 8, 2, a.ids, a.y, 8);
+        SHAPE "len = 1": kvern_kv_cache_truncate(o.cache, 1);
+        CACHE_FULL "capacity = 8": kvern_kv_cache_append(o.cache, 9, a.x, WIDTH, a.x, WIDTH);
     }
     // SAFETY: `small` is not used any more.
     unsafe { kvern_workspace_destroy(small) };

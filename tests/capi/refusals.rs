@@ -1,5 +1,5 @@
-//! What a C caller can get wrong with caches, attention, packed matrices and tables: a status and a message, and
-//! nothing is changed.
+//! What a C caller can get wrong with caches, attention, packed matrices and tables: a status and a message,
+//! and nothing is changed.
 
 use crate::capi::*;
 use kvern::capi::attention::*;
@@ -12,16 +12,14 @@ use kvern::capi::packed_b::*;
 use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
+use kvern::capi::status::{
+    KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_CACHE_FULL as CACHE_FULL, KVERN_STATUS_IO as IO,
+    KVERN_STATUS_MISALIGNED as MISALIGNED, KVERN_STATUS_NULL_POINTER as NULL_POINTER,
+    KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_OVERFLOW as OVERFLOW, KVERN_STATUS_SHAPE as SHAPE,
+    KVERN_STATUS_UNSUPPORTED as UNSUPPORTED,
+};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
-
-/// Each call must be refused with the status and a message with the text.
-macro_rules! refuse {
-    ($($status:ident $part:literal: $call:expr;)*) => {$(
-        // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
-        refused(unsafe { $call }, $status, $part);
-    )*};
-}
 
 /// Memory of the caller: inputs of ones, outputs that must keep their twos.
 struct Memory {
@@ -54,42 +52,50 @@ fn packed_matrices_refuse_null_and_garbage() {
     let odd = x.wrapping_byte_add(1);
     let mut out = none;
     refuse! {
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_packed_b_pack_dtype(null(), 0, K, N, a.cast(), N, 0, &mut out);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_pack_dtype(o.ctx, 1, K, N, null(), N, 0, &mut out);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_pack_dtype(o.ctx, 0, K, N, a.cast(), N, 0, null_mut());
-        KVERN_STATUS_OPTION "dtype = 2 must be a KVERN_DTYPE number": kvern_packed_b_pack_dtype(o.ctx, 2, K, N, a.cast(), N, 0, &mut out);
-        KVERN_STATUS_OPTION "transpose_b = 2": kvern_packed_b_pack_dtype(o.ctx, 0, K, N, a.cast(), N, 2, &mut out);
-        KVERN_STATUS_SHAPE "b_row_stride = 4": kvern_packed_b_pack_dtype(o.ctx, 30, K, N, a.cast(), 4, 0, &mut out);
-        KVERN_STATUS_MISALIGNED "b = ": kvern_packed_b_pack_dtype(o.ctx, 30, K, N, odd.cast(), N, 0, &mut out);
-        KVERN_STATUS_OVERFLOW "b": kvern_packed_b_pack_dtype(o.ctx, 1, usize::MAX, N, a.cast(), N, 0, &mut out);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_save(null(), path);
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_packed_b_save(b, null());
-        KVERN_STATUS_IO "/nowhere/b": kvern_packed_b_save(b, path);
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_packed_b_load(null(), &mut out);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_load(path, null_mut());
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_packed_b_map(null(), &mut out);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_map(path, null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_k(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_k(b, null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_n(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_n(b, null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_dtype(null(), &mut 0);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_dtype(b, null_mut());
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_kernel_id(null(), &mut null());
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_packed_b_kernel_id(b, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_packed_b_multiply_with(null(), o.ws, b, 0, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_packed_b_multiply_with(o.ctx, null_mut(), b, 0, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_multiply_with(o.ctx, o.ws, null(), 0, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_NULL_POINTER "a is NULL": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, null(), K, 0, c, N, e);
-        KVERN_STATUS_NULL_POINTER "c is NULL": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 1, null_mut(), N, e);
-        KVERN_STATUS_OPTION "precision = 2": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 2, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_OPTION "c_dtype = 3": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 3, c, N, e);
-        KVERN_STATUS_OPTION "beta = 1": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 30, c, N, &beta);
-        KVERN_STATUS_ALIASED "c overlaps a": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, y, K, 1, c, N, e);
-        KVERN_STATUS_SHAPE "c.cols = 4": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, 4, K, a, K, 1, c, 4, e);
-        KVERN_STATUS_NULL_POINTER "up is NULL": kvern_packed_b_multiply_gated(o.ctx, o.ws, b, null(), 0, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_NULL_POINTER "b is NULL": kvern_packed_b_multiply_gated(o.ctx, o.ws, null(), b, 0, M, N, K, a, K, 0, c, N, e);
-        KVERN_STATUS_OPTION "beta = 1": kvern_packed_b_multiply_gated(o.ctx, o.ws, b, b, 0, M, N, K, a, K, 0, c, N, &beta);
+        NULL_POINTER "ctx is NULL": kvern_packed_b_pack_dtype(null(), 0, K, N, a.cast(), N, 0, &mut out);
+        NULL_POINTER "b is NULL": kvern_packed_b_pack_dtype(o.ctx, 1, K, N, null(), N, 0, &mut out);
+        NULL_POINTER "out is NULL": kvern_packed_b_pack_dtype(o.ctx, 0, K, N, a.cast(), N, 0, null_mut());
+        OPTION "dtype = 2 must be a KVERN_DTYPE number":
+            kvern_packed_b_pack_dtype(o.ctx, 2, K, N, a.cast(), N, 0, &mut out);
+        OPTION "transpose_b = 2": kvern_packed_b_pack_dtype(o.ctx, 0, K, N, a.cast(), N, 2, &mut out);
+        SHAPE "b_row_stride = 4": kvern_packed_b_pack_dtype(o.ctx, 30, K, N, a.cast(), 4, 0, &mut out);
+        MISALIGNED "b = ": kvern_packed_b_pack_dtype(o.ctx, 30, K, N, odd.cast(), N, 0, &mut out);
+        OVERFLOW "b": kvern_packed_b_pack_dtype(o.ctx, 1, usize::MAX, N, a.cast(), N, 0, &mut out);
+        NULL_POINTER "b is NULL": kvern_packed_b_save(null(), path);
+        NULL_POINTER "path is NULL": kvern_packed_b_save(b, null());
+        IO "/nowhere/b": kvern_packed_b_save(b, path);
+        NULL_POINTER "path is NULL": kvern_packed_b_load(null(), &mut out);
+        NULL_POINTER "out is NULL": kvern_packed_b_load(path, null_mut());
+        NULL_POINTER "path is NULL": kvern_packed_b_map(null(), &mut out);
+        NULL_POINTER "out is NULL": kvern_packed_b_map(path, null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_k(null(), n);
+        NULL_POINTER "out is NULL": kvern_packed_b_k(b, null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_n(null(), n);
+        NULL_POINTER "out is NULL": kvern_packed_b_n(b, null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_dtype(null(), &mut 0);
+        NULL_POINTER "out is NULL": kvern_packed_b_dtype(b, null_mut());
+        NULL_POINTER "b is NULL": kvern_packed_b_kernel_id(null(), &mut null());
+        NULL_POINTER "out is NULL": kvern_packed_b_kernel_id(b, null_mut());
+        NULL_POINTER "ctx is NULL":
+            kvern_packed_b_multiply_with(null(), o.ws, b, 0, M, N, K, a, K, 0, c, N, e);
+        NULL_POINTER "ws is NULL":
+            kvern_packed_b_multiply_with(o.ctx, null_mut(), b, 0, M, N, K, a, K, 0, c, N, e);
+        NULL_POINTER "b is NULL":
+            kvern_packed_b_multiply_with(o.ctx, o.ws, null(), 0, M, N, K, a, K, 0, c, N, e);
+        NULL_POINTER "a is NULL":
+            kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, null(), K, 0, c, N, e);
+        NULL_POINTER "c is NULL":
+            kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 1, null_mut(), N, e);
+        OPTION "precision = 2": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 2, M, N, K, a, K, 0, c, N, e);
+        OPTION "c_dtype = 3": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 3, c, N, e);
+        OPTION "beta = 1": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, a, K, 30, c, N, &beta);
+        ALIASED "c overlaps a": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, N, K, y, K, 1, c, N, e);
+        SHAPE "c.cols = 4": kvern_packed_b_multiply_with(o.ctx, o.ws, b, 0, M, 4, K, a, K, 1, c, 4, e);
+        NULL_POINTER "up is NULL":
+            kvern_packed_b_multiply_gated(o.ctx, o.ws, b, null(), 0, M, N, K, a, K, 0, c, N, e);
+        NULL_POINTER "b is NULL":
+            kvern_packed_b_multiply_gated(o.ctx, o.ws, null(), b, 0, M, N, K, a, K, 0, c, N, e);
+        OPTION "beta = 1": kvern_packed_b_multiply_gated(o.ctx, o.ws, b, b, 0, M, N, K, a, K, 0, c, N, &beta);
     }
     assert!(out.is_null() && memory.unchanged());
 }
@@ -109,48 +115,52 @@ fn tables_softmax_and_kernels_refuse_null_and_garbage() {
     let over = kvern_softmax_options { mask: y, mask_row_stride: w, ..softmax_options() };
     let (mut name, mut id) = (null(), null());
     refuse! {
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_create_scaled(8, 8, 1e4, null(), null_mut());
-        KVERN_STATUS_OPTION "scaling->kind = 9": kvern_rope_table_create_scaled(8, 8, 1e4, &kind, &mut out);
-        KVERN_STATUS_UNSUPPORTED "scaling->flags = 1": kvern_rope_table_create_scaled(8, 8, 1e4, &flags, &mut out);
-        KVERN_STATUS_OPTION "factor = NaN": kvern_rope_table_create_scaled(8, 8, 1e4, &nan, &mut out);
-        KVERN_STATUS_OPTION "factor = 0": kvern_rope_table_create_scaled(8, 8, 1e4, &empty, &mut out);
-        KVERN_STATUS_NULL_POINTER "frequencies is NULL": kvern_rope_table_from_frequencies(4, null(), 8, 1.0, &mut out);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_from_frequencies(1, &1.0, 8, 1.0, null_mut());
-        KVERN_STATUS_OPTION "frequencies.len = 0": kvern_rope_table_from_frequencies(0, null(), 8, 1.0, &mut out);
-        KVERN_STATUS_OPTION "frequencies = inf": kvern_rope_table_from_frequencies(1, &f64::INFINITY, 8, 1.0, &mut out);
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope_table_positions(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_positions(table, null_mut());
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope_table_rotary_dim(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_rotary_dim(table, null_mut());
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope_table_bytes(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_rope_table_bytes(table, null_mut());
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope_table_row(null(), 0, 4, x, y);
-        KVERN_STATUS_NULL_POINTER "cos is NULL": kvern_rope_table_row(table, 0, 4, null_mut(), y);
-        KVERN_STATUS_NULL_POINTER "sin is NULL": kvern_rope_table_row(table, 0, 4, x, null_mut());
-        KVERN_STATUS_SHAPE "pairs = 5 must equal rotary_dim / 2 = 4": kvern_rope_table_row(table, 0, 5, x, y);
-        KVERN_STATUS_SHAPE "position = 16 must be below": kvern_rope_table_row(table, 16, 4, x, y);
-        KVERN_STATUS_ALIASED "sin overlaps cos": kvern_rope_table_row(table, 0, 4, y, y);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_rope_at(null(), table, 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_rope_at(o.ctx, null(), 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_NULL_POINTER "positions is NULL": kvern_rope_at(o.ctx, table, 0, null(), 2, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_rope_at(o.ctx, table, 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, null_mut(), w);
-        KVERN_STATUS_OPTION "pairs = 7": kvern_rope_at(o.ctx, table, 7, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_SHAPE "positions = 16 must be below": kvern_rope_at(o.ctx, table, 0, at.as_ptr(), 3, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_ALIASED "x overlaps positions": kvern_rope_at(o.ctx, table, 0, y.cast(), 2, KV_HEADS, HEAD_DIM, y, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_softmax_with(null(), null(), 2, w, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "x is NULL": kvern_softmax_with(o.ctx, null(), 2, w, null(), w, y, w);
-        KVERN_STATUS_NULL_POINTER "y is NULL": kvern_softmax_with(o.ctx, null(), 2, w, x, w, null_mut(), w);
-        KVERN_STATUS_ALIASED "y overlaps x": kvern_softmax_with(o.ctx, null(), 2, w, y, w, y, w);
-        KVERN_STATUS_ALIASED "y overlaps options->mask": kvern_softmax_with(o.ctx, &over, 2, w, x, w, y, w);
-        KVERN_STATUS_OPTION "softcap = -1": kvern_softmax_with(o.ctx, &cap, 2, w, x, w, y, w);
-        KVERN_STATUS_SHAPE "x.rows = 2 must be a multiple of mask.rows = 3": kvern_softmax_with(o.ctx, &short, 2, w, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_context_kernel_count(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_context_kernel_count(o.ctx, null_mut());
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_context_kernel(null(), 0, &mut name, &mut id);
-        KVERN_STATUS_NULL_POINTER "operation is NULL": kvern_context_kernel(o.ctx, 0, null_mut(), &mut id);
-        KVERN_STATUS_NULL_POINTER "id is NULL": kvern_context_kernel(o.ctx, 0, &mut name, null_mut());
-        KVERN_STATUS_NULL_POINTER "slopes is NULL": kvern_alibi_slopes(4, null_mut());
-        KVERN_STATUS_OVERFLOW "slopes": kvern_alibi_slopes(usize::MAX, y);
+        NULL_POINTER "out is NULL": kvern_rope_table_create_scaled(8, 8, 1e4, null(), null_mut());
+        OPTION "scaling->kind = 9": kvern_rope_table_create_scaled(8, 8, 1e4, &kind, &mut out);
+        UNSUPPORTED "scaling->flags = 1": kvern_rope_table_create_scaled(8, 8, 1e4, &flags, &mut out);
+        OPTION "factor = NaN": kvern_rope_table_create_scaled(8, 8, 1e4, &nan, &mut out);
+        OPTION "factor = 0": kvern_rope_table_create_scaled(8, 8, 1e4, &empty, &mut out);
+        NULL_POINTER "frequencies is NULL": kvern_rope_table_from_frequencies(4, null(), 8, 1.0, &mut out);
+        NULL_POINTER "out is NULL": kvern_rope_table_from_frequencies(1, &1.0, 8, 1.0, null_mut());
+        OPTION "frequencies.len = 0": kvern_rope_table_from_frequencies(0, null(), 8, 1.0, &mut out);
+        OPTION "frequencies = inf": kvern_rope_table_from_frequencies(1, &f64::INFINITY, 8, 1.0, &mut out);
+        NULL_POINTER "table is NULL": kvern_rope_table_positions(null(), n);
+        NULL_POINTER "out is NULL": kvern_rope_table_positions(table, null_mut());
+        NULL_POINTER "table is NULL": kvern_rope_table_rotary_dim(null(), n);
+        NULL_POINTER "out is NULL": kvern_rope_table_rotary_dim(table, null_mut());
+        NULL_POINTER "table is NULL": kvern_rope_table_bytes(null(), n);
+        NULL_POINTER "out is NULL": kvern_rope_table_bytes(table, null_mut());
+        NULL_POINTER "table is NULL": kvern_rope_table_row(null(), 0, 4, x, y);
+        NULL_POINTER "cos is NULL": kvern_rope_table_row(table, 0, 4, null_mut(), y);
+        NULL_POINTER "sin is NULL": kvern_rope_table_row(table, 0, 4, x, null_mut());
+        SHAPE "pairs = 5 must equal rotary_dim / 2 = 4": kvern_rope_table_row(table, 0, 5, x, y);
+        SHAPE "position = 16 must be below": kvern_rope_table_row(table, 16, 4, x, y);
+        ALIASED "sin overlaps cos": kvern_rope_table_row(table, 0, 4, y, y);
+        NULL_POINTER "ctx is NULL": kvern_rope_at(null(), table, 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
+        NULL_POINTER "table is NULL":
+            kvern_rope_at(o.ctx, null(), 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
+        NULL_POINTER "positions is NULL": kvern_rope_at(o.ctx, table, 0, null(), 2, KV_HEADS, HEAD_DIM, y, w);
+        NULL_POINTER "x is NULL":
+            kvern_rope_at(o.ctx, table, 0, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, null_mut(), w);
+        OPTION "pairs = 7": kvern_rope_at(o.ctx, table, 7, at.as_ptr(), 2, KV_HEADS, HEAD_DIM, y, w);
+        SHAPE "positions = 16 must be below":
+            kvern_rope_at(o.ctx, table, 0, at.as_ptr(), 3, KV_HEADS, HEAD_DIM, y, w);
+        ALIASED "x overlaps positions": kvern_rope_at(o.ctx, table, 0, y.cast(), 2, KV_HEADS, HEAD_DIM, y, w);
+        NULL_POINTER "ctx is NULL": kvern_softmax_with(null(), null(), 2, w, x, w, y, w);
+        NULL_POINTER "x is NULL": kvern_softmax_with(o.ctx, null(), 2, w, null(), w, y, w);
+        NULL_POINTER "y is NULL": kvern_softmax_with(o.ctx, null(), 2, w, x, w, null_mut(), w);
+        ALIASED "y overlaps x": kvern_softmax_with(o.ctx, null(), 2, w, y, w, y, w);
+        ALIASED "y overlaps options->mask": kvern_softmax_with(o.ctx, &over, 2, w, x, w, y, w);
+        OPTION "softcap = -1": kvern_softmax_with(o.ctx, &cap, 2, w, x, w, y, w);
+        SHAPE "x.rows = 2 must be a multiple of mask.rows = 3":
+            kvern_softmax_with(o.ctx, &short, 2, w, x, w, y, w);
+        NULL_POINTER "ctx is NULL": kvern_context_kernel_count(null(), n);
+        NULL_POINTER "out is NULL": kvern_context_kernel_count(o.ctx, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_kernel(null(), 0, &mut name, &mut id);
+        NULL_POINTER "operation is NULL": kvern_context_kernel(o.ctx, 0, null_mut(), &mut id);
+        NULL_POINTER "id is NULL": kvern_context_kernel(o.ctx, 0, &mut name, null_mut());
+        NULL_POINTER "slopes is NULL": kvern_alibi_slopes(4, null_mut());
+        OVERFLOW "slopes": kvern_alibi_slopes(usize::MAX, y);
     }
     assert!(out.is_null() && memory.unchanged());
 }
@@ -175,67 +185,78 @@ fn caches_refuse_null_and_garbage() {
     let gain = kvern_preparation { q_gain: y, ..preparation() };
     let (z, later) = (x.wrapping_add(256), y.wrapping_add(3));
     refuse! {
-        KVERN_STATUS_OPTION "options->keys = 5": kvern_kv_cache_create(&kind, &mut out);
-        KVERN_STATUS_OPTION "options->values = -1": kvern_kv_cache_create(&other, &mut out);
-        KVERN_STATUS_OPTION "sinks = 1": kvern_kv_cache_create(&sinks, &mut out);
-        KVERN_STATUS_OPTION "value_dim = 7": kvern_kv_cache_create(&odd, &mut out);
-        KVERN_STATUS_OPTION "sequences = ": kvern_kv_cache_create(&many, &mut out);
-        KVERN_STATUS_OPTION "pages = ": kvern_kv_cache_create(&pages, &mut out);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_append_to(nobody, 0, 1, x, w, x, w);
-        KVERN_STATUS_NULL_POINTER "k is NULL": kvern_kv_cache_append_to(cache, 0, 1, none, w, x, w);
-        KVERN_STATUS_NULL_POINTER "v is NULL": kvern_kv_cache_append_to(cache, 0, 1, x, w, none, w);
-        KVERN_STATUS_OPTION "sequence = 1": kvern_kv_cache_append_to(cache, 1, 1, x, w, x, w);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_kv_cache_append_prepared(null(), cache, 0, &rope, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_append_prepared(o.ctx, nobody, 0, &rope, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_NULL_POINTER "q is NULL": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, null_mut(), w, y, w, z, w);
-        KVERN_STATUS_NULL_POINTER "k is NULL": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, null_mut(), w, z, w);
-        KVERN_STATUS_NULL_POINTER "v is NULL": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, x, w, none, w);
-        KVERN_STATUS_OPTION "preparation->pairs = 2": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &pairs, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_UNSUPPORTED "preparation->flags = 2": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &flags, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_SHAPE "positions = 99": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &far, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_ALIASED "k overlaps q": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, later, w, z, w);
-        KVERN_STATUS_ALIASED "q overlaps v": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, x, w, y, w);
-        KVERN_STATUS_ALIASED "q overlaps preparation->q_gain": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &gain, 1, 2, y, w, x, w, z, w);
-        KVERN_STATUS_CACHE_FULL "capacity = 8": kvern_kv_cache_append_prepared(o.ctx, cache, 0, none.cast(), 9, 2, y, w, x, w, z, w);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_token(null(), 0, 0, w, x, w, y);
-        KVERN_STATUS_NULL_POINTER "k is NULL": kvern_kv_cache_token(cache, 0, 0, w, null_mut(), w, y);
-        KVERN_STATUS_NULL_POINTER "v is NULL": kvern_kv_cache_token(cache, 0, 0, w, x, w, null_mut());
-        KVERN_STATUS_SHAPE "position + 1 = 1": kvern_kv_cache_token(cache, 0, 0, w, x, w, y);
-        KVERN_STATUS_ALIASED "v overlaps k": kvern_kv_cache_token(cache, 0, 0, w, y, w, y);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_len_of(null(), 0, n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_len_of(cache, 0, null_mut());
-        KVERN_STATUS_OPTION "sequence = 1 must be below": kvern_kv_cache_len_of(cache, 1, n);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_start_of(null(), 0, n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_start_of(cache, 0, null_mut());
-        KVERN_STATUS_OPTION "sequence = 9": kvern_kv_cache_start_of(cache, 9, n);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_bytes_used(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_bytes_used(cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_pages(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_pages(cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_free_pages(null(), n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_free_pages(cache, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_save(null(), path);
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_kv_cache_save(cache, null());
-        KVERN_STATUS_IO "/nowhere/cache": kvern_kv_cache_save(cache, path);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_restore(nobody, path);
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_kv_cache_restore(cache, null());
-        KVERN_STATUS_NULL_POINTER "options is NULL": kvern_kv_cache_load(null(), path, &mut out);
-        KVERN_STATUS_NULL_POINTER "path is NULL": kvern_kv_cache_load(&cache_options(4, 0), null(), &mut out);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_kv_cache_load(&cache_options(4, 0), path, null_mut());
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_clear_in(nobody, 0);
-        KVERN_STATUS_OPTION "sequence = 1": kvern_kv_cache_clear_in(cache, 1);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_truncate_in(nobody, 0, 0);
-        KVERN_STATUS_OPTION "sequence = 1": kvern_kv_cache_truncate_in(cache, 1, 0);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_remove(nobody, 0, 0, 0);
-        KVERN_STATUS_SHAPE "positions.start = 1": kvern_kv_cache_remove(cache, 0, 1, 0);
-        KVERN_STATUS_SHAPE "positions.end = ": kvern_kv_cache_remove(cache, 0, 0, usize::MAX);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_rotate(nobody, 0, 0, 0, 1, o.table, 0);
-        KVERN_STATUS_NULL_POINTER "table is NULL": kvern_kv_cache_rotate(cache, 0, 0, 0, 1, null(), 0);
-        KVERN_STATUS_OPTION "pairs = 5": kvern_kv_cache_rotate(cache, 0, 0, 0, 1, o.table, 5);
-        KVERN_STATUS_SHAPE "|by| + 1 = ": kvern_kv_cache_rotate(cache, 0, 0, 0, isize::MIN, o.table, 0);
-        KVERN_STATUS_NULL_POINTER "cache is NULL": kvern_kv_cache_fork(nobody, 0, 0);
-        KVERN_STATUS_OPTION "sequence = 1": kvern_kv_cache_fork(cache, 0, 1);
-        KVERN_STATUS_OPTION "sequence = 3": kvern_kv_cache_fork(cache, 3, 0);
+        OPTION "options->keys = 5": kvern_kv_cache_create(&kind, &mut out);
+        OPTION "options->values = -1": kvern_kv_cache_create(&other, &mut out);
+        OPTION "sinks = 1": kvern_kv_cache_create(&sinks, &mut out);
+        OPTION "value_dim = 7": kvern_kv_cache_create(&odd, &mut out);
+        OPTION "sequences = ": kvern_kv_cache_create(&many, &mut out);
+        OPTION "pages = ": kvern_kv_cache_create(&pages, &mut out);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_append_to(nobody, 0, 1, x, w, x, w);
+        NULL_POINTER "k is NULL": kvern_kv_cache_append_to(cache, 0, 1, none, w, x, w);
+        NULL_POINTER "v is NULL": kvern_kv_cache_append_to(cache, 0, 1, x, w, none, w);
+        OPTION "sequence = 1": kvern_kv_cache_append_to(cache, 1, 1, x, w, x, w);
+        NULL_POINTER "ctx is NULL":
+            kvern_kv_cache_append_prepared(null(), cache, 0, &rope, 1, 2, y, w, x, w, z, w);
+        NULL_POINTER "cache is NULL":
+            kvern_kv_cache_append_prepared(o.ctx, nobody, 0, &rope, 1, 2, y, w, x, w, z, w);
+        NULL_POINTER "q is NULL":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, null_mut(), w, y, w, z, w);
+        NULL_POINTER "k is NULL":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, null_mut(), w, z, w);
+        NULL_POINTER "v is NULL":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, x, w, none, w);
+        OPTION "preparation->pairs = 2":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &pairs, 1, 2, y, w, x, w, z, w);
+        UNSUPPORTED "preparation->flags = 2":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &flags, 1, 2, y, w, x, w, z, w);
+        SHAPE "positions = 99": kvern_kv_cache_append_prepared(o.ctx, cache, 0, &far, 1, 2, y, w, x, w, z, w);
+        ALIASED "k overlaps q":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, later, w, z, w);
+        ALIASED "q overlaps v":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &rope, 1, 2, y, w, x, w, y, w);
+        ALIASED "q overlaps preparation->q_gain":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, &gain, 1, 2, y, w, x, w, z, w);
+        CACHE_FULL "capacity = 8":
+            kvern_kv_cache_append_prepared(o.ctx, cache, 0, none.cast(), 9, 2, y, w, x, w, z, w);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_token(null(), 0, 0, w, x, w, y);
+        NULL_POINTER "k is NULL": kvern_kv_cache_token(cache, 0, 0, w, null_mut(), w, y);
+        NULL_POINTER "v is NULL": kvern_kv_cache_token(cache, 0, 0, w, x, w, null_mut());
+        SHAPE "position + 1 = 1": kvern_kv_cache_token(cache, 0, 0, w, x, w, y);
+        ALIASED "v overlaps k": kvern_kv_cache_token(cache, 0, 0, w, y, w, y);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_len_of(null(), 0, n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_len_of(cache, 0, null_mut());
+        OPTION "sequence = 1 must be below": kvern_kv_cache_len_of(cache, 1, n);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_start_of(null(), 0, n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_start_of(cache, 0, null_mut());
+        OPTION "sequence = 9": kvern_kv_cache_start_of(cache, 9, n);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_bytes_used(null(), n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_bytes_used(cache, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_pages(null(), n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_pages(cache, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_free_pages(null(), n);
+        NULL_POINTER "out is NULL": kvern_kv_cache_free_pages(cache, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_save(null(), path);
+        NULL_POINTER "path is NULL": kvern_kv_cache_save(cache, null());
+        IO "/nowhere/cache": kvern_kv_cache_save(cache, path);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_restore(nobody, path);
+        NULL_POINTER "path is NULL": kvern_kv_cache_restore(cache, null());
+        NULL_POINTER "options is NULL": kvern_kv_cache_load(null(), path, &mut out);
+        NULL_POINTER "path is NULL": kvern_kv_cache_load(&cache_options(4, 0), null(), &mut out);
+        NULL_POINTER "out is NULL": kvern_kv_cache_load(&cache_options(4, 0), path, null_mut());
+        NULL_POINTER "cache is NULL": kvern_kv_cache_clear_in(nobody, 0);
+        OPTION "sequence = 1": kvern_kv_cache_clear_in(cache, 1);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_truncate_in(nobody, 0, 0);
+        OPTION "sequence = 1": kvern_kv_cache_truncate_in(cache, 1, 0);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_remove(nobody, 0, 0, 0);
+        SHAPE "positions.start = 1": kvern_kv_cache_remove(cache, 0, 1, 0);
+        SHAPE "positions.end = ": kvern_kv_cache_remove(cache, 0, 0, usize::MAX);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_rotate(nobody, 0, 0, 0, 1, o.table, 0);
+        NULL_POINTER "table is NULL": kvern_kv_cache_rotate(cache, 0, 0, 0, 1, null(), 0);
+        OPTION "pairs = 5": kvern_kv_cache_rotate(cache, 0, 0, 0, 1, o.table, 5);
+        SHAPE "|by| + 1 = ": kvern_kv_cache_rotate(cache, 0, 0, 0, isize::MIN, o.table, 0);
+        NULL_POINTER "cache is NULL": kvern_kv_cache_fork(nobody, 0, 0);
+        OPTION "sequence = 1": kvern_kv_cache_fork(cache, 0, 1);
+        OPTION "sequence = 3": kvern_kv_cache_fork(cache, 3, 0);
     }
     assert!(out.is_null() && memory.unchanged());
     // SAFETY: both are live.
@@ -296,23 +317,33 @@ fn attention_refuses_null_and_garbage() {
     let listed = O { sequences: far.as_ptr(), sequences_len: 1, ..raw };
     let none = null::<f32>();
     refuse! {
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_attention_plain_workspace_bytes(null(), &raw, h, d, d, 4, 2, n);
-        KVERN_STATUS_NULL_POINTER "options is NULL": kvern_attention_plain_workspace_bytes(c, null(), h, d, d, 4, 2, n);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_attention_plain_workspace_bytes(c, &raw, h, d, d, 4, 2, null_mut());
-        KVERN_STATUS_SHAPE "kv_heads = 0": kvern_attention_plain_workspace_bytes(c, &raw, 0, d, d, 4, 2, n);
-        KVERN_STATUS_OVERFLOW "head_dim": kvern_attention_plain_workspace_bytes(c, &raw, usize::MAX, d, d, 4, 2, n);
-        KVERN_STATUS_NULL_POINTER "ctx is NULL": kvern_attention_run_plain(null(), o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "ws is NULL": kvern_attention_run_plain(c, null_mut(), &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "options is NULL": kvern_attention_run_plain(c, o.ws, null(), h, d, d, 4, x, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "k is NULL": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, none, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "v is NULL": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, none, w, 2, x, w, y, w);
-        KVERN_STATUS_NULL_POINTER "q is NULL": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, none, w, y, w);
-        KVERN_STATUS_NULL_POINTER "out is NULL": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, null_mut(), w);
-        KVERN_STATUS_ALIASED "out overlaps k": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, y, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_ALIASED "out overlaps v": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, y, w, 2, x, w, y, w);
-        KVERN_STATUS_OPTION "options->sequences_len = 1": kvern_attention_run_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
-        KVERN_STATUS_SHAPE "q.rows = 5": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
-        KVERN_STATUS_OVERFLOW "q": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
+        NULL_POINTER "ctx is NULL": kvern_attention_plain_workspace_bytes(null(), &raw, h, d, d, 4, 2, n);
+        NULL_POINTER "options is NULL": kvern_attention_plain_workspace_bytes(c, null(), h, d, d, 4, 2, n);
+        NULL_POINTER "out is NULL": kvern_attention_plain_workspace_bytes(c, &raw, h, d, d, 4, 2, null_mut());
+        SHAPE "kv_heads = 0": kvern_attention_plain_workspace_bytes(c, &raw, 0, d, d, 4, 2, n);
+        OVERFLOW "head_dim": kvern_attention_plain_workspace_bytes(c, &raw, usize::MAX, d, d, 4, 2, n);
+        NULL_POINTER "ctx is NULL":
+            kvern_attention_run_plain(null(), o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+        NULL_POINTER "ws is NULL":
+            kvern_attention_run_plain(c, null_mut(), &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+        NULL_POINTER "options is NULL":
+            kvern_attention_run_plain(c, o.ws, null(), h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+        NULL_POINTER "k is NULL":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, none, w, x, w, 2, x, w, y, w);
+        NULL_POINTER "v is NULL":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, none, w, 2, x, w, y, w);
+        NULL_POINTER "q is NULL":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, none, w, y, w);
+        NULL_POINTER "out is NULL":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, null_mut(), w);
+        ALIASED "out overlaps k":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, y, w, x, w, 2, x, w, y, w);
+        ALIASED "out overlaps v":
+            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, y, w, 2, x, w, y, w);
+        OPTION "options->sequences_len = 1":
+            kvern_attention_run_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+        SHAPE "q.rows = 5": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
+        OVERFLOW "q": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
     }
     assert!(memory.unchanged());
 }

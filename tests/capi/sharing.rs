@@ -64,8 +64,8 @@ fn eight_threads_share_one_object_of_each_kind() {
     unsafe { kvern_context_destroy(shared.1) };
 }
 
-/// A child process has none of the context's threads: it computes on its own one, with the same bits, and ends
-/// without waiting for anybody.
+/// A child process has none of the context's threads: it computes on its own one, with the same bits, and
+/// ends without waiting for anybody.
 #[cfg(unix)]
 #[test]
 fn a_forked_child_computes_on() {
@@ -74,8 +74,8 @@ fn a_forked_child_computes_on() {
     let (a, mut c, mut bytes, mut ws) = (Random::new(5).vec(S * S), vec![0.0; S * S], 0, null_mut());
     let mut again = c.clone();
     let (ctx, a) = (shared.1, a.as_ptr());
-    // SAFETY: every pointer is live and of the stated size; the child calls nothing but kvern, comparisons and
-    // `_exit`.
+    // SAFETY: every pointer is live and of the stated size; the child calls nothing but kvern, comparisons
+    // and `_exit`.
     let status = unsafe {
         ok(kvern_matmul_workspace_bytes(ctx, S, S, S, &mut bytes));
         ok(kvern_workspace_create(bytes, &mut ws));

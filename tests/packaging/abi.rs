@@ -72,10 +72,20 @@ fn layout() -> String {
     }
     layout!(kvern_context_options: threads, isa_cap, lanes, parallel_for, user, allocate, release, memory);
     layout!(kvern_epilogue: alpha, beta, bias, activation, flags);
-    layout!(kvern_rope_scaling: kind, flags, factor, original_positions, beta_fast, beta_slow, attention_factor, low_frequency, high_frequency);
-    layout!(kvern_kv_cache_options: kv_heads, head_dim, capacity, window, value_dim, sinks, keys, values, sequences, pages);
+    layout!(
+        kvern_rope_scaling: kind, flags, factor, original_positions, beta_fast, beta_slow, attention_factor,
+        low_frequency, high_frequency
+    );
+    layout!(
+        kvern_kv_cache_options: kv_heads, head_dim, capacity, window, value_dim, sinks, keys, values,
+        sequences, pages
+    );
     layout!(kvern_preparation: q_gain, k_gain, q_eps, k_eps, rope, pairs, flags, positions);
-    layout!(kvern_attention_options: heads, scale, non_causal, softcap, precision, window, sinks, alibi, sink_logits, mask, mask_row_stride, seen, seen_row_stride, tree, tree_row_stride, mask_per_head, seen_per_head, lse, lse_row_stride, sequences, sequences_len);
+    layout!(
+        kvern_attention_options: heads, scale, non_causal, softcap, precision, window, sinks, alibi,
+        sink_logits, mask, mask_row_stride, seen, seen_row_stride, tree, tree_row_stride, mask_per_head,
+        seen_per_head, lse, lse_row_stride, sequences, sequences_len
+    );
     layout!(kvern_weights_product: weights, up, c, c_row_stride, n, epilogue);
     layout!(kvern_softmax_options: scale, softcap, mask, mask_rows, mask_row_stride);
     text

@@ -49,8 +49,8 @@ fn letter(trans: c_int, lower: bool) -> c_char {
     letters[(trans - 111) as usize] as c_char
 }
 
-/// Elements of |a|, |b|, |c| are at most 1, so either library is within `(k + 2) * 2^-24 * (k + 1)` of the exact
-/// value, in whatever order it sums; two of them differ by twice as much.
+/// Elements of |a|, |b|, |c| are at most 1, so either library is within `(k + 2) * 2^-24 * (k + 1)` of the
+/// exact value, in whatever order it sums; two of them differ by twice as much.
 fn bound(k: usize) -> f32 {
     2.0 * (k as f32 + 2.0) * (k as f32 + 1.0) * 2f32.powi(-24)
 }

@@ -1,4 +1,5 @@
-//! The examples, built as their readers do: with pkg-config, with CMake, and under the tools that watch memory.
+//! The examples, built as their readers do: with pkg-config, with CMake, and under the tools that watch
+//! memory.
 
 use crate::clib;
 use crate::prefix::{all_exist, fresh, pkg_config, prefix, root};
@@ -45,7 +46,8 @@ fn the_examples_pass_with_pkg_config_and_under_memcheck() {
         clib::run(Command::new(program).env("LD_LIBRARY_PATH", &library));
         if valgrind {
             let mut memcheck = Command::new("valgrind");
-            // Reachable at the end are the globals of threads: one block for the process, not one for a context.
+            // Reachable at the end are the globals of threads: one block for the process, not one for a
+            // context.
             memcheck.args(["-q", "--error-exitcode=1", "--leak-check=full", "--fair-sched=try"]);
             memcheck.args(["--errors-for-leak-kinds=definite,indirect,possible"]).arg(program);
             clib::run(memcheck.env("LD_LIBRARY_PATH", &library));

@@ -1,5 +1,5 @@
-//! The headers alone: every standard, twice in one unit, in two units of one program, and what `kvern.hpp` does with
-//! errors in both of its modes.
+//! The headers alone: every standard, twice in one unit, in two units of one program, and what `kvern.hpp`
+//! does with errors in both of its modes.
 
 use crate::clib;
 use crate::prefix::{fresh, prefix, root};
@@ -48,8 +48,8 @@ fn the_cpp_header_stands_alone_in_all_of_its_modes() {
     }
 }
 
-/// What has no object of C++ is asked of C directly: versions, names, the machine's tiers. Functions that others
-/// say with a parameter more are not called.
+/// What has no object of C++ is asked of C directly: versions, names, the machine's tiers. Functions that
+/// others say with a parameter more are not called.
 #[test]
 fn the_cpp_header_reaches_every_function_of_c() {
     let include = root().join("include");

@@ -1,5 +1,5 @@
-//! The installed library: what a distribution packages and a C or C++ programmer links. One prefix is installed
-//! from the libraries that the tests share; everything is built outside of the repository.
+//! The installed library: what a distribution packages and a C or C++ programmer links. One prefix is
+//! installed from the libraries that the tests share; everything is built outside of the repository.
 
 use crate::clib;
 use std::path::{Path, PathBuf};

@@ -11,10 +11,9 @@ pub const BLAS_NAMES: [&str; 4] = ["cblas_sgemm", "cblas_sgemv", "sgemm_", "sgem
 
 /// The directory of `libkvern.a` and the shared library, built with the features `capi` and `cblas`.
 ///
-/// `cargo test` builds them beside the test binaries, since kvern depends on itself with `cblas` for its tests. A
-/// later build without that feature writes to the same file names and cargo does not
-/// notice, so what lies there is used only if it exports the names; else they are built anew, in a directory of
-/// their own.
+/// `cargo test` builds them beside the test binaries, since kvern depends on itself with `cblas` for its
+/// tests. A later build without that feature writes to the same file names and cargo does not notice, so what
+/// lies there is used only if it exports the names; else they are built anew, in a directory of their own.
 pub fn library() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {

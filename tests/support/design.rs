@@ -38,8 +38,8 @@ fn kernels() -> Vec<Kernel> {
 /// One family of the quantised products: all formats, tiles of different sizes.
 struct Family {
     name: &'static str,
-    /// The arithmetic of which every tile has a multiple: the 8 dot products of a block, for one vector. 1 where
-    /// the loop is over parts of a block.
+    /// The arithmetic of which every tile has a multiple: the 8 dot products of a block, for one vector. 1
+    /// where the loop is over parts of a block.
     step: usize,
     /// Instances at least: formats by tiles.
     instances: usize,
@@ -78,8 +78,8 @@ fn family_violations(family: &Family, loops: &[Loop], debug: bool) -> Vec<String
 }
 
 /// Every way in which the loops break the design: instances missing, arithmetic that is no whole number of
-/// tiles, spills, calls. `debug`: whether the code
-/// was built with debug assertions, whose checks of pointers keep vectors in memory: spills are not looked at.
+/// tiles, spills, calls. `debug`: whether the code was built with debug assertions, whose checks of pointers
+/// keep vectors in memory: spills are not looked at.
 pub fn violations(loops: &[Loop], debug: bool) -> Vec<String> {
     let mut bad: Vec<String> =
         FAMILIES.iter().flat_map(|family| family_violations(family, loops, debug)).collect();

@@ -70,7 +70,10 @@ fn hot_loop(kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
     let loops: Vec<Loop> = loops.collect();
     // A loop around others, such as the one that prefetches between lines of A, is not the innermost.
     let span = |l: &Loop| Some((l.body.first()?.0, l.body.last()?.0));
-    let inside = |a: &Loop, b: &Loop| matches!((span(a), span(b)), (Some(a), Some(b)) if a != b && b.0 <= a.0 && a.1 <= b.1);
+    let inside = |a: &Loop, b: &Loop| match (span(a), span(b)) {
+        (Some(a), Some(b)) => a != b && b.0 <= a.0 && a.1 <= b.1,
+        _ => false,
+    };
     let innermost = loops.iter().filter(|l| !loops.iter().any(|other| inside(other, l)));
     innermost.max_by_key(|l| (l.fma + l.dot, l.instructions)).cloned()
 }

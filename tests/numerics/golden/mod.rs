@@ -1,7 +1,7 @@
 //! Goldens: a SHA-256 of the output of every operation and case, the same at every tier and thread count.
 //!
-//! `KVERN_BLESS=1 cargo test --test numerics golden` rewrites `tests/fixtures/golden.tsv` from the scalar tier. The
-//! bits are a promise: a change of this file is a change of results for every user.
+//! `KVERN_BLESS=1 cargo test --test numerics golden` rewrites `tests/fixtures/golden.tsv` from the scalar
+//! tier. The bits are a promise: a change of this file is a change of results for every user.
 
 mod attention;
 mod products;
