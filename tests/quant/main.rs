@@ -7,5 +7,6 @@ mod definition;
 mod files;
 mod formats;
 mod import;
+mod magnitudes;
 mod products;
 mod weights;

@@ -11,6 +11,9 @@ pub(super) trait Grid: Copy {
     fn nearest(self, t: f32) -> f32;
     /// The value of largest magnitude, and by how much its counterpart is varied in a search.
     fn reach(self) -> (f32, f32);
+    /// The value that is closest to its counterpart of the other sign, if none has an exact one: elements of one
+    /// magnitude fit there.
+    fn twin(self) -> Option<f32>;
 }
 
 /// The integers `lo..=hi`.
@@ -27,6 +30,10 @@ impl Grid for Integers {
 
     fn reach(self) -> (f32, f32) {
         (self.lo, 0.1)
+    }
+
+    fn twin(self) -> Option<f32> {
+        None
     }
 }
 
@@ -48,6 +55,11 @@ impl Grid for Listed<'_> {
 
     fn reach(self) -> (f32, f32) {
         (self.values[0], 1.5)
+    }
+
+    fn twin(self) -> Option<f32> {
+        let apart = |v: f32| (v + self.nearest(-v)).abs() / v;
+        self.values.iter().copied().filter(|v| *v > 0.0).min_by(|a, b| apart(*a).total_cmp(&apart(*b)))
     }
 }
 
@@ -104,6 +116,10 @@ pub(super) fn scale(grid: impl Grid, x: &[f32]) -> f32 {
     let mut best = (0.0, 0.0);
     for i in -9..=9i8 {
         let found = attempt(reach + step * f32::from(i));
+        best = if found.0 > best.0 { found } else { best };
+    }
+    if let Some(twin) = grid.twin() {
+        let found = attempt(twin * inverse(extreme.abs()));
         best = if found.0 > best.0 { found } else { best };
     }
     for _ in 0..DESCENTS {

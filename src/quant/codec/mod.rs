@@ -7,6 +7,7 @@
 //! Every format is one formula, `w = (d * scale[i / sub]) * value(code[i]) - dmin * min[i / sub]`, with the
 //! parts that a format lacks being 1 (scale) or 0 (min). The bytes are described at each codec.
 
+mod coarse;
 mod fit;
 mod kquant;
 mod round;
@@ -79,7 +80,7 @@ impl Values {
 pub(super) enum ScaleKind {
     /// IEEE binary16.
     F16,
-    /// A power of two: half of `2^(e - 127)`, because the table of MXFP4 holds doubled values.
+    /// A power of two: half of `2^(e - 127)`, because the table of MXFP4 holds doubled values; NaN for e = 255.
     HalfE8m0,
 }
 
@@ -145,14 +146,15 @@ impl Codec {
         (self.write)(decoded, block);
     }
 
-    /// Whether a block can be NaN: its d is an f16.
-    pub fn has_nan(&self) -> bool {
+    /// Whether blocks of NaN are written: d is an f16. MXFP4 has a NaN as well (e = 255), which other readers take
+    /// for 2^128.
+    pub fn writes_nan(&self) -> bool {
         self.scale == ScaleKind::F16
     }
 
     /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or infinity
-    /// in `x` makes d NaN, so that every weight of the block is; in a format without NaN, where the caller has
-    /// to refuse it, the block becomes zeros.
+    /// in `x` makes d NaN, so that every weight of the block is; in a format that writes no NaN, where the caller
+    /// has to refuse it, the block becomes zeros.
     pub fn quantise(&self, x: &[f32], out: &mut Decoded) {
         let subs = self.subs();
         out.scales[..subs].fill(1);
@@ -162,7 +164,7 @@ impl Codec {
             (self.quantise)(self, x, out);
         } else {
             out.codes[..x.len()].fill(self.values.code(0.0));
-            out.d = if self.has_nan() { f16::NAN.to_bits() } else { 0 };
+            out.d = if self.writes_nan() { f16::NAN.to_bits() } else { 0 };
         }
     }
 
@@ -213,13 +215,14 @@ impl Codec {
     }
 }
 
-/// Half of `2^(e - 127)`: 2^-128 (subnormal) for e = 0, 2^127 for e = 255.
+/// Half of `2^(e - 127)`: 2^-128 (subnormal) for e = 0, 2^126 for e = 254, NaN for e = 255.
 fn half_e8m0(e: u8) -> f32 {
-    f32::from_bits(match e {
-        0 => 0x0020_0000,
-        1 => 0x0040_0000,
-        e => u32::from(e - 1) << 23,
-    })
+    match e {
+        0 => f32::from_bits(0x0020_0000),
+        1 => f32::from_bits(0x0040_0000),
+        255 => f32::NAN,
+        e => f32::from_bits(u32::from(e - 1) << 23),
+    }
 }
 
 /// A little-endian f16 as bits.
@@ -285,7 +288,8 @@ mod tests {
 
     #[test]
     fn powers_of_two_are_what_the_exponent_says() {
-        for e in 0..=255u8 {
+        assert!(half_e8m0(255).is_nan());
+        for e in 0..255u8 {
             assert_eq!(f64::from(half_e8m0(e)), 2f64.powi(i32::from(e) - 128));
         }
     }

@@ -1,12 +1,35 @@
 //! The quantisers that are defined to the bit: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 as the Python package `gguf`
-//! rounds. Codes are computed with the scale in f32, which is then rounded to f16 for storage.
+//! rounds. Codes are computed with the scale in f32, which is then rounded to f16 for storage. Where that moves
+//! weights by more than a quarter of the scale, or to infinity, a search is asked as well.
 
-use super::{Codec, Decoded};
+use super::coarse::{self, MOST};
+use super::{Codec, Decoded, MAX_BLOCK, search};
 use half::f16;
 
 /// `1 / d`, or 0 for a block of zeros.
 fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// Replaces the block by what `search` finds, where the stored scale is too unlike `d`, with which the codes were
+/// computed, and the search leaves less than nine tenths of the error: blocks that are good enough stay what other
+/// tools write.
+fn unless_better(codec: &Codec, x: &[f32], d: f32, out: &mut Decoded, search: impl Fn(&mut Decoded)) {
+    let exceeds = d.abs() > MOST || codec.d(out).is_infinite() || codec.dmin(out).is_infinite();
+    if !coarse::is_coarse(codec, d) && !exceeds {
+        return;
+    }
+    let error = |block: &Decoded| {
+        let mut back = [0.0; MAX_BLOCK];
+        codec.floats(block, &mut back[..x.len()]);
+        x.iter().zip(back).map(|(x, back)| (f64::from(*x) - f64::from(back)).powi(2)).sum::<f64>()
+    };
+    let mut found = *out;
+    search(&mut found);
+    // Infinite weights leave an error of NaN.
+    if exceeds || error(&found) < 0.81 * error(out) {
+        *out = found;
+    }
 }
 
 /// Q4_0 and Q5_0: the element of largest magnitude (the first of equals) becomes code 0.
@@ -21,6 +44,7 @@ pub(super) fn by_extreme(codec: &Codec, x: &[f32], out: &mut Decoded) {
         *code = ((f64::from(x) * inverse + zero) as f32).clamp(0.0, top) as u8;
     }
     out.d = f16::from_f32(d).to_bits();
+    unless_better(codec, x, d, out, |out| search::scaled(codec, x, out));
 }
 
 /// Q4_1 and Q5_1: the least element becomes code 0, the greatest the last code.
@@ -36,10 +60,11 @@ pub(super) fn by_spread(codec: &Codec, x: &[f32], out: &mut Decoded) {
     out.d = f16::from_f32(d).to_bits();
     // The common formula subtracts what these formats add.
     (out.dmin, out.mins[0]) = (f16::from_f32(-low).to_bits(), 1);
+    unless_better(codec, x, d, out, |out| coarse::affine(codec, x, (low, high), out));
 }
 
 /// Q8_0: half away from zero.
-pub(super) fn by_absmax(_: &Codec, x: &[f32], out: &mut Decoded) {
+pub(super) fn by_absmax(codec: &Codec, x: &[f32], out: &mut Decoded) {
     let absmax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     let d = absmax / 127.0;
     let inverse = inverse(d);
@@ -50,4 +75,5 @@ pub(super) fn by_absmax(_: &Codec, x: &[f32], out: &mut Decoded) {
         *code = (x + 0.5f32.next_down().copysign(x)) as i32 as u8 ^ 0x80;
     }
     out.d = f16::from_f32(d).to_bits();
+    unless_better(codec, x, d, out, |out| search::scaled(codec, x, out));
 }

@@ -5,6 +5,7 @@
 //! integers next to the fitted scale are tried with the error they truly leave, and d is fitted to the
 //! integers and codes chosen; these two steps alternate, and the best of all rounds is kept.
 
+use super::coarse::{self, Scaled, stored};
 use super::fit::{self, Grid, Integers, Listed, inverse, round, sums};
 use super::{Codec, Decoded, MAX_BLOCK, MAX_SUBS, Values};
 use half::f16;
@@ -12,10 +13,13 @@ use half::f16;
 /// Rounds of choosing integers and fitting d. A fourth changes the error by less than 0.05 %.
 const ROUNDS: usize = 3;
 
+/// The squared error that a block may have, of what is within reach: 1.2 of it before squaring.
+const WORTH: f32 = 1.44;
+
 /// Magnitudes beyond this saturate: more than any format reaches (65504 * 128 * 32), and its square is finite.
 const LIMIT: f32 = 1e9;
 
-/// Q3_K, Q6_K, IQ4_NL, IQ4_XS: `w = d * scale * value`.
+/// Q3_K, Q6_K, IQ4_NL, IQ4_XS, and Q4_0, Q5_0, Q8_0 where f16 is coarse: `w = d * scale * value`.
 pub(super) fn scaled(codec: &Codec, x: &[f32], out: &mut Decoded) {
     match codec.values {
         Values::Linear { zero } => {
@@ -34,12 +38,39 @@ fn scaled_on(grid: impl Grid, codec: &Codec, x: &[f32], out: &mut Decoded) {
     let mut fitted = [0.0f32; MAX_SUBS];
     subs().for_each(|(i, x)| fitted[i] = fit::scale(grid, x));
     let extreme = fitted.iter().fold(0.0f32, |e, &s| if s.abs() > e.abs() { s } else { e });
-    let mut d = stored(extreme / lo);
-    let mut best = (f32::INFINITY, d, [0.0f32; MAX_SUBS]);
+    let ideal = extreme / lo;
+    // Zeros at worst.
+    let [zeros] = sums(x, |x| [x * x]);
+    let mut best = (zeros, 0.0, [0.0; MAX_SUBS]);
+    let mut consider = |found: Scaled| best = if found.0 < best.0 { found } else { best };
+    if coarse::is_coarse(codec, ideal) {
+        consider(coarse::scaled(grid, codec, x, ideal, &fitted));
+    }
+    consider(alternated(grid, codec, x, stored(ideal), fitted));
+    // The scale of largest magnitude has the longer side of the integers; one of the other sign that is as large is
+    // cut off. That matters where all magnitudes are alike; elsewhere the blocks stay what they are.
+    let other = fitted.iter().fold(0.0f32, |e, &s| if s * extreme < e * extreme { s } else { e });
+    if other * inverse(ideal) > hi + 0.5 {
+        let found = alternated(grid, codec, x, stored(other / hi), fitted);
+        best = if WORTH * found.0 < best.0 { found } else { best };
+    }
+    let (_, d, scales) = best;
+    out.d = f16::from_f32(d).to_bits();
+    for ((i, x), codes) in subs().zip(out.codes.chunks_exact_mut(codec.sub_len)) {
+        let per_step = inverse(d * scales[i]);
+        out.scales[i] = scales[i] as i8;
+        x.iter().zip(codes).for_each(|(x, code)| *code = codec.values.code(grid.nearest(x * per_step)));
+    }
+}
+
+/// The best block of the rounds that start with d and the fitted scales.
+fn alternated(grid: impl Grid, codec: &Codec, x: &[f32], mut d: f32, mut fitted: [f32; MAX_SUBS]) -> Scaled {
+    let (lo, hi) = (f32::from(codec.scales.0), f32::from(codec.scales.1));
+    let mut best = (f32::INFINITY, d, [0.0; MAX_SUBS]);
     for _ in 0..ROUNDS {
         let (mut total, mut scales) = (0.0, [0.0; MAX_SUBS]);
         let (mut xv, mut vv) = (0.0, 0.0);
-        for (i, x) in subs() {
+        for (i, x) in x.chunks_exact(codec.sub_len).enumerate() {
             let centre = round((fitted[i] * inverse(d)).clamp(lo, hi));
             let mut chosen = (f32::INFINITY, 0.0, 0.0, 0.0);
             for scale in [centre, centre - 1.0, centre + 1.0] {
@@ -72,13 +103,7 @@ fn scaled_on(grid: impl Grid, codec: &Codec, x: &[f32], out: &mut Decoded) {
         }
         d = next;
     }
-    let (_, d, scales) = best;
-    out.d = f16::from_f32(d).to_bits();
-    for ((i, x), codes) in subs().zip(out.codes.chunks_exact_mut(codec.sub_len)) {
-        let per_step = inverse(d * scales[i]);
-        out.scales[i] = scales[i] as i8;
-        x.iter().zip(codes).for_each(|(x, code)| *code = codec.values.code(grid.nearest(x * per_step)));
-    }
+    best
 }
 
 /// Q2_K, Q4_K, Q5_K: `w = d * scale * code - dmin * min`.
@@ -89,8 +114,15 @@ pub(super) fn with_minima(codec: &Codec, x: &[f32], out: &mut Decoded) {
     let mut fitted = [(0.0f32, 0.0f32); MAX_SUBS];
     subs().for_each(|(i, x)| fitted[i] = fit::scale_and_min(top, x));
     let most = fitted.iter().fold((0.0f32, 0.0f32), |most, f| (most.0.max(f.0), most.1.max(f.1)));
-    let (mut d, mut dmin) = (stored(most.0 / hi), stored(most.1 / hi));
-    let mut best = (f32::INFINITY, d, dmin, [(0.0f32, 0.0f32); MAX_SUBS]);
+    let ideal = (most.0 / hi, most.1 / hi);
+    let (mut d, mut dmin) = (stored(ideal.0), stored(ideal.1));
+    // Zeros at worst.
+    let [zeros] = sums(x, |x| [x * x]);
+    let mut best = (zeros, 0.0, 0.0, [(0.0f32, 0.0f32); MAX_SUBS]);
+    if coarse::is_coarse(codec, ideal.0) {
+        let found = coarse::with_minima(codec, x, ideal, &fitted);
+        best = if found.0 < best.0 { found } else { best };
+    }
     for _ in 0..ROUNDS {
         let (mut total, mut chosen) = (0.0, [(0.0, 0.0); MAX_SUBS]);
         let mut joint = Joint::default();
@@ -225,9 +257,4 @@ fn limited(x: &[f32]) -> [f32; MAX_BLOCK] {
     let mut limited = [0.0; MAX_BLOCK];
     limited.iter_mut().zip(x).for_each(|(out, x)| *out = x.clamp(-LIMIT, LIMIT));
     limited
-}
-
-/// What the file keeps of a scale: an f16, finite.
-fn stored(d: f32) -> f32 {
-    f16::from_f32(d.clamp(-65504.0, 65504.0)).to_f32()
 }
