@@ -886,7 +886,7 @@ typedef int32_t kvern_compute;
 #define KVERN_WEIGHTS_BF16 30
 
 /**
- * 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code].
+ * 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
  */
 #define KVERN_WEIGHTS_MXFP4 39
 

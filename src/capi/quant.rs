@@ -43,7 +43,7 @@ pub const KVERN_WEIGHTS_IQ4_NL: kvern_weight_format = 20;
 pub const KVERN_WEIGHTS_IQ4_XS: kvern_weight_format = 23;
 /// 16 bits a weight: the upper half of an f32.
 pub const KVERN_WEIGHTS_BF16: kvern_weight_format = 30;
-/// 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code].
+/// 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
 pub const KVERN_WEIGHTS_MXFP4: kvern_weight_format = 39;
 
 /// How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.

@@ -180,6 +180,16 @@ impl Simd for Scalar {
         widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() })
     }
     #[inline(always)]
+    unsafe fn load_f16_le(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 32 bytes.
+        widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(u16::from_le))
+    }
+    #[inline(always)]
+    unsafe fn load_le(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 64 bytes.
+        unsafe { p.cast::<[u32; LANES]>().read_unaligned() }.map(|x| f32::from_bits(u32::from_le(x)))
+    }
+    #[inline(always)]
     unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
         for (i, x) in v.into_iter().enumerate().take(n) {
             // SAFETY: i < n, and the caller's pointer is valid for n u16.
@@ -276,7 +286,11 @@ impl Simd for Scalar {
     unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
-        e.map(|e| f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 }))
+        e.map(|e| match e {
+            0 | 1 => f32::from_bits(0x0020_0000 << e),
+            255 => f32::NAN,
+            _ => f32::from_bits((u32::from(e) - 1) << 23),
+        })
     }
     #[inline(always)]
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s {

@@ -97,6 +97,24 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for reads of 16 u16.
     unsafe fn load_f16(self, p: *const u16) -> Self::F32s;
+    /// 16 little-endian f16, as packed weights and files hold them, widened exactly.
+    /// # Safety
+    /// - `p` is valid for reads of 32 bytes.
+    #[inline(always)]
+    unsafe fn load_f16_le(self, p: *const u8) -> Self::F32s {
+        const { assert!(cfg!(target_endian = "little"), "a tier of a big-endian machine reverses bytes here") }
+        // SAFETY: handed on to the caller.
+        unsafe { self.load_f16(p.cast()) }
+    }
+    /// 16 little-endian f32, as packed weights and files hold them.
+    /// # Safety
+    /// - `p` is valid for reads of 64 bytes.
+    #[inline(always)]
+    unsafe fn load_le(self, p: *const u8) -> Self::F32s {
+        const { assert!(cfg!(target_endian = "little"), "a tier of a big-endian machine reverses bytes here") }
+        // SAFETY: handed on to the caller.
+        unsafe { self.load(p.cast()) }
+    }
 
     /// The first `n <= 16` lanes rounded to f16, ties to even.
     /// # Safety
@@ -170,7 +188,7 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
     unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s;
-    /// `2^(e - 128)` of 16 bytes e, subnormal for e < 2.
+    /// `2^(e - 128)` of 16 bytes e, subnormal for e < 2 and NaN for e = 255.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
     unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s;

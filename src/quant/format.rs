@@ -43,7 +43,8 @@ pub enum WeightFormat {
     Iq4Xs = 23,
     /// 16 bits a weight: the upper half of an f32.
     Bf16 = 30,
-    /// 4.25 bits a weight: `w = 2^(e - 127) * E2M1[code]`, e of 8 bits; the OCP microscaling format.
+    /// 4.25 bits a weight: `w = 2^(e - 127) * E2M1[code]`, e of 8 bits, NaN for e = 255; the OCP microscaling
+    /// format.
     Mxfp4 = 39,
 }
 

@@ -44,7 +44,6 @@ pub enum Compute {
     #[default]
     Int8 = 0,
     /// Weights are widened exactly in registers and multiplied with the f32 activations: one FMA chain over
-    /// k ascending, the same bits as dequantising first and multiplying with [`matmul`](crate::matmul). Scales of
-    /// 2^120 and more may overflow on the way where the dequantised weight would not.
+    /// k ascending, the same bits as dequantising first and multiplying with [`matmul`](crate::matmul).
     F32 = 1,
 }

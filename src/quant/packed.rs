@@ -353,13 +353,19 @@ fn floats_from_bytes(
     k: usize,
     bytes: &[u8],
 ) -> Result<PackedWeights> {
-    /// The elements where they lie, or a copy where they are not aligned.
+    /// The elements where they lie, or a copy where they are not aligned or the machine is big-endian.
     fn elements<T: bytemuck::Pod>(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [T]>> {
-        if let Ok(elements) = bytemuck::try_cast_slice(bytes) {
+        if cfg!(target_endian = "little")
+            && let Ok(elements) = bytemuck::try_cast_slice(bytes)
+        {
             return Ok(elements.into());
         }
         let mut copy = AlignedBuf::<T>::zeroed(bytes.len() / size_of::<T>())?;
-        bytemuck::cast_slice_mut(copy.as_mut_slice()).copy_from_slice(bytes);
+        let copied: &mut [u8] = bytemuck::cast_slice_mut(copy.as_mut_slice());
+        copied.copy_from_slice(bytes);
+        if cfg!(target_endian = "big") {
+            copied.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
+        }
         Ok(copy.as_slice().to_vec().into())
     }
     let floats = match format {

@@ -226,7 +226,7 @@ fn distribution(number: usize, r: &mut Random) -> Vec<f32> {
 }
 
 /// `(squared error, squares)` of each block as quantised.
-fn errors<'x>(format: WeightFormat, x: &'x [f32]) -> impl Iterator<Item = (&'x [f32], f64, f64)> {
+fn errors(format: WeightFormat, x: &[f32]) -> impl Iterator<Item = (&[f32], f64, f64)> {
     let back = there_and_back(format, x);
     x.chunks(format.block_len()).enumerate().map(move |(b, x)| {
         let back = &back[b * x.len()..];

@@ -9,4 +9,5 @@ mod formats;
 mod import;
 mod magnitudes;
 mod products;
+mod scales;
 mod weights;

@@ -46,6 +46,8 @@ unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usiz
         } else if F::ZERO {
             // What is subtracted from the code: see `weight`.
             s.i_to_f32(s.i_add(s.i_splat(F::OFFSET as i32), F::zero(s, header, i)))
+        } else if F::WIDE_SCALE {
+            s.splat(F::OFFSET as f32)
         } else {
             s.mul(s.splat(-(F::OFFSET as f32)), scale)
         };
@@ -53,11 +55,11 @@ unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usiz
     }
 }
 
-/// One vector of weights. Scales of formats with zero points are f32, so their product with a code is not
-/// exact, and the difference has to come first.
+/// One vector of weights. Where scales are f32, their product with a code is not exact, and where they reach to
+/// 2^127, the constant would be infinite although the weight is not: there the difference comes first.
 #[inline(always)]
 fn weight<S: Simd, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
-    if F::ZERO { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
+    if F::WIDE_SCALE { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
 }
 
 /// # Safety

@@ -28,6 +28,8 @@ pub(crate) trait Format {
     const HALVES: bool = false;
     /// Whether each row has a zero point of its own ([`Format::zero`]) beside the offset.
     const ZERO: bool = false;
+    /// Whether `OFFSET * scale` can exceed f32, or the product of a scale and a code has more bits than an f32.
+    const WIDE_SCALE: bool = false;
 
     /// The scales of block `i` of a unit; the half factors are not in it.
     ///
@@ -94,7 +96,7 @@ impl<C: Codes, const OFFSET: u32> Format for Plain<C, OFFSET> {
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the 32 f16.
-        unsafe { s.load_f16(header.add(i * F16S).cast()) }
+        unsafe { s.load_f16_le(header.add(i * F16S)) }
     }
 }
 
@@ -112,17 +114,17 @@ impl<C: Codes> Format for Affine<C> {
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the first 32 f16.
-        unsafe { s.load_f16(header.add(i * F16S).cast()) }
+        unsafe { s.load_f16_le(header.add(i * F16S)) }
     }
 
     #[inline(always)]
     unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
         // SAFETY: 16 of the last 32 f16.
-        unsafe { s.load_f16(header.add((2 + i) * F16S).cast()) }
+        unsafe { s.load_f16_le(header.add((2 + i) * F16S)) }
     }
 }
 
-/// `w = 2^(e - 128) * value(code)`, e in 8 bits for each block; units of 4 blocks.
+/// `w = 2^(e - 128) * value(code)`, e in 8 bits for each block, NaN where e = 255; units of 4 blocks.
 pub(crate) struct Mx;
 
 impl Format for Mx {
@@ -131,6 +133,7 @@ impl Format for Mx {
     const OFFSET: u32 = 128;
     const BLOCKS: usize = 4;
     const HEADER: usize = 64; // e[4][16]
+    const WIDE_SCALE: bool = true;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
@@ -153,7 +156,7 @@ impl<C: Codes> Format for Signed<C> {
     unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the 16 f16, then 16 of the 128 bytes.
         unsafe {
-            let d = s.load_f16(header.cast());
+            let d = s.load_f16_le(header);
             s.mul(d, s.i_to_f32(s.i_load_i8(header.add(F16S + i * 16).cast())))
         }
     }
@@ -178,7 +181,7 @@ impl<C: Codes> Format for Super<C> {
             let low = s.i_and(s.load_u8(header.add(64 + 16 * i)), 15);
             let high = s.load_u8(header.add(192 + 16 * (i / 2)));
             let high = s.i_and(s.i_shr(s.i_shl(high, 4), 4 * (i % 2) as u32), 0x30);
-            s.mul(s.load_f16(header.cast()), s.i_to_f32(s.i_add(low, high)))
+            s.mul(s.load_f16_le(header), s.i_to_f32(s.i_add(low, high)))
         }
     }
 
@@ -190,7 +193,7 @@ impl<C: Codes> Format for Super<C> {
             let high = s.load_u8(header.add(192 + 16 * (i / 2)));
             let high = s.i_and(s.i_shr(s.i_shl(high, 2), 4 * (i % 2) as u32), 0x30);
             let m = s.i_to_f32(s.i_add(low, high));
-            s.mul(s.neg(s.load_f16(header.add(F16S).cast())), m)
+            s.mul(s.neg(s.load_f16_le(header.add(F16S))), m)
         }
     }
 }
@@ -209,7 +212,7 @@ impl<C: Codes, const OFFSET: u32> Format for Halves<C, OFFSET> {
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f16.
-        unsafe { s.load_f16(header.add(256).cast()) }
+        unsafe { s.load_f16_le(header.add(256)) }
     }
 
     #[inline(always)]
@@ -235,7 +238,7 @@ impl Format for HalvesMin {
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the first 16 f16.
-        unsafe { s.load_f16(header.add(256).cast()) }
+        unsafe { s.load_f16_le(header.add(256)) }
     }
 
     #[inline(always)]
@@ -243,7 +246,7 @@ impl Format for HalvesMin {
         // SAFETY: 16 of the 256 bytes, and the second 16 f16.
         unsafe {
             let m = s.i_shr(s.load_u8(header.add((2 * i + half) * 16)), 4);
-            s.mul(s.neg(s.load_f16(header.add(256 + F16S).cast())), s.i_to_f32(m))
+            s.mul(s.neg(s.load_f16_le(header.add(256 + F16S))), s.i_to_f32(m))
         }
     }
 
@@ -263,11 +266,12 @@ impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 0;
     const HEADER: usize = F32S; // d[16]
+    const WIDE_SCALE: bool = true;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
-        unsafe { s.load(header.cast()) }
+        unsafe { s.load_le(header) }
     }
 }
 
@@ -282,11 +286,12 @@ impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
     const BLOCKS: usize = 0;
     const HEADER: usize = 96; // d[16], zero[16], 16 zeros
     const ZERO: bool = true;
+    const WIDE_SCALE: bool = true;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
-        unsafe { s.load(header.cast()) }
+        unsafe { s.load_le(header) }
     }
 
     #[inline(always)]

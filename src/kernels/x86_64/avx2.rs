@@ -289,7 +289,7 @@ impl Simd for Avx2 {
             [_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())), _mm256_cvtepi8_epi32(high)]
         }
     }
-    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`.
+    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`; all bits for 255, a NaN.
     #[inline(always)]
     unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
         // SAFETY: handed on to the caller.
@@ -298,7 +298,8 @@ impl Simd for Avx2 {
             let one = _mm256_set1_epi32(1);
             let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e[h], one));
             let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e[h], one));
-            _mm256_castsi256_ps(_mm256_max_epi32(normal, small))
+            let nan = _mm256_cmpeq_epi32(e[h], _mm256_set1_epi32(255));
+            _mm256_castsi256_ps(_mm256_or_si256(_mm256_max_epi32(normal, small), nan))
         })
     }
     #[inline(always)]

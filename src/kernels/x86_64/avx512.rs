@@ -290,7 +290,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
         unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
     }
-    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`.
+    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`; a NaN for 255.
     #[inline(always)]
     unsafe fn load_e8m0(self, p: *const u8) -> __m512 {
         // SAFETY: handed on to the caller.
@@ -299,7 +299,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let one = _mm512_set1_epi32(1);
             let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
             let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
-            _mm512_castsi512_ps(_mm512_max_epi32(normal, small))
+            let is_nan = _mm512_cmpeq_epi32_mask(e, _mm512_set1_epi32(255));
+            let nan = _mm512_set1_epi32(f32::NAN.to_bits() as i32);
+            _mm512_castsi512_ps(_mm512_mask_max_epi32(nan, !is_nan, normal, small))
         })
     }
     #[inline(always)]
