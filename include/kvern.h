@@ -141,7 +141,7 @@ typedef int32_t kvern_status;
 #define KVERN_STATUS_OPTION -7
 
 /**
- * The key-value cache has no room and no window that would let it forget.
+ * The key-value cache has no window that would let it forget, and no room; or its pool has too few free pages.
  */
 #define KVERN_STATUS_CACHE_FULL -8
 
@@ -1585,8 +1585,9 @@ typedef struct {
      */
     size_t capacity;
     /**
-     * Tokens that a query sees, itself included; 0 for all. With a window, a full cache forgets its oldest
-     * token; without one, it refuses more.
+     * Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full cache
+     * forgets its oldest token; without one, it refuses more. To attend with the last n tokens at once, capacity
+     * must be at least sinks + window + n - 1: see `kvern_attention_run`.
      */
     size_t window;
     /**
@@ -1677,12 +1678,15 @@ kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
                                    size_t v_row_stride);
 
 /**
- * Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first.
+ * Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first. With a
+ * window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last capacity - sinks
+ * tokens.
  *
  * `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides in
  * elements. Allocates nothing.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and no
- * room, or too few free pages), POISONED; nothing is changed then. Threads: `cache` exclusive.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and more tokens
+ * than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then. Threads: `cache`
+ * exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
@@ -1784,12 +1788,14 @@ kvern_status kvern_kv_cache_free_pages(const kvern_kv_cache *cache, size_t *out)
 kvern_status kvern_kv_cache_save(const kvern_kv_cache *cache, const char *path);
 
 /**
- * Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same options
- * (`pages` may differ).
+ * Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads, sizes,
+ * types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence without a
+ * window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With a window a
+ * sequence keeps the last tokens that the capacity has room for.
  *
- * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, more
- * pages than the pool), UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after the
- * checksum was found right, the cache is empty. Threads: `cache` exclusive.
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, or it
+ * does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after
+ * the checksum was found right, the cache is empty. Threads: `cache` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_restore(kvern_kv_cache *cache,
@@ -2010,7 +2016,8 @@ typedef struct {
      */
     size_t window;
     /**
-     * First tokens of a sequence that every query sees whatever the window.
+     * First tokens of a sequence that every query sees whatever the window: causal queries those of them at their
+     * own position and before, non-causal queries all of them.
      */
     size_t sinks;
     /**
@@ -2022,7 +2029,8 @@ typedef struct {
      */
     const float *sink_logits;
     /**
-     * Additive mask, f32; NULL for none.
+     * Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38 in
+     * magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of their values.
      */
     const float *mask;
     /**
@@ -2093,9 +2101,13 @@ kvern_status kvern_attention_workspace_bytes(const kvern_context *ctx,
  *
  * `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in elements,
  * with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s]. Outputs must
- * overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens, sinks that were forgotten),
- * OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
+ * overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing. Takes at most
+ * 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are enough.
+ * With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the window of the first
+ * query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always meets this after an append
+ * of q_len tokens; append in shorter pieces, with a call after each of them, where it is less.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held, sinks
+ * that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
  * Threads: `ctx` and `cache` shared, `ws` and outputs exclusive.
  * Since: 0.1
  */

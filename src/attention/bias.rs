@@ -11,6 +11,11 @@ use std::ops::Range;
 /// `s - alibi[h] * |position of i - j| + mask[i][j]`, and -inf where `seen[i][j]` or the tree says false.
 /// A key whose mask is -inf or false contributes exactly nothing, whatever is stored there. Masks narrow what
 /// causality and window leave.
+///
+/// **Finite masks hide nothing.** A finite mask adds to the score. Sums beyond the range of f32 / log2 e, about 2.36e38
+/// in magnitude, count as that number: where every key that a row may see has the mask -FLT_MAX, as frameworks
+/// write for padding, the scores are equal, the row is the mean of those values, and its log-sum-exp about -2.36e38.
+/// Learned sinks are limited to the same range.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Bias<'a> {

@@ -146,6 +146,8 @@ pub fn attend_batch(
 /// any batch and on any number of threads. **Errors**: as [`attend`], and `Shape` for a mask, slopes or logits
 /// of another shape, or for pinned sinks that a wrapped cache has forgotten. **Cost**: one more pass over the
 /// scores where something changes them; a mask that hides all of a chunk from 6 rows saves its products.
+/// **Stack**: at most 16 KiB of the calling thread and of each worker; a thread of 32 KiB, which also holds
+/// thread-local storage, is enough.
 pub fn attend_with<'a>(
     ctx: &Context,
     ws: &mut Workspace,

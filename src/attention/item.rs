@@ -189,7 +189,7 @@ impl<'a> Item<'a> {
         lane.o[..rows * self.shape.value_dim].fill(0.0);
         for (row, state) in lane.state.chunks_exact_mut(2).take(rows).enumerate() {
             let (m, l) = match self.bias.sink_logits {
-                Some(logits) => (logits[block.kv_head * group + row % group] * LOG2_E, 1.0),
+                Some(logits) => (in_exp2_domain(logits[block.kv_head * group + row % group]), 1.0),
                 None => NOTHING,
             };
             state.copy_from_slice(&[m, l]);
@@ -375,6 +375,12 @@ impl<'a> Item<'a> {
         });
         (Lane { q, loaded: 0, o, state, scores, sums }, panel)
     }
+}
+
+/// A score by `log2 e`; a finite one stays finite, as the sum of a score and a mask does.
+fn in_exp2_domain(score: f32) -> f32 {
+    let scaled = score * LOG2_E;
+    if score.is_finite() { scaled.clamp(f32::MIN, f32::MAX) } else { scaled }
 }
 
 /// Runs of rows whose keys have the same `bound`.

@@ -53,7 +53,8 @@ pub struct AttentionOptions {
     /// Keys that a query sees back from its own position, itself included, and without causality as many ahead.
     /// A cache with a window has the smaller of both.
     pub window: Option<usize>,
-    /// First tokens of the sequence that every query sees whatever the window.
+    /// First tokens of the sequence that every query sees whatever the window: causal queries those of them at
+    /// their own position and before, others all of them.
     pub sinks: usize,
     /// `Fast`: bf16 dot products of both products, on CPUs that have them and over caches; `Exact` elsewhere.
     ///

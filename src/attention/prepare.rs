@@ -102,8 +102,8 @@ impl KvCache {
         mut k: MatMut<'_>,
         v: MatRef<'_>,
     ) -> Result<()> {
-        self.check_append(sequence, (k.rows(), k.cols()), v)?;
-        let (dim, first, tokens) = (self.options().head_dim, self.len_of(sequence), k.rows());
+        let append = self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let (dim, first, tokens) = (self.options().head_dim, append.positions.start, k.rows());
         preparation.check(dim, first, tokens, k.cols())?;
         if q.cols() > 0 {
             equal("q.rows", q.rows(), "must equal k.rows =", tokens)?;
@@ -118,10 +118,17 @@ impl KvCache {
                 preparation.row(kernels, norm, dim, (first, i), row);
             });
         }
-        for i in 0..tokens {
-            let (k, v) = (k.row(i), v.row(i).unwrap_or_default());
-            self.append_to(sequence, MatRef::dense(k, 1, k.len())?, MatRef::dense(v, 1, v.len())?)?;
-        }
+        self.commit(append, |cache, run| {
+            for position in run {
+                // Row by row: what lies between the rows of a mutable view may be another's.
+                let (k, v) = (k.row(position - first), v.row(position - first).unwrap_or_default());
+                let rows = MatRef::dense(k, 1, k.len()).and_then(|k| Ok((k, MatRef::dense(v, 1, v.len())?)));
+                debug_assert!(rows.is_ok(), "a row of its own length");
+                if let Ok(rows) = rows {
+                    cache.put(sequence, position, rows, 0..1);
+                }
+            }
+        });
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ impl Visible {
     /// the tokens of the queries.
     pub fn new(options: &AttentionOptions, source: &Source<'_>, q_len: usize, tree: bool) -> Result<Visible> {
         if let Source::Cache(cache, sequence) = source {
-            cache.sequence(*sequence)?;
+            cache.check_sequence(*sequence)?;
         }
         let len = source.len();
         let ordered = options.causal || options.window.is_some() || tree;
@@ -59,8 +59,8 @@ impl Visible {
             }
             // The first query's window must not have been overwritten by the last one's key.
             if q_len > 0 && (first + 1).saturating_sub(window) < start {
-                let want = (kept.sliding() + 1).saturating_sub(window);
-                let relation = "must be at most capacity - window + 1 =";
+                let want = (len + 1).saturating_sub(start).saturating_sub(window);
+                let relation = "must be at most the cache's len - start - window + 1 =";
                 return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
             }
             if sinks > kept.sinks && start > 0 {
@@ -79,9 +79,10 @@ impl Visible {
         (at + 1).saturating_sub(self.window)..at.saturating_add(ahead).min(self.len)
     }
 
-    /// Pinned keys that query `i` sees.
+    /// Pinned keys that query `i` sees: causality narrows them, the window does not.
     fn pinned(&self, i: usize) -> usize {
-        self.sinks.min(self.span(i).end)
+        let end = if self.causal { self.span(i).end } else { self.len };
+        self.sinks.min(end)
     }
 
     /// Keys of a chunk that query `i` sees.
@@ -102,8 +103,10 @@ impl Visible {
     /// Chunks that some of `queries` see, ascending.
     pub fn chunks(&self, queries: &Range<usize>) -> Chunks {
         let last = queries.end.saturating_sub(1);
-        let near = self.span(queries.start).start / CHUNK..self.span(last).end.div_ceil(CHUNK);
-        Chunks { pinned: self.pinned(last).div_ceil(CHUNK).min(near.start), near }
+        let pinned = self.pinned(last).div_ceil(CHUNK);
+        // Without causality pinned keys may lie behind the window.
+        let near = self.span(queries.start).start / CHUNK..self.span(last).end.div_ceil(CHUNK).max(pinned);
+        Chunks { pinned: pinned.min(near.start), near }
     }
 }
 
@@ -149,15 +152,17 @@ mod tests {
     /// What the rule says, key by key.
     fn sees(v: &Visible, i: usize, key: usize) -> bool {
         let at = v.first + i;
-        let reached = if v.causal { key <= at } else { key < at.saturating_add(v.window) };
-        key < v.len && reached && (key.saturating_add(v.window) > at || key < v.sinks)
+        let near = key.saturating_add(v.window) > at && (v.causal || key < at.saturating_add(v.window));
+        key < v.len && (!v.causal || key <= at) && (near || key < v.sinks)
     }
 
     #[test]
     fn ranges_hold_exactly_the_keys_of_the_rule() {
         for (len, q_len) in [(1, 1), (300, 40), (900, 300), (1100, 1100)] {
             for window in [1, 5, 256, 300, usize::MAX] {
-                for (sinks, causal) in [(0, true), (0, false), (4, true), (300, true), (4, false)] {
+                for (sinks, causal) in
+                    [(0, true), (0, false), (4, true), (300, true), (4, false), (300, false)]
+                {
                     let v = Visible { first: len - q_len, len, window, sinks, causal };
                     let chunks = v.chunks(&(0..q_len));
                     let listed: Vec<usize> = (0..chunks.len()).map(|n| chunks.index(n)).collect();

@@ -38,13 +38,15 @@ pub struct kvern_attention_options {
     /// Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
     /// all. Of this and the cache's window the smaller one holds.
     pub window: usize,
-    /// First tokens of a sequence that every query sees whatever the window.
+    /// First tokens of a sequence that every query sees whatever the window: causal queries those of them at their
+    /// own position and before, non-causal queries all of them.
     pub sinks: usize,
     /// ALiBi slopes, heads elements: see `kvern_alibi_slopes`; NULL for none.
     pub alibi: *const f32,
     /// A score for each query head, heads elements, that takes part in its softmax without a value; NULL for none.
     pub sink_logits: *const f32,
-    /// Additive mask, f32; NULL for none.
+    /// Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38 in
+    /// magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of their values.
     pub mask: *const f32,
     /// Elements from one row of the mask to the next one.
     pub mask_row_stride: usize,
@@ -238,9 +240,13 @@ pub unsafe extern "C" fn kvern_attention_workspace_bytes(
 ///
 /// `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in elements,
 /// with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s]. Outputs must
-/// overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens, sinks that were forgotten),
-/// OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
+/// overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing. Takes at most
+/// 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are enough.
+/// With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the window of the first
+/// query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always meets this after an append
+/// of q_len tokens; append in shorter pieces, with a call after each of them, where it is less.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held, sinks
+/// that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
 /// Threads: `ctx` and `cache` shared, `ws` and outputs exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]

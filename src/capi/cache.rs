@@ -34,8 +34,9 @@ pub struct kvern_kv_cache_options {
     pub head_dim: usize,
     /// Tokens that a sequence holds, at least 1.
     pub capacity: usize,
-    /// Tokens that a query sees, itself included; 0 for all. With a window, a full cache forgets its oldest
-    /// token; without one, it refuses more.
+    /// Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full cache
+    /// forgets its oldest token; without one, it refuses more. To attend with the last n tokens at once, capacity
+    /// must be at least sinks + window + n - 1: see `kvern_attention_run`.
     pub window: usize,
     /// Elements of a value, a multiple of 8; 0 for head_dim.
     pub value_dim: usize,
@@ -154,12 +155,15 @@ pub unsafe extern "C" fn kvern_kv_cache_append(
     unsafe { kvern_kv_cache_append_to(cache, 0, tokens, k, k_row_stride, v, v_row_stride) }
 }
 
-/// Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first.
+/// Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first. With a
+/// window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last capacity - sinks
+/// tokens.
 ///
 /// `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides in
 /// elements. Allocates nothing.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and no
-/// room, or too few free pages), POISONED; nothing is changed then. Threads: `cache` exclusive.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and more tokens
+/// than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then. Threads: `cache`
+/// exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_append_to(
@@ -328,12 +332,14 @@ pub unsafe extern "C" fn kvern_kv_cache_save(
     guard(|| unsafe { Ok(shared("cache", cache)?.0.get("cache")?.save(&self::path("path", path)?)?) })
 }
 
-/// Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same options
-/// (`pages` may differ).
+/// Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads, sizes,
+/// types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence without a
+/// window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With a window a
+/// sequence keeps the last tokens that the capacity has room for.
 ///
-/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, more
-/// pages than the pool), UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after the
-/// checksum was found right, the cache is empty. Threads: `cache` exclusive.
+/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, or it
+/// does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after
+/// the checksum was found right, the cache is empty. Threads: `cache` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_restore(

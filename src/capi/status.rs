@@ -23,7 +23,7 @@ pub const KVERN_STATUS_WORKSPACE: kvern_status = -5;
 pub const KVERN_STATUS_OVERFLOW: kvern_status = -6;
 /// A value is outside of its range: an enum number, a flag, an option.
 pub const KVERN_STATUS_OPTION: kvern_status = -7;
-/// The key-value cache has no room and no window that would let it forget.
+/// The key-value cache has no window that would let it forget, and no room; or its pool has too few free pages.
 pub const KVERN_STATUS_CACHE_FULL: kvern_status = -8;
 /// The system gave no memory or no thread.
 pub const KVERN_STATUS_RESOURCE: kvern_status = -9;

@@ -98,15 +98,13 @@ fn damaged_and_foreign_files_are_refused_and_change_nothing() {
     }
     refused(&vec![0xa5; 4096], "noise");
     std::fs::write(&file, &good).unwrap();
-    let mut larger = options(KvType::Int8);
-    larger.capacity = 401;
     for other in [
         options(KvType::Int4),
         options(KvType::Int8).sinks(2),
         options(KvType::Int8).value_dim(48),
         options(KvType::Int8).sequences(2),
         options(KvType::Int8).pages(1),
-        larger,
+        options(KvType::Int8).window(89),
     ] {
         assert!(matches!(KvCache::load(other, &file), Err(Error::Blob { .. })), "{other:?}");
     }

@@ -133,16 +133,25 @@ impl Call {
         (out, lse)
     }
 
+    /// A cache of its keys and values.
+    pub fn cache(&self, kind: KvType) -> KvCache {
+        let options = KvCacheOptions::new(self.kv_heads, self.key_dim, self.kv_len)
+            .value_dim(self.value_dim)
+            .types(kind, kind);
+        let mut cache = KvCache::new(options).unwrap();
+        let k = MatRef::dense(&self.k, self.kv_len, self.kv_heads * self.key_dim).unwrap();
+        let v = MatRef::dense(&self.v, self.kv_len, self.kv_heads * self.value_dim).unwrap();
+        cache.append(k, v).unwrap();
+        cache
+    }
+
     /// The same through a cache, where one can hold the tokens.
     pub fn run_cached(&self, ctx: &Context) -> Option<(Vec<f32>, Vec<f32>)> {
         let dim = self.key_dim;
         if dim != self.value_dim || !dim.is_multiple_of(8) || self.q_len > self.kv_len {
             return None;
         }
-        let mut cache = KvCache::new(KvCacheOptions::new(self.kv_heads, dim, self.kv_len)).unwrap();
-        let dense = |x| MatRef::dense(x, self.kv_len, self.kv_heads * dim).unwrap();
-        cache.append(dense(&self.k), dense(&self.v)).unwrap();
-        let rows = self.q_len;
+        let (cache, rows) = (self.cache(KvType::F32), self.q_len);
         let mut ws = Workspace::new(workspace_bytes(ctx, &self.options, &cache, rows).unwrap()).unwrap();
         let (mut out, mut lse) = (vec![f32::NAN; self.q.len()], vec![f32::NAN; rows * self.heads]);
         let outputs = Outputs::new(MatMut::dense(&mut out, rows, self.heads * dim).unwrap())
@@ -156,8 +165,10 @@ impl Call {
         let first = self.kv_len.saturating_sub(self.q_len);
         let at = first + i;
         let window = self.options.window.unwrap_or(usize::MAX);
-        let reached = if self.options.causal { key <= at } else { key < at.saturating_add(window) };
-        let near = key.saturating_add(window) > at || key < self.options.sinks;
+        // Causality bounds everything; a window leaves the pinned tokens, on both of its sides.
+        let reached = !self.options.causal || key <= at;
+        let ahead = self.options.causal || key < at.saturating_add(window);
+        let near = key.saturating_add(window) > at && ahead || key < self.options.sinks;
         let row = |rows: usize| if rows == self.q_len { i } else { h * self.q_len + i };
         let allowed = self.seen.as_ref().is_none_or(|(rows, m)| m[row(*rows) * self.kv_len + key]);
         let branch = self.tree.as_ref().is_none_or(|t| key < first || t[i * self.q_len + key - first]);
@@ -168,6 +179,11 @@ impl Call {
     }
 
     pub fn oracle(&self, i: usize, h: usize) -> (Vec<f64>, f64) {
+        self.oracle_limited(i, h, f64::NEG_INFINITY)
+    }
+
+    /// [`Call::oracle`] where what is added to the score of a key that is seen counts as at least `lowest`.
+    pub fn oracle_limited(&self, i: usize, h: usize, lowest: f64) -> (Vec<f64>, f64) {
         let start = (i * self.heads + h) * self.key_dim;
         let row = Row {
             q: &self.q[start..start + self.key_dim],
@@ -175,7 +191,7 @@ impl Call {
             value_dim: self.value_dim,
             scale: self.options.scale.map_or(1.0 / (self.key_dim as f64).sqrt(), f64::from),
             softcap: self.options.softcap.map(f64::from),
-            bias: &|key| self.added(i, h, key),
+            bias: &|key| self.added(i, h, key).map(|added| added.max(lowest)),
             sink: self.sinks.as_ref().map(|s| f64::from(s[h])),
         };
         let k = MatRef::dense(&self.k, self.kv_len, self.kv_heads * self.key_dim).unwrap();
@@ -237,6 +253,7 @@ pub fn calls() -> Vec<Call> {
         Call::new("pinned", [3, 1, 16, 16, 300, 900]).options(|o| o.window(50).sinks(4)),
         Call::new("many pinned", [2, 1, 8, 8, 130, 800]).options(|o| o.window(20).sinks(300)),
         Call::new("pinned both ways", [2, 1, 8, 8, 90, 800]).options(|o| o.window(9).sinks(3).causal(false)),
+        Call::new("pinned ahead", [2, 1, 8, 8, 700, 700]).options(|o| o.window(9).sinks(300).causal(false)),
         Call::new("sink logits", [6, 2, 16, 16, 5, 300]).sink_logits(),
         Call::new("two sizes", [6, 2, 40, 24, 50, 530]),
         Call::new("odd sizes", [2, 1, 5, 3, 6, 280]),

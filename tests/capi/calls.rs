@@ -194,10 +194,16 @@ fn a_cache_counts_forgets_and_refuses() {
         assert!(n >= 8 * 4 * WIDTH);
         ok(kvern_kv_cache_truncate(cache, 5));
         refused(kvern_kv_cache_truncate(cache, 2), KVERN_STATUS_SHAPE, "len = 2");
-        refused(kvern_kv_cache_append(cache, 5, k, WIDTH, k, WIDTH), KVERN_STATUS_CACHE_FULL, "capacity = 4");
+        // A ring takes more tokens than it holds, and keeps the last ones.
+        ok(kvern_kv_cache_append(cache, 6, k, WIDTH, k, WIDTH));
+        ok(kvern_kv_cache_start(cache, &mut n));
+        assert_eq!(n, 7);
         ok(kvern_kv_cache_clear(cache));
         ok(kvern_kv_cache_len(cache, &mut n));
         assert_eq!(n, 0);
+        kvern_kv_cache_destroy(cache);
+        ok(kvern_kv_cache_create(&cache_options(4, 0), &mut cache));
+        refused(kvern_kv_cache_append(cache, 5, k, WIDTH, k, WIDTH), KVERN_STATUS_CACHE_FULL, "capacity = 4");
         kvern_kv_cache_destroy(cache);
     }
 }

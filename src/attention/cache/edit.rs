@@ -178,18 +178,10 @@ impl KvCache {
     fn release_unused(&mut self, sequence: usize) {
         let (state, entries) = (self.sequences[sequence], self.geometry.entries());
         for entry in 0..entries {
-            if !self.holds(&state, entry) {
+            if !state.holds(&self.geometry, self.options.sinks, entry) {
                 self.pool.release(&mut self.tables[sequence * entries + entry]);
             }
         }
-    }
-
-    /// Whether a sequence in this state holds a token in the page of an entry.
-    pub(super) fn holds(&self, state: &Sequence, entry: usize) -> bool {
-        let held = |first: usize, end: usize| {
-            first < end && self.geometry.covers(first / CHUNK, (end - 1) / CHUNK, entry)
-        };
-        held(state.oldest, state.len) || held(0, state.len.min(self.options.sinks))
     }
 
     /// Copies a token to another position, whose page is the sequence's own.

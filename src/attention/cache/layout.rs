@@ -13,9 +13,10 @@ use super::options::{KvCacheOptions, KvType};
 use crate::attention::CHUNK;
 use crate::error::{Error, Result, product};
 use crate::kernels::{BLOCK, LANES};
+use std::ops::Range;
 
 /// Positions to entries of a sequence's page table: pages of the sinks first, then the ring.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub sink_pages: usize,
     pub ring_pages: usize,
@@ -42,15 +43,21 @@ impl Geometry {
         }
     }
 
-    /// Whether some chunk in `first..=last` has this entry.
-    pub fn covers(&self, first: usize, last: usize, entry: usize) -> bool {
-        if entry < self.sink_pages {
-            return (first..=last).contains(&entry);
-        }
-        let first = first.max(self.sink_pages);
-        let ahead = (entry - self.sink_pages + self.ring_pages - (first - self.sink_pages) % self.ring_pages)
-            % self.ring_pages;
-        first.saturating_add(ahead) <= last
+    /// The chunks of some positions that have this entry, ascending.
+    pub fn chunks_of(&self, entry: usize, positions: &Range<usize>) -> impl Iterator<Item = usize> {
+        let end = positions.end.div_ceil(CHUNK);
+        let (first, step) = if positions.is_empty() {
+            (end, 1)
+        } else if entry < self.sink_pages {
+            let first = if positions.start / CHUNK <= entry { entry } else { end };
+            (first, usize::MAX)
+        } else {
+            let first = (positions.start / CHUNK).max(self.sink_pages);
+            let ahead =
+                entry - self.sink_pages + self.ring_pages - (first - self.sink_pages) % self.ring_pages;
+            (first.saturating_add(ahead % self.ring_pages), self.ring_pages)
+        };
+        (first..end).step_by(step)
     }
 }
 

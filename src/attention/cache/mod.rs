@@ -15,6 +15,8 @@ mod file;
 mod layout;
 mod options;
 mod pool;
+mod restore;
+mod sequence;
 
 pub use options::{KvCacheOptions, KvType};
 
@@ -26,6 +28,7 @@ use crate::view::MatRef;
 use layout::{Field, Geometry, Layout};
 use options::at_most;
 use pool::{NONE, Pool, vector};
+use sequence::Sequence;
 use std::ops::Range;
 
 /// Keys and values of one layer, usable without any model. Appending writes the new tokens only and
@@ -41,14 +44,20 @@ pub struct KvCache {
     sequences: Vec<Sequence>,
 }
 
-/// What a sequence holds: positions `0..min(sinks, len)` and `oldest..len`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sequence {
-    /// The next absolute position.
-    len: usize,
-    /// The oldest position besides the sinks that no later token has overwritten. Truncation does not bring
-    /// one back.
-    oldest: usize,
+/// An append that was checked.
+pub(super) struct Append {
+    pub sequence: usize,
+    /// Of the new tokens.
+    pub positions: Range<usize>,
+    /// Pages to take from the pool.
+    missing: usize,
+}
+
+/// Positions of an append that the sequence holds afterwards, and that are written.
+struct Kept {
+    /// Sinks, where tokens between them and `recent` are forgotten at once.
+    pinned: Range<usize>,
+    recent: Range<usize>,
 }
 
 impl KvCache {
@@ -125,11 +134,16 @@ impl KvCache {
 
     /// Appends tokens at positions `len()..len() + tokens`.
     ///
+    /// With a window, a sequence beyond the capacity keeps its sinks and its last `capacity - sinks` tokens, whatever
+    /// the number appended at once: tokens that are forgotten at once are not stored. To attend with all
+    /// queries of the tokens appended, append at most `capacity - sinks - window + 1` at once: the first
+    /// query's window must still be held when the last token is.
+    ///
     /// **Shapes**: `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), plain, heads side
     /// by side. Keys are stored as they are given: rotate them first. **Errors**: `Shape`; `CacheFull` when
-    /// there is no window and no room; `PoolFull` when fewer pages are free than it takes; nothing is changed
-    /// then. **Cost**: one pass over the new tokens, and a copy of the last page where a fork shares it;
-    /// allocates nothing.
+    /// there is no window and the tokens held and added exceed the capacity; `PoolFull` when fewer pages are
+    /// free than it takes; `Overflow`; nothing is changed then. **Cost**: one pass over the new tokens that
+    /// stay, and a copy of the last page where a fork shares it; allocates nothing.
     pub fn append(&mut self, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
         self.append_to(0, k, v)
     }
@@ -142,33 +156,57 @@ impl KvCache {
             let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
-        let missing = self.check_append(sequence, (k.rows(), k.cols()), v)?;
-        let (Sequence { len, oldest }, adding) = (self.sequence(sequence)?, k.rows());
-        let capacity = self.options.capacity;
-        if missing > 0 {
-            self.own_checked(sequence, len..len + adding);
-        }
-        let mut token = 0;
-        while token < adding {
-            let slot = (len + token) % CHUNK;
-            let run = (CHUNK - slot).min(adding - token);
-            self.put(sequence, len + token, (k, v), token..token + run);
-            token += run;
-        }
-        let len = len + adding;
-        // Up to the capacity nothing is forgotten; beyond it the sinks stay and the others slide.
-        let forgotten = if len > capacity { len - self.options.sliding() } else { 0 };
-        self.sequences[sequence] = Sequence { len, oldest: oldest.max(forgotten) };
+        let append = self.check_append(sequence, (k.rows(), k.cols()), v)?;
+        let first = append.positions.start;
+        self.commit(append, |cache, run| {
+            cache.put(sequence, run.start, (k, v), run.start - first..run.end - first);
+        });
         Ok(())
     }
 
-    /// Checks everything that an append of keys of this shape and of `v` relies on; the pages that it takes.
+    /// Takes the pages of a checked append, has `put` write each run of positions that stay and lie in one page,
+    /// and moves the sequence's end.
+    pub(super) fn commit(&mut self, append: Append, mut put: impl FnMut(&mut KvCache, Range<usize>)) {
+        let Append { sequence, positions, missing } = append;
+        let Kept { pinned, recent } = self.kept(&positions);
+        for kept in [pinned, recent] {
+            if missing > 0 {
+                self.own_checked(sequence, kept.clone());
+            }
+            let mut start = kept.start;
+            while start < kept.end {
+                let end = kept.end.min((start / CHUNK + 1) * CHUNK);
+                put(self, start..end);
+                start = end;
+            }
+        }
+        let forgotten = self.forgotten(positions.end);
+        let state = &mut self.sequences[sequence];
+        *state = Sequence { len: positions.end, oldest: state.oldest.max(forgotten) };
+    }
+
+    /// The oldest position besides the sinks that a sequence of `len` appended tokens holds: up to the capacity
+    /// nothing is forgotten; beyond it the sinks stay and the others slide.
+    pub(super) fn forgotten(&self, len: usize) -> usize {
+        if len > self.options.capacity { len - self.options.sliding() } else { 0 }
+    }
+
+    /// Those of the positions of an append that stay.
+    fn kept(&self, positions: &Range<usize>) -> Kept {
+        let &Range { start, end } = positions;
+        let recent = self.forgotten(end).max(start)..end;
+        // Where nothing is forgotten at once, the sinks are among the recent ones.
+        let pinned = start..self.options.sinks.clamp(start, recent.start);
+        Kept { pinned, recent }
+    }
+
+    /// Checks everything that an append of keys of this shape and of `v` relies on.
     pub(super) fn check_append(
         &self,
         sequence: usize,
         (rows, cols): (usize, usize),
         v: MatRef<'_>,
-    ) -> Result<usize> {
+    ) -> Result<Append> {
         let Sequence { len, .. } = self.sequence(sequence)?;
         let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
         let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
@@ -180,16 +218,17 @@ impl KvCache {
             return Err(Error::Option { what: "k or v", got, allowed });
         }
         let end = len.checked_add(rows).filter(|end| *end <= isize::MAX as usize);
-        let full = match window {
-            None => end.is_none_or(|end| end > capacity),
-            Some(_) => rows > self.options.sliding() || end.is_none(),
-        };
-        if full {
+        if window.is_none() && end.is_none_or(|end| end > capacity) {
             return Err(Error::CacheFull { len, adding: rows, capacity });
         }
-        let missing = self.missing_pages(sequence, len..len + rows);
+        let positions = len..end.ok_or(Error::Overflow { what: "cache len" })?;
+        let Kept { pinned, recent } = self.kept(&positions);
+        // A page that both are in counts once.
+        let behind = if pinned.is_empty() { 0 } else { pinned.end.next_multiple_of(CHUNK) };
+        let missing = self.missing_pages(sequence, pinned)
+            + self.missing_pages(sequence, recent.start.max(behind)..recent.end);
         self.pool.check(missing)?;
-        Ok(missing)
+        Ok(Append { sequence, positions, missing })
     }
 
     /// The key and the value of a position, widened to f32: `k`: (kv_heads * head_dim), `v`: (kv_heads *
@@ -216,7 +255,12 @@ impl KvCache {
         Ok(())
     }
 
-    pub(super) fn sequence(&self, sequence: usize) -> Result<Sequence> {
+    /// Checks that there is such a sequence.
+    pub(super) fn check_sequence(&self, sequence: usize) -> Result<()> {
+        self.sequence(sequence).map(|_| ())
+    }
+
+    fn sequence(&self, sequence: usize) -> Result<Sequence> {
         match self.sequences.get(sequence) {
             Some(state) => Ok(*state),
             None => {
@@ -272,7 +316,7 @@ impl KvCache {
 
     /// Writes the rows `rows` of `k` and `v` at positions from `position` on, all in one page of the
     /// sequence's own.
-    fn put(
+    pub(super) fn put(
         &mut self,
         sequence: usize,
         position: usize,

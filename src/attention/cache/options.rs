@@ -69,8 +69,9 @@ pub struct KvCacheOptions {
     pub value_dim: usize,
     /// Tokens that a sequence holds.
     pub capacity: usize,
-    /// Tokens that a query sees, itself included; `None` for all. With a window a full cache forgets its
-    /// oldest token; without one it refuses more.
+    /// Tokens that a query sees, itself included; `None` for all. With a window, at most `capacity - sinks`, a full
+    /// cache forgets its oldest token; without one it refuses more. Attention of `n` queries at once, the
+    /// last tokens of a sequence that has forgotten some, needs `capacity >= sinks + window + n - 1`.
     pub window: Option<usize>,
     /// First tokens of a sequence that every query sees besides its window, and that are never forgotten
     /// (attention sinks, Xiao et al. 2023). They count towards the capacity. 0 without a window.

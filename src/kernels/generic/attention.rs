@@ -21,11 +21,14 @@ pub(crate) struct AdjustRow {
     pub slope: f32,
     /// Key 0 minus the query, in tokens.
     pub offset: f32,
-    pub mask: *const f32, // (n), or null: `s = s + mask * mask_factor`, -inf whatever s where the mask is -inf
+    /// `s = s + mask * mask_factor`, -inf whatever s where the mask is -inf.
+    pub mask: *const f32, // (n), or null
     pub mask_factor: f32,
 }
 
-/// Softcap, then ALiBi, then the additive mask, each by one FMA or product.
+/// Softcap, then ALiBi, then the additive mask, each by one FMA or product. Where a finite mask makes a finite score
+/// overflow, the score is the finite number next to the infinity: only a mask of -inf hides a key, and a row of
+/// the lowest masks has equal scores.
 ///
 /// # Safety
 /// - `s` is valid for `n` f32, and so is `mask` unless it is null.
@@ -33,7 +36,8 @@ pub(crate) struct AdjustRow {
 pub(crate) unsafe fn adjust<S: Simd>(s: S, r: &AdjustRow) {
     // SAFETY: IOTA holds 16 f32.
     let iota = unsafe { s.load(IOTA.as_ptr()) };
-    let minus_inf = s.splat(f32::NEG_INFINITY);
+    let (minus_inf, inf) = (s.splat(f32::NEG_INFINITY), s.splat(f32::INFINITY));
+    let (lowest, highest) = (s.splat(f32::MIN), s.splat(f32::MAX));
     let mut j = 0;
     while j < r.n {
         let n = LANES.min(r.n - j);
@@ -51,7 +55,11 @@ pub(crate) unsafe fn adjust<S: Simd>(s: S, r: &AdjustRow) {
             if !r.mask.is_null() {
                 let mask = s.load_n(r.mask.add(j), n);
                 let sum = s.fma(mask, s.splat(r.mask_factor), x);
-                x = s.select_lt(mask, s.splat(f32::MIN), minus_inf, sum);
+                // Infinite bounds where the score or the mask is infinite; a NaN stays, as the second operand.
+                let low = s.min(x, lowest);
+                let high = s.max(x, s.select_lt(mask, inf, highest, inf));
+                x = s.min(high, s.max(low, sum));
+                x = s.select_lt(mask, lowest, minus_inf, x);
             }
             s.store_n(r.s.add(j), x, n);
         }
