@@ -96,8 +96,8 @@ impl Context {
     }
 
     /// The ids of the kernels that this context runs: `(operation, id)`, ids like `avx512-f32-6x64`.
-    pub fn kernel_names(&self) -> &'static [(&'static str, &'static str)] {
-        self.kernels.names
+    pub fn kernel_names(&self) -> [(&'static str, &'static str); 3] {
+        self.kernels.names()
     }
 
     /// Calls `body(lane, item)` once for each item in `0..items` on the lanes of this context, and returns when

@@ -1,16 +1,22 @@
-//! Which instruction sets the machine has, found once at run time.
+//! The instruction-set tiers: their names, numbers, preference and features, and which of them the machine has.
 //!
 //! Nothing in kvern is compiled for the build machine: every kernel beyond the baseline stands behind
-//! `#[target_feature]` and is entered only when CPUID *and* the operating system (XGETBV) allow it.
+//! `#[target_feature]` and is entered only when the CPU *and* the operating system have its features. Each list of
+//! features exists once, in `with_features!`: detection and `#[target_feature]` are both made from it, so that they
+//! cannot disagree.
+//!
+//! A new tier is a variant of [`Isa`], a row of [`TIERS`] and an arm of `with_features!`.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 /// An instruction-set tier. A context runs all of its kernels at one tier; the tiers give equal bits.
 ///
-/// A tier is ordered below another one when every machine that has the other has it too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Tiers are not ordered: those of two architectures never meet, and a CPU may have one extension of two without the
+/// other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
 pub enum Isa {
@@ -23,33 +29,139 @@ pub enum Isa {
     Avx512 = 3,
 }
 
-impl Isa {
-    /// Every tier that this build knows, lowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+/// Hands the features of a set to a macro: `with_features!(avx2, path::to::a_macro { arguments })` becomes
+/// `path::to::a_macro! { features: ["avx2" "fma" ..], arguments }`.
+macro_rules! with_features {
+    (avx2, $($call:tt)*) => { $crate::isa::with_features! { @avx2 [] $($call)* } };
+    (avx512, $($call:tt)*) => { $crate::isa::with_features! { @avx512 [] $($call)* } };
+    (avx512_vnni, $($call:tt)*) => { $crate::isa::with_features! { @avx512 ["avx512vnni"] $($call)* } };
+    (avx512_bf16, $($call:tt)*) => { $crate::isa::with_features! { @avx512 ["avx512bf16"] $($call)* } };
+    (@avx512 [$($more:tt)*] $($call:tt)*) => {
+        $crate::isa::with_features! { @avx2 ["avx512f" "avx512bw" "avx512vl" "avx512dq" $($more)*] $($call)* }
+    };
+    (@avx2 [$($more:tt)*] $($call:tt)*) => {
+        $crate::isa::with_features! { @to ["avx2" "fma" "f16c" "bmi1" "bmi2" "popcnt" "lzcnt" $($more)*] $($call)* }
+    };
+    (@to [$($feature:tt)*] $($then:ident)::+ { $($arguments:tt)* }) => {
+        $($then)::+! { features: [$($feature)*], $($arguments)* }
+    };
+}
+pub(crate) use with_features;
 
-    /// The highest tier of this machine. Detection runs once; later calls cost a load.
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected as feature_detected;
+#[cfg(target_arch = "x86_64")]
+use std::arch::is_x86_feature_detected as feature_detected;
+
+/// Whether the machine is of an architecture and has every feature of a set.
+macro_rules! detected {
+    ($arch:tt, $set:ident) => {{
+        #[cfg(target_arch = $arch)]
+        let found = $crate::isa::with_features!($set, all_detected {});
+        #[cfg(not(target_arch = $arch))]
+        let found = false;
+        found
+    }};
+}
+
+macro_rules! all_detected {
+    (features: [$($feature:tt)*],) => { true $(&& feature_detected!($feature))* };
+}
+
+/// What is known of a tier.
+struct Tier {
+    isa: Isa,
+    name: &'static str,
+    /// Whether this build holds its kernels.
+    built: bool,
+    /// Asks the machine; `false` where the tier is not built.
+    detect: fn() -> bool,
+}
+
+/// A row of [`TIERS`]: tier, name, architecture, set of features.
+macro_rules! tier {
+    ($isa:ident, $name:literal, $arch:tt, $set:ident) => {
+        Tier {
+            isa: Isa::$isa,
+            name: $name,
+            built: cfg!(target_arch = $arch),
+            detect: || detected!($arch, $set),
+        }
+    };
+}
+
+/// Every tier of every architecture. Of the tiers that a machine has, the last one is preferred.
+const TIERS: &[Tier] = &[
+    Tier { isa: Isa::Scalar, name: "scalar", built: true, detect: || true },
+    tier!(Avx2, "avx2", "x86_64", avx2),
+    tier!(Avx512, "avx512", "x86_64", avx512),
+];
+
+/// Number of tiers in this build.
+const BUILT: usize = {
+    let (mut built, mut i) = (0, 0);
+    while i < TIERS.len() {
+        built += TIERS[i].built as usize;
+        i += 1;
+    }
+    built
+};
+
+/// Whether the machine has AVX-512 VNNI.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512_vnni() -> bool {
+    detected!("x86_64", avx512_vnni)
+}
+
+/// Whether the machine has AVX-512 BF16.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512_bf16() -> bool {
+    detected!("x86_64", avx512_bf16)
+}
+
+/// The tiers that `has` accepts, each by itself: a missing one hides none after it.
+fn those(has: impl Fn(&Tier) -> bool) -> Vec<Isa> {
+    TIERS.iter().filter(|tier| has(tier)).map(|tier| tier.isa).collect()
+}
+
+impl Isa {
+    /// The tiers whose kernels this build holds, the preferred one last.
+    pub const ALL: [Isa; BUILT] = {
+        let mut all = [Isa::Scalar; BUILT];
+        let (mut n, mut i) = (0, 0);
+        while i < TIERS.len() {
+            if TIERS[i].built {
+                all[n] = TIERS[i].isa;
+                n += 1;
+            }
+            i += 1;
+        }
+        all
+    };
+
+    /// The preferred tier of this machine. Detection runs once; later calls cost a load.
     pub fn detect() -> Isa {
         *Isa::available().last().unwrap_or(&Isa::Scalar)
     }
 
-    /// The tiers of this machine, lowest first; never empty.
+    /// The tiers of this machine, the preferred one last; never empty.
     pub fn available() -> &'static [Isa] {
-        let n = Isa::ALL.iter().take_while(|isa| isa.is_available()).count();
-        &Isa::ALL[..n]
+        static AVAILABLE: LazyLock<Vec<Isa>> = LazyLock::new(|| those(|tier| (tier.detect)()));
+        &AVAILABLE
     }
 
     /// Whether this machine can run the tier.
     pub fn is_available(self) -> bool {
-        crate::kernels::KernelSet::for_isa(self).is_some()
+        Isa::available().contains(&self)
     }
 
     /// The name used in kernel ids, logs and options: `scalar`, `avx2`, `avx512`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Scalar => "scalar",
-            Isa::Avx2 => "avx2",
-            Isa::Avx512 => "avx512",
+    pub const fn name(self) -> &'static str {
+        let mut i = 0;
+        while TIERS[i].isa as i32 != self as i32 {
+            i += 1;
         }
+        TIERS[i].name
     }
 }
 
@@ -62,12 +174,12 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = Error;
 
+    /// A tier by its name, also one of another architecture.
     fn from_str(s: &str) -> Result<Isa> {
-        Isa::ALL.into_iter().find(|isa| isa.name() == s).ok_or_else(|| Error::Option {
-            what: "isa",
-            got: s.to_owned(),
-            allowed: "one of scalar, avx2, avx512",
-        })
+        static ALLOWED: LazyLock<String> =
+            LazyLock::new(|| format!("one of {}", Isa::ALL.map(Isa::name).join(", ")));
+        let known = TIERS.iter().find(|tier| tier.name == s).map(|tier| tier.isa);
+        known.ok_or_else(|| Error::Option { what: "isa", got: s.to_owned(), allowed: &ALLOWED })
     }
 }
 
@@ -76,19 +188,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_round_trip() {
-        for isa in Isa::ALL {
-            assert_eq!(isa.to_string().parse::<Isa>(), Ok(isa));
+    fn names_and_numbers_are_one_to_one() {
+        for (i, tier) in TIERS.iter().enumerate() {
+            assert_eq!(tier.isa.to_string().parse::<Isa>(), Ok(tier.isa));
+            assert_eq!(tier.isa.name(), tier.name);
+            let same = |t: &Tier| t.isa == tier.isa || t.name == tier.name || t.isa as i32 == tier.isa as i32;
+            assert!(TIERS.iter().skip(i + 1).all(|t| !same(t)), "{}", tier.name);
         }
         let e = "sse9".parse::<Isa>().unwrap_err();
-        assert_eq!(e.to_string(), "isa = sse9 must be one of scalar, avx2, avx512");
+        assert_eq!(
+            e.to_string(),
+            format!("isa = sse9 must be one of {}", Isa::ALL.map(Isa::name).join(", "))
+        );
     }
 
     #[test]
-    fn the_available_tiers_start_at_scalar_and_end_at_the_detected_one() {
-        let all = Isa::available();
-        assert_eq!(all[0], Isa::Scalar);
-        assert_eq!(*all.last().unwrap(), Isa::detect());
-        assert!(all.iter().all(|isa| isa.is_available()));
+    fn the_available_tiers_are_built_start_at_scalar_and_end_at_the_preferred_one() {
+        let available = Isa::available();
+        assert_eq!(available[0], Isa::Scalar);
+        assert_eq!(*available.last().unwrap(), Isa::detect());
+        assert!(available.iter().all(|isa| isa.is_available() && Isa::ALL.contains(isa)));
+    }
+
+    #[test]
+    fn a_missing_tier_hides_no_other_one() {
+        for missing in TIERS.iter().filter(|tier| tier.isa != Isa::Scalar) {
+            let found = those(|tier| tier.isa != missing.isa);
+            let expected: Vec<Isa> =
+                TIERS.iter().map(|tier| tier.isa).filter(|isa| *isa != missing.isa).collect();
+            assert_eq!(found, expected, "without {}", missing.name);
+        }
     }
 }

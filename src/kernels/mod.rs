@@ -12,6 +12,7 @@
 
 mod entry;
 mod generic;
+mod id;
 mod quant;
 mod scalar;
 mod set;
@@ -26,37 +27,40 @@ pub(crate) use entry::rows::{Adjust, Binary, MOST_ROWS, Pairs, Unary};
 pub(crate) use generic::LANES;
 pub(crate) use generic::quant_int8::MAX_STRIPES;
 pub(crate) use generic::quantize::BLOCK;
+pub(crate) use id::KernelId;
 pub(crate) use quant::Packing;
 pub(crate) use set::KernelSet;
 
 use crate::isa::Isa;
-use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use x86_64 as native;
+
+/// Architectures without kernels of their own.
+#[cfg(not(target_arch = "x86_64"))]
+mod native {
+    use super::{Isa, KernelSet};
+
+    pub(super) fn kernels(_: Isa) -> Option<&'static KernelSet> {
+        None
+    }
+
+    pub(super) use kernels as kernels_without_dots;
+}
 
 impl KernelSet {
-    /// The kernels of `isa`, `None` where the machine cannot run them. The CPU is examined once.
+    /// The kernels of `isa`, `None` where the machine cannot run them.
     pub(crate) fn for_isa(isa: Isa) -> Option<&'static KernelSet> {
-        static FOUND: OnceLock<[Option<&'static KernelSet>; 3]> = OnceLock::new();
-        let found = FOUND.get_or_init(|| {
-            Isa::ALL.map(|isa| match isa {
-                Isa::Scalar => scalar::kernel_set(),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => x86_64::avx2::kernel_set(),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => x86_64::avx512::vnni_kernel_set().or_else(x86_64::avx512::kernel_set),
-                #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx2 | Isa::Avx512 => None,
-            })
-        });
-        Isa::ALL.iter().position(|&i| i == isa).and_then(|i| found[i])
+        match isa {
+            Isa::Scalar => Some(&scalar::KERNELS),
+            isa if isa.is_available() => native::kernels(isa),
+            _ => None,
+        }
     }
 
     /// The same tier without dot product instructions.
     pub(crate) fn without_dots(&'static self) -> &'static KernelSet {
-        match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86_64::avx512::kernel_set().unwrap_or(self),
-            _ => self,
-        }
+        native::kernels_without_dots(self.isa).unwrap_or(self)
     }
 
     /// The portable kernels, which every machine has.
@@ -64,6 +68,3 @@ impl KernelSet {
         &scalar::KERNELS
     }
 }
-
-/// The ids of the f32 product kernels, by tier: what a stored packed matrix may name.
-pub(crate) const GEMM_IDS: [&str; 3] = ["scalar-f32-2x16", "avx2-f32-6x16", "avx512-f32-6x64"];

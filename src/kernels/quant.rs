@@ -136,8 +136,8 @@ pub(super) use table;
 /// have factors) name stripes by rows of the tiles.
 macro_rules! instantiate_int8 {
     (
-        token: $S:ident,
-        attributes: [$($attr:meta),*],
+        features: [$($feature:tt)*],
+        token: $S:ty,
         direct: $dw:literal [$($dc:literal)+],
         panel: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
@@ -152,20 +152,20 @@ macro_rules! instantiate_int8 {
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_int8::tile::<$S, F, W, C>($S::assume(), t) }
+            unsafe { quant_int8::tile::<$S, F, W, C>(<$S>::assume(), t) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn row<F: Format>(t: &Int8Row) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_row::row::<$S, F>($S::assume(), t) }
+            unsafe { quant_row::row::<$S, F>(<$S>::assume(), t) }
         }
 
         struct Of<F>(PhantomData<F>);
@@ -190,8 +190,8 @@ pub(super) use instantiate_int8;
 /// Instantiates for one ISA what widens weights. `exact` and `wide` name stripes by rows of the tiles.
 macro_rules! instantiate_widening {
     (
-        token: $S:ident,
-        attributes: [$($attr:meta),*],
+        features: [$($feature:tt)*],
+        token: $S:ty,
         exact: $ew:literal [$($ec:literal)+],
         wide: $ww:literal [$($wc:literal)+],
     ) => {
@@ -204,38 +204,38 @@ macro_rules! instantiate_widening {
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn exact<F: Format, const W: usize, const C: usize>(t: &ExactTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::tile::<$S, F, W, C>($S::assume(), t) }
+            unsafe { quant_exact::tile::<$S, F, W, C>(<$S>::assume(), t) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn expand<F: Format>(e: &Expand) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::expand::<$S, F>($S::assume(), e) }
+            unsafe { quant_exact::expand::<$S, F>(<$S>::assume(), e) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn expand_f32<F: Format>(e: &Expand) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::expand_f32::<$S, F>($S::assume(), e) }
+            unsafe { quant_exact::expand_f32::<$S, F>(<$S>::assume(), e) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn wide<const W: usize, const C: usize>(t: &WideTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_exact::wide::<$S, W, C>($S::assume(), t) }
+            unsafe { quant_exact::wide::<$S, W, C>(<$S>::assume(), t) }
         }
 
         struct Of<F>(PhantomData<F>);

@@ -10,12 +10,6 @@ const LANES: usize = 16;
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
 
-impl Scalar {
-    pub(crate) fn new() -> Option<Scalar> {
-        Some(Scalar)
-    }
-}
-
 #[inline(always)]
 fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
@@ -380,15 +374,13 @@ impl Simd for Scalar {
 }
 
 crate::kernels::set::instantiate! {
+    features: [],
     token: Scalar,
     isa: Isa::Scalar,
-    attributes: [],
     bf16_fast: || None,
-    gemm: "scalar-f32-2x16" { 1: [1] 2: [1] },
+    gemm: { 1: [1] 2: [1] },
     keys: { 1: [1] 2: [1] },
     values: { 1: [1] 2: [1] },
-    int8: "scalar-int8-16x1",
-    exact: "scalar-exact-16x1",
     quant: &quant::QUANT,
 }
 
@@ -401,8 +393,8 @@ mod quant {
         use super::Scalar;
 
         crate::kernels::quant::instantiate_int8! {
+            features: [],
             token: Scalar,
-            attributes: [],
             direct: 1 [1],
             panel: 1 [1],
             halves: 1 [1],
@@ -410,8 +402,8 @@ mod quant {
     }
 
     crate::kernels::quant::instantiate_widening! {
+        features: [],
         token: Scalar,
-        attributes: [],
         exact: 1 [1],
         wide: 1 [1 2 3 4],
     }

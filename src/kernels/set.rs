@@ -1,5 +1,6 @@
 //! The table of one tier's kernels, and the macros that compile every algorithm for an instruction set.
 
+use super::generic::LANES;
 use super::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use super::generic::elementwise::ElementRow;
 use super::generic::epilogue::{EpilogueArgs, EpilogueRow, TileRows};
@@ -9,8 +10,46 @@ use super::generic::norm::NormRow;
 use super::generic::pack::{CopyColumns, CopyRows};
 use super::generic::quantize::QuantizeRow;
 use super::generic::rope::RopeHead;
+use super::id::KernelId;
 use super::quant::QuantKernels;
 use crate::isa::Isa;
+
+/// How elements of B are stored: the order of the tables that have an entry for each.
+#[derive(Clone, Copy)]
+pub(super) enum ElementType {
+    F32,
+    F16,
+    /// In pairs of k.
+    Bf16,
+    /// One k after the other.
+    Bf16Rows,
+}
+
+/// The ids of a tier's kernels, made from their tables.
+pub(super) struct KernelIds {
+    pub(super) gemm: KernelId,
+    int8: KernelId,
+    exact: KernelId,
+}
+
+impl KernelIds {
+    /// `int8_isa`: the tier's name, or that of the extension whose dot products it uses.
+    pub(super) const fn new(
+        isa: Isa,
+        int8_isa: &str,
+        gemm: Tiles<GemmTile>,
+        quant: &QuantKernels,
+    ) -> KernelIds {
+        let mr = gemm.len();
+        let (int8_stripes, int8_tiles) = quant.int8[0].panel;
+        let (exact_stripes, exact_tiles) = quant.widening[0].exact;
+        KernelIds {
+            gemm: KernelId::new(isa.name(), "f32", mr, LANES * gemm[mr - 1].len()),
+            int8: KernelId::new(int8_isa, "int8", LANES * int8_stripes, int8_tiles.len()),
+            exact: KernelId::new(isa.name(), "exact", LANES * exact_stripes, exact_tiles.len()),
+        }
+    }
+}
 
 /// Kernels of one tile shape after the other: `[first - 1][second - 1]`.
 pub(super) type Tiles<T> = &'static [&'static [unsafe fn(&T)]];
@@ -39,23 +78,19 @@ pub(super) struct FastBf16 {
 /// calls them: its checks are the only way in.
 pub(crate) struct KernelSet {
     pub(crate) isa: Isa,
-    pub(crate) names: &'static [(&'static str, &'static str)],
-    /// `[MR - 1][NV - 1]`, for each element type of B.
-    pub(super) gemm_f32: Tiles<GemmTile>,
-    pub(super) gemm_f16: Tiles<GemmTile>,
-    pub(super) gemm_bf16: Tiles<GemmTile>,
-    pub(super) gemm_bf16_rows: Tiles<GemmTile>,
+    pub(super) ids: &'static KernelIds,
+    /// `[MR - 1][NV - 1]`, by [`ElementType`].
+    pub(super) gemm: [Tiles<GemmTile>; 4],
     /// Products with bf16 dot instructions, where the CPU has them.
     pub(super) fast_bf16: fn() -> Option<&'static FastBf16>,
-    /// GEMM tiles that prefetch, by element type: f32, f16, bf16 in pairs, bf16 in rows.
+    /// GEMM tiles that prefetch, by [`ElementType`].
     pub(super) gemm_prefetch: [Tiles<PrefetchTile>; 4],
     /// Quantised keys, `[MR - 1][NV - 1]`, and values, `[MR - 1][NB - 1]`; by codes of 8 and 4 bits.
     pub(super) key_tiles: [Tiles<KeyTile>; 2],
     pub(super) value_tiles: [Tiles<ValueTile>; 2],
     pub(super) prefetch: unsafe fn(*const u8, usize),
-    pub(super) widen_f16: unsafe fn(&Widen),
-    pub(super) widen_bf16: unsafe fn(&Widen),
-    pub(super) widen_bf16_rows: unsafe fn(&Widen),
+    /// By [`ElementType`].
+    pub(super) widen: [unsafe fn(&Widen); 4],
     pub(super) widen_keys: [WidenKeys; 2],
     pub(super) widen_value: [WidenValue; 2],
     /// Products with quantised weights.
@@ -84,17 +119,30 @@ pub(crate) struct KernelSet {
     pub(super) rope_interleaved: unsafe fn(&RopeHead),
 }
 
+impl KernelSet {
+    /// `(operation, id of its kernel)`.
+    pub(crate) fn names(&self) -> [(&'static str, &'static str); 3] {
+        let KernelIds { gemm, int8, exact } = self.ids;
+        [("matmul", gemm.as_str()), ("quant int8", int8.as_str()), ("quant f32", exact.as_str())]
+    }
+
+    /// The id of the f32 product.
+    pub(crate) fn gemm_id(&self) -> KernelId {
+        self.ids.gemm
+    }
+}
+
 /// One entry: the algorithm, compiled with the features of one ISA. `#[inline(never)]` keeps it a symbol
 /// of its own, by which its disassembly can be checked.
 macro_rules! instantiate_entry {
-    ([$($attr:meta),*] $S:ident, $name:ident = $algorithm:path, ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
+    ([$($feature:tt)*] $S:ty, $name:ident = $algorithm:path, ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn $name($($arg: $ty),*) $(-> $out)? {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { $algorithm($S::assume(), $($arg),*) }
+            unsafe { $algorithm(<$S>::assume(), $($arg),*) }
         }
     };
 }
@@ -104,15 +152,13 @@ pub(super) use instantiate_entry;
 /// only where the CPU has the features.
 macro_rules! instantiate {
     (
-        token: $S:ident,
+        features: [$($feature:tt)*],
+        token: $S:ty,
         isa: $isa:expr,
-        attributes: [$($attr:meta),*],
         bf16_fast: $fast:expr,
-        gemm: $gemm_name:literal { $($mr:literal: [$($nv:literal)+])+ },
+        gemm: { $($mr:literal: [$($nv:literal)+])+ },
         keys: { $($kmr:literal: [$($knv:literal)+])+ },
         values: { $($vmr:literal: [$($vnb:literal)+])+ },
-        int8: $int8_name:literal,
-        exact: $exact_name:literal,
         quant: $quant:expr,
     ) => {
         use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
@@ -124,87 +170,93 @@ macro_rules! instantiate {
         use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
         use crate::kernels::generic::rope::{self, RopeHead};
-        use crate::kernels::set::{KernelSet, PrefetchTile, instantiate_entry};
+        use crate::kernels::set::{KernelIds, KernelSet, PrefetchTile, instantiate_entry};
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn gemm<E: Element, const MR: usize, const NV: usize>(t: &GemmTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { tiles::tiles::<$S, Exact<E>, MR, NV>($S::assume(), t) }
+            unsafe { tiles::tiles::<$S, Exact<E>, MR, NV>(<$S>::assume(), t) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn key_tile<C: Code, const MR: usize, const NV: usize>(t: &KeyTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { kv::scores::<$S, C, MR, NV>($S::assume(), t) }
+            unsafe { kv::scores::<$S, C, MR, NV>(<$S>::assume(), t) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn value_tile<C: Code, const MR: usize, const NB: usize>(t: &ValueTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { kv::values::<$S, C, MR, NB>($S::assume(), t) }
+            unsafe { kv::values::<$S, C, MR, NB>(<$S>::assume(), t) }
         }
 
         /// # Safety
         /// - the CPU has the features; and as the algorithm says.
-        $(#[$attr])*
+        $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn gemm_prefetch<E: Element, const MR: usize, const NV: usize>(t: &PrefetchTile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { kv::prefetching_tile::<$S, E, MR, NV>($S::assume(), &t.tile, t.prefetch) }
+            unsafe { kv::prefetching_tile::<$S, E, MR, NV>(<$S>::assume(), &t.tile, t.prefetch) }
         }
 
-        instantiate_entry!([$($attr),*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
-        instantiate_entry!([$($attr),*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
-        instantiate_entry!([$($attr),*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
-        instantiate_entry!([$($attr),*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
-        instantiate_entry!([$($attr),*] $S, widen_keys8 = kv::widen_keys::<$S, Int8>,
+        instantiate_entry!([$($feature)*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
+        instantiate_entry!([$($feature)*] $S, widen_f32 = kv::widen::<$S, F32>, (t: &Widen));
+        instantiate_entry!([$($feature)*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
+        instantiate_entry!([$($feature)*] $S, widen_bf16 = kv::widen::<$S, Bf16>, (t: &Widen));
+        instantiate_entry!([$($feature)*] $S, widen_bf16_rows = kv::widen::<$S, Bf16Row>, (t: &Widen));
+        instantiate_entry!([$($feature)*] $S, widen_keys8 = kv::widen_keys::<$S, Int8>,
             (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
-        instantiate_entry!([$($attr),*] $S, widen_keys4 = kv::widen_keys::<$S, Int4>,
+        instantiate_entry!([$($feature)*] $S, widen_keys4 = kv::widen_keys::<$S, Int4>,
             (dim: usize, codes: *const u8, scales: *const u16, to: *mut f32));
-        instantiate_entry!([$($attr),*] $S, widen_value8 = kv::widen_value::<$S, Int8>,
+        instantiate_entry!([$($feature)*] $S, widen_value8 = kv::widen_value::<$S, Int8>,
             (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
-        instantiate_entry!([$($attr),*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
+        instantiate_entry!([$($feature)*] $S, widen_value4 = kv::widen_value::<$S, Int4>,
             (blocks: usize, codes: *const u8, scales: (*const f32, usize), to: *mut f32));
 
-        instantiate_entry!([$($attr),*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
-        instantiate_entry!([$($attr),*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
-        instantiate_entry!([$($attr),*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
-        instantiate_entry!([$($attr),*] $S, epilogue_rows = epilogue::rows, (f: &EpilogueArgs, t: &TileRows));
-        instantiate_entry!([$($attr),*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
-        instantiate_entry!([$($attr),*] $S, adjust = attention::adjust, (r: &AdjustRow));
-        instantiate_entry!([$($attr),*] $S, hide = attention::hide, (r: &HideRow));
-        instantiate_entry!([$($attr),*] $S, chunk_softmax = attention::softmax, (rows: *mut ChunkRow, n: usize));
-        instantiate_entry!([$($attr),*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
-        instantiate_entry!([$($attr),*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
-        instantiate_entry!([$($attr),*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));
-        instantiate_entry!([$($attr),*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
-        instantiate_entry!([$($attr),*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
-        instantiate_entry!([$($attr),*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
-        instantiate_entry!([$($attr),*] $S, relu = elementwise::relu, (r: &ElementRow));
-        instantiate_entry!([$($attr),*] $S, gelu = elementwise::gelu, (r: &ElementRow));
-        instantiate_entry!([$($attr),*] $S, silu = elementwise::silu, (r: &ElementRow));
-        instantiate_entry!([$($attr),*] $S, silu_mul = elementwise::silu_mul, (r: &ElementRow));
-        instantiate_entry!([$($attr),*] $S, add = elementwise::add, (r: &ElementRow));
-        instantiate_entry!([$($attr),*] $S, scale = elementwise::scale, (r: &ElementRow, by: f32));
-        instantiate_entry!([$($attr),*] $S, rope_halves = rope::halves, (r: &RopeHead));
-        instantiate_entry!([$($attr),*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
+        instantiate_entry!([$($feature)*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
+        instantiate_entry!([$($feature)*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
+        instantiate_entry!([$($feature)*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
+        instantiate_entry!([$($feature)*] $S, epilogue_rows = epilogue::rows, (f: &EpilogueArgs, t: &TileRows));
+        instantiate_entry!([$($feature)*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
+        instantiate_entry!([$($feature)*] $S, adjust = attention::adjust, (r: &AdjustRow));
+        instantiate_entry!([$($feature)*] $S, hide = attention::hide, (r: &HideRow));
+        instantiate_entry!([$($feature)*] $S, chunk_softmax = attention::softmax, (rows: *mut ChunkRow, n: usize));
+        instantiate_entry!([$($feature)*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
+        instantiate_entry!([$($feature)*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
+        instantiate_entry!([$($feature)*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));
+        instantiate_entry!([$($feature)*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
+        instantiate_entry!([$($feature)*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
+        instantiate_entry!([$($feature)*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
+        instantiate_entry!([$($feature)*] $S, relu = elementwise::relu, (r: &ElementRow));
+        instantiate_entry!([$($feature)*] $S, gelu = elementwise::gelu, (r: &ElementRow));
+        instantiate_entry!([$($feature)*] $S, silu = elementwise::silu, (r: &ElementRow));
+        instantiate_entry!([$($feature)*] $S, silu_mul = elementwise::silu_mul, (r: &ElementRow));
+        instantiate_entry!([$($feature)*] $S, add = elementwise::add, (r: &ElementRow));
+        instantiate_entry!([$($feature)*] $S, scale = elementwise::scale, (r: &ElementRow, by: f32));
+        instantiate_entry!([$($feature)*] $S, rope_halves = rope::halves, (r: &RopeHead));
+        instantiate_entry!([$($feature)*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
 
+        static IDS: KernelIds = KernelIds::new($isa, $isa.name(), KERNELS.gemm[0], $quant);
+
+        /// The kernels, for CPUs with the features.
         pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
             isa: $isa,
-            names: &[("matmul", $gemm_name), ("quant int8", $int8_name), ("quant f32", $exact_name)],
-            gemm_f32: &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
-            gemm_f16: &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
-            gemm_bf16: &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
-            gemm_bf16_rows: &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            ids: &IDS,
+            gemm: [
+                &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
+                &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
+                &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
+                &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+            ],
             gemm_prefetch: [
                 &[$(&[$(gemm_prefetch::<F32, $kmr, $knv>),+]),+],
                 &[$(&[$(gemm_prefetch::<F16, $kmr, $knv>),+]),+],
@@ -220,9 +272,7 @@ macro_rules! instantiate {
                 &[$(&[$(value_tile::<Int4, $vmr, $vnb>),+]),+],
             ],
             prefetch,
-            widen_f16,
-            widen_bf16,
-            widen_bf16_rows,
+            widen: [widen_f32, widen_f16, widen_bf16, widen_bf16_rows],
             widen_keys: [widen_keys8, widen_keys4],
             widen_value: [widen_value8, widen_value4],
             fast_bf16: $fast,
@@ -250,11 +300,6 @@ macro_rules! instantiate {
             rope_halves,
             rope_interleaved,
         };
-
-        /// The table, where the CPU has the features.
-        pub(in crate::kernels) fn kernel_set() -> Option<&'static KernelSet> {
-            $S::new().map(|_| &KERNELS)
-        }
     };
 }
 pub(super) use instantiate;

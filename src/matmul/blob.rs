@@ -7,7 +7,7 @@ use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
 use crate::context::Context;
 use crate::error::{Result, product};
-use crate::kernels::{GEMM_IDS, LANES};
+use crate::kernels::{KernelId, LANES};
 use bytemuck::Pod;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ struct Header {
     n: usize,
     width: usize,
     data_bytes: usize,
-    kernel: &'static str,
+    kernel: KernelId,
 }
 
 impl Header {
@@ -33,13 +33,13 @@ impl Header {
             return wrong("dtype", number, "0, 1 or 30");
         };
         let id = header.id();
-        let Some(kernel) = GEMM_IDS.into_iter().find(|known| known.as_bytes() == id) else {
-            return wrong("kernel id", id.escape_ascii(), GEMM_IDS.join(", "));
-        };
         // One tile takes a whole panel, and tiles are up to 4 vectors wide.
         if !width.is_power_of_two() || !(LANES..=4 * LANES).contains(&width) {
             return wrong("panel width", width, "16, 32 or 64");
         }
+        let Some(kernel) = KernelId::of_panels(id, width) else {
+            return wrong("kernel id", id.escape_ascii(), format!("ISA-f32-ROWSx{width}"));
+        };
         let elements = PackedB::elements(dtype, k, n)?;
         let bytes = product("stored data bytes", &[elements, dtype.bytes()])?;
         if data_bytes != bytes {
@@ -77,7 +77,7 @@ impl PackedB {
             n: self.n,
             extra: self.width,
             data_bytes: data.len(),
-            id: blob::id(self.kernel),
+            id: blob::id(self.kernel.as_str()),
         };
         blob::save(path, &header, &[data])
     }

@@ -48,7 +48,7 @@ const NEAR_ELEMENTS_NARROW: usize = 8 * 1024;
 
 /// Whether B is read where it lies for any number of rows.
 fn is_near(shape: &Shape) -> bool {
-    let most = if shape.panel_width == LANES { NEAR_ELEMENTS_NARROW } else { NEAR_ELEMENTS };
+    let most = if shape.tile_is_narrow { NEAR_ELEMENTS_NARROW } else { NEAR_ELEMENTS };
     shape.k.saturating_mul(shape.n) <= most
 }
 
@@ -85,8 +85,8 @@ pub(super) struct Shape {
     pub separate_accumulators: bool,
     /// Whether a second product, of the same size, is the factor of this one.
     pub gated: bool,
-    /// Columns of the widest tile.
-    pub panel_width: usize,
+    /// Whether the widest tile is one vector of columns.
+    pub tile_is_narrow: bool,
 }
 
 /// Whether a product is a single item and a single part of k whose operands are read where they lie, for so
@@ -239,8 +239,7 @@ mod tests {
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
         let (a_transposed, a_to_bf16, b_transposed, b_prepacked) = Default::default();
-        let (separate_accumulators, gated) = Default::default();
-        let panel_width = 64;
+        let (separate_accumulators, gated, tile_is_narrow) = Default::default();
         Shape {
             m,
             n,
@@ -251,7 +250,7 @@ mod tests {
             b_prepacked,
             separate_accumulators,
             gated,
-            panel_width,
+            tile_is_narrow,
         }
     }
 

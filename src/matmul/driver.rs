@@ -5,7 +5,7 @@
 //! in BLIS, LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and
 //! B micropanels stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 
-use super::blocking::{Blocking, Shape, enough_worker_bytes, is_small, panel_width};
+use super::blocking::{Blocking, Shape, enough_worker_bytes, is_small};
 use super::item::{Item, small};
 use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
 use crate::buffer::Workspace;
@@ -74,7 +74,7 @@ pub(super) fn run<T: Output>(
         b_prepacked: matches!(b, Source::Packed(_)),
         separate_accumulators: reads_c || T::DTYPE != Dtype::F32,
         gated: up.is_some(),
-        panel_width: panel_width(kernels),
+        tile_is_narrow: kernels.tile_is_narrow(),
     };
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
     if !fast && is_small(shape, ctx.executor().lanes()) {

@@ -7,7 +7,7 @@ use super::{Epilogue, Precision};
 use crate::buffer::{AlignedBuf, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
-use crate::kernels::Elements;
+use crate::kernels::{Elements, KernelId};
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -141,7 +141,7 @@ pub struct PackedB {
     pub(super) k: usize,
     pub(super) n: usize,
     pub(super) width: usize,
-    pub(super) kernel: &'static str,
+    pub(super) kernel: KernelId,
 }
 
 impl PackedB {
@@ -154,7 +154,7 @@ impl PackedB {
         let (k, n) = (b.rows(), b.cols());
         let data = T::pack(ctx, b, PackedB::elements(T::DTYPE, k, n)?)?;
         let width = panel_width(ctx.kernels());
-        Ok(PackedB { data, k, n, width, kernel: ctx.kernels().names[0].1 })
+        Ok(PackedB { data, k, n, width, kernel: ctx.kernels().gemm_id() })
     }
 
     /// Elements held for a (k, n) matrix of `dtype`.
@@ -191,8 +191,8 @@ impl PackedB {
     }
 
     /// The id of the kernel that the layout was made for, such as `avx512-f32-6x64`.
-    pub fn kernel_id(&self) -> &'static str {
-        self.kernel
+    pub fn kernel_id(&self) -> &str {
+        self.kernel.as_str()
     }
 
     pub(super) fn panels(&self) -> Panels<'_> {

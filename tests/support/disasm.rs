@@ -1,4 +1,5 @@
-//! Reads `objdump` output: the hot loop of each microkernel, and what its instructions are.
+//! Reads `objdump` output: the hot loop of each microkernel, and what its instructions are. The architecture of a
+//! kernel is the module that its symbol names: `kvern::kernels::x86_64::avx2::gemm`.
 
 /// The hot loop of one compiled instance of a microkernel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,86 @@ pub struct Loop {
     pub body: Vec<(u64, String)>,
 }
 
+/// How the instructions of an architecture are told apart in the text of `objdump`.
+struct Machine {
+    /// The module of its kernels.
+    module: &'static str,
+    /// What a comment begins with.
+    comment: &'static str,
+    /// Whether a mnemonic may jump backwards.
+    jump: fn(&str) -> bool,
+    call: fn(&str) -> bool,
+    /// Whether a call goes through a pointer, given all of the instruction.
+    indirect: fn(&str) -> bool,
+    fma: &'static [&'static str],
+    dot: &'static [&'static str],
+    shuffle: &'static [&'static str],
+    /// What widens f16 and bf16, in that order.
+    widen: [&'static [&'static str]; 2],
+    /// How an instruction with a vector operand uses memory, of its mnemonic and operands.
+    memory: fn(&str, &str) -> Memory,
+    /// Marks of an access to the stack.
+    stack: &'static [&'static str],
+}
+
+#[derive(PartialEq)]
+enum Memory {
+    None,
+    Load,
+    Broadcast,
+    Store,
+}
+
+const MACHINES: [Machine; 2] = [
+    Machine {
+        module: "x86_64",
+        comment: "#",
+        jump: |name| name.starts_with('j'),
+        call: |name| name.starts_with("call"),
+        indirect: |text| text.contains('*'),
+        fma: &["vfmadd"],
+        dot: &["vpdpbusd", "vdpbf16", "vpmaddubsw"],
+        shuffle: &["vperm", "vshuf", "vpshuf", "vunpck", "vpunpck", "vpalignr", "vinsert", "vextract"],
+        widen: [&["vcvtph2ps"], &["vpslld"]],
+        memory: |name, operands| {
+            // AT&T order: the destination is last, after a mask if there is one.
+            let broadcast = name.starts_with("vbroadcast") || name.starts_with("vpbroadcast");
+            let stores = operands.split('{').next().is_some_and(|o| o.trim_end().ends_with(')'));
+            match () {
+                () if !name.starts_with('v') || !operands.contains('(') => Memory::None,
+                () if operands.contains("{1to") => Memory::Broadcast,
+                () if stores => Memory::Store,
+                () if broadcast => Memory::Broadcast,
+                () => Memory::Load,
+            }
+        },
+        stack: &["(%rsp", "(%rbp"],
+    },
+    Machine {
+        module: "aarch64",
+        comment: "//",
+        jump: |name| {
+            name.starts_with("b.") || name.starts_with("cb") || name.starts_with("tb") || name == "b"
+        },
+        call: |name| name == "bl" || name == "blr",
+        indirect: |text| text.starts_with("blr"),
+        fma: &["fmla"],
+        dot: &["sdot", "udot", "usdot", "smmla", "usmmla", "bfdot", "bfmmla"],
+        shuffle: &["zip", "uzp", "trn", "tbl", "ext", "dup", "ins"],
+        widen: [&["fcvtl"], &["shll", "ushll", "sshll"]],
+        memory: |name, operands| {
+            let vector = operands.starts_with(['q', '{']);
+            match () {
+                () if !vector || !operands.contains('[') => Memory::None,
+                () if name.starts_with("st") => Memory::Store,
+                () if name.starts_with("ld1r") => Memory::Broadcast,
+                () => Memory::Load,
+            }
+        },
+        stack: &["[sp", "[x29"],
+    },
+];
+
 /// The microkernels that hold the products.
 const KERNELS: [&str; 4] = ["::gemm", "::int8", "::exact", "avx512_bf16::tile"];
 
@@ -36,7 +117,11 @@ pub fn loops(objdump: &str) -> Vec<Loop> {
         };
         // Legacy names end in a hash that `-C` drops; newer ones keep generic arguments.
         let name = name.split("::<").next().unwrap_or(name);
-        let Some(kernel) = name.strip_prefix("kvern::kernels::x86_64::") else { continue };
+        let of = |m: &&Machine| {
+            name.strip_prefix("kvern::kernels::").is_some_and(|n| n.split("::").next() == Some(m.module))
+        };
+        let Some(machine) = MACHINES.iter().find(of) else { continue };
+        let kernel = &name["kvern::kernels::".len() + machine.module.len() + "::".len()..];
         if !KERNELS.iter().any(|k| kernel.ends_with(k)) {
             continue;
         }
@@ -47,7 +132,7 @@ pub fn loops(objdump: &str) -> Vec<Loop> {
                 code.push((address, text.trim().to_owned()));
             }
         }
-        found.extend(hot_loop(kernel, &code));
+        found.extend(hot_loop(machine, kernel, &code));
     }
     found.sort();
     found
@@ -55,18 +140,22 @@ pub fn loops(objdump: &str) -> Vec<Loop> {
 
 /// The loop over k: of those that store no vector but to the stack, the one with the most arithmetic. The
 /// loops over tiles around it store results, or call the epilogue through its pointer.
-fn hot_loop(kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
+fn hot_loop(machine: &Machine, kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
     let mut loops = Vec::new();
     for (end, (address, text)) in code.iter().enumerate() {
-        let mut words = text.split_whitespace();
-        let (Some(jump), Some(target)) = (words.next(), words.next()) else { continue };
-        let Ok(target) = u64::from_str_radix(target, 16) else { continue };
-        if jump.starts_with('j') && target <= *address {
+        // The target is the last operand, before its name.
+        let (jump, operands) = mnemonic(machine, text);
+        let target = operands.split('<').next().and_then(|o| o.split_whitespace().last());
+        let Some(Ok(target)) = target.map(|t| u64::from_str_radix(t, 16)) else { continue };
+        if (machine.jump)(jump) && target <= *address {
             let start = code.iter().position(|(a, _)| *a == target);
-            loops.extend(start.map(|start| &code[start..=end]).filter(|code| !code.iter().any(stores)));
+            let loop_of = |start| &code[start..=end];
+            loops.extend(
+                start.map(loop_of).filter(|code| !code.iter().any(|(_, text)| stores(machine, text))),
+            );
         }
     }
-    let loops = loops.into_iter().map(|code| classify(kernel, code)).filter(|l| l.fma + l.dot > 0);
+    let loops = loops.into_iter().map(|code| classify(machine, kernel, code)).filter(|l| l.fma + l.dot > 0);
     let loops: Vec<Loop> = loops.collect();
     // A loop around others, such as the one that prefetches between lines of A, is not the innermost.
     let span = |l: &Loop| Some((l.body.first()?.0, l.body.last()?.0));
@@ -79,20 +168,21 @@ fn hot_loop(kernel: &str, code: &[(u64, String)]) -> Option<Loop> {
 }
 
 /// Whether an instruction stores a vector elsewhere than on the stack, or calls through a pointer.
-fn stores((_, text): &(u64, String)) -> bool {
-    if text.starts_with("call") && text.contains('*') {
-        return true;
-    }
-    let operands = text.split('#').next().unwrap_or_default().trim();
-    // AT&T order: the destination is last, after a mask if there is one.
-    let operands = operands.split('{').next().unwrap_or_default();
-    text.starts_with("vmov")
-        && operands.ends_with(')')
-        && !operands.contains("(%rsp")
-        && !operands.contains("(%rbp")
+fn stores(machine: &Machine, text: &str) -> bool {
+    let (name, operands) = mnemonic(machine, text);
+    let store = (machine.memory)(name, operands) == Memory::Store;
+    (machine.call)(name) && (machine.indirect)(text)
+        || store && !machine.stack.iter().any(|s| operands.contains(s))
 }
 
-fn classify(kernel: &str, code: &[(u64, String)]) -> Loop {
+/// The mnemonic and the operands of an instruction, without a comment.
+fn mnemonic<'a>(machine: &Machine, text: &'a str) -> (&'a str, &'a str) {
+    let text = text.split(machine.comment).next().unwrap_or_default();
+    let (name, operands) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    (name, operands.trim())
+}
+
+fn classify(machine: &Machine, kernel: &str, code: &[(u64, String)]) -> Loop {
     let mut l = Loop {
         kernel: kernel.to_owned(),
         element: "-",
@@ -108,30 +198,18 @@ fn classify(kernel: &str, code: &[(u64, String)]) -> Loop {
     };
     let (mut halves, mut shifts) = (false, false);
     for (_, text) in code {
-        let (name, operands) = text.split_once(' ').unwrap_or((text, ""));
-        let operands = operands.split('#').next().unwrap_or_default().trim();
-        let vector = name.starts_with('v');
-        // AT&T order: the destination is last.
-        let stores = operands.ends_with(')');
-        let reads = operands.contains('(') && !stores;
-        let broadcast =
-            name.starts_with("vbroadcast") || name.starts_with("vpbroadcast") || operands.contains("{1to");
-        l.broadcasts += usize::from(broadcast && reads);
-        l.loads += usize::from(vector && reads && !broadcast);
-        l.spills += usize::from(vector && operands.contains("(%rsp"));
-        l.calls += usize::from(name.starts_with("call"));
-        l.shuffles += usize::from(
-            ["vperm", "vshuf", "vpshuf", "vunpck", "vpunpck", "vpalignr", "vinsert", "vextract"]
-                .iter()
-                .any(|s| name.starts_with(s)),
-        );
-        let fma = name.starts_with("vfmadd");
-        let dot =
-            name.starts_with("vpdpbusd") || name.starts_with("vdpbf16") || name.starts_with("vpmaddubsw");
-        l.fma += usize::from(fma);
-        l.dot += usize::from(dot);
-        halves |= name.starts_with("vcvtph2ps");
-        shifts |= name.starts_with("vpslld");
+        let (name, operands) = mnemonic(machine, text);
+        let is = |list: &[&str]| list.iter().any(|s| name.starts_with(s));
+        let memory = (machine.memory)(name, operands);
+        l.broadcasts += usize::from(memory == Memory::Broadcast);
+        l.loads += usize::from(memory == Memory::Load);
+        l.spills += usize::from(memory != Memory::None && operands.contains(machine.stack[0]));
+        l.calls += usize::from((machine.call)(name));
+        l.shuffles += usize::from(is(machine.shuffle));
+        l.fma += usize::from(is(machine.fma));
+        l.dot += usize::from(is(machine.dot));
+        halves |= is(machine.widen[0]);
+        shifts |= is(machine.widen[1]);
     }
     if kernel.ends_with("::gemm") {
         l.element = if halves {
@@ -143,4 +221,33 @@ fn classify(kernel: &str, code: &[(u64, String)]) -> Loop {
         };
     }
     l
+}
+
+#[test]
+fn a_loop_of_each_architecture_is_read() {
+    let text = "
+0000000000001000 <kvern::kernels::aarch64::neon::gemm::<kvern::F32, 1, 1>>:
+    1000:\tmov\tx9, #0x10
+    1004:\tldp\tq0, q1, [x1], #32
+    1008:\tld1r\t{v2.4s}, [x0], #4
+    100c:\tfmla\tv4.4s, v0.4s, v2.4s
+    1010:\tfmla\tv5.4s, v1.4s, v2.4s
+    1014:\tstr\tq4, [sp, #16]
+    1018:\tcbnz\tx9, 1004 <kvern::kernels::aarch64::neon::gemm+0x4>
+    101c:\tret
+
+0000000000002000 <kvern::kernels::x86_64::avx2::gemm>:
+    2000:\tvmovups (%rsi),%ymm0
+    2004:\tvbroadcastss (%rdi),%ymm1
+    2008:\tvfmadd231ps %ymm0,%ymm1,%ymm2        # 40 <x>
+    200c:\tvmovups %ymm2,0x20(%rsp)
+    2010:\tjne    2000 <kvern::kernels::x86_64::avx2::gemm>
+";
+    let found = loops(text);
+    let facts =
+        |l: &Loop| (l.kernel.clone(), [l.fma, l.loads, l.broadcasts, l.spills, l.calls, l.instructions]);
+    let found: Vec<_> = found.iter().map(facts).collect();
+    let expected =
+        [("avx2::gemm".to_owned(), [1, 1, 1, 1, 0, 5]), ("neon::gemm".to_owned(), [2, 1, 1, 1, 0, 6])];
+    assert_eq!(found, expected);
 }

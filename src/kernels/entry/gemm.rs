@@ -3,7 +3,7 @@
 use super::bounds::reach;
 use crate::kernels::generic::epilogue::{EpilogueArgs, TileRows};
 use crate::kernels::generic::gemm::GemmTile;
-use crate::kernels::set::Tiles;
+use crate::kernels::set::{ElementType, Tiles};
 use crate::kernels::{KernelSet, LANES};
 use crate::matmul::{Dtype, Epilogue, Output};
 use crate::view::MatMut;
@@ -27,6 +27,15 @@ pub(crate) enum Elements<'a> {
 }
 
 impl Elements<'_> {
+    pub(super) fn element_type(&self) -> ElementType {
+        match self {
+            Elements::F32(_) => ElementType::F32,
+            Elements::F16(_) => ElementType::F16,
+            Elements::Bf16(_) => ElementType::Bf16,
+            Elements::Bf16Rows(_) => ElementType::Bf16Rows,
+        }
+    }
+
     /// Steps of k that are stored together.
     pub(crate) fn step(&self) -> usize {
         match self {
@@ -135,12 +144,17 @@ pub(crate) struct FusedEpilogue<'a> {
 impl KernelSet {
     /// The most rows of a GEMM tile.
     pub(crate) fn mr(&self) -> usize {
-        self.gemm_f32.len()
+        self.gemm[0].len()
+    }
+
+    /// Whether the widest GEMM tile is one vector of 16 columns, so that it reads one cache line of each row of B.
+    pub(crate) fn tile_is_narrow(&self) -> bool {
+        self.nv(self.mr()) == 1
     }
 
     /// The most vectors of 16 columns of a GEMM tile of `rows` rows.
     pub(crate) fn nv(&self, rows: usize) -> usize {
-        self.gemm_f32[rows - 1].len()
+        self.gemm[0][rows - 1].len()
     }
 
     /// `c[i][j] (accumulate: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
@@ -193,12 +207,7 @@ impl KernelSet {
         accumulate: bool,
         fused: Option<FusedEpilogue<'_>>,
     ) {
-        let table = match b.panel.data {
-            Elements::F32(_) => self.gemm_f32,
-            Elements::F16(_) => self.gemm_f16,
-            Elements::Bf16(_) => self.gemm_bf16,
-            Elements::Bf16Rows(_) => self.gemm_bf16_rows,
-        };
+        let table = self.gemm[b.panel.data.element_type() as usize];
         let Operand { data, row_stride, k_stride } = a.operand;
         let a_panels = c.out.rows() / a.rows;
         if k > 0 && a_panels > 0 {

@@ -101,12 +101,7 @@ impl KernelSet {
         if rows == 0 || cols == 0 || k == 0 {
             return;
         }
-        let (table, step) = match b.data {
-            Elements::F32(_) => (self.gemm_prefetch[0], 1),
-            Elements::F16(_) => (self.gemm_prefetch[1], 1),
-            Elements::Bf16(_) => (self.gemm_prefetch[2], 2),
-            Elements::Bf16Rows(_) => (self.gemm_prefetch[3], 1),
-        };
+        let (table, step) = (self.gemm_prefetch[b.data.element_type() as usize], b.data.step());
         let vectors = cols.div_ceil(LANES);
         assert!(k.is_multiple_of(step));
         assert!(reach(rows, a.row_stride) + reach(k, a.k_stride) < a.data.len());
@@ -223,18 +218,13 @@ impl KernelSet {
         }
     }
 
-    /// Widens whole vectors of f16 or bf16; pairs of bf16 come apart.
+    /// Widens whole vectors; pairs of bf16 come apart.
     pub(crate) fn widen(&self, from: Elements<'_>, to: &mut [f32]) {
-        let (kernel, from, step) = match from {
-            Elements::F32(x) => return to.copy_from_slice(x),
-            Elements::F16(x) => (self.widen_f16, x, 1),
-            Elements::Bf16(x) => (self.widen_bf16, x, 2),
-            Elements::Bf16Rows(x) => (self.widen_bf16_rows, x, 1),
-        };
+        let (kernel, step) = (self.widen[from.element_type() as usize], from.step());
         assert!(from.len() == to.len() && to.len().is_multiple_of(step * LANES));
         let groups = to.len() / (step * LANES);
         // SAFETY: CPU checked; both sides hold `groups` groups.
-        unsafe { kernel(&Widen { from: from.as_ptr().cast(), groups, to: to.as_mut_ptr() }) }
+        unsafe { kernel(&Widen { from: from.as_ptr(), groups, to: to.as_mut_ptr() }) }
     }
 
     /// Widens the tiles `first..` of 16 keys that `to` has room for, `(tiles, dim, 16)`.

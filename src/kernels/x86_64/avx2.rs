@@ -3,29 +3,15 @@
 mod lanes;
 mod quant;
 
-use super::{narrow, opaque, transpose, v};
+use super::{narrow, opaque, tier, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use lanes::{each, halves, in_order, mask};
 use std::arch::x86_64::*;
 
-/// Proof of AVX2, FMA and F16C (and BMI, which every such CPU has).
+/// Proof of the features of the set `avx2`.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
-
-impl Avx2 {
-    /// `Some` where CPUID and the operating system have all of the features.
-    pub(crate) fn new() -> Option<Avx2> {
-        let all = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("popcnt")
-            && is_x86_feature_detected!("lzcnt");
-        all.then_some(Avx2(()))
-    }
-}
 
 /// Two vectors in memory without alignment.
 #[derive(Clone, Copy)]
@@ -427,15 +413,12 @@ impl Simd for Avx2 {
 
 // 6x16: 12 accumulators, 2 of B and one broadcast of 16 registers. Fewer rows take more columns, so that
 // a chain of FMA (latency 4, two a cycle) never waits: 1x64 and 2x32 have 8 accumulators.
-crate::kernels::set::instantiate! {
-    token: Avx2,
+tier! {
+    avx2 => crate::kernels::set::instantiate,
     isa: Isa::Avx2,
-    attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
     bf16_fast: || None,
-    gemm: "avx2-f32-6x16" { 1: [1 2 3 4] 2: [1 2] 3: [1] 4: [1] 5: [1] 6: [1] },
+    gemm: { 1: [1 2 3 4] 2: [1 2] 3: [1] 4: [1] 5: [1] 6: [1] },
     keys: { 1: [1 2] 2: [1] 3: [1] 4: [1] },
     values: { 1: [1] 2: [1] },
-    int8: "avx2-int8-16x3",
-    exact: "avx2-exact-32x2",
     quant: &quant::QUANT,
 }

@@ -2,34 +2,14 @@
 
 mod quant;
 
-use super::avx2::Avx2;
-use super::{opaque, transpose, v};
+use super::{opaque, tier, transpose, v};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 
-/// Proof of AVX-512 F, BW, VL, DQ (and AVX2, FMA, F16C below them), and of VNNI where that is asked for.
-/// Only the dot products differ.
+/// Proof of the features of the set `avx512`, or `avx512_vnni`. Only the dot products differ.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const VNNI: bool>(());
-
-/// Without the dot instructions, as every kernel but the quantised products.
-pub(crate) type Avx512Base = Avx512<false>;
-/// With them.
-type Avx512Vnni = Avx512<true>;
-
-impl<const VNNI: bool> Avx512<VNNI> {
-    /// `Some` where CPUID and the operating system have all of the features.
-    pub(crate) fn new() -> Option<Self> {
-        let all = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && (!VNNI || is_x86_feature_detected!("avx512vnni"))
-            && Avx2::new().is_some();
-        all.then_some(Avx512(()))
-    }
-}
 
 /// The first `n` of 16 lanes.
 #[inline(always)]
@@ -418,33 +398,21 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 }
 
-crate::kernels::set::instantiate! {
-    token: Avx512Base,
+tier! {
+    avx512 => crate::kernels::set::instantiate,
     isa: Isa::Avx512,
-    attributes: [target_feature(
-        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-    )],
     bf16_fast: super::avx512_bf16::kernels,
-    gemm: "avx512-f32-6x64" {
+    gemm: {
         1: [1 2 3 4 5 6 7 8] 2: [1 2 3 4 5 6 7 8] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2 3 4] 6: [1 2 3 4]
     },
     keys: { 1: [1 2 3 4] 2: [1 2 3 4] 3: [1 2 3 4] 4: [1 2 3 4] 5: [1 2] 6: [1 2] },
     values: { 1: [1 2] 2: [1 2] 3: [1 2] 4: [1 2] 5: [1] 6: [1] },
-    int8: "avx512-int8-32x4",
-    exact: "avx512-exact-64x4",
     quant: &quant::QUANT,
 }
 
-/// The table with dot instructions, where the CPU has them.
-pub(in crate::kernels) fn vnni_kernel_set() -> Option<&'static KernelSet> {
-    static VNNI: KernelSet = KernelSet {
-        quant: &quant::VNNI,
-        names: &[
-            ("matmul", "avx512-f32-6x64"),
-            ("quant int8", "avx512vnni-int8-32x6"),
-            ("quant f32", "avx512-exact-64x4"),
-        ],
-        ..KERNELS
-    };
-    Avx512Vnni::new().map(|_| &VNNI)
-}
+/// The kernels with dot instructions, for CPUs with the features of the set `avx512_vnni`.
+pub(super) static VNNI_KERNELS: KernelSet = KernelSet {
+    quant: &quant::VNNI,
+    ids: &KernelIds::new(Isa::Avx512, "avx512vnni", KERNELS.gemm[0], &quant::VNNI),
+    ..KERNELS
+};

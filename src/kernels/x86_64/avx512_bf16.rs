@@ -5,9 +5,11 @@
 //! this is an explicit option. They still do not depend on batch or threads: sums go over pairs of k in
 //! ascending order.
 
-use super::avx512::Avx512Base;
+use super::avx512::Avx512;
+use super::tier;
+use crate::isa::has_avx512_bf16;
 use crate::kernels::generic::gemm::{Accumulate, GemmTile, tiles};
-use crate::kernels::set::FastBf16;
+use crate::kernels::set::{FastBf16, instantiate_entry};
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
@@ -24,17 +26,15 @@ pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
         FastBf16 { tiles: &[row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)], round, pack };
     // Read by each product of a chunk: one load instead of a dozen features.
     static FOUND: OnceLock<bool> = OnceLock::new();
-    let found = FOUND.get_or_init(|| Avx512Base::new().is_some() && is_x86_feature_detected!("avx512bf16"));
-    found.then_some(&KERNELS)
+    FOUND.get_or_init(has_avx512_bf16).then_some(&KERNELS)
 }
 
 /// Rounds `n` f32 to bf16, ties to even, subnormals to zero.
 ///
 /// # Safety
 /// - the CPU has AVX-512 BF16; `x` is valid for reads of `n` f32 and `out` for writes of `n` u16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-#[inline(never)]
-unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
+#[inline(always)]
+unsafe fn round_row(_s: Avx512<false>, x: *const f32, n: usize, out: *mut u16) {
     let whole = n / 32 * 32;
     for i in (0..whole).step_by(32) {
         // SAFETY: 32 elements from i on are below n; both vectors are 64 plain bytes.
@@ -60,9 +60,8 @@ unsafe fn round(x: *const f32, n: usize, out: *mut u16) {
 /// # Safety
 /// - the CPU has AVX-512 BF16; `stride` is a multiple of 16; `from` is valid for reads of `2 * groups * stride`
 ///   f32 and `out` for writes of as many u16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-#[inline(never)]
-unsafe fn pack(from: *const f32, groups: usize, stride: usize, out: *mut u16) {
+#[inline(always)]
+unsafe fn pack_pairs(_s: Avx512<false>, from: *const f32, groups: usize, stride: usize, out: *mut u16) {
     const JOIN: [u16; 32] = [
         0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
         14, 30, 15, 31,
@@ -84,24 +83,34 @@ unsafe fn pack(from: *const f32, groups: usize, stride: usize, out: *mut u16) {
     }
 }
 
-/// # Safety
-/// - the CPU has AVX-512 BF16; the operands (A and B in pairs of bf16) are valid as [`GemmTile`] says.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-#[inline(never)]
-unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
-    // SAFETY: handed on to the caller, both parts.
-    unsafe { tiles::<Avx512Base, DotBf16, MR, NV>(Avx512Base::assume(), t) }
+/// Instantiates the kernels.
+macro_rules! instantiate_bf16 {
+    (features: [$($feature:tt)*], token: $S:ty,) => {
+        instantiate_entry!([$($feature)*] $S, round = round_row, (x: *const f32, n: usize, out: *mut u16));
+        instantiate_entry!([$($feature)*] $S, pack = pack_pairs,
+            (from: *const f32, groups: usize, stride: usize, out: *mut u16));
+
+        /// # Safety
+        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`] says.
+        $(#[target_feature(enable = $feature)])*
+        #[inline(never)]
+        unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { tiles::<$S, DotBf16, MR, NV>(<$S>::assume(), t) }
+        }
+    };
 }
+tier! { avx512_bf16 => instantiate_bf16, }
 
 /// Sums of `vdpbf16ps`.
 struct DotBf16;
 
-impl Accumulate<Avx512Base> for DotBf16 {
+impl Accumulate<Avx512<false>> for DotBf16 {
     const B_BYTES: usize = 2;
 
     #[inline(always)]
     unsafe fn add<const MR: usize, const NV: usize>(
-        s: Avx512Base,
+        s: Avx512<false>,
         t: &GemmTile,
         a: *const f32,
         b: *const u8,

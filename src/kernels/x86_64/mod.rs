@@ -1,10 +1,56 @@
 //! x86-64: one file for each tier.
 
-pub(super) mod avx2;
-pub(super) mod avx512;
+mod avx2;
+mod avx512;
 mod avx512_bf16;
 mod narrow;
 mod transpose;
+
+use crate::isa::{Isa, has_avx512_vnni};
+use crate::kernels::set::KernelSet;
+
+/// Hands a token and the features that it proves to a macro. The pairs stand here and nowhere else.
+macro_rules! tier {
+    (avx2 => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            avx2, $($then)::+ { token: $crate::kernels::x86_64::avx2::Avx2, $($arguments)* }
+        }
+    };
+    (avx512 => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            avx512, $($then)::+ { token: $crate::kernels::x86_64::avx512::Avx512<false>, $($arguments)* }
+        }
+    };
+    (avx512_vnni => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            avx512_vnni, $($then)::+ { token: $crate::kernels::x86_64::avx512::Avx512<true>, $($arguments)* }
+        }
+    };
+    (avx512_bf16 => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            avx512_bf16, $($then)::+ { token: $crate::kernels::x86_64::avx512::Avx512<false>, $($arguments)* }
+        }
+    };
+}
+use tier;
+
+/// The kernels of a tier that this machine has.
+pub(super) fn kernels(isa: Isa) -> Option<&'static KernelSet> {
+    match isa {
+        Isa::Avx2 => Some(&avx2::KERNELS),
+        Isa::Avx512 if has_avx512_vnni() => Some(&avx512::VNNI_KERNELS),
+        Isa::Avx512 => Some(&avx512::KERNELS),
+        _ => None,
+    }
+}
+
+/// The kernels of a tier that this machine has, without dot product instructions.
+pub(super) fn kernels_without_dots(isa: Isa) -> Option<&'static KernelSet> {
+    match isa {
+        Isa::Avx512 => Some(&avx512::KERNELS),
+        _ => kernels(isa),
+    }
+}
 
 /// [`Simd::opaque`](super::simd::Simd::opaque): an empty instruction that could have changed the pointer.
 #[inline(always)]

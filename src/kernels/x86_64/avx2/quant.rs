@@ -1,23 +1,21 @@
 //! The quantised products of AVX2: which tiles there are.
 
-use super::Avx2;
 use crate::kernels::quant::QuantKernels;
+use crate::kernels::x86_64::tier;
 
 mod maddubs {
-    use super::Avx2;
+    use crate::kernels::x86_64::tier;
 
-    crate::kernels::quant::instantiate_int8! {
-        token: Avx2,
-        attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+    tier! {
+        avx2 => crate::kernels::quant::instantiate_int8,
         direct: 1 [1 2],
         panel: 1 [1 2 3],
         halves: 1 [1 2],
     }
 }
 
-crate::kernels::quant::instantiate_widening! {
-    token: Avx2,
-    attributes: [target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")],
+tier! {
+    avx2 => crate::kernels::quant::instantiate_widening,
     exact: 2 [1 2],
     wide: 1 [1 2 3 4 5 6],
 }

@@ -1,17 +1,14 @@
 //! The quantised products of AVX-512, with and without the dot instructions: which tiles there are.
 
-use super::Avx512Base;
 use crate::kernels::quant::QuantKernels;
+use crate::kernels::x86_64::tier;
 
 /// Without the dot instructions.
 mod maddubs {
-    use super::Avx512Base;
+    use crate::kernels::x86_64::tier;
 
-    crate::kernels::quant::instantiate_int8! {
-        token: Avx512Base,
-        attributes: [target_feature(
-            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-        )],
+    tier! {
+        avx512 => crate::kernels::quant::instantiate_int8,
         direct: 2 [1 2],
         panel: 2 [1 2 3 4],
         halves: 2 [1 2],
@@ -20,24 +17,18 @@ mod maddubs {
 
 /// With the dot instructions.
 mod vnni {
-    use crate::kernels::x86_64::avx512::Avx512Vnni;
+    use crate::kernels::x86_64::tier;
 
-    crate::kernels::quant::instantiate_int8! {
-        token: Avx512Vnni,
-        attributes: [target_feature(
-            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-        )],
+    tier! {
+        avx512_vnni => crate::kernels::quant::instantiate_int8,
         direct: 2 [1 2 3 4],
         panel: 2 [1 2 3 4 5 6],
         halves: 2 [1 2 3 4],
     }
 }
 
-crate::kernels::quant::instantiate_widening! {
-    token: Avx512Base,
-    attributes: [target_feature(
-        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt"
-    )],
+tier! {
+    avx512 => crate::kernels::quant::instantiate_widening,
     exact: 4 [1 2 3 4],
     wide: 4 [1 2 3 4 5 6],
 }
