@@ -155,6 +155,11 @@ impl Isa {
         Isa::available().contains(&self)
     }
 
+    /// Every tier of every architecture.
+    pub(crate) fn known() -> impl Iterator<Item = Isa> {
+        TIERS.iter().map(|tier| tier.isa)
+    }
+
     /// The name used in kernel ids, logs and options: `scalar`, `avx2`, `avx512`.
     pub const fn name(self) -> &'static str {
         let mut i = 0;

@@ -17,6 +17,9 @@ mod quant;
 mod scalar;
 mod set;
 mod simd;
+#[cfg(test)]
+#[path = "../../tests/stub_tier/simd.rs"]
+mod stub;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

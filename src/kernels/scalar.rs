@@ -1,10 +1,7 @@
 //! The portable tier: arrays instead of registers. Its results are the definition.
 
-use super::simd::Simd;
+use super::simd::{LANES, Simd, fold};
 use crate::isa::Isa;
-
-/// The 16 lanes of the virtual machine.
-const LANES: usize = 16;
 
 /// Every machine has it.
 #[derive(Clone, Copy)]
@@ -13,19 +10,6 @@ pub(crate) struct Scalar;
 #[inline(always)]
 fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
-}
-
-/// Folds by halves: 8, 4, 2, 1.
-#[inline(always)]
-fn fold<T: Copy>(mut a: [T; LANES], f: impl Fn(T, T) -> T) -> T {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            a[i] = f(a[i], a[i + half]);
-        }
-        half /= 2;
-    }
-    a[0]
 }
 
 // Called, not inlined: a fused multiply-add without the instruction is 16 calls of `fmaf`, and the tiles that unroll
@@ -107,6 +91,15 @@ impl Simd for Scalar {
                 unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) }
             }
         }
+    }
+
+    #[inline(always)]
+    fn bits(self, a: Self::F32s) -> Self::I32s {
+        a.map(|x| x.to_bits() as i32)
+    }
+    #[inline(always)]
+    fn of_bits(self, a: Self::I32s) -> Self::F32s {
+        a.map(|x| f32::from_bits(x as u32))
     }
 
     #[inline(always)]

@@ -6,9 +6,42 @@
 //! trait and instantiates the algorithms behind `#[target_feature]`. Equal bits follow by construction:
 //! every method here is either exact or one IEEE operation.
 //!
+//! A port starts with the methods that have no default, about 35: the defaults compose them, some of them through arrays
+//! in memory, and have the same bits. A tuned tier overrides what its instructions do better.
+//!
 //! Rules for implementations: every method is `#[inline(always)]` and *not* `#[target_feature]` (the two
 //! cannot be combined); the features come from the kernel entry that everything is inlined into. Rejected:
 //! hand-written kernels for each ISA, three times the code for the same instructions.
+
+/// Lanes of the virtual vector: see NUMERICS rule 4.
+pub(crate) const LANES: usize = 16;
+
+/// Lane numbers: with them a mask of elements is a comparison.
+pub(crate) const IOTA: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+
+/// An array of what `f` makes of each lane number. A loop of its own, because closures of std would be compiled outside
+/// of the features.
+#[inline(always)]
+fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
+    let mut lanes = [T::default(); LANES];
+    for i in 0..LANES {
+        lanes[i] = f(i);
+    }
+    lanes
+}
+
+/// Folds by halves: 8, 4, 2, 1.
+#[inline(always)]
+pub(super) fn fold<T: Copy>(mut a: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            a[i] = f(a[i], a[i + half]);
+        }
+        half /= 2;
+    }
+    a[0]
+}
 
 /// Proof that the CPU has an instruction set, with the operations on 16 lanes that it offers.
 ///
@@ -56,18 +89,63 @@ pub(crate) trait Simd: Copy {
     /// The first `n <= 16` lanes; the others are +0.0.
     /// # Safety
     /// - `p` is valid for reads of `n` f32; nothing beyond is touched.
-    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s;
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
+        let mut lanes = [0.0; LANES];
+        for i in 0..n {
+            // SAFETY: i < n, and the caller's pointer is valid for n f32.
+            lanes[i] = unsafe { p.add(i).read_unaligned() };
+        }
+        self.of_lanes(&lanes)
+    }
     /// # Safety
     /// - `p` is valid for writes of 16 f32.
     unsafe fn store(self, p: *mut f32, v: Self::F32s);
     /// # Safety
     /// - `p` is valid for writes of `n <= 16` f32; nothing beyond is touched.
-    unsafe fn store_n(self, p: *mut f32, v: Self::F32s, n: usize);
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: Self::F32s, n: usize) {
+        let lanes = self.lanes(v);
+        for i in 0..n {
+            // SAFETY: i < n, and the caller's pointer is valid for n f32.
+            unsafe { p.add(i).write_unaligned(lanes[i]) };
+        }
+    }
 
     /// 16 x 16 f32: element `(i, j)` of `from` becomes element `(j, i)` of `to`; strides are from row to row.
     /// # Safety
     /// - `from` is valid for reads and `to` for writes of 16 rows of 16 f32.
-    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..LANES {
+            for j in 0..LANES {
+                // SAFETY: both elements lie in the 16 rows of 16 f32 that the caller vouches for.
+                unsafe {
+                    let x = from.add(i * from_stride + j).read_unaligned();
+                    to.add(j * to_stride + i).write_unaligned(x);
+                }
+            }
+        }
+    }
+
+    /// The lanes as an array: what default methods compute with.
+    #[inline(always)]
+    fn lanes(self, v: Self::F32s) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: the array holds 16 f32.
+        unsafe { self.store(lanes.as_mut_ptr(), v) };
+        lanes
+    }
+    #[inline(always)]
+    fn of_lanes(self, lanes: &[f32; LANES]) -> Self::F32s {
+        // SAFETY: the array holds 16 f32.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
+    /// The bits of each lane.
+    fn bits(self, a: Self::F32s) -> Self::I32s;
+    /// The f32 of these bits.
+    fn of_bits(self, a: Self::I32s) -> Self::F32s;
 
     fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     fn sub(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
@@ -79,24 +157,50 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a < b ? a : b` (so `b` when either is NaN).
     fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
-    fn abs(self, a: Self::F32s) -> Self::F32s;
+    #[inline(always)]
+    fn abs(self, a: Self::F32s) -> Self::F32s {
+        self.of_bits(self.i_and(self.bits(a), i32::MAX))
+    }
     /// The sign flipped.
-    fn neg(self, a: Self::F32s) -> Self::F32s;
+    #[inline(always)]
+    fn neg(self, a: Self::F32s) -> Self::F32s {
+        self.of_bits(self.i_add(self.bits(a), self.i_splat(i32::MIN)))
+    }
     /// `a < b ? x : y`, lane by lane (`y` when either is NaN).
     fn select_lt(self, a: Self::F32s, b: Self::F32s, x: Self::F32s, y: Self::F32s) -> Self::F32s;
     /// To the nearest integer, ties to even. For `|a| < 2^22`; larger values give any number, NaN gives NaN.
-    fn round(self, a: Self::F32s) -> Self::F32s;
+    #[inline(always)]
+    fn round(self, a: Self::F32s) -> Self::F32s {
+        // 1.5 * 2^23: the sum has no bits below 1.
+        let magic = self.splat(12_582_912.0);
+        self.sub(self.add(a, magic), magic)
+    }
     /// `p * 2^n` for `p` in `[0.5, 2)` and integral `n` with a normal result or an overflow to infinity at
     /// `n = 128`; NaN in `p` stays NaN. Other inputs give any number.
-    fn scale2(self, p: Self::F32s, n: Self::F32s) -> Self::F32s;
+    #[inline(always)]
+    fn scale2(self, p: Self::F32s, n: Self::F32s) -> Self::F32s {
+        let scaled = self.of_bits(self.i_add(self.bits(p), self.i_shl(self.f_to_i32(n), 23)));
+        self.select_lt(p, self.splat(f32::INFINITY), scaled, p)
+    }
     /// Lanes added by halves: 8, 4, 2, 1.
-    fn fold_add(self, a: Self::F32s) -> f32;
+    #[inline(always)]
+    fn fold_add(self, a: Self::F32s) -> f32 {
+        fold(self.lanes(a), |x, y| x + y)
+    }
     /// The maximum of the lanes, by halves.
-    fn fold_max(self, a: Self::F32s) -> f32;
+    #[inline(always)]
+    fn fold_max(self, a: Self::F32s) -> f32 {
+        fold(self.lanes(a), |x, y| if x > y { x } else { y })
+    }
     /// 16 f16 values widened exactly.
     /// # Safety
     /// - `p` is valid for reads of 16 u16.
-    unsafe fn load_f16(self, p: *const u16) -> Self::F32s;
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 u16.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        self.of_lanes(&each(|i| half::f16::from_bits(bits[i]).to_f32_const()))
+    }
     /// 16 little-endian f16, as packed weights and files hold them, widened exactly.
     /// # Safety
     /// - `p` is valid for reads of 32 bytes.
@@ -119,19 +223,44 @@ pub(crate) trait Simd: Copy {
     /// The first `n <= 16` lanes rounded to f16, ties to even.
     /// # Safety
     /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
-    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize);
+    #[inline(always)]
+    unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
+        let lanes = self.lanes(v);
+        for i in 0..n {
+            // SAFETY: i < n, and the caller's pointer is valid for n u16.
+            unsafe { p.add(i).write_unaligned(half::f16::from_f32_const(lanes[i]).to_bits()) };
+        }
+    }
     /// The first `n <= 16` lanes rounded to bf16, ties to even.
     /// # Safety
     /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
-    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F32s, n: usize);
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
+        let lanes = self.lanes(v);
+        for i in 0..n {
+            // SAFETY: i < n, and the caller's pointer is valid for n u16.
+            unsafe { p.add(i).write_unaligned(half::bf16::from_f32_const(lanes[i]).to_bits()) };
+        }
+    }
     /// 16 bf16 values widened exactly.
     /// # Safety
     /// - `p` is valid for reads of 16 u16.
-    unsafe fn load_bf16(self, p: *const u16) -> Self::F32s;
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 u16.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        self.of_lanes(&each(|i| f32::from_bits(u32::from(bits[i]) << 16)))
+    }
     /// The low nibble of each lane of bytes, less 8, as f32.
-    fn low_nibble(self, bytes: Self::I32s) -> Self::F32s;
+    #[inline(always)]
+    fn low_nibble(self, bytes: Self::I32s) -> Self::F32s {
+        self.i_to_f32(self.i_sub(self.i_and(bytes, 15), self.i_splat(8)))
+    }
     /// The high nibble of each lane of bytes, less 8, as f32.
-    fn high_nibble(self, bytes: Self::I32s) -> Self::F32s;
+    #[inline(always)]
+    fn high_nibble(self, bytes: Self::I32s) -> Self::F32s {
+        self.i_to_f32(self.i_sub(self.i_shr(bytes, 4), self.i_splat(8)))
+    }
     /// What [`Simd::nibbles`] needs for a scale that all lanes share.
     #[inline(always)]
     fn nibble_scale(self, scale: f32) -> Self::F32s {
@@ -147,7 +276,12 @@ pub(crate) trait Simd: Copy {
     ///
     /// # Safety
     /// - `p` is valid for reads of 32 u16.
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s;
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 32 u16, which are 16 i32.
+        let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        self.i_of_lanes(&each(|i| (u32::from(pairs[i][0]) | u32::from(pairs[i][1]) << 16) as i32))
+    }
     /// [`Simd::load_bf16_pairs`], for the second time: an access of its own. Beside 24 accumulators there are
     /// no registers that could hold four vectors of pairs from one step to the next; the compiler, which
     /// merges equal loads, spilled six accumulators.
@@ -160,9 +294,15 @@ pub(crate) trait Simd: Copy {
         unsafe { self.load_bf16_pairs(p) }
     }
     /// The first of each pair of bf16, widened exactly.
-    fn bf16_first(self, pairs: Self::I32s) -> Self::F32s;
+    #[inline(always)]
+    fn bf16_first(self, pairs: Self::I32s) -> Self::F32s {
+        self.of_bits(self.i_shl(pairs, 16))
+    }
     /// The second of each pair of bf16, widened exactly.
-    fn bf16_second(self, pairs: Self::I32s) -> Self::F32s;
+    #[inline(always)]
+    fn bf16_second(self, pairs: Self::I32s) -> Self::F32s {
+        self.of_bits(self.i_and(pairs, !0xffff))
+    }
 
     fn i_splat(self, x: i32) -> Self::I32s;
     fn i_add(self, a: Self::I32s, b: Self::I32s) -> Self::I32s;
@@ -180,47 +320,131 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for writes of 16 i32.
     unsafe fn i_store(self, p: *mut i32, a: Self::I32s);
+    #[inline(always)]
+    fn i_lanes(self, v: Self::I32s) -> [i32; LANES] {
+        let mut lanes = [0; LANES];
+        // SAFETY: the array holds 16 i32.
+        unsafe { self.i_store(lanes.as_mut_ptr(), v) };
+        lanes
+    }
+    #[inline(always)]
+    fn i_of_lanes(self, lanes: &[i32; LANES]) -> Self::I32s {
+        // SAFETY: the array holds 16 i32.
+        unsafe { self.i_load(lanes.as_ptr()) }
+    }
     /// 16 bytes, zero-extended.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
-    unsafe fn load_u8(self, p: *const u8) -> Self::I32s;
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        let bytes = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        self.i_of_lanes(&each(|i| i32::from(bytes[i])))
+    }
     /// 16 bytes, sign-extended.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
-    unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s;
+    #[inline(always)]
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
+        self.i_of_lanes(&each(|i| i32::from(bytes[i])))
+    }
     /// `2^(e - 128)` of 16 bytes e, subnormal for e < 2 and NaN for e = 255.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
-    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s;
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        let power = |e: u8| match e {
+            0 | 1 => f32::from_bits(0x0020_0000 << e),
+            255 => f32::NAN,
+            _ => f32::from_bits((u32::from(e) - 1) << 23),
+        };
+        self.of_lanes(&each(|i| power(e[i])))
+    }
     /// Nearest f32.
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s;
-    fn i_fold_add(self, a: Self::I32s) -> i32;
+    #[inline(always)]
+    fn i_fold_add(self, a: Self::I32s) -> i32 {
+        fold(self.i_lanes(a), i32::wrapping_add)
+    }
     /// Nearest integer, ties to even, for `|a| < 2^22`.
-    fn f_to_i32(self, a: Self::F32s) -> Self::I32s;
+    #[inline(always)]
+    fn f_to_i32(self, a: Self::F32s) -> Self::I32s {
+        let rounded = self.lanes(self.round(a));
+        self.i_of_lanes(&each(|i| rounded[i] as i32))
+    }
     /// The lanes, which fit i8, as 16 bytes.
     /// # Safety
     /// - `p` is valid for writes of 16 bytes.
-    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s);
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
+        let lanes = self.i_lanes(a);
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(each(|i| lanes[i] as i8)) }
+    }
 
     /// # Safety
     /// - `p` is valid for reads of 64 bytes.
     unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes;
+    /// The four bytes of each lane, the first one lowest.
+    #[inline(always)]
+    fn words(self, q: Self::Bytes) -> [u32; LANES] {
+        let mut words = [[0; 4]; LANES];
+        // SAFETY: the array holds 64 bytes.
+        unsafe { self.store_bytes(words.as_mut_ptr().cast(), q) };
+        words.map(u32::from_le_bytes)
+    }
+    #[inline(always)]
+    fn bytes_of_words(self, words: &[u32; LANES]) -> Self::Bytes {
+        let bytes = words.map(u32::to_le_bytes);
+        // SAFETY: the array holds 64 bytes.
+        unsafe { self.load_bytes(bytes.as_ptr().cast()) }
+    }
     /// 64 zero bytes.
-    fn bytes_zero(self) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_zero(self) -> Self::Bytes {
+        self.bytes_of_words(&[0; LANES])
+    }
     /// # Safety
     /// - `p` is valid for writes of 64 bytes.
     unsafe fn store_bytes(self, p: *mut u8, q: Self::Bytes);
-    fn bytes_or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        let (a, b) = (self.words(a), self.words(b));
+        self.bytes_of_words(&each(|i| a[i] | b[i]))
+    }
     /// The bits `mask << from` of all bytes, moved to `mask << to`.
-    fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes {
+        let (words, mask) = (self.words(q), u32::from(mask) * 0x0101_0101);
+        self.bytes_of_words(&each(|i| (words[i] >> from & mask) << to))
+    }
     /// `table[byte]` of all bytes, which are below 16.
-    fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes {
+        let words = self.words(q).map(u32::to_le_bytes);
+        let found = |word: [u8; 4]| word.map(|byte| table[usize::from(byte & 15)]);
+        self.bytes_of_words(&each(|i| u32::from_le_bytes(found(words[i]))))
+    }
     /// Low nibbles of all bytes.
-    fn bytes_low_nibbles(self, q: Self::Bytes) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_low_nibbles(self, q: Self::Bytes) -> Self::Bytes {
+        self.bytes_bits(q, 0, 0, 15)
+    }
     /// High nibbles of all bytes, shifted down.
-    fn bytes_high_nibbles(self, q: Self::Bytes) -> Self::Bytes;
+    #[inline(always)]
+    fn bytes_high_nibbles(self, q: Self::Bytes) -> Self::Bytes {
+        self.bytes_bits(q, 4, 0, 15)
+    }
     /// Byte `j < 4` of each lane as an unsigned number.
-    fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s;
+    #[inline(always)]
+    fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s {
+        let words = self.words(q);
+        self.of_lanes(&each(|i| (words[i] >> (8 * j) & 255) as f32))
+    }
     /// Four activation bytes, for all lanes.
     /// # Safety
     /// - `p` is valid for reads of 4 bytes.

@@ -22,8 +22,4 @@ pub(super) mod quant_row;
 pub(super) mod quantize;
 pub(super) mod rope;
 
-/// Lanes of the virtual vector: see NUMERICS rule 4.
-pub(crate) const LANES: usize = 16;
-
-/// Lane numbers: with them a mask of elements is a comparison.
-const IOTA: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+pub(crate) use super::simd::{IOTA, LANES};

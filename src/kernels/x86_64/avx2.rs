@@ -85,6 +85,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn bits(self, a: Self::F32s) -> Self::I32s {
+        halves!(h => _mm256_castps_si256(a[h]))
+    }
+    #[inline(always)]
+    fn of_bits(self, a: Self::I32s) -> Self::F32s {
+        halves!(h => _mm256_castsi256_ps(a[h]))
+    }
+    #[inline(always)]
     fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
         each!(_mm256_add_ps, a, b)
     }

@@ -78,6 +78,14 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn bits(self, a: __m512) -> __m512i {
+        v!(_mm512_castps_si512(a))
+    }
+    #[inline(always)]
+    fn of_bits(self, a: __m512i) -> __m512 {
+        v!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         v!(_mm512_add_ps(a, b))
     }
