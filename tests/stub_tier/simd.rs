@@ -192,7 +192,9 @@ mod tests {
             assert_eq!(bits(Stub.neg(x)), bits(Scalar.neg(x)));
             assert_eq!(bits(Stub.round(small)), bits(Scalar.round(small)));
             assert_eq!(Stub.f_to_i32(small), Scalar.f_to_i32(small));
-            assert_eq!(Stub.fold_add(x).to_bits(), Scalar.fold_add(x).to_bits());
+            // Which of two NaN a sum takes over is not defined.
+            let (sum, expected) = (Stub.fold_add(x), Scalar.fold_add(x));
+            assert!(sum.to_bits() == expected.to_bits() || sum.is_nan() && expected.is_nan());
             assert_eq!(Stub.fold_max(x).to_bits(), Scalar.fold_max(x).to_bits());
             assert_eq!(Stub.i_fold_add(i), Scalar.i_fold_add(i));
             assert_eq!(bits(Stub.bf16_first(i)), bits(Scalar.bf16_first(i)));
