@@ -1,4 +1,4 @@
-//! What a call through the C ABI costs over the Rust method, at the smallest product of a network, 1 x 16 x
+//! Overhead of a call through the C ABI over the Rust method, at the smallest product of a network, 1 x 16 x
 //! 16, and with packed weights: the minimum of many short runs, Rust and C in turn, so that both see the same
 //! machine.
 //!

@@ -46,7 +46,7 @@ impl Product {
         self
     }
 
-    /// What a program without a fused product does: floats first, then an f32 product.
+    /// The product without a fused kernel: dequantise to f32, then multiply.
     fn dequantise_then_multiply(mut self) -> Product {
         dequantize(self.format, &self.blocks, self.wide.as_mut_slice()).expect("shape");
         let e = Epilogue::default();

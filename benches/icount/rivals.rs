@@ -1,4 +1,4 @@
-//! What the products are measured against: three plain loops, and the crate `matrixmultiply`.
+//! Baselines of the products: three plain loops, and the crate `matrixmultiply`.
 
 use crate::inputs::Mat;
 use iai_callgrind::{library_benchmark, library_benchmark_group};

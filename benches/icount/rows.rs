@@ -10,7 +10,7 @@ use std::hint::black_box;
 /// Elements of a row.
 const COLS: usize = 512;
 
-/// What every row operation takes.
+/// Operands of every row operation.
 pub struct Rows {
     ctx: Context,
     x: Mat,

@@ -11,7 +11,7 @@ use kvern::attention::{
 use kvern::{Context, Isa, MatRef, Workspace};
 use std::hint::black_box;
 
-/// What enters the scores.
+/// Modifiers of the attention scores.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Extra {
     None,

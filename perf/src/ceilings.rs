@@ -1,4 +1,4 @@
-//! What the machine can do: peaks of the instructions that the kernels live on, and read bandwidth.
+//! Limits of the machine: the peak rates of the instructions that bound the kernels, and the read bandwidth.
 
 use kvern::Isa;
 use kvern::buffer::AlignedBuf;

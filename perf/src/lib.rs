@@ -1,6 +1,6 @@
 //! Timing, the machine's ceilings and the tables of the `speed` commands.
 //!
-//! What is timed runs interleaved in one process, and every figure is a median or a best of
+//! Candidates run interleaved in one process, and every figure is a median or a best of
 //! many: these numbers are for ratios, not for absolute claims.
 
 pub mod ceilings;

@@ -24,7 +24,7 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
         threads: u16,
     },
-    /// What an empty parallel region costs, beside rayon's ways in
+    /// Cost of an empty parallel region, beside rayon's entry points
     Regions {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
         threads: u16,

@@ -1,5 +1,5 @@
-//! What it costs to enter and leave a parallel region with nothing to do: kvern's own team beside rayon's
-//! ways in, interleaved.
+//! Cost of entering and leaving an empty parallel region: kvern's own team beside rayon's
+//! entry points, interleaved.
 
 use crate::timing::{Candidate, interleave};
 use anyhow::Result;

@@ -4,7 +4,7 @@ use crate::support::Random;
 use kvern::attention::{KvCache, KvCacheOptions, KvType};
 use kvern::{Error, MatRef};
 
-/// What a cache should hold: every token that was appended, and which of them are forgotten.
+/// Model of a cache: every token that was appended, and which of them are evicted.
 #[derive(Clone, Default)]
 struct Model {
     tokens: Vec<u32>,
@@ -31,7 +31,8 @@ fn token(number: u32, width: usize, salt: u32) -> Vec<f32> {
     x
 }
 
-/// What the type makes of a number of [`token`]: exact but for 8 bits, whose scale is 7 / 127 rounded up.
+/// A number of [`token`] after storing it in the type: exact, except for 8 bits, whose scale is 7 / 127
+/// rounded up.
 fn stored(kind: KvType, x: f32) -> f32 {
     if kind != KvType::Int8 {
         return x;
@@ -92,7 +93,7 @@ impl Run {
         }
     }
 
-    /// Whether a query at `len` sees only what is held.
+    /// Returns whether a query at `len` sees only tokens that the cache holds.
     fn complete(&self, s: usize, len: usize) -> bool {
         let seen = self.options.window.map_or(len, |w| (w - 1).min(len));
         len <= self.options.sinks || len - seen >= self.models[s].oldest

@@ -160,7 +160,7 @@ impl Call {
         Some((out, lse))
     }
 
-    /// What query i and head h add to the score of a key; `None` for a key that is not seen.
+    /// Term that query i and head h add to the score of a key; `None` for a key that is masked.
     pub fn added(&self, i: usize, h: usize, key: usize) -> Option<f64> {
         let first = self.kv_len.saturating_sub(self.q_len);
         let at = first + i;

@@ -1,4 +1,4 @@
-//! What a C caller can get wrong, and the library can see: a status and a message, never a crash.
+//! Mistakes of a C caller that the library can see: a status and a message, never a crash.
 
 use crate::capi::*;
 use kvern::capi::attention::*;

@@ -14,7 +14,7 @@ use kvern::ops::{self, RopePairs, RopeScaling, RopeTable, SoftmaxOptions};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
 use std::ptr::{null, null_mut};
 
-/// What the safe API gives, as bytes.
+/// Result of the safe API, as bytes.
 fn want<T: Output>(b: &PackedB, up: Option<&PackedB>, precision: Precision, a: &[f32]) -> Vec<u8> {
     let (ctx, mut ws) = (Context::serial(), Workspace::new(1 << 20).unwrap());
     let mut c = vec![T::zeroed(); M * N];

@@ -1,5 +1,5 @@
-//! What a C caller can get wrong with caches, attention, packed matrices and tables: a status and a message,
-//! and nothing is changed.
+//! Mistakes of a C caller with caches, attention, packed matrices
+//! and tables: a status and a message, and nothing is changed.
 
 use crate::capi::*;
 use kvern::capi::attention::*;

@@ -12,7 +12,7 @@ use kvern::capi::rope::*;
 use kvern::capi::workspace::*;
 use std::ptr::{null, null_mut};
 
-/// What a thread of the caller does with objects that it only reads and a workspace of its own.
+/// Body of a caller's thread: it only reads the shared objects, and has a workspace of its own.
 fn work(o: &Objects, ctx: *const kvern_context, seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed);
     let (a, q) = (random.vec(M * K), random.vec(2 * WIDTH));

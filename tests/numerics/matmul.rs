@@ -19,7 +19,7 @@ fn packed(ctx: &Context, a: MatRef<'_>, b: &PackedB, c: &mut [f32], e: &Epilogue
     b.multiply(ctx, &mut ws, a, MatMut::dense(c, a.rows(), b.n()).unwrap(), e).unwrap();
 }
 
-/// The definition, in the plainest words: one FMA chain over k for each element.
+/// The definition: one FMA chain over k for each element.
 fn chains(a: MatRef<'_>, b: MatRef<'_>, am: &[f32], bm: &[f32]) -> Vec<f32> {
     let (m, n, k) = (a.rows(), b.cols(), a.cols());
     let mut c = vec![0.0f32; m * n];

@@ -1,4 +1,4 @@
-//! What compiled callers rely on: the header, the layout of its structs, the symbols, the version.
+//! The ABI that compiled callers rely on: the header, the layout of its structs, the symbols, the version.
 
 use crate::clib;
 use kvern::capi::attention::kvern_attention_options;

@@ -163,7 +163,7 @@ fn sgemv_agrees_with_openblas_over_2000_random_calls() {
     }
 }
 
-/// What a child process that makes one illegal call after the other says.
+/// Returns the output of a child process that makes one illegal call after another.
 #[test]
 fn illegal_arguments_are_named_and_change_nothing() {
     const CHILD: &str = "KVERN_TEST_ILLEGAL_CALLS";

@@ -1,4 +1,4 @@
-//! What is shipped: header, symbols, layout, the installed prefix, the drop-in BLAS.
+//! The shipped package: header, symbols, layout, the installed prefix, the drop-in BLAS.
 
 #[path = "../support/blas.rs"]
 mod blas;

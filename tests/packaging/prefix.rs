@@ -44,7 +44,7 @@ pub fn prefix() -> Option<&'static Path> {
     installed.as_deref()
 }
 
-/// What `pkg-config` says, split as a shell does.
+/// Output of `pkg-config`, split as a shell splits it.
 pub fn pkg_config(prefix: &Path, args: &[&str]) -> Vec<String> {
     let mut command = Command::new("pkg-config");
     command.args(args).arg("kvern").env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));

@@ -65,7 +65,7 @@ fn numpy_multiplies_on_it_when_it_is_preloaded() {
     }
 }
 
-/// What stands for the extension of a numpy from PyPI: it calls a BLAS of its own under other names.
+/// Stand-in for the extension of a numpy from PyPI, which calls its own BLAS under other names.
 const OWN_BLAS: &str = "void scipy_cblas_sgemm64_(void);\nvoid scipy_cblas_sgemm64_(void) {}\n";
 const EXTENSION: &str = "void scipy_cblas_sgemm64_(void);\nvoid PyInit_extension(void);\n\
     void PyInit_extension(void) { scipy_cblas_sgemm64_(); }\n";

@@ -97,7 +97,7 @@ fn every_damaged_byte_and_every_truncation_is_refused() {
     assert!(PackedWeights::load(&path).unwrap_err().to_string().starts_with("cannot read "));
 }
 
-/// What a checksum cannot tell: a file that somebody made on purpose.
+/// Files made on purpose, whose checksum is right.
 #[test]
 fn numbers_that_no_packing_stores_are_refused_behind_a_right_checksum() {
     let mut r = Random::new(3);

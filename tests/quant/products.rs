@@ -36,7 +36,7 @@ fn blocks(r: &mut Random, format: WeightFormat, n: usize, k: usize) -> Vec<u8> {
     bytes
 }
 
-/// Rows, columns and k: every number of rows of a tile, tails of stripes, single and odd units.
+/// Rows, columns and k: every number of rows of a tile, tails of panels, single and odd superblocks.
 fn shapes(format: WeightFormat) -> Vec<(usize, usize, usize)> {
     let len = format.block_len();
     let mut shapes: Vec<_> =

@@ -118,7 +118,7 @@ pub struct Objects {
     pub weights: *mut kvern_weights,
     pub cache: *mut kvern_kv_cache,
     pub table: *mut kvern_rope_table,
-    /// What `packed` and `weights` were made from, (N, K).
+    /// Source of `packed` and `weights`, (N, K).
     pub w: Vec<f32>,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What the feature `cblas` exports beside `kvern_*`.
+/// Symbols that the feature `cblas` exports beside `kvern_*`.
 pub const BLAS_NAMES: [&str; 4] = ["cblas_sgemm", "cblas_sgemv", "sgemm_", "sgemv_"];
 
 /// The directory of `libkvern.a` and the shared library, built with the features `capi` and `cblas`.

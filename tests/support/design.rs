@@ -1,4 +1,4 @@
-//! What the design says about the hot loops of the product microkernels.
+//! The design of the hot loops of the product microkernels, as checks of their disassembly.
 
 use super::disasm::Loop;
 
@@ -111,7 +111,7 @@ pub fn violations(loops: &[Loop], debug: bool) -> Vec<String> {
     bad
 }
 
-/// Whether each loop can be given a tile of its own, of which it does 1, 2, 4, .. or 32 steps.
+/// Returns whether each loop can be matched with a distinct tile, of which it does 1, 2, 4, .. or 32 steps.
 fn tiles_match(tiles: &[usize], loops: &[usize]) -> bool {
     /// Finds a tile for loop `l`, moving others where that helps.
     fn assign(

@@ -1,4 +1,4 @@
-//! What every integration test uses: tiers, inputs, comparisons.
+//! Common parts of the integration tests: tiers, inputs, comparisons.
 #![allow(dead_code)] // each test binary uses its own part
 
 mod random;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 1100.0;
 const HEIGHT: f64 = 300.0;
-/// Where the lines begin and end, and the height that they have; names of cases stand to the right.
+/// Left and right end and height of the lines; names of cases stand to their right.
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 740.0;
 const TOP: f64 = 14.0;

@@ -1,5 +1,5 @@
-//! What Valgrind cannot run is read instead: the hot loops of the microkernels, from the disassembly of the
-//! bench executable, held against the design.
+//! Checks what Valgrind cannot run: reads the hot loops of the microkernels
+//! in the disassembly of the bench executable and compares them with the design.
 
 use super::Options;
 use super::compare::{Finding, Severity};
@@ -26,7 +26,7 @@ pub fn rows(options: &Options) -> Result<Vec<Loop>> {
     Ok(disasm::loops(&output(&mut objdump)?))
 }
 
-/// What breaks the design.
+/// Violations of the design.
 pub fn design(rows: &[Loop]) -> Vec<Finding> {
     let bad = |text| Finding { severity: Severity::Regression, text };
     design_rules::violations(rows, false).into_iter().map(bad).collect()

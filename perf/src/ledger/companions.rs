@@ -81,7 +81,7 @@ impl Pair {
         })
     }
 
-    /// How many times fewer instructions the fast case takes; `None` when a case is missing.
+    /// Ratio of the instructions of the slow case to those of the fast case; `None` if a case is missing.
     pub fn ratio(&self, counts: &Counts) -> Option<f64> {
         let (slow, fast) = (*counts.get(&self.slow)?, *counts.get(&self.fast)?);
         (fast > 0).then(|| slow as f64 / fast as f64)

@@ -1,4 +1,4 @@
-//! What the gate decides, from numbers alone.
+//! Decisions of the gate, from numbers alone.
 
 use super::Pair;
 use super::table::{Counts, Key, Ledger};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// absorbs what the compiler shuffles when code elsewhere changes.
 pub const TOLERANCE: f64 = 1.0;
 
-/// How bad a finding is, and so the exit code.
+/// Severity of a finding, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The baseline no longer describes the code: bless it.

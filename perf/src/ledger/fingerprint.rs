@@ -1,4 +1,4 @@
-//! What has to be equal for two counts to be comparable.
+//! The fingerprint: all that must be equal for two counts to be comparable.
 
 use super::measure::output;
 use super::{Options, companions};

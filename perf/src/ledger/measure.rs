@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What a command prints; an error when it fails.
+/// Returns the output of a command; an error if the command fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let out = command.stderr(Stdio::inherit()).output().with_context(|| format!("{command:?}"))?;
     ensure!(out.status.success(), "{command:?}: {}", out.status);

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use table::{Counts, Key, Ledger};
 
-/// Where the benches and their ledger are.
+/// Place of the benches and of their ledger.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Directory of the crate whose bench is counted

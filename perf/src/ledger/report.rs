@@ -15,10 +15,10 @@ pub struct ReportOptions {
     /// The git revision whose ledger is "before"
     #[arg(long, default_value = "HEAD")]
     pub before: String,
-    /// Count anew for "after", instead of reading the ledger of the working tree
+    /// Count again for "after", instead of reading the ledger of the working tree
     #[arg(long)]
     pub measure: bool,
-    /// Where the chart goes, relative to the crate
+    /// File of the chart, relative to the crate
     #[arg(long, default_value = "target/icount.html")]
     pub chart: PathBuf,
 }

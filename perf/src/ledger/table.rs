@@ -17,13 +17,13 @@ const COLUMNS: &str = "id\ttier\tinstructions\tfloor\tspeed_up";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub instructions: u64,
-    /// What the arithmetic or the copying takes at least.
+    /// Least number of instructions of the arithmetic or of the copy.
     pub floor: u64,
     /// The pairs that this case wins: `3.51x of ID`, separated by `; `.
     pub speed_up: String,
 }
 
-/// What `perf/icount.tsv` holds.
+/// Contents of `perf/icount.tsv`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
     /// `key: value` lines that have to be equal for counts to be comparable.

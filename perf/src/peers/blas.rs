@@ -19,7 +19,7 @@ struct Blas {
     sgemm: CGemm,
 }
 
-/// Where a library is looked for and how its threads are set.
+/// File names of a library, and how the number of its threads is set.
 struct Known {
     name: &'static str,
     files: &'static [&'static str],

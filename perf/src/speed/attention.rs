@@ -90,12 +90,12 @@ pub fn run(options: &Options) -> Result<()> {
     for case in &CASES {
         for stored in KvType::ALL {
             let caches = Caches { case, stored };
-            for (precision, road) in [(Precision::Exact, ""), (Precision::Fast, " fast")] {
+            for (precision, path) in [(Precision::Exact, ""), (Precision::Fast, " fast")] {
                 // Decoding waits for memory, whatever the arithmetic.
                 if precision == Precision::Fast && (case.queries == 1 || limits.peaks.bf16 == 0.0) {
                     continue;
                 }
-                let name = format!("{} {}{road}", case.name, stored.name());
+                let name = format!("{} {}{path}", case.name, stored.name());
                 if options.wants(&name) {
                     one(options, &ctx, &limits, &table, &caches, precision, name)?;
                 }

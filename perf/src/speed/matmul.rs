@@ -93,10 +93,10 @@ pub fn run(options: &Options) -> Result<()> {
         let bytes = if copies > 1 || n * k * 4 >= MEMORY_BYTES { (4 * n * k) as f64 } else { 0.0 };
         let floor = limits.floor(operations, bytes, limits.peaks.f32);
         let kernel = ctx.kernel_names()[0].1;
-        for (i, road) in ["", " packed"].iter().enumerate() {
+        for (i, path) in ["", " packed"].iter().enumerate() {
             let seconds = times[i].median();
             let best_peer = best.as_ref().map(|(name, t)| (name.clone(), t / seconds));
-            let case = format!("{name}{road}");
+            let case = format!("{name}{path}");
             table.row(&Row { case, kernel: kernel.into(), seconds, operations, bytes, best_peer }, floor);
         }
         half_rows(options, &ctx, &limits, &table, (m, n, k), copies)?;
@@ -129,13 +129,13 @@ fn half_rows(
     let brain: Vec<PackedB> = (0..copies).map(|_| PackedB::pack(ctx, g)).collect::<Result<_, _>>()?;
     let state = RefCell::new((Workspace::new(half[0].workspace_bytes(ctx, m)?)?, vec![0f32; m * n]));
     let am = MatRef::dense(&a, m, k)?;
-    let roads = [
+    let paths = [
         ("f16", &half, Precision::Exact),
         ("bf16", &brain, Precision::Exact),
         ("bf16 fast", &brain, Precision::Fast),
     ];
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
-    for (_, weights, precision) in roads {
+    for (_, weights, precision) in paths {
         let state = &state;
         let mut turn = 0;
         candidates.push(Box::new(move || {
@@ -149,7 +149,7 @@ fn half_rows(
     let times = interleave(&mut candidates, options.budget());
     let operations = 2.0 * (m * n * k) as f64;
     let bytes = if copies > 1 || n * k * 4 >= MEMORY_BYTES { (2 * n * k) as f64 } else { 0.0 };
-    for ((name, _, precision), times) in roads.iter().zip(&times) {
+    for ((name, _, precision), times) in paths.iter().zip(&times) {
         let fast = *precision == Precision::Fast && limits.peaks.bf16 > 0.0;
         let floor = limits.floor(operations, bytes, if fast { limits.peaks.bf16 } else { limits.peaks.f32 });
         let case = format!("{name} {m}x{n}x{k} packed");

@@ -37,7 +37,7 @@ impl Options {
         self.isa.unwrap_or_else(Isa::detect)
     }
 
-    /// What each candidate of a case may take.
+    /// Time budget of each candidate of a case.
     pub fn budget(&self) -> Duration {
         Duration::from_millis(self.budget_ms)
     }
@@ -50,7 +50,7 @@ impl Options {
 
 /// One line of a table: one candidate on one case.
 pub struct Row {
-    /// What was computed.
+    /// Name of the case.
     pub case: String,
     /// Who computed it: a kernel of ours, or a peer.
     pub kernel: String,
@@ -90,7 +90,8 @@ impl Limits {
     }
 }
 
-/// What every subcommand begins with: the context, the limits, and the table, with its head printed.
+/// Common start of the subcommands: creates the context, measures the limits, and prints the head of the
+/// table.
 pub fn start(options: &Options) -> Result<(Context, Limits, Table)> {
     let threads = usize::from(options.threads);
     let ctx = Context::new(&ContextOptions::default().isa_cap(options.isa()).threads(threads))?;

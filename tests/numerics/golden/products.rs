@@ -48,16 +48,16 @@ fn floats(cases: &mut Cases<'_>, (m, n, k): (usize, usize, usize)) {
     let (a, b, start, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3), numbers(n, 4));
     let mut ws = Workspace::new(matmul_workspace_bytes(ctx, m, n, k).unwrap()).unwrap();
     let plain = |data, rows, cols| MatRef::dense(data, rows, cols).unwrap();
-    let roads = [
+    let paths = [
         ("", plain(&a, m, k), plain(&b, k, n)),
         (" a^T", plain(&a, k, m).t(), plain(&b, k, n)),
         (" b^T", plain(&a, m, k), plain(&b, n, k).t()),
     ];
-    for (road, a, b) in roads {
+    for (path, a, b) in paths {
         for (name, e) in epilogues(&bias) {
             let mut c = start.clone();
             matmul(ctx, &mut ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
-            cases.take(format!("matmul f32{road} {m}x{n}x{k} {name}"), &c);
+            cases.take(format!("matmul f32{path} {m}x{n}x{k} {name}"), &c);
         }
     }
     packed(cases, (m, n, k), &b);
