@@ -7,10 +7,15 @@ use crate::view::{MatMut, MatRef};
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
 ///
-/// **Shapes**: `x`, `y`: (rows, n), `gain`, `bias`: (n). **Numerics**: mean and variance (of the differences,
-/// biased) by 16-lane sums; one division and one square root a row; `fma((x - mean) * inv, gain, bias)`.
-/// **Errors**: `Shape`, `Option` for a transposed `x`. **Cost**: three passes over each row, allocates nothing.
-/// **Source**: Ba, Kiros & Hinton 2016.
+/// - **Shapes**: `x`, `y`: (rows, n); `gain`, `bias`: (n).
+/// - **Numerics**: every finite row, whatever its mean, its size and `eps`, within `2^-21 * ((1 + |d|) * |gain| + |bias|)`
+///   of the exact result, `d` the normalised element. Mean and variance (biased) are compensated 16-lane sums of
+///   differences from the first element and from the mean, so that a large mean costs nothing. A row of equal elements
+///   gives `bias`, also for an `eps` of 0. Where squares would leave the range of f32, the row is scaled by a power of
+///   two first. NaN or infinity in a row makes all of it NaN.
+/// - **Errors**: `Shape`; `Option` for a transposed `x`.
+/// - **Cost**: three passes over each row; allocates nothing.
+/// - **Source**: Ba, Kiros & Hinton 2016; two-sum of Knuth (TAOCP 4.2.2).
 pub fn layer_norm(
     ctx: &Context,
     x: MatRef<'_>,
@@ -25,9 +30,13 @@ pub fn layer_norm(
 
 /// `y = x / sqrt(mean(x^2) + eps) * gain`, row by row.
 ///
-/// **Shapes**: `x`, `y`: (rows, n), `gain`: (n). **Numerics**: the sum of squares by 16 lanes of FMA;
-/// `(x * inv) * gain`. **Errors**: as [`layer_norm`]. **Cost**: two passes over each row, allocates nothing.
-/// **Source**: Zhang & Sennrich 2019.
+/// - **Shapes**: `x`, `y`: (rows, n); `gain`: (n).
+/// - **Numerics**: the sum of squares by 16 lanes of FMA; `(x * inv) * gain`. Where squares would leave the range of f32,
+///   the row is scaled by a power of two first and `eps` by its square, which changes no bit elsewhere. A row of zeros
+///   gives zeros, also for an `eps` of 0.
+/// - **Errors**: as [`layer_norm`].
+/// - **Cost**: two passes over each row; allocates nothing.
+/// - **Source**: Zhang & Sennrich 2019.
 pub fn rms_norm(ctx: &Context, x: MatRef<'_>, gain: &[f32], eps: f32, y: MatMut<'_>) -> Result<()> {
     norm(ctx, false, x, gain, None, eps, y)
 }

@@ -8,6 +8,7 @@ mod golden;
 #[cfg(unix)]
 mod guard_pages;
 mod matmul;
+mod norms;
 mod ops;
 mod packed_files;
 mod rope;
