@@ -66,6 +66,7 @@ pub mod capi;
 pub mod cblas;
 mod context;
 mod error;
+mod fma;
 mod isa;
 #[allow(unsafe_code)]
 mod kernels;

@@ -153,6 +153,12 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s;
+    /// [`Simd::fma`] of single numbers. The default is for tiers with the instruction: without it the compiler would
+    /// call the system's C library.
+    #[inline(always)]
+    fn fma_one(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
     /// `a > b ? a : b` (so `b` when either is NaN).
     fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a < b ? a : b` (so `b` when either is NaN).

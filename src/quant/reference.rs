@@ -3,6 +3,7 @@
 use super::PackedWeights;
 use super::codec::{Codec, Decoded};
 use crate::error::{Error, Result};
+use crate::fma::fma;
 
 /// One row of activations as rule 2 of the numerics quantises it: `(q, d)` for each block of 32.
 pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
@@ -50,14 +51,14 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
         let factor = |j: usize| if halves { i32::from(decoded.scales[of(j)]) } else { 1 };
         let weight = |j: usize| factor(j) * codec.values.of(decoded.codes[first + j]);
         let dot: i32 = (0..32).map(|j| weight(j) * q[j]).sum();
-        chain = (dot as f32).mul_add(dw * d, chain);
+        chain = fma(dot as f32, dw * d, chain);
         // What the terms of the chain weigh: each of its roundings is relative to them.
         let mut terms = f64::from(dot) * f64::from(dw) * f64::from(d);
         if codec.has_min {
             for s in 0..32 / codec.sub_len {
                 let sum: i32 = q[s * codec.sub_len..(s + 1) * codec.sub_len].iter().sum();
                 let min = -(codec.dmin(&decoded) * f32::from(decoded.mins[of(s * codec.sub_len)]));
-                chain = min.mul_add(d * sum as f32, chain);
+                chain = fma(min, d * sum as f32, chain);
                 terms = terms.abs() + (f64::from(min) * f64::from(d) * f64::from(sum)).abs();
             }
         }

@@ -3,6 +3,7 @@
 use super::options::at_most;
 use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
 use crate::error::{Error, Result};
+use crate::fma::fma;
 use crate::ops::{RopePairs, RopeTable};
 use std::ops::Range;
 
@@ -223,8 +224,8 @@ impl KvCache {
                 let (cos, sin) = angle(i);
                 let x0 = codec::element(&self.layout, keys, part, slot, a);
                 let x1 = codec::element(&self.layout, keys, part, slot, b);
-                let y0 = x0.mul_add(cos, -x1 * sin);
-                let y1 = x0.mul_add(sin, x1 * cos);
+                let y0 = fma(x0, cos, -x1 * sin);
+                let y1 = fma(x0, sin, x1 * cos);
                 codec::set_element(&self.layout, keys, part, slot, (a, y0));
                 codec::set_element(&self.layout, keys, part, slot, (b, y1));
             }

@@ -40,14 +40,14 @@ pub(crate) unsafe fn halves<S: Simd>(s: S, r: &RopeHead) {
 /// # Safety
 /// - as for [`halves`].
 #[inline(always)]
-pub(crate) unsafe fn interleaved<S: Simd>(_s: S, r: &RopeHead) {
+pub(crate) unsafe fn interleaved<S: Simd>(s: S, r: &RopeHead) {
     for i in 0..r.pairs {
         // SAFETY: pair i < pairs.
         unsafe {
             let (x0, x1) = (*r.x.add(2 * i), *r.x.add(2 * i + 1));
             let (cos, sin) = (*r.cos.add(i), *r.sin.add(i));
-            *r.x.add(2 * i) = x0.mul_add(cos, (0.0 - x1) * sin);
-            *r.x.add(2 * i + 1) = x0.mul_add(sin, x1 * cos);
+            *r.x.add(2 * i) = s.fma_one(x0, cos, (0.0 - x1) * sin);
+            *r.x.add(2 * i + 1) = s.fma_one(x0, sin, x1 * cos);
         }
     }
 }

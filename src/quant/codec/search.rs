@@ -223,6 +223,11 @@ impl Joint {
     }
 }
 
+/// `2^e` for -1022 <= e <= 1023, exactly; `powi` leaves its precision to the platform.
+fn power(e: i32) -> f64 {
+    f64::from_bits(((e + 1023) as u64) << 52)
+}
+
 /// MXFP4: the power of two, of three, that leaves the least squared error.
 pub(super) fn power_of_two(codec: &Codec, x: &[f32], out: &mut Decoded) {
     let Values::Table(table) = codec.values else { return };
@@ -236,7 +241,7 @@ pub(super) fn power_of_two(codec: &Codec, x: &[f32], out: &mut Decoded) {
     let natural = (exponent - 2 + 127).clamp(0, 254);
     let mut best = (f64::INFINITY, natural);
     for e in [natural, natural + 1, natural - 1] {
-        let half = 2f64.powi(e - 128);
+        let half = power(e - 128);
         let error = x.iter().fold(0.0f64, |sum, &x| {
             let miss = f64::from(x) - half * f64::from(grid.nearest((f64::from(x) / half) as f32));
             sum + miss * miss
@@ -246,7 +251,7 @@ pub(super) fn power_of_two(codec: &Codec, x: &[f32], out: &mut Decoded) {
             best = (error, e);
         }
     }
-    let half = 2f64.powi(best.1 - 128);
+    let half = power(best.1 - 128);
     out.d = best.1 as u16;
     for (code, &x) in out.codes.iter_mut().zip(x) {
         *code = codec.values.code(grid.nearest((f64::from(x) / half) as f32));
