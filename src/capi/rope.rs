@@ -2,7 +2,7 @@
 
 use super::args::{Array, Options, choose, no_flags, nonzero, put, read_or_default, shared};
 use super::context::kvern_context;
-use super::status::kvern_status;
+use super::status::{Failure, KVERN_STATUS_UNSUPPORTED, kvern_status};
 use super::{Checked, create, destroy, guard};
 use crate::error::{equal, product};
 use crate::ops::{self, RopePairs, RopeScaling, RopeTable};
@@ -26,11 +26,16 @@ pub const KVERN_ROPE_SCALING_LINEAR: kvern_rope_scaling_kind = 1;
 /// base * factor^(d / (d - 2)) instead of base, d = rotary_dim.
 pub const KVERN_ROPE_SCALING_NTK: kvern_rope_scaling_kind = 2;
 /// High frequencies stay, low ones are divided by factor, with a ramp between (beta_fast to beta_slow turns
-/// over original_positions); cosines and sines times attention_factor.
+/// over original_positions); cosines and sines times attention_factor. The ends of the ramp are rounded
+/// outwards to whole pairs, or not: KVERN_ROPE_SCALING_FLAG_UNROUNDED.
 pub const KVERN_ROPE_SCALING_YARN: kvern_rope_scaling_kind = 3;
 /// Wavelengths below original_positions / high_frequency stay, those above original_positions / low_frequency
-/// are divided by factor, with a ramp between: Llama 3.1.
+/// are divided by factor, with a ramp between: Llama 3.1. Equal frequencies make a step: Llama 4 Scout.
 pub const KVERN_ROPE_SCALING_LLAMA3: kvern_rope_scaling_kind = 4;
+
+/// A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false` of
+/// model configurations; gpt-oss).
+pub const KVERN_ROPE_SCALING_FLAG_UNROUNDED: u32 = 1;
 
 /// Frequencies for a longer context than the model was trained on. Start from KVERN_ROPE_SCALING_INIT.
 #[derive(Clone, Copy)]
@@ -40,7 +45,7 @@ pub struct kvern_rope_scaling {
     pub struct_size: usize,
     /// A `KVERN_ROPE_SCALING_*` number; each uses the fields that its description names.
     pub kind: kvern_rope_scaling_kind,
-    /// 0: no flag is defined.
+    /// 0, or with KVERN_ROPE_SCALING_YARN KVERN_ROPE_SCALING_FLAG_UNROUNDED.
     pub flags: u32,
     /// The ratio of the new context to the trained one, positive.
     pub factor: f64,
@@ -54,7 +59,7 @@ pub struct kvern_rope_scaling {
     pub attention_factor: f64,
     /// 0 means 1.
     pub low_frequency: f64,
-    /// 0 means 4.
+    /// 0 means 4. At least low_frequency.
     pub high_frequency: f64,
 }
 
@@ -84,6 +89,7 @@ fn scaling(raw: &kvern_rope_scaling) -> Checked<RopeScaling> {
         beta_fast: nonzero(raw.beta_fast).unwrap_or(32.0),
         beta_slow: nonzero(raw.beta_slow).unwrap_or(1.0),
         attention_factor: nonzero(raw.attention_factor),
+        round_ramp: raw.flags & KVERN_ROPE_SCALING_FLAG_UNROUNDED == 0,
     };
     let llama3 = RopeScaling::Llama3 {
         factor,
@@ -91,7 +97,13 @@ fn scaling(raw: &kvern_rope_scaling) -> Checked<RopeScaling> {
         low_frequency: nonzero(raw.low_frequency).unwrap_or(1.0),
         high_frequency: nonzero(raw.high_frequency).unwrap_or(4.0),
     };
-    no_flags("scaling->flags", raw.flags)?;
+    if raw.kind != KVERN_ROPE_SCALING_YARN {
+        no_flags("scaling->flags", raw.flags)?;
+    } else if raw.flags & !KVERN_ROPE_SCALING_FLAG_UNROUNDED != 0 {
+        let message =
+            format!("scaling->flags = {} must be 0 or KVERN_ROPE_SCALING_FLAG_UNROUNDED", raw.flags);
+        return Err(Failure::new(KVERN_STATUS_UNSUPPORTED, message));
+    }
     let values = [
         (KVERN_ROPE_SCALING_NONE, none),
         (KVERN_ROPE_SCALING_LINEAR, linear),

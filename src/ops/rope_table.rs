@@ -39,9 +39,13 @@ pub enum RopeScaling {
         beta_slow: f64,
         /// Factor of cosines and sines; `None` for `0.1 * ln(factor) + 1` (1 for a factor up to 1).
         attention_factor: Option<f64>,
+        /// Whether the ends of the ramp are rounded outwards to whole pairs: usually true; false for gpt-oss
+        /// (`truncate` of model configurations).
+        round_ramp: bool,
     },
     /// Wavelengths below `original_positions / high_frequency` stay, those above
-    /// `original_positions / low_frequency` are divided by `factor`, with a ramp between: Llama 3.1.
+    /// `original_positions / low_frequency` are divided by `factor`, with a ramp between: Llama 3.1. Two equal
+    /// frequencies make a step instead of a ramp, below which pairs stay: Llama 4 Scout.
     Llama3 {
         /// The ratio of contexts.
         factor: f64,
@@ -55,10 +59,16 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// YaRN with the paper's ramp (32 and 1) and attention factor.
+    /// YaRN with the paper's ramp (32 and 1, its ends rounded) and attention factor.
     pub fn yarn(factor: f64, original_positions: usize) -> RopeScaling {
-        let (beta_fast, beta_slow, attention_factor) = (32.0, 1.0, None);
-        RopeScaling::Yarn { factor, original_positions, beta_fast, beta_slow, attention_factor }
+        RopeScaling::Yarn {
+            factor,
+            original_positions,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: None,
+            round_ramp: true,
+        }
     }
 
     /// Llama 3.1 with its ramp (1 and 4).
@@ -76,7 +86,9 @@ impl RopeScaling {
                 number("factor", factor)?;
                 option(rotary_dim > 2, "rotary_dim", rotary_dim, "more than 2 for NTK scaling")
             }
-            RopeScaling::Yarn { factor, original_positions, beta_fast, beta_slow, attention_factor } => {
+            RopeScaling::Yarn {
+                factor, original_positions, beta_fast, beta_slow, attention_factor, ..
+            } => {
                 number("factor", factor)?;
                 number("beta_fast", beta_fast)?;
                 number("beta_slow", beta_slow)?;
@@ -88,8 +100,8 @@ impl RopeScaling {
                 number("factor", factor)?;
                 number("low_frequency", low_frequency)?;
                 number("high_frequency", high_frequency)?;
-                let ordered = high_frequency > low_frequency;
-                option(ordered, "high_frequency", high_frequency, "more than low_frequency")?;
+                let ordered = high_frequency >= low_frequency;
+                option(ordered, "high_frequency", high_frequency, "at least low_frequency")?;
                 option(original_positions > 0, "original_positions", 0, "at least 1")
             }
         }
@@ -103,14 +115,17 @@ impl RopeScaling {
             RopeScaling::None => f,
             RopeScaling::Linear { factor } => f / factor,
             RopeScaling::Ntk { factor } => plain(base * libm::pow(factor, dim as f64 / (dim as f64 - 2.0))),
-            RopeScaling::Yarn { factor, original_positions, beta_fast, beta_slow, .. } => {
+            RopeScaling::Yarn { factor, original_positions, beta_fast, beta_slow, round_ramp, .. } => {
                 // The pair that turns `turns` times over the trained context, as a fractional index.
                 let pair = |turns: f64| {
                     let ratio = original_positions as f64 / (turns * 2.0 * PI);
                     dim as f64 * libm::log(ratio) / (2.0 * libm::log(base))
                 };
-                let low = libm::floor(pair(beta_fast)).max(0.0);
-                let mut high = libm::ceil(pair(beta_slow)).min(dim as f64 - 1.0);
+                let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
+                if round_ramp {
+                    (low, high) = (libm::floor(low), libm::ceil(high));
+                }
+                (low, high) = (low.max(0.0), high.min(dim as f64 - 1.0));
                 if low == high {
                     high += 0.001; // a step, without a division by zero
                 }
@@ -121,7 +136,7 @@ impl RopeScaling {
                 let turns = original_positions as f64 * f / (2.0 * PI);
                 if turns < low_frequency {
                     f / factor
-                } else if turns > high_frequency {
+                } else if turns >= high_frequency {
                     f
                 } else {
                     let smooth = (turns - low_frequency) / (high_frequency - low_frequency);
@@ -159,17 +174,18 @@ impl RopeTable {
     /// Tables of `f_i = base^(-2i / rotary_dim)` for positions `0..positions`; `rotary_dim` is the rotated part
     /// of a head (even), usually all of it, and `base` usually 10000.
     ///
-    /// **Numerics**: computed in f64 by `libm` (the same on every platform) and rounded once. **Errors**:
-    /// `Option` for an odd or zero `rotary_dim` or a base that is not positive and finite; `Overflow`;
-    /// `Resource`. **Cost**: allocates `4 * positions * rotary_dim` bytes.
+    /// - **Numerics**: computed in f64 by `libm` (the same on every platform) and rounded once.
+    /// - **Errors**: `Option` for an odd or zero `rotary_dim` or a base that is not positive and finite;
+    ///   `Overflow`; `Resource`.
+    /// - **Cost**: allocates `4 * positions * rotary_dim` bytes.
     pub fn new(rotary_dim: usize, positions: usize, base: f64) -> Result<RopeTable> {
         RopeTable::scaled(rotary_dim, positions, base, &RopeScaling::None)
     }
 
     /// [`RopeTable::new`] with frequencies for a longer context.
     ///
-    /// **Errors**: as [`RopeTable::new`]; `Option` for a number of `scaling` that is out of its range, and for
-    /// a base of 1 with YaRN, whose ramp it leaves undefined.
+    /// - **Errors**: as [`RopeTable::new`]; `Option` for a number of `scaling` that is out of its range, and
+    ///   for a base of 1 with YaRN, whose ramp it leaves undefined.
     pub fn scaled(
         rotary_dim: usize,
         positions: usize,
@@ -190,8 +206,9 @@ impl RopeTable {
     /// Tables of given frequencies (radians a position, one for each pair), with cosines and sines multiplied
     /// by `amplitude`: for models that store theirs.
     ///
-    /// **Numerics**: as [`RopeTable::new`]. **Errors**: `Option` for no frequencies, or a frequency or amplitude
-    /// that is not finite; `Overflow`; `Resource`.
+    /// - **Numerics**: as [`RopeTable::new`].
+    /// - **Errors**: `Option` for no frequencies, or a frequency or amplitude that is not finite; `Overflow`;
+    ///   `Resource`.
     pub fn from_frequencies(frequencies: &[f64], positions: usize, amplitude: f64) -> Result<RopeTable> {
         option(!frequencies.is_empty(), "frequencies.len", 0, "at least 1")?;
         for &f in frequencies {
@@ -211,7 +228,8 @@ impl RopeTable {
         let pairs = rotary_dim / 2;
         let len = product("rope table", &[positions, pairs])?;
         let (mut cos, mut sin) = (AlignedBuf::zeroed(len)?, AlignedBuf::zeroed(len)?);
-        for i in 0..pairs {
+        // Without positions there is nothing to compute, however many pairs were asked for.
+        for i in 0..if positions == 0 { 0 } else { pairs } {
             let frequency = frequency(i);
             for position in 0..positions {
                 let angle = position as f64 * frequency;

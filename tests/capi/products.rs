@@ -138,7 +138,20 @@ fn rotary_tables_have_the_bits_of_the_safe_api() {
         beta_fast: 8.0,
         beta_slow: 2.0,
         attention_factor: Some(1.5),
+        round_ramp: true,
     };
+    let unrounded = kvern_rope_scaling { flags: KVERN_ROPE_SCALING_FLAG_UNROUNDED, ..own };
+    let unrounded_safe = RopeScaling::Yarn {
+        factor: 4.0,
+        original_positions: 16,
+        beta_fast: 8.0,
+        beta_slow: 2.0,
+        attention_factor: Some(1.5),
+        round_ramp: false,
+    };
+    let step = kvern_rope_scaling { low_frequency: 1.0, high_frequency: 1.0, ..llama };
+    let step_safe =
+        RopeScaling::Llama3 { factor: 4.0, original_positions: 16, low_frequency: 1.0, high_frequency: 1.0 };
     let with = |kind| kvern_rope_scaling { factor: 2.0, ..rope_scaling(kind) };
     let mut tables = Vec::new();
     for (raw, safe) in [
@@ -148,6 +161,8 @@ fn rotary_tables_have_the_bits_of_the_safe_api() {
         (yarn, RopeScaling::yarn(4.0, 16)),
         (llama, RopeScaling::llama3(4.0, 16)),
         (own, own_safe),
+        (unrounded, unrounded_safe),
+        (step, step_safe),
     ] {
         let mut table = null_mut();
         // SAFETY: every pointer is live.

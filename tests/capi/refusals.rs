@@ -108,6 +108,12 @@ fn tables_softmax_and_kernels_refuse_null_and_garbage() {
     let table = o.table.cast_const();
     let kind = rope_scaling(9);
     let flags = kvern_rope_scaling { flags: 1, ..rope_scaling(0) };
+    let unknown = kvern_rope_scaling {
+        flags: 3,
+        factor: 2.0,
+        original_positions: 9,
+        ..rope_scaling(KVERN_ROPE_SCALING_YARN)
+    };
     let nan = kvern_rope_scaling { factor: f64::NAN, ..rope_scaling(KVERN_ROPE_SCALING_LINEAR) };
     let empty = rope_scaling(KVERN_ROPE_SCALING_YARN);
     let cap = kvern_softmax_options { softcap: -1.0, ..softmax_options() };
@@ -118,6 +124,7 @@ fn tables_softmax_and_kernels_refuse_null_and_garbage() {
         NULL_POINTER "out is NULL": kvern_rope_table_create_scaled(8, 8, 1e4, null(), null_mut());
         OPTION "scaling->kind = 9": kvern_rope_table_create_scaled(8, 8, 1e4, &kind, &mut out);
         UNSUPPORTED "scaling->flags = 1": kvern_rope_table_create_scaled(8, 8, 1e4, &flags, &mut out);
+        UNSUPPORTED "scaling->flags = 3": kvern_rope_table_create_scaled(8, 8, 1e4, &unknown, &mut out);
         OPTION "factor = NaN": kvern_rope_table_create_scaled(8, 8, 1e4, &nan, &mut out);
         OPTION "factor = 0": kvern_rope_table_create_scaled(8, 8, 1e4, &empty, &mut out);
         NULL_POINTER "frequencies is NULL": kvern_rope_table_from_frequencies(4, null(), 8, 1.0, &mut out);

@@ -53,6 +53,7 @@ fn scaled_frequencies_follow_the_published_formulas() {
         beta_fast: 32.0,
         beta_slow: 1.0,
         attention_factor: Some(1.0),
+        round_ramp: true,
     };
     check(&RopeTable::scaled(128, 4, 1e6, &plainly).unwrap(), &want, 1.0);
 
@@ -137,7 +138,7 @@ fn bad_tables_and_positions_are_refused() {
         low_frequency,
         high_frequency,
     };
-    assert_eq!(bad(8, 1e4, llama(4.0, 1.0)), "high_frequency = 1 must be more than low_frequency");
+    assert_eq!(bad(8, 1e4, llama(4.0, 1.0)), "high_frequency = 1 must be at least low_frequency");
     assert!(RopeTable::from_frequencies(&[], 4, 1.0).is_err());
     assert!(RopeTable::from_frequencies(&[f64::INFINITY], 4, 1.0).is_err());
     assert!(RopeTable::from_frequencies(&[1.0], 4, f64::NAN).is_err());
