@@ -7,6 +7,9 @@ use half::{bf16, f16};
 impl PackedB {
     /// Hands out column `j` of B, widened exactly: `(row, element)` for each row in turn.
     pub(crate) fn column(&self, j: usize, mut each: impl FnMut(usize, f32)) {
+        if self.k == 0 {
+            return; // no panel holds anything
+        }
         let panels = self.panels();
         let step = panels.data.step();
         let panel = panels.run(0, j / LANES * LANES, LANES, LANES).0.panel;

@@ -160,7 +160,9 @@ impl Item<'_> {
         let (packing, k) = (w.layout.packing, self.a.cols());
         let stripe_bytes = blocks * packing.shape().panel;
         let width = plan.tile.0;
-        for j in (0..c.cols()).step_by(LANES) {
+        // Without blocks (k = 0) there is no panel: the tiles below write empty sums.
+        let stripes = if blocks == 0 { 0 } else { c.cols() };
+        for j in (0..stripes).step_by(LANES) {
             let stripe = w.stripes(col + j, k);
             if plan.road == Road::Int8Panel {
                 let start = j / LANES * stripe_bytes;

@@ -22,3 +22,4 @@ mod products;
 mod refusals;
 mod sharing;
 mod weights;
+mod zero_dimensions;
