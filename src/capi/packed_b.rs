@@ -29,8 +29,9 @@ pub type kvern_precision = i32;
 /// One chain of f32 FMA for each element: the same bits on every machine.
 pub const KVERN_PRECISION_EXACT: kvern_precision = 0;
 /// With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32, at
-/// twice the rate: error at most (2^-8 + k 2^-22) sum |a||b|, bits that depend on the instruction set, but not
-/// on threads or batch. Everywhere else as EXACT.
+/// twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below 3.3961775e38, from
+/// where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0. Bits depend on the
+/// instruction set, but not on threads or batch. Everywhere else as EXACT.
 pub const KVERN_PRECISION_FAST: kvern_precision = 1;
 
 /// A matrix B of f32, f16 or bf16, packed once and multiplied many times. Immutable.

@@ -4,11 +4,15 @@
 mod support;
 
 mod gated;
+mod fast_bounds;
 mod golden;
 #[cfg(unix)]
 mod guard_pages;
 mod matmul;
+mod no_c_library;
 mod norms;
 mod ops;
 mod packed_files;
 mod rope;
+mod rope_models;
+mod zero_dimensions;
