@@ -9,8 +9,9 @@ use crate::view::{MatMut, MatRef};
 
 /// `x = act(x)`, in place.
 ///
-/// **Numerics**: see [`Activation`]; exponentials by the library's polynomial (relative error below 2e-7),
-/// divisions exact. **Cost**: one pass, allocates nothing.
+/// - **Numerics**: see [`Activation`]; exponentials by the library's polynomial (relative error below 2e-7),
+///   divisions exact.
+/// - **Cost**: one pass, allocates nothing.
 pub fn activate(ctx: &Context, activation: Activation, x: MatMut<'_>) {
     let f = match activation {
         Activation::Identity => return,
@@ -24,14 +25,18 @@ pub fn activate(ctx: &Context, activation: Activation, x: MatMut<'_>) {
 
 /// `x = silu(x) * z`, in place: the gate of SwiGLU (Shazeer 2020).
 ///
-/// **Shapes**: `x`, `z`: (rows, n). **Errors**: `Shape`, `Option` for a transposed `z`. **Cost**: one pass.
+/// - **Shapes**: `x`, `z`: (rows, n).
+/// - **Errors**: `Shape`, `Option` for a transposed `z`.
+/// - **Cost**: one pass.
 pub fn silu_mul(ctx: &Context, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
     binary(ctx, Binary::SiluMul, x, z)
 }
 
 /// `x = x + z`, in place: the residual addition.
 ///
-/// **Shapes**: `x`, `z`: (rows, n). **Errors**: `Shape`, `Option` for a transposed `z`. **Cost**: one pass.
+/// - **Shapes**: `x`, `z`: (rows, n).
+/// - **Errors**: `Shape`, `Option` for a transposed `z`.
+/// - **Cost**: one pass.
 pub fn add(ctx: &Context, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
     binary(ctx, Binary::Add, x, z)
 }

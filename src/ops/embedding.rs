@@ -8,8 +8,9 @@ use crate::view::{MatMut, MatRef};
 
 /// `out[i] = table[ids[i]]`.
 ///
-/// **Shapes**: `table`: (vocabulary, n), plain; `ids`: (rows); `out`: (rows, n). **Errors**: `Shape` when an id
-/// is not below the vocabulary (named `ids`), or a dimension disagrees; nothing is changed then.
+/// - **Shapes**: `table`: (vocabulary, n), plain; `ids`: (rows); `out`: (rows, n).
+/// - **Errors**: `Shape` when an id is not below the vocabulary (named `ids`), or a dimension disagrees;
+///   nothing is changed then.
 pub fn embedding(ctx: &Context, table: MatRef<'_>, ids: &[u32], out: MatMut<'_>) -> Result<()> {
     check(table.rows(), table.cols(), ids, &out)?;
     if table.is_transposed() {

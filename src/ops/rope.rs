@@ -29,10 +29,13 @@ impl RopePairs {
 
 /// Rotates each head of each token, in place; token `i` stands at position `first + i`.
 ///
-/// **Formula**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair; elements of a head beyond
-/// `rotary_dim` stay. **Shapes**: `x`: (tokens, heads * head_dim). **Numerics**: one product and one FMA an
-/// element. **Errors**: `Shape` when the table is too short or wider than a head, or x.cols is no multiple of
-/// head_dim; nothing is changed then. **Cost**: one pass, allocates nothing.
+/// - **Formula**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)` for each pair; elements of a head beyond
+///   `rotary_dim` stay.
+/// - **Shapes**: `x`: (tokens, heads * head_dim).
+/// - **Numerics**: one product and one FMA an element.
+/// - **Errors**: `Shape` when the table is too short or wider than a head, or x.cols is no multiple of
+///   head_dim; nothing is changed then.
+/// - **Cost**: one pass, allocates nothing.
 pub fn rope(
     ctx: &Context,
     table: &RopeTable,
@@ -53,8 +56,8 @@ pub fn rope(
 
 /// [`rope`] with a position for each token: branches of a tree of drafts, or tokens of several sequences.
 ///
-/// **Shapes**: `positions`: (tokens). **Errors**: as [`rope`]; `Shape` when a position is not in the table or
-/// their number is not x.rows.
+/// - **Shapes**: `positions`: (tokens).
+/// - **Errors**: as [`rope`]; `Shape` when a position is not in the table or their number is not x.rows.
 pub fn rope_at(
     ctx: &Context,
     table: &RopeTable,

@@ -58,11 +58,12 @@ pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
 
 /// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where it was asked for.
 ///
-/// **Shapes**: `x`, `y`: (rows, n) with any row strides; the mask as [`SoftmaxOptions::mask`] says.
-/// **Numerics**: `fl(scale * x)` (with a cap `fl(x * fl(scale / cap))`, tanh within 3e-7, one product), one
-/// addition of the mask, then as [`softmax`]. A row that is masked everywhere becomes zeros. **Errors**: `Shape`
-/// for a mask of another width or period, `Option` for a transposed view or a cap that is not positive and
-/// finite; nothing is changed then. **Cost**: five passes over each row, allocates nothing.
+/// - **Shapes**: `x`, `y`: (rows, n) with any row strides; the mask as [`SoftmaxOptions::mask`] says.
+/// - **Numerics**: `fl(scale * x)` (with a cap `fl(x * fl(scale / cap))`, tanh within 3e-7, one product), one
+///   addition of the mask, then as [`softmax`]. A row that is masked everywhere becomes zeros.
+/// - **Errors**: `Shape` for a mask of another width or period, `Option` for a transposed view or a cap that
+///   is not positive and finite; nothing is changed then.
+/// - **Cost**: five passes over each row, allocates nothing.
 pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
     same_shape(["x.rows", "x.cols", "x"], x, &y)?;
     check_softcap(options.softcap)?;
@@ -96,8 +97,9 @@ pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, 
 
 /// `x = exp(x - max(x)) / sum`, in place, row by row. A row of -inf becomes zeros.
 ///
-/// **Shapes**: `x`: (rows, n). **Numerics**: the sum by 16 lanes; one exact division an element; NaN spreads
-/// over its row. **Cost**: three passes over each row, allocates nothing.
+/// - **Shapes**: `x`: (rows, n).
+/// - **Numerics**: the sum by 16 lanes; one exact division an element; NaN spreads over its row.
+/// - **Cost**: three passes over each row, allocates nothing.
 pub fn softmax(ctx: &Context, x: MatMut<'_>) {
     let kernels = ctx.kernels();
     for_each_row(ctx, x, &|_, x| kernels.softmax(x));
@@ -106,7 +108,7 @@ pub fn softmax(ctx: &Context, x: MatMut<'_>) {
 /// The index of the greatest element, the first of equals; NaN is left out, so `None` for an empty slice or
 /// one of NaN only.
 ///
-/// **Cost**: one vector pass for the maximum and one up to it.
+/// - **Cost**: one vector pass for the maximum and one up to it.
 pub fn argmax(ctx: &Context, x: &[f32]) -> Option<usize> {
     const CHUNK: usize = 64;
     let max = ctx.kernels().max(x);
