@@ -581,8 +581,9 @@ typedef int32_t kvern_precision;
 
 /**
  * With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32, at
- * twice the rate: error at most (2^-8 + k 2^-22) sum |a||b|, bits that depend on the instruction set, but not
- * on threads or batch. Everywhere else as EXACT.
+ * twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below 3.3961775e38, from
+ * where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0. Bits depend on the
+ * instruction set, but not on threads or batch. Everywhere else as EXACT.
  */
 #define KVERN_PRECISION_FAST 1
 
@@ -1329,6 +1330,12 @@ kvern_status kvern_weights_from_awq(const kvern_context *ctx,
 /* ---- Rotary position embedding ----------------------------------------------------------------- */
 
 /**
+ * A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false` of
+ * model configurations; gpt-oss).
+ */
+#define KVERN_ROPE_SCALING_FLAG_UNROUNDED 1
+
+/**
  * Cosines and sines for `kvern_rope`. Immutable.
  */
 typedef struct kvern_rope_table kvern_rope_table;
@@ -1351,7 +1358,7 @@ typedef struct {
      */
     kvern_rope_scaling_kind kind;
     /**
-     * 0: no flag is defined.
+     * 0, or with KVERN_ROPE_SCALING_YARN KVERN_ROPE_SCALING_FLAG_UNROUNDED.
      */
     uint32_t flags;
     /**
@@ -1379,7 +1386,7 @@ typedef struct {
      */
     double low_frequency;
     /**
-     * 0 means 4.
+     * 0 means 4. At least low_frequency.
      */
     double high_frequency;
 } kvern_rope_scaling;
@@ -1416,13 +1423,14 @@ typedef int32_t kvern_rope_pairs;
 
 /**
  * High frequencies stay, low ones are divided by factor, with a ramp between (beta_fast to beta_slow turns
- * over original_positions); cosines and sines times attention_factor.
+ * over original_positions); cosines and sines times attention_factor. The ends of the ramp are rounded
+ * outwards to whole pairs, or not: KVERN_ROPE_SCALING_FLAG_UNROUNDED.
  */
 #define KVERN_ROPE_SCALING_YARN 3
 
 /**
  * Wavelengths below original_positions / high_frequency stay, those above original_positions / low_frequency
- * are divided by factor, with a ramp between: Llama 3.1.
+ * are divided by factor, with a ramp between: Llama 3.1. Equal frequencies make a step: Llama 4 Scout.
  */
 #define KVERN_ROPE_SCALING_LLAMA3 4
 

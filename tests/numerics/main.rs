@@ -3,8 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod gated;
 mod fast_bounds;
+mod gated;
 mod golden;
 #[cfg(unix)]
 mod guard_pages;
