@@ -156,6 +156,7 @@ impl Isa {
     }
 
     /// Every tier of every architecture.
+    #[cfg(feature = "capi")]
     pub(crate) fn known() -> impl Iterator<Item = Isa> {
         TIERS.iter().map(|tier| tier.isa)
     }

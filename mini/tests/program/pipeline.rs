@@ -1,22 +1,14 @@
 //! Training, checkpoints, generation and archives as a user runs them.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use mini::report::outputs::{Outputs, is_timed};
 use mini::train::Checkpoint;
 
+use crate::mini;
+
 /// A model that trains in a moment.
 const SMALL: [&str; 8] = ["--dim", "32", "--heads", "1", "--ffn", "32", "--context", "64"];
-
-fn mini(out: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mini"))
-        .args(args)
-        .arg("--out")
-        .arg(out)
-        .output()
-        .expect("the program starts")
-}
 
 fn good(out: &Path, args: &[&str]) -> String {
     let output = mini(out, args);

@@ -1,18 +1,10 @@
 //! The program as a user runs it: exit codes, files, messages.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use mini::report::outputs::Outputs;
 
-fn mini(out: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mini"))
-        .args(args)
-        .arg("--out")
-        .arg(out)
-        .output()
-        .expect("the program starts")
-}
+use crate::mini;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
