@@ -39,8 +39,16 @@
  * Threads
  *   What a call gets as a pointer to const may be used by other threads at the same time; what it gets as a
  *   pointer to non-const belongs to the call alone. So contexts and weights are shared, and each thread has
- *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A child process after fork
- *   goes on with the objects of its parent, on the calling thread alone.
+ *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A call waits for threads
+ *   that compute, never for one that has not come yet, and no more compute at a time than the CPUs that the
+ *   thread which made the context was allowed; a thread that has found nothing to do for 50 us sleeps.
+ *   A child process after fork goes on with the objects of its parent, on the calling thread alone; it may make
+ *   and destroy contexts in any order, its parent's too.
+ *
+ * Floating-point mode
+ *   Every call computes in the default mode (round to nearest even, subnormal numbers kept, exceptions
+ *   masked), on every thread, whatever mode the thread is in (fesetround, -ffast-math), and sets the mode back.
+ *   So it is with x86-64 and arm64; on other CPUs threads have to be in the default mode.
  *
  * Errors
  *   A call returns KVERN_STATUS_OK or a negative status, and kvern_last_error_message then names the
@@ -219,9 +227,14 @@ typedef void (*kvern_lane_body)(void *arg, size_t lane);
 
 /**
  * The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
- * order, and returns when all of these calls have returned. A lane that is called late finds less work, one
- * that is never called costs nothing, and a second call of it does nothing. Must not throw; may be called
- * from several threads at once when the context is.
+ * order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
+ * once when the context is. The calling thread is in the default floating-point mode meanwhile.
+ *
+ * What it does wrong costs time, never memory or a result. A lane that is called late finds less work, and none when
+ * the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory. A
+ * second call of a lane does nothing, nor does a number that is no lane. Lanes that are not called are computed by
+ * the calling thread, and all of them are where 64 such regions of the process are being computed already. The
+ * call returns when no thread is inside of `body` any more. `body` itself is there as long as the library is loaded.
  */
 typedef void (*kvern_parallel_for)(void *user, size_t lanes, kvern_lane_body body, void *arg);
 
@@ -247,7 +260,7 @@ typedef struct {
     size_t struct_size;
     /**
      * Threads that compute, the calling one included: 1..=256; 0 means 1. Others are started at once and
-     * belong to the context.
+     * belong to the context. More than there are CPUs gain nothing.
      */
     uint32_t threads;
     /**

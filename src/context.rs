@@ -2,6 +2,7 @@
 
 use crate::buffer::Memory;
 use crate::error::{Error, Result};
+use crate::fp_mode;
 use crate::isa::Isa;
 use crate::kernels::KernelSet;
 use crate::parallel::{Executor, Parallelism};
@@ -59,6 +60,11 @@ impl ContextOptions {
 ///
 /// When the context's threads are busy with one caller's region, a second caller computes on its own
 /// thread; its result has the same bits.
+///
+/// Every call computes in the default floating-point mode (round to nearest even, subnormal numbers kept, exceptions
+/// masked), on the calling thread and on all others, and leaves each thread in the mode that it was in: x86-64 and
+/// aarch64; on other CPUs threads have to be in the default mode. In a child process that a fork made, calls run
+/// on the calling thread.
 pub struct Context {
     kernels: &'static KernelSet,
     executor: Executor,
@@ -82,7 +88,7 @@ impl Context {
     /// A context on the calling thread at the machine's best tier.
     pub fn serial() -> Context {
         let kernels = KernelSet::for_isa(Isa::detect()).unwrap_or_else(KernelSet::scalar);
-        Context { kernels, executor: Executor::Serial, memory: None }
+        Context { kernels, executor: Executor::SERIAL, memory: None }
     }
 
     /// The tier of this context's kernels.
@@ -103,8 +109,10 @@ impl Context {
     /// Calls `body(lane, item)` once for each item in `0..items` on the lanes of this context, and returns when
     /// all have returned: for an engine's own operations between kvern's, on the same threads. `lane` is below
     /// [`Context::lanes`], and no two calls run on one lane at a time. Items are handed out one by one, in
-    /// ascending order. Allocates nothing. A panic of `body` is passed on when all lanes have stopped.
+    /// ascending order. Allocates nothing. `body` runs in the default floating-point mode, on the calling thread, too.
+    /// A panic of `body` is passed on when all lanes have stopped.
     pub fn parallel_for(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        let _mode = fp_mode::default_mode();
         self.executor.for_each(items, body);
     }
 

@@ -1,7 +1,7 @@
 //! kvern is the BLAS for transformers on CPUs: matrix products with f32, f16, bf16, int8 and int4 weights
 //! (dequantised in registers), fused attention over a ring-buffer KV cache, and the row operations between
 //! them. Results have the same bits on every machine: any instruction set, any number of threads, any batch,
-//! prefilled or decoded, cached or recomputed.
+//! prefilled or decoded, cached or recomputed, in any floating-point mode of the caller (see [`Context`]).
 //!
 //! # Conventions
 //! Matrices are row-major; strides are in elements and called `row_stride`; `C = A * B` is (m, k) x (k, n).
@@ -49,9 +49,9 @@
 //! ```
 //!
 //! # Unsafe code
-//! is confined to six modules: `kernels` (behind doors that check every bound), `view`, `buffer`, the C
-//! interfaces `capi` and `cblas`, and `parallel`, which has to hand a borrowed job to its threads without
-//! allocating.
+//! is confined to seven modules: `kernels` (behind doors that check every bound), `view`, `buffer`, the C
+//! interfaces `capi` and `cblas`, `parallel`, which has to hand a borrowed job to its threads without
+//! allocating, and `fp_mode`, which reads and sets one register.
 #![deny(unsafe_code)]
 
 pub mod attention;
@@ -67,6 +67,8 @@ pub mod cblas;
 mod context;
 mod error;
 mod fma;
+#[allow(unsafe_code)]
+mod fp_mode;
 mod isa;
 #[allow(unsafe_code)]
 mod kernels;

@@ -4,6 +4,7 @@
 //! many: these numbers are for ratios, not for absolute claims.
 
 pub mod ceilings;
+pub mod crowd;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]

@@ -6,7 +6,7 @@ mod ledger;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kvern_perf::{ceilings, regions, speed};
+use kvern_perf::{ceilings, crowd, regions, speed};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -28,6 +28,12 @@ enum Command {
     Regions {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
         threads: u16,
+    },
+    /// Cost of more threads than CPUs: time, CPU time and context switches of two small products
+    Crowd {
+        /// CPUs to stay on (0: all)
+        #[arg(long, default_value_t = 1)]
+        cpus: usize,
     },
     /// kvern and its peers on the shapes of transformers
     Speed {
@@ -59,6 +65,7 @@ fn main() -> Result<ExitCode> {
         Command::Bytes => bytes::print()?,
         Command::Ceilings { threads } => ceilings::print(usize::from(threads)),
         Command::Regions { threads } => regions::print(usize::from(threads))?,
+        Command::Crowd { cpus } => crowd::print(cpus)?,
         Command::Speed { what: Speed::Matmul(options) } => speed::matmul::run(&options)?,
         Command::Speed { what: Speed::Attention(options) } => speed::attention::run(&options)?,
         Command::Speed { what: Speed::Quant(options) } => speed::quant::run(&options)?,

@@ -1,6 +1,7 @@
 //! What enters the scores besides `q . k`: ALiBi, masks, learned sinks.
 
 use crate::error::{Error, Result, equal, product};
+use crate::fp_mode;
 use crate::view::MatRef;
 use std::ops::Range;
 
@@ -153,6 +154,7 @@ fn plain<T: Copy>(what: &'static str, view: &MatRef<'_, T>) -> Result<()> {
 /// **Numerics**: f64 by `libm`, rounded once. **Source**: Press, Smith & Lewis 2022, with the authors' rule for
 /// other numbers of heads.
 pub fn alibi_slopes(slopes: &mut [f32]) {
+    let _mode = fp_mode::default_mode();
     let heads = slopes.len();
     let n = if heads == 0 { 0 } else { 1usize << heads.ilog2() };
     for (h, slope) in slopes.iter_mut().enumerate() {

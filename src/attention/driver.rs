@@ -11,6 +11,7 @@ use super::{AttentionOptions, CHUNK, KvCache};
 use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
+use crate::fp_mode;
 use crate::ops::check_softcap;
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, for_each_tile_pair};
@@ -188,6 +189,7 @@ fn call(
     streams: Streams<'_>,
     outputs: Outputs<'_>,
 ) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     let sequences = streams.count();
     if !q.rows().is_multiple_of(sequences) {
         let (got, relation) = (q.rows(), "must be a multiple of the number of sequences =");
@@ -210,7 +212,7 @@ fn call(
     let lane_bytes = shape.lane_bytes(kernels.mr())?;
     let macs = [options.heads, q_len, tokens, shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
-    let executor = if serial { &Executor::Serial } else { ctx.executor() };
+    let executor = if serial { Executor::serial() } else { ctx.executor() };
     let lanes = executor.lanes();
     let need = product("workspace bytes", &[lane_bytes, lanes])?;
     let item = Item::new(kernels, options, shape, bias, q, streams);

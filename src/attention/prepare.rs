@@ -3,6 +3,7 @@
 use super::KvCache;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::kernels::KernelSet;
 use crate::ops::{self, RopePairs, RopeTable};
 use crate::view::{MatMut, MatRef};
@@ -102,6 +103,7 @@ impl KvCache {
         mut k: MatMut<'_>,
         v: MatRef<'_>,
     ) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         let append = self.check_append(sequence, (k.rows(), k.cols()), v)?;
         let (dim, first, tokens) = (self.options().head_dim, append.positions.start, k.rows());
         preparation.check(dim, first, tokens, k.cols())?;

@@ -5,12 +5,11 @@ use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kve
 use super::{Checked, create, destroy, guard};
 use crate::buffer::{ALIGN, Memory};
 use crate::error::Error;
-use crate::parallel::MAX_LANES;
+use crate::parallel::{MAX_LANES, late};
 use crate::{Context, ContextOptions, Isa, ParallelFor, Parallelism};
-use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::{Arc, LazyLock};
 
 /// An instruction-set tier: a `KVERN_ISA_*` number. All tiers give the same bits.
 pub type kvern_isa = i32;
@@ -28,9 +27,14 @@ pub const KVERN_ISA_AVX512: kvern_isa = 3;
 pub type kvern_lane_body = unsafe extern "C" fn(arg: *mut c_void, lane: usize);
 
 /// The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
-/// order, and returns when all of these calls have returned. A lane that is called late finds less work, one
-/// that is never called costs nothing, and a second call of it does nothing. Must not throw; may be called
-/// from several threads at once when the context is.
+/// order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
+/// once when the context is. The calling thread is in the default floating-point mode meanwhile.
+///
+/// What it does wrong costs time, never memory or a result. A lane that is called late finds less work, and none when
+/// the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory. A
+/// second call of a lane does nothing, nor does a number that is no lane. Lanes that are not called are computed by
+/// the calling thread, and all of them are where 64 such regions of the process are being computed already. The
+/// call returns when no thread is inside of `body` any more. `body` itself is there as long as the library is loaded.
 pub type kvern_parallel_for =
     Option<unsafe extern "C" fn(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void)>;
 
@@ -50,7 +54,7 @@ pub struct kvern_context_options {
     /// sizeof(kvern_context_options).
     pub struct_size: usize,
     /// Threads that compute, the calling one included: 1..=256; 0 means 1. Others are started at once and
-    /// belong to the context.
+    /// belong to the context. More than there are CPUs gain nothing.
     pub threads: u32,
     /// The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
     pub isa_cap: kvern_isa,
@@ -94,21 +98,9 @@ unsafe impl Send for Caller {}
 // SAFETY: as above, at once.
 unsafe impl Sync for Caller {}
 
-/// What `arg` points to while a region runs.
-struct Region<'a> {
-    body: &'a (dyn Fn(usize) + Sync),
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-/// Runs one lane. A panic waits in the region: the caller's frames are not ours to unwind.
+/// Runs one lane, if the region of the ticket `arg` is still open.
 unsafe extern "C" fn run_lane(arg: *mut c_void, lane: usize) {
-    // SAFETY: `arg` is the region of `Caller::run`, which outlives the calls by the caller's contract.
-    let region = unsafe { &*arg.cast::<Region<'_>>() };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (region.body)(lane)))
-        && let Ok(mut slot) = region.panic.lock()
-    {
-        slot.get_or_insert(payload);
-    }
+    late::enter(arg.addr(), lane);
 }
 
 impl ParallelFor for Caller {
@@ -117,11 +109,11 @@ impl ParallelFor for Caller {
     }
 
     fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync)) {
-        let region = Region { body, panic: Mutex::new(None) };
-        let arg = std::ptr::from_ref(&region).cast_mut().cast();
-        // SAFETY: `run` is the caller's function with the caller's `user`; `arg` is live until it returns.
-        unsafe { (self.run)(self.user, lanes, run_lane, arg) };
-        if let Ok(Some(payload)) = region.panic.into_inner() {
+        let result = late::region(body, |ticket| {
+            // SAFETY: `run` is the caller's function with the caller's `user`; the ticket is no memory.
+            unsafe { (self.run)(self.user, lanes, run_lane, std::ptr::without_provenance_mut(ticket)) };
+        });
+        if let Some(Err(payload)) = result {
             resume_unwind(payload);
         }
     }
@@ -353,6 +345,7 @@ pub extern "C" fn kvern_isa_name(isa: kvern_isa) -> *const c_char {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::AssertUnwindSafe;
 
     #[test]
     fn tiers_have_the_numbers_and_names_of_the_safe_api() {

@@ -8,6 +8,7 @@ use super::status::kvern_status;
 use super::{Checked, create, guard};
 use crate::Dtype;
 use crate::error::{Error, product};
+use crate::fp_mode;
 use crate::quant::PackedWeights;
 use crate::quant::import::{Awq, Gptq, GroupWise, StoredZeros};
 use bytemuck::Pod;
@@ -38,6 +39,7 @@ unsafe fn widened(number: kvern_dtype, scales: *const c_void, len: usize) -> Che
         wide.extend(unsafe { scales.get() }.iter().map(|&scale| scale.into()));
         Ok(wide)
     }
+    let _mode = fp_mode::default_mode();
     // SAFETY: handed on to the caller.
     unsafe {
         match dtype("scales_dtype", number)? {

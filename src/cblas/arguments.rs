@@ -1,5 +1,6 @@
 //! Arguments as BLAS passes them, and what is said about illegal ones.
 
+use crate::fp_mode;
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,6 +66,7 @@ impl Caller {
 pub(super) fn frame(caller: Caller, body: impl FnOnce() -> Checked<()>) {
     use std::io::Write;
     let routine = caller.routine;
+    let _mode = fp_mode::default_mode();
     let message = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return,
         Ok(Err(Refusal::Argument(number))) if caller.fortran => {

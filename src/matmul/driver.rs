@@ -11,6 +11,7 @@ use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
 use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, product};
+use crate::fp_mode;
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 
@@ -51,6 +52,7 @@ pub(super) fn run<T: Output>(
     request: &Request<'_>,
     c: MatMut<'_, T>,
 ) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     let Request { precision, a, b, up, epilogue } = *request;
     validate(a, &c, &epilogue)?;
     let reads_c = epilogue.beta != 0.0;
@@ -87,7 +89,7 @@ pub(super) fn run<T: Output>(
     }
     let blocking = Blocking::new(shape, kernels.mr());
     let worker_bytes = blocking.worker_bytes()?;
-    let executor = if blocking.serial { &Executor::Serial } else { ctx.executor() };
+    let executor = if blocking.serial { Executor::serial() } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[worker_bytes, executor.lanes()])?)?.rest();
     let item = Item { kernels, blocking, a, b, up, k, fast, epilogue };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };

@@ -7,6 +7,7 @@ use super::{Epilogue, Precision};
 use crate::buffer::{AlignedBuf, Workspace};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::kernels::{Elements, KernelId};
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
@@ -151,6 +152,7 @@ impl PackedB {
     /// **Errors**: `Overflow`, `Resource` when memory is short. **Cost**: one pass over `b`; one allocation of
     /// k * n elements, n rounded up to 16 (and k to 2 for bf16).
     pub fn pack<T: Weight>(ctx: &Context, b: MatRef<'_, T>) -> Result<PackedB> {
+        let _mode = fp_mode::default_mode();
         let (k, n) = (b.rows(), b.cols());
         let data = T::pack(ctx, b, PackedB::elements(T::DTYPE, k, n)?)?;
         let width = panel_width(ctx.kernels());

@@ -3,6 +3,7 @@
 use super::{for_each_row, same_shape};
 use crate::context::Context;
 use crate::error::Result;
+use crate::fp_mode;
 use crate::kernels::{Binary, Unary};
 use crate::matmul::Activation;
 use crate::view::{MatMut, MatRef};
@@ -13,6 +14,7 @@ use crate::view::{MatMut, MatRef};
 ///   divisions exact.
 /// - **Cost**: one pass, allocates nothing.
 pub fn activate(ctx: &Context, activation: Activation, x: MatMut<'_>) {
+    let _mode = fp_mode::default_mode();
     let f = match activation {
         Activation::Identity => return,
         Activation::Relu => Unary::Relu,
@@ -42,6 +44,7 @@ pub fn add(ctx: &Context, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
 }
 
 fn binary(ctx: &Context, f: Binary, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     same_shape(["z.rows", "z.cols", "z"], z, &x)?;
     let kernels = ctx.kernels();
     for_each_row(ctx, x, &|i, x| {

@@ -3,6 +3,7 @@
 use super::for_each_row;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::quant::PackedWeights;
 use crate::view::{MatMut, MatRef};
 
@@ -12,6 +13,7 @@ use crate::view::{MatMut, MatRef};
 /// - **Errors**: `Shape` when an id is not below the vocabulary (named `ids`), or a dimension disagrees;
 ///   nothing is changed then.
 pub fn embedding(ctx: &Context, table: MatRef<'_>, ids: &[u32], out: MatMut<'_>) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     check(table.rows(), table.cols(), ids, &out)?;
     if table.is_transposed() {
         let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
@@ -27,6 +29,7 @@ pub fn embedding(ctx: &Context, table: MatRef<'_>, ids: &[u32], out: MatMut<'_>)
 
 /// [`embedding`] from a quantised table, dequantised exactly on the way.
 pub fn embedding_quantized(ctx: &Context, table: &PackedWeights, ids: &[u32], out: MatMut<'_>) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     check(table.n(), table.k(), ids, &out)?;
     for_each_row(ctx, out, &|i, out| {
         let copied = table.dequantize_row(ids[i] as usize, out);

@@ -34,7 +34,7 @@ const ITEM_ELEMENTS: usize = 4096;
 pub(crate) fn for_each_row(ctx: &Context, x: MatMut<'_>, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     let (rows, cols) = (x.rows(), x.cols());
     let serial = rows.saturating_mul(cols) < SERIAL_ELEMENTS;
-    let executor = if serial { &Executor::Serial } else { ctx.executor() };
+    let executor = if serial { Executor::serial() } else { ctx.executor() };
     let tile_rows = if serial { rows.max(1) } else { (ITEM_ELEMENTS / cols.max(1)).max(1) };
     let grid = Grid { tile_rows, tile_cols: cols.max(1) };
     for_each_tile(executor, x, grid, &mut [], 0, &|_, origin, mut tile| {

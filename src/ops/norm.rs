@@ -3,6 +3,7 @@
 use super::{for_each_row, same_shape};
 use crate::context::Context;
 use crate::error::{Result, equal};
+use crate::fp_mode;
 use crate::view::{MatMut, MatRef};
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
@@ -50,6 +51,7 @@ fn norm(
     eps: f32,
     y: MatMut<'_>,
 ) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     same_shape(["x.rows", "x.cols", "x"], x, &y)?;
     equal("gain.len", gain.len(), "must equal x.cols =", x.cols())?;
     let kernels = ctx.kernels();

@@ -4,6 +4,7 @@ use super::RopeTable;
 use super::for_each_row;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::kernels::Pairs;
 use crate::view::MatMut;
 
@@ -97,6 +98,7 @@ fn rotate(
     position: &(dyn Fn(usize) -> usize + Sync),
     x: MatMut<'_>,
 ) {
+    let _mode = fp_mode::default_mode();
     let (kernels, kind) = (ctx.kernels(), pairs.kernel());
     for_each_row(ctx, x, &|i, row| {
         let Some((cos, sin)) = table.row(position(i)) else { return };

@@ -2,6 +2,7 @@
 
 use crate::buffer::AlignedBuf;
 use crate::error::{Error, Result, product};
+use crate::fp_mode;
 use std::f64::consts::PI;
 
 /// How the frequencies `f_i = base^(-2i / rotary_dim)` of a model are changed so that it reaches beyond the
@@ -192,6 +193,7 @@ impl RopeTable {
         base: f64,
         scaling: &RopeScaling,
     ) -> Result<RopeTable> {
+        let _mode = fp_mode::default_mode();
         let even = rotary_dim > 0 && rotary_dim.is_multiple_of(2);
         option(even, "rotary_dim", rotary_dim, "even and at least 2")?;
         option(base > 0.0 && base.is_finite(), "base", base, "positive and finite")?;
@@ -210,6 +212,7 @@ impl RopeTable {
     /// - **Errors**: `Option` for no frequencies, or a frequency or amplitude that is not finite; `Overflow`;
     ///   `Resource`.
     pub fn from_frequencies(frequencies: &[f64], positions: usize, amplitude: f64) -> Result<RopeTable> {
+        let _mode = fp_mode::default_mode();
         option(!frequencies.is_empty(), "frequencies.len", 0, "at least 1")?;
         for &f in frequencies {
             option(f.is_finite(), "frequencies", f, "finite")?;

@@ -3,6 +3,7 @@
 use super::{for_each_row, same_shape};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::kernels::Adjust;
 use crate::view::{MatMut, MatRef};
 
@@ -65,6 +66,7 @@ pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
 ///   is not positive and finite; nothing is changed then.
 /// - **Cost**: five passes over each row, allocates nothing.
 pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     same_shape(["x.rows", "x.cols", "x"], x, &y)?;
     check_softcap(options.softcap)?;
     if let Some(mask) = options.mask {
@@ -101,6 +103,7 @@ pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, 
 /// - **Numerics**: the sum by 16 lanes; one exact division an element; NaN spreads over its row.
 /// - **Cost**: three passes over each row, allocates nothing.
 pub fn softmax(ctx: &Context, x: MatMut<'_>) {
+    let _mode = fp_mode::default_mode();
     let kernels = ctx.kernels();
     for_each_row(ctx, x, &|_, x| kernels.softmax(x));
 }
@@ -110,6 +113,7 @@ pub fn softmax(ctx: &Context, x: MatMut<'_>) {
 ///
 /// - **Cost**: one vector pass for the maximum and one up to it.
 pub fn argmax(ctx: &Context, x: &[f32]) -> Option<usize> {
+    let _mode = fp_mode::default_mode();
     const CHUNK: usize = 64;
     let max = ctx.kernels().max(x);
     // Whole chunks are compared without an exit, which the compiler vectorises; a plain `position` looks at

@@ -2,26 +2,44 @@
 //!
 //! A call is cut into work items by shape alone, and each output element is computed by one item in one
 //! fixed order, so the results do not depend on anything in this module.
+//!
+//! ```text
+//! Executor::for_each -> Team (own threads)   -> Region   the job, who may enter it, who is inside
+//!                    -> ParallelFor (Rust)
+//!                    -> ParallelFor (C)      -> late     a Region that a late call finds closed
+//! ```
 
+mod forks;
+#[cfg(feature = "capi")]
+pub(crate) mod late;
+mod patience;
 mod region;
-mod threads;
+mod team;
 
 use crate::error::{Error, Result};
-use region::Team;
+use crate::fp_mode;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use team::Team;
 
 /// The most lanes that an executor uses: bounds the workspace, and the claim bits below.
 pub const MAX_LANES: usize = 256;
 
 /// A caller's own threads.
+///
+/// What an implementation does wrong costs time and nothing else: a lane that is called twice, at the same time or
+/// not, runs once, a number that is no lane does nothing, and items that no lane has run are run by the calling thread.
 pub trait ParallelFor: Send + Sync {
-    /// How many lanes are useful, typically the number of threads. Each lane needs scratch memory.
+    /// How many lanes are useful, typically the number of threads. Each lane needs scratch memory. Asked once, when
+    /// a context is made.
     fn lanes(&self) -> usize;
 
     /// Calls `body(i)` for each `i` in `0..lanes`, on any threads in any order, and returns when all calls
     /// have returned. Lanes that are called late find less work; lanes that are never called cost nothing.
+    ///
+    /// The calling thread is in kvern's floating-point mode (the default one) while this runs, and each thread
+    /// while it is in `body`.
     fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync));
 }
 
@@ -32,7 +50,9 @@ pub enum Parallelism {
     /// On the calling thread. The default: no thread is started.
     #[default]
     Serial,
-    /// On the calling thread and `n - 1` threads that the context owns (1..=256).
+    /// On the calling thread and `n - 1` threads that the context owns (1..=256). No more of them work at a time than
+    /// the CPUs that the thread which made the context was allowed. A call waits for threads that work, never for one
+    /// that has not come yet. A thread that has found nothing to do for 50 us sleeps and uses no CPU.
     Threads(usize),
     /// On threads that the caller owns.
     Caller(Arc<dyn ParallelFor>),
@@ -49,64 +69,81 @@ impl fmt::Debug for Parallelism {
 }
 
 /// Hands out work items to lanes.
-pub(crate) enum Executor {
+pub(crate) struct Executor(Threads);
+
+enum Threads {
     Serial,
     Team(Team),
-    Caller(Arc<dyn ParallelFor>),
+    /// A caller's, and how many lanes it said it has: a second answer might be larger than the workspace.
+    Caller(Arc<dyn ParallelFor>, usize),
 }
 
 impl Executor {
+    /// The calling thread.
+    pub(crate) const SERIAL: Executor = Executor(Threads::Serial);
+
+    /// The calling thread, for calls that are not worth another one.
+    pub(crate) fn serial() -> &'static Executor {
+        static SERIAL: Executor = Executor::SERIAL;
+        &SERIAL
+    }
+
     pub(crate) fn new(parallelism: &Parallelism) -> Result<Executor> {
         match parallelism {
-            Parallelism::Serial => Ok(Executor::Serial),
+            Parallelism::Serial => Ok(Executor::SERIAL),
             Parallelism::Threads(n) => Executor::threads(*n),
-            Parallelism::Caller(p) => Ok(Executor::Caller(Arc::clone(p))),
+            Parallelism::Caller(p) => Ok(Executor::caller(Arc::clone(p))),
         }
     }
 
-    /// The calling thread and `n - 1` own ones. One thread is the same as serial: no pool, no lock.
+    fn caller(p: Arc<dyn ParallelFor>) -> Executor {
+        let lanes = p.lanes().clamp(1, MAX_LANES);
+        Executor(Threads::Caller(p, lanes))
+    }
+
+    /// The calling thread and `n - 1` own ones. One thread is the same as serial: no threads, no region.
     pub(crate) fn threads(n: usize) -> Result<Executor> {
         match n {
-            1 => Ok(Executor::Serial),
-            2..=MAX_LANES => Ok(Executor::Team(Team::new(n)?)),
+            1 => Ok(Executor::SERIAL),
+            2..=MAX_LANES => Ok(Executor(Threads::Team(Team::new(n)?))),
             _ => Err(Error::Option { what: "threads", got: n.to_string(), allowed: "1..=256" }),
         }
     }
 
-    /// Lanes that may run at once: what a workspace has to provide for.
+    /// Lanes that may run at once: what a workspace has to provide for. Always the same number.
     pub(crate) fn lanes(&self) -> usize {
-        match self {
-            Executor::Serial => 1,
-            Executor::Team(team) => team.lanes(),
-            Executor::Caller(p) => p.lanes().clamp(1, MAX_LANES),
+        match &self.0 {
+            Threads::Serial => 1,
+            Threads::Team(team) => team.lanes(),
+            Threads::Caller(_, lanes) => *lanes,
         }
     }
 
     /// Calls `body(lane, item)` once for each item in `0..items`; `lane < min(lanes(), items)`, and no two
     /// calls run on one lane at a time. Returns when all have returned. Allocates nothing.
+    ///
+    /// Other threads run `body` in the default floating-point mode; the calling thread has to be in it already.
     pub(crate) fn for_each(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let lanes = self.lanes().min(items);
         if lanes <= 1 {
             return (0..items).for_each(|item| body(0, item));
         }
         let cursor = Cursor { next: AtomicUsize::new(0), items };
-        match self {
-            Executor::Serial => cursor.drain(0, body),
-            Executor::Team(team) => team.run(&|lane| {
-                if lane < lanes {
-                    cursor.drain(lane, body);
-                }
-            }),
-            Executor::Caller(p) => {
+        match &self.0 {
+            Threads::Serial => cursor.drain(0, body),
+            Threads::Team(team) => team.run(lanes, &|lane| cursor.drain(lane, body)),
+            Threads::Caller(p, _) => {
                 // A foreign `run` is not trusted with memory safety: each lane is entered once at most,
                 // and what it leaves undone is done here.
                 let claimed: [AtomicU64; MAX_LANES / 64] = std::array::from_fn(|_| AtomicU64::new(0));
                 p.run(lanes, &|lane| {
                     let bit = 1u64 << (lane % 64);
                     if lane < lanes && claimed[lane / 64].fetch_or(bit, Relaxed) & bit == 0 {
+                        let _mode = fp_mode::default_mode();
                         cursor.drain(lane, body);
                     }
                 });
+                fp_mode::restore_default();
                 cursor.drain(0, body);
             }
         }
@@ -174,7 +211,7 @@ mod tests {
         let callers: [Arc<dyn ParallelFor>; 2] = [Arc::new(Odd), Arc::new(Idle)];
         let mut executors: Vec<Executor> =
             [1, 2, 3, 8].into_iter().map(|n| Executor::threads(n).unwrap()).collect();
-        executors.extend(callers.map(Executor::Caller));
+        executors.extend(callers.map(Executor::caller));
         for executor in &executors {
             for items in [0, 1, 2, 7, 100, 1000] {
                 assert_eq!(count(executor, items), vec![1; items]);

@@ -1,204 +1,221 @@
-//! A team of threads that enters a parallel region cheaply and without allocating.
+//! A parallel region: a job on the caller's stack that other threads enter while it is open.
 //!
-//! rayon owns the threads; inside them runs one resident loop that waits for regions. Entering through
-//! rayon's own `broadcast` allocates on every call and wakes sleeping threads through its injector, 5 to
-//! 50 us, where a decode step of a small model takes 30 us in all. Here a worker that has just finished a
-//! region spins for a moment and picks the next one up in well under a microsecond; after that it sleeps.
+//! A region has an owner, the calling thread. The owner opens it, works, closes it when no work is left, and waits
+//! for those who are inside, not for those who were called: a thread that comes late finds the region closed and
+//! has cost nothing. One word says all that decides this:
 //!
-//! This is the fifth module with `unsafe`: the job borrows the caller's stack, and its lifetime has to be
-//! erased to cross threads. The two obligations are stated at [`Team::run`].
+//! ```text
+//! state:  epoch | PANICKED | WAITING | OPEN | places left | threads inside
+//! bits:   35..61     34         33      32       16..32         0..16
+//! ```
+//!
+//! # Why a thread inside may follow the job
+//! The job is a borrow whose lifetime is erased. Four facts keep it alive and unchanged while it is followed:
+//! 1. A thread enters by one compare-and-exchange of the whole word that demands OPEN and adds one to "inside".
+//!    It leaves by one subtraction, after its last use of the job.
+//! 2. The owner takes OPEN away by one atomic operation. All operations on one word have one order, so each entry
+//!    comes before it and is counted, or comes after it and fails.
+//! 3. [`Owner::run`] ends, by return or by unwinding, only after it has closed the region and then read
+//!    "inside = 0". The borrow outlives `run`, so it outlives every entry.
+//! 4. Only the owner writes the job, while the region is closed and nobody is inside: the swap that opens
+//!    (release) happens before each entry (acquire), and each leave (release) happens before the read of
+//!    "inside = 0" (acquire), through the release sequence of the word, which consists of read-modify-writes alone.
+//!
+//! An epoch that wraps around is no danger: it tells a thread whether the open region is the one that it was called
+//! for, and a thread that enters another one is counted all the same.
 
-use super::threads::Threads;
-use crate::error::{Error, Result};
+use super::patience::wait_awake;
+use crate::fp_mode;
+use std::any::Any;
 use std::cell::UnsafeCell;
-use std::hint::spin_loop;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Rounds of `PAUSE` before a waiting thread sleeps: about 30 us on current x86. Bounded, because on a
-/// shared machine the thread that is waited for may not be running at all.
-const SPIN_ROUNDS: usize = 2000;
+/// What each thread calls once, with its number.
+pub(super) type Body<'a> = dyn Fn(usize) + Sync + 'a;
 
-type Body<'a> = dyn Fn(usize) + Sync + 'a;
+/// The message of a panic.
+pub(super) type Payload = Box<dyn Any + Send>;
 
-/// State shared by the caller (lane 0) and the workers (lanes 1..).
-struct Shared {
-    /// The job of the current generation. Written by the caller while no worker is inside a region.
-    job: UnsafeCell<Option<*const Body<'static>>>,
-    /// Bumped once for each region, and once more for shutdown.
-    generation: AtomicUsize,
-    /// Workers that have not finished the current region.
-    pending: AtomicUsize,
-    panicked: AtomicBool,
-    shutdown: AtomicBool,
-    sleep: Mutex<()>,
-    wake_workers: Condvar,
-    wake_caller: Condvar,
+const INSIDE: u64 = 0xffff;
+const PLACE: u64 = 1 << 16;
+const PLACES: u64 = 0xffff << 16;
+const OPEN: u64 = 1 << 32;
+/// The owner sleeps until nobody is inside.
+const WAITING: u64 = 1 << 33;
+const PANICKED: u64 = 1 << 34;
+const EPOCH_SHIFT: u32 = 35;
+
+/// Bits of an epoch: as many as a 32-bit ticket has room for beside a number below 64.
+pub(super) const EPOCH_BITS: u32 = 26;
+
+/// The most threads that may enter a region.
+pub(super) const MOST_PLACES: usize = u16::MAX as usize;
+
+fn epoch_of(state: u64) -> u32 {
+    (state >> EPOCH_SHIFT) as u32 & ((1 << EPOCH_BITS) - 1)
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself. It is written before `generation` is bumped
-// (Release) and read after the bump was seen (Acquire); the next write waits until `pending` is zero.
-unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is only followed inside a region, while the caller keeps the body alive.
-unsafe impl Send for Shared {}
+/// One region at a time, again and again. Aligned so that two regions share no line and no pair of lines.
+#[repr(align(128))]
+pub(super) struct Region {
+    state: AtomicU64,
+    owned: AtomicBool,
+    /// The job of the open region.
+    job: UnsafeCell<Option<*const Body<'static>>>,
+    /// The first panic of a thread inside.
+    panic: Mutex<Option<Payload>>,
+    sleep: Mutex<()>,
+    emptied: Condvar,
+}
 
-impl Shared {
+// SAFETY: `job` is the only field that is not Sync by itself: written by the one owner while nobody is inside, read
+// by threads inside, as the module's comment shows.
+unsafe impl Sync for Region {}
+// SAFETY: the pointer in `job` is only followed inside of an open region, whose owner keeps the body alive.
+unsafe impl Send for Region {}
+
+impl Region {
+    pub const fn new() -> Region {
+        Region {
+            state: AtomicU64::new(0),
+            owned: AtomicBool::new(false),
+            job: UnsafeCell::new(None),
+            panic: Mutex::new(None),
+            sleep: Mutex::new(()),
+            emptied: Condvar::new(),
+        }
+    }
+
+    /// The right to open the region, unless another thread has it.
+    pub fn try_own(&self) -> Option<Owner<'_>> {
+        let free = self.owned.compare_exchange(false, true, Acquire, Relaxed).is_ok();
+        free.then(|| Owner { region: self })
+    }
+
+    /// The epoch of the region if it is open and has a place left. In the one order of all `SeqCst` operations.
+    pub fn open_epoch(&self) -> Option<u32> {
+        let state = self.state.load(SeqCst);
+        (state & OPEN != 0 && state & PLACES != 0).then_some(epoch_of(state))
+    }
+
+    /// Enters the region of `epoch`: `None` when it is closed or has no place left.
+    pub fn enter(&self, epoch: u32) -> Option<Inside<'_>> {
+        let mut state = self.state.load(Relaxed);
+        loop {
+            if state & OPEN == 0 || state & PLACES == 0 || epoch_of(state) != epoch {
+                return None;
+            }
+            match self.state.compare_exchange_weak(state, state - PLACE + 1, Acquire, Relaxed) {
+                Ok(_) => return Some(Inside { region: self, place: ((state & PLACES) / PLACE) as usize }),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once `ready` holds: spins first, then sleeps on `condvar`.
-    fn wait(&self, condvar: &Condvar, ready: impl Fn() -> bool) {
-        for _ in 0..SPIN_ROUNDS {
-            if ready() {
-                return;
-            }
-            spin_loop();
+    /// Closes the region and returns when nobody is inside: the state then.
+    fn close(&self) -> u64 {
+        let state = self.state.fetch_and(!OPEN, AcqRel);
+        if state & INSIDE == 0 {
+            return state;
         }
-        let mut guard = self.lock();
-        while !ready() {
-            guard = condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Starts the next generation and wakes whoever sleeps.
-    fn announce(&self) {
-        self.generation.fetch_add(1, Release);
-        drop(self.lock()); // a worker between its last check and its sleep is waited out here
-        self.wake_workers.notify_all();
-    }
-
-    fn work(&self, lane: usize) {
-        let mut seen = 0;
-        loop {
-            self.wait(&self.wake_workers, || self.generation.load(Acquire) != seen);
-            seen += 1;
-            if self.shutdown.load(Acquire) {
-                return;
-            }
-            // SAFETY: the generation was bumped after `job` was written, and the caller stays inside
-            // `Team::run`, keeping the body alive, until this worker has decremented `pending`.
-            let body = unsafe { (*self.job.get()).map(|job| &*job) };
-            if let Some(body) = body
-                && catch_unwind(AssertUnwindSafe(|| body(lane))).is_err()
-            {
-                self.panicked.store(true, Release);
-            }
-            if self.pending.fetch_sub(1, AcqRel) == 1 {
-                drop(self.lock());
-                self.wake_caller.notify_one();
+        let empty = || self.state.load(Acquire) & INSIDE == 0;
+        if !wait_awake(empty) {
+            let mut guard = self.lock();
+            // Whoever leaves after this sees WAITING; for those who left before, `empty` is asked after it.
+            self.state.fetch_or(WAITING, Relaxed);
+            while !empty() {
+                guard = self.emptied.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
         }
+        self.state.load(Acquire)
     }
 }
 
-/// The calling thread and `lanes - 1` workers.
-pub(crate) struct Team {
-    shared: Arc<Shared>,
-    lanes: usize,
-    /// Held by the caller whose region runs.
-    entered: Mutex<()>,
-    /// [`forks`] of the process that has the workers: a fork leaves them behind.
-    forks: usize,
-    /// Owns the threads; they end when `shutdown` is announced.
-    _pool: Threads,
+/// The one thread that may open a region.
+pub(super) struct Owner<'a> {
+    region: &'a Region,
 }
 
-impl Team {
-    /// Starts `lanes - 1` threads (`lanes >= 2`).
-    pub(crate) fn new(lanes: usize) -> Result<Team> {
-        let refused = |_| Error::Resource { what: "threads", amount: lanes - 1 };
-        let pool = Threads::start(lanes - 1).map_err(refused)?;
-        let shared = Arc::new(Shared {
-            job: UnsafeCell::new(None),
-            generation: AtomicUsize::new(0),
-            pending: AtomicUsize::new(0),
-            panicked: AtomicBool::new(false),
-            shutdown: AtomicBool::new(false),
-            sleep: Mutex::new(()),
-            wake_workers: Condvar::new(),
-            wake_caller: Condvar::new(),
-        });
-        let resident = Arc::clone(&shared);
-        pool.spawn_broadcast(move |ctx| resident.work(ctx.index() + 1));
-        Ok(Team { shared, lanes, entered: Mutex::new(()), forks: forks(), _pool: pool })
-    }
-
-    pub(crate) fn lanes(&self) -> usize {
-        self.lanes
-    }
-
-    /// Calls `body(lane)` for each lane once and returns when all have returned. When another thread's
-    /// region is running, or in a child process that a fork made, all lanes run here, one after the other: the
-    /// results are the same.
+impl Owner<'_> {
+    /// Opens the region with `places` for other threads, each of which calls `body` with a number; runs
+    /// `meanwhile`, which is told the epoch; closes the region, and returns when nobody is inside. Allocates nothing.
     ///
-    /// Obligations behind the `unsafe`: the body outlives the region, because this function returns (or
-    /// unwinds) only after every worker has left; and `job` is written only while no worker can read it.
-    pub(crate) fn run(&self, body: &Body<'_>) {
-        if self.forks != forks() {
-            return (0..self.lanes).for_each(body);
-        }
-        let _entered = match self.entered.try_lock() {
-            Ok(guard) => guard,
-            Err(std::sync::TryLockError::Poisoned(p)) => p.into_inner(),
-            Err(std::sync::TryLockError::WouldBlock) => return (0..self.lanes).for_each(body),
-        };
-        let shared = &*self.shared;
+    /// **Errors**: the panic of `meanwhile`, or else the first of a thread inside.
+    pub fn run(&self, places: usize, body: &Body<'_>, meanwhile: impl FnOnce(u32)) -> Result<(), Payload> {
+        let region = self.region;
+        let epoch = epoch_of(region.state.load(Relaxed)).wrapping_add(1) & ((1 << EPOCH_BITS) - 1);
         let erased: *const Body<'_> = body;
-        // SAFETY: no region is running (`entered` is held and `pending` is zero), so nobody reads `job`;
-        // the lifetime is erased, and the wait below keeps the promise that it made.
-        unsafe { *shared.job.get() = Some(erase(erased)) };
-        shared.pending.store(self.lanes - 1, Release);
-        shared.announce();
-        let own = catch_unwind(AssertUnwindSafe(|| body(0)));
-        shared.wait(&shared.wake_caller, || shared.pending.load(Acquire) == 0);
-        let worker_panicked = shared.panicked.swap(false, AcqRel);
-        if let Err(payload) = own {
-            resume_unwind(payload);
+        // SAFETY: this thread owns the region, which is closed and empty, so nobody reads `job`. The lifetime is
+        // erased, and the close below keeps the promise that it made.
+        unsafe { *region.job.get() = Some(erase(erased)) };
+        let places = places.min(MOST_PLACES) as u64 * PLACE;
+        region.state.swap((u64::from(epoch) << EPOCH_SHIFT) | OPEN | places, SeqCst);
+        let own = catch_unwind(AssertUnwindSafe(|| meanwhile(epoch)));
+        let state = region.close();
+        own?;
+        if state & PANICKED != 0 {
+            let mut panic = region.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            return Err(panic.take().unwrap_or_else(|| Box::new("a kvern worker thread panicked")));
         }
-        if worker_panicked {
-            resume_unwind(Box::new("a kvern worker thread panicked"));
+        Ok(())
+    }
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        self.region.owned.store(false, Release);
+    }
+}
+
+/// A thread inside of a region.
+pub(super) struct Inside<'a> {
+    region: &'a Region,
+    /// `1..=places`, another one for each thread that entered.
+    pub place: usize,
+}
+
+impl Inside<'_> {
+    /// Calls the region's body with `worker`, in kvern's floating-point mode, and leaves. A panic stays in the region.
+    pub fn work(self, worker: usize) {
+        // SAFETY: this thread is inside, so `job` was written before it entered and is not written until it leaves.
+        let job = unsafe { *self.region.job.get() };
+        let Some(job) = job else { return };
+        // SAFETY: the owner keeps the body alive until nobody is inside.
+        let body = unsafe { &*job };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let _mode = fp_mode::default_mode();
+            body(worker);
+        }));
+        if let Err(payload) = result {
+            let mut panic = self.region.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*panic {
+                // The payload of a foreign panic could panic again when it is dropped.
+                Some(_) => std::mem::forget(payload),
+                None => *panic = Some(payload),
+            }
+            self.region.state.fetch_or(PANICKED, Relaxed);
         }
     }
 }
 
-/// How often this process is the child of a fork since it (or its parent) made a team: counted by a handler,
-/// because asking for the process id would cost each region a system call.
-#[cfg(unix)]
-fn forks() -> usize {
-    static FORKS: AtomicUsize = AtomicUsize::new(0);
-    static HANDLER: std::sync::Once = std::sync::Once::new();
-    unsafe extern "C" fn count() {
-        FORKS.fetch_add(1, Relaxed);
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let state = self.region.state.fetch_sub(1, Release);
+        if state & WAITING != 0 && state & INSIDE == 1 {
+            drop(self.region.lock()); // an owner between its last look and its sleep is waited out here
+            self.region.emptied.notify_one();
+        }
     }
-    HANDLER.call_once(|| {
-        // SAFETY: the handler is a function of this library that touches one atomic.
-        let refused = unsafe { libc::pthread_atfork(None, None, Some(count)) };
-        debug_assert_eq!(refused, 0, "no memory for a handler");
-    });
-    FORKS.load(Relaxed)
 }
 
-/// There is no fork.
-#[cfg(not(unix))]
-fn forks() -> usize {
-    0
-}
-
-/// Forgets the lifetime of a job pointer (a cast: only the type changes).
+/// Forgets the lifetime of a job (a cast: only the type changes).
 fn erase<'a>(job: *const Body<'a>) -> *const Body<'static> {
     // SAFETY: both are the same fat pointer; whoever follows it proves that the body is alive.
     unsafe { std::mem::transmute::<*const Body<'a>, *const Body<'static>>(job) }
-}
-
-impl Drop for Team {
-    fn drop(&mut self) {
-        // In a forked child nobody waits, and a worker may have held the lock when the process was copied.
-        if self.forks != forks() {
-            return;
-        }
-        self.shared.shutdown.store(true, Release);
-        self.shared.announce();
-    }
 }

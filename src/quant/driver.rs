@@ -8,6 +8,7 @@ use super::{Compute, PackedWeights, WeightFormat};
 use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, at_least, equal, product};
+use crate::fp_mode;
 use crate::kernels::KernelSet;
 use crate::matmul::{Epilogue, Precision};
 use crate::parallel::Executor;
@@ -194,6 +195,7 @@ pub fn multiply_many(
     a: MatRef<'_>,
     products: &mut [Product<'_>],
 ) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     let (mut macs, mut lane_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
     for p in products.iter() {
         p.validate(a)?;
@@ -204,7 +206,7 @@ pub fn multiply_many(
             macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
         }
     }
-    let executor = if macs < SERIAL_MACS { &Executor::Serial } else { ctx.executor() };
+    let executor = if macs < SERIAL_MACS { Executor::serial() } else { ctx.executor() };
     let row_bytes = row_bytes(a.cols(), compute);
     let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
     let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;

@@ -8,6 +8,7 @@ use super::quantize::{dequantize, quantize};
 use crate::buffer::AlignedBuf;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use crate::kernels::{LANES, Stripes};
 use crate::matmul::PackedB;
 use crate::view::{Grid, MatMut, MatRef, for_each_tile};
@@ -61,6 +62,7 @@ impl PackedWeights {
     /// `Resource`. **Cost**: one pass, on the context's threads; allocates the packed bytes and a row of
     /// blocks for each thread.
     pub fn quantize_with(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
+        let _mode = fp_mode::default_mode();
         let (n, k) = (w.rows(), w.cols());
         format.bytes(n, k)?;
         if w.is_transposed() {
@@ -109,6 +111,7 @@ impl PackedWeights {
         k: usize,
         blocks: &[u8],
     ) -> Result<PackedWeights> {
+        let _mode = fp_mode::default_mode();
         let bytes = format.bytes(n, k)?;
         equal("blocks.len", blocks.len(), "must equal the bytes of n * k weights =", bytes)?;
         let Some(codec) = Codec::of(format) else {
@@ -128,6 +131,7 @@ impl PackedWeights {
     /// **Errors**: `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed
     /// bytes: the codes, and 4 (symmetric) or 6 bytes for each group.
     pub fn from_groups_with(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
+        let _mode = fp_mode::default_mode();
         let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
         let put = |i: usize, lane: usize, stripe: &mut [u8], layout: &Layout, _: &mut [u8]| {
             if let Some(row) = w.row(i) {
@@ -236,6 +240,7 @@ impl PackedWeights {
     /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise weights,
     /// which have no blocks.
     pub fn to_blocks(&self, out: &mut [u8]) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         let format = self.format.ok_or(Error::Unsupported { what: "blocks of group-wise weights" })?;
         let bytes = format.bytes(self.n, self.k)?;
         equal("out.len", out.len(), "must equal the bytes of n * k weights =", bytes)?;
@@ -255,6 +260,7 @@ impl PackedWeights {
     ///
     /// **Shapes**: `out`: (k). **Errors**: `Shape`, or `Option` for a row that is not there. Allocates nothing.
     pub fn dequantize_row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         equal("out.len", out.len(), "must equal k =", self.k)?;
         if i >= self.n {
             return Err(Error::Shape { what: "row", got: i, relation: "must be below n =", want: self.n });

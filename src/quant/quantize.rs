@@ -4,6 +4,7 @@
 use super::codec::{Codec, Decoded};
 use super::format::WeightFormat;
 use crate::error::{Error, Result, equal};
+use crate::fp_mode;
 use half::{bf16, f16};
 
 /// Quantises `x` into GGUF blocks.
@@ -39,6 +40,7 @@ use half::{bf16, f16};
 /// some 40 more over a block in the L1 cache, and some 1000 where d is below 2^-20. **Source**: ggml's formats;
 /// the search is our own.
 pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     equal("out.len", out.len(), "must equal the bytes of the blocks =", format.bytes(1, x.len())?)?;
     let Some(codec) = Codec::of(format) else {
         write_floats(format, x, out);
@@ -66,6 +68,7 @@ pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
 /// and the product exceeds f32.
 /// **Errors**: `Option` for a ragged length, `Shape`; nothing is written then.
 pub fn dequantize(format: WeightFormat, blocks: &[u8], out: &mut [f32]) -> Result<()> {
+    let _mode = fp_mode::default_mode();
     equal("blocks.len", blocks.len(), "must equal the bytes of the blocks =", format.bytes(1, out.len())?)?;
     let Some(codec) = Codec::of(format) else {
         read_floats(format, blocks, out);

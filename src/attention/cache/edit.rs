@@ -4,6 +4,7 @@ use super::options::at_most;
 use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
 use crate::error::{Error, Result};
 use crate::fma::fma;
+use crate::fp_mode;
 use crate::ops::{RopePairs, RopeTable};
 use std::ops::Range;
 
@@ -102,6 +103,7 @@ impl KvCache {
         table: &RopeTable,
         pairs: RopePairs,
     ) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         self.check_range(sequence, &positions)?;
         let KvCacheOptions { head_dim, keys, .. } = self.options;
         if keys.is_quantized() {

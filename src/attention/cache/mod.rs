@@ -23,6 +23,7 @@ pub use options::{KvCacheOptions, KvType};
 use super::CHUNK;
 use crate::context::Context;
 use crate::error::{Error, Result, equal, product};
+use crate::fp_mode;
 use crate::kernels::{BLOCK, Bits, Elements};
 use crate::view::MatRef;
 use layout::{Field, Geometry, Layout};
@@ -152,6 +153,7 @@ impl KvCache {
     ///
     /// **Errors**: also `Option` for a sequence that is not there.
     pub fn append_to(&mut self, sequence: usize, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         if k.is_transposed() {
             let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
@@ -237,6 +239,7 @@ impl KvCache {
     /// **Errors**: `Option` for a sequence that is not there, `Shape` for a position that it does not hold or
     /// slices of another length. **Cost**: not the fast path: attention reads pages in place.
     pub fn token(&self, sequence: usize, position: usize, k: &mut [f32], v: &mut [f32]) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         let state = self.sequence(sequence)?;
         at_most("position + 1", position.saturating_add(1), "must be at most the cache's len =", state.len)?;
         if position < state.oldest && position >= self.options.sinks {

@@ -2,6 +2,7 @@
 
 use super::{GroupWise, unpack, whole_words};
 use crate::error::{Result, equal, product};
+use crate::fp_mode;
 
 /// Bits of a code.
 const BITS: u32 = 4;
@@ -36,6 +37,7 @@ impl GroupWise {
     /// **Shapes**: see [`Awq`]. **Numerics**: nothing is rounded. **Errors**: as
     /// [`symmetric`](GroupWise::symmetric); also `Option` for an n that is no multiple of 8. **Cost**: one pass.
     pub fn from_awq<S: Copy + Into<f32>>(t: &Awq<'_, S>) -> Result<GroupWise> {
+        let _mode = fp_mode::default_mode();
         let (n, k) = (t.n, t.k);
         GroupWise::sizes((n, k), BITS, t.group)?;
         whole_words("n", n, BITS)?;

@@ -2,6 +2,7 @@
 
 use super::{GroupWise, unpack, whole_words};
 use crate::error::{Error, Result, equal, product};
+use crate::fp_mode;
 
 /// How GPTQ checkpoints store zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +48,7 @@ impl GroupWise {
     /// [`symmetric`](GroupWise::symmetric); also `Option` when k or n does not fill words, and when `g_idx`
     /// names a group that is not there or does not give each group exactly `group` features. **Cost**: one pass.
     pub fn from_gptq<S: Copy + Into<f32>>(t: &Gptq<'_, S>) -> Result<GroupWise> {
+        let _mode = fp_mode::default_mode();
         let (n, k) = (t.n, t.k);
         GroupWise::sizes((n, k), t.bits, t.group)?;
         whole_words("k", k, t.bits)?;

@@ -14,6 +14,7 @@ pub use gptq::{Gptq, StoredZeros};
 
 use crate::buffer::AlignedBuf;
 use crate::error::{Error, Result, equal, product};
+use crate::fp_mode;
 
 /// A weight matrix W (n output features, k input features) as integers with a scale and a zero for each
 /// group of input features: `W[i][order[p]] = scale[i][p / group] * (code[i][p] - zero[i][p / group])`.
@@ -56,6 +57,7 @@ impl GroupWise {
         codes: &[i8],
         scales: &[S],
     ) -> Result<GroupWise> {
+        let _mode = fp_mode::default_mode();
         let (elements, groups) = GroupWise::sizes((n, k), bits, group)?;
         equal("codes.len", codes.len(), "must equal n * k =", elements)?;
         equal("scales.len", scales.len(), "must equal n * (k / group) =", groups)?;
@@ -84,6 +86,7 @@ impl GroupWise {
         scales: &[S],
         zeros: &[u8],
     ) -> Result<GroupWise> {
+        let _mode = fp_mode::default_mode();
         let (elements, groups) = GroupWise::sizes((n, k), bits, group)?;
         equal("codes.len", codes.len(), "must equal n * k =", elements)?;
         equal("scales.len", scales.len(), "must equal n * (k / group) =", groups)?;
@@ -212,6 +215,7 @@ impl GroupWise {
     /// were f16 or bf16. (Tools that compute it in f16 round to 11 bits.) A NaN or infinite scale gives what IEEE
     /// says. **Errors**: `Shape`. Allocates nothing.
     pub fn dequantize_row(&self, i: usize, out: &mut [f32]) -> Result<()> {
+        let _mode = fp_mode::default_mode();
         equal("out.len", out.len(), "must equal k =", self.k)?;
         let absent = Error::Shape { what: "row", got: i, relation: "must be below n =", want: self.n };
         let row = self.row(i).ok_or(absent)?;

@@ -1,0 +1,140 @@
+//! The floating-point mode of a thread: kvern computes in the default one, whatever mode it is called in.
+//!
+//! The mode is a register of the thread: rounding direction, flushing of subnormal numbers, which exceptions
+//! trap. A library that was built with `-ffast-math` changes it as soon as it is loaded, `fesetround` does, and a
+//! thread inherits it from the thread that started it. Each of these would change bits, and with two threads at random.
+//!
+//! [`default_mode`] stands at the head of each public function that computes and around each body that another
+//! thread runs. In the default mode it costs a read and a comparison; in another one the mode is set, and set
+//! back when the guard is dropped, by a return or by a panic.
+//!
+//! # What the compiler may do
+//! It takes a floating-point operation for a pure function of its operands, so it may move one past the
+//! instruction that sets the mode. Nothing here hangs on such an operation: kernels are called through function
+//! pointers of a table, and what a driver computes beside them comes from memory and goes to memory, while [`set`] is
+//! a call of an unknown function that may write any memory.
+
+/// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's start.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")))]
+mod register {
+    use std::arch::asm;
+
+    /// What the register holds; only the low half has a meaning.
+    pub type Mode = u32;
+
+    pub const DEFAULT: Mode = 0x1f80;
+
+    /// The six flags of exceptions that have happened: results, no mode.
+    const FLAGS: Mode = 0x3f;
+
+    #[inline(always)]
+    pub fn get() -> Mode {
+        let mut mode: Mode = 0;
+        // SAFETY: stores MXCSR, 32 bits, in the variable.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mode, options(nostack, preserves_flags)) };
+        mode
+    }
+
+    #[inline(always)]
+    pub fn set(mode: Mode) {
+        // SAFETY: each value comes from `get` or is the default, so no reserved bit is set. The mode of Rust code is
+        // the default one, and the guard is what makes that true for the code behind it.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mode, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    pub fn is_default(mode: Mode) -> bool {
+        mode & !FLAGS == DEFAULT
+    }
+}
+
+/// Round to nearest even, nothing flushed, no trap, no alternative behaviour: FPCR is zero.
+#[cfg(target_arch = "aarch64")]
+mod register {
+    use std::arch::asm;
+
+    pub type Mode = u64;
+
+    pub const DEFAULT: Mode = 0;
+
+    #[inline(always)]
+    pub fn get() -> Mode {
+        let mode: Mode;
+        // SAFETY: reads FPCR.
+        unsafe { asm!("mrs {}, fpcr", out(reg) mode, options(nostack, preserves_flags)) };
+        mode
+    }
+
+    #[inline(always)]
+    pub fn set(mode: Mode) {
+        // SAFETY: each value comes from `get` or is the default. The mode of Rust code is the default one, and the
+        // guard is what makes that true for the code behind it.
+        unsafe { asm!("msr fpcr, {}", in(reg) mode, options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    pub fn is_default(mode: Mode) -> bool {
+        mode == DEFAULT
+    }
+}
+
+/// Where no register is known, the mode is left alone.
+#[cfg(not(any(
+    target_arch = "x86_64",
+    all(target_arch = "x86", target_feature = "sse"),
+    target_arch = "aarch64"
+)))]
+mod register {
+    pub type Mode = ();
+
+    pub const DEFAULT: Mode = ();
+
+    pub fn get() -> Mode {}
+
+    pub fn set(_: Mode) {}
+
+    pub fn is_default(_: Mode) -> bool {
+        true
+    }
+}
+
+use register::{DEFAULT, Mode, get, is_default};
+
+/// Out of line and unlikely: the caller's code has one untaken branch.
+#[cold]
+#[inline(never)]
+fn set(mode: Mode) {
+    register::set(mode);
+}
+
+/// While this lives, the thread computes in the default mode; the mode that it found comes back when it is dropped.
+#[must_use]
+pub(crate) struct DefaultMode {
+    found: Mode,
+}
+
+/// The default mode for the calling thread.
+#[inline(always)]
+pub(crate) fn default_mode() -> DefaultMode {
+    let found = get();
+    if !is_default(found) {
+        set(DEFAULT);
+    }
+    DefaultMode { found }
+}
+
+/// The default mode again, after code of the caller ran on this thread under a [`DefaultMode`].
+pub(crate) fn restore_default() {
+    if !is_default(get()) {
+        set(DEFAULT);
+    }
+}
+
+impl Drop for DefaultMode {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !is_default(self.found) {
+            set(self.found);
+        }
+    }
+}
