@@ -65,6 +65,8 @@ pub mod capi;
 #[allow(unsafe_code)]
 pub mod cblas;
 mod context;
+mod dtype;
+mod epilogue;
 mod error;
 mod fma;
 #[allow(unsafe_code)]

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::chunk::Next;
-use crate::kernels::{BPanels, Elements, KernelSet, LANES, Operand, Panel};
+use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::view::MatMut;
 use std::cell::Cell;
 use std::ops::Range;
@@ -87,8 +87,7 @@ impl<'a> Fast<'a> {
         }
         self.rounded(kernels, q, (rows, dim), |q| {
             let data = Elements::Bf16(&self.keys[first / LANES * padded(dim)..]);
-            let panel = Panel { data, k_stride: 2 * LANES, vec_stride: padded(dim) };
-            let k = BPanels { panel, stride: vectors * padded(dim), vectors };
+            let k = Panel { data, k_stride: 2 * LANES, vec_stride: padded(dim) };
             kernels.gemm_fast_rows(dim / 2, q, k, scores.tile(0, first, rows, end - first), false);
         });
     }
@@ -104,11 +103,9 @@ impl<'a> Fast<'a> {
         fresh: bool,
     ) {
         let (rows, dim) = (sums.rows(), sums.cols());
-        let vectors = kernels.nv(kernels.mr());
         self.rounded(kernels, p, (rows, keys.len()), |p| {
             let data = Elements::Bf16(&self.values[keys.start * stride..]);
-            let panel = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
-            let v = BPanels { panel, stride: vectors * 2 * LANES, vectors };
+            let v = Panel { data, k_stride: 2 * stride, vec_stride: 2 * LANES };
             kernels.gemm_fast_rows(keys.len() / 2, p, v, sums.tile(0, 0, rows, dim), !fresh);
         });
     }

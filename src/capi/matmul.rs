@@ -8,7 +8,7 @@ use super::context::kvern_context;
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, guard};
-use crate::matmul::{Output, matmul, matmul_workspace_bytes};
+use crate::matmul::{Element, matmul, matmul_workspace_bytes};
 use crate::{Activation, Epilogue, MatMut, MatRef, Workspace};
 
 /// A function of one element: a `KVERN_ACTIVATION_*` number.
@@ -113,7 +113,7 @@ impl<T> Operands<T> {
     }
 }
 
-impl<T: Output> Operands<T> {
+impl<T: Element> Operands<T> {
     /// Checks everything and runs the product.
     ///
     /// # Safety

@@ -7,7 +7,7 @@ use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
 use crate::buffer::MappedFile;
-use crate::matmul::{Output, Weight};
+use crate::matmul::{Element, Weight};
 use crate::{Context, Dtype, PackedB, Precision};
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -383,7 +383,7 @@ impl<'a> Product<'a> {
 
     /// # Safety
     /// - as [`Operands::run`].
-    unsafe fn into<T: Output>(self, ws: *mut kvern_workspace, operands: Operands<T>) -> Checked<()> {
+    unsafe fn into<T: Element>(self, ws: *mut kvern_workspace, operands: Operands<T>) -> Checked<()> {
         let Product { ctx, b, up, precision } = self;
         // SAFETY: handed on to the caller.
         unsafe {

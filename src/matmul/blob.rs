@@ -1,11 +1,11 @@
 //! Packed matrices in files: save, load, map. The header is that of [`blob`](crate::blob), with the numbers
 //! of [`Dtype`], the panel width and the kernel id.
 
-use super::packed_b::Storage;
-use super::{Dtype, PackedB};
+use super::packed_b::{PackedB, Storage};
 use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
 use crate::context::Context;
+use crate::dtype::Dtype;
 use crate::error::{Result, product};
 use crate::kernels::{KernelId, LANES};
 use bytemuck::Pod;

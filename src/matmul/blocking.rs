@@ -104,6 +104,23 @@ pub(super) fn is_small(shape: Shape, workers: usize) -> bool {
         && (workers == 1 || m * n * k < SERIAL_MACS)
 }
 
+/// Elements of scratch of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scratch {
+    /// Packed A.
+    pub a: usize,
+    /// Packed B.
+    pub b: usize,
+    /// The gate, and accumulators that C cannot hold.
+    pub c: usize,
+}
+
+impl Scratch {
+    fn bytes(self) -> Result<usize> {
+        [self.a, self.b, self.c].iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
+    }
+}
+
 /// Numbers of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Blocking {
@@ -118,8 +135,7 @@ pub(super) struct Blocking {
     pub tile_cols: usize,
     pub b_access: BAccess,
     pub serial: bool,
-    /// Elements of scratch of one worker: packed A, packed B, accumulators.
-    pub scratch: [usize; 3],
+    pub scratch: Scratch,
 }
 
 /// Columns of a packed panel: as wide as the widest tile.
@@ -192,18 +208,14 @@ impl Blocking {
             tile_cols,
             b_access,
             serial: m.saturating_mul(n).saturating_mul(k) < SERIAL_MACS,
-            scratch: [a_scratch, b_scratch, c_scratch],
+            scratch: Scratch { a: a_scratch, b: b_scratch, c: c_scratch },
         }
     }
 
     /// Bytes of scratch of one worker.
     pub(super) fn worker_bytes(&self) -> Result<usize> {
-        scratch_bytes(self.scratch)
+        self.scratch.bytes()
     }
-}
-
-fn scratch_bytes(scratch: [usize; 3]) -> Result<usize> {
-    scratch.iter().try_fold(0, |sum, &len| Ok(sum + Arena::bytes_for::<f32>(len)?))
 }
 
 /// Bytes of scratch of one worker that are enough for any product of up to `m` rows, whatever its transposes
@@ -216,12 +228,12 @@ pub(super) fn enough_worker_bytes(m: usize, n: usize, k: usize, mr: usize, prepa
     if prepacked {
         // Or all rows of the deepest block for few rows, or one A micropanel of all k. Accumulators: gated, and not f32.
         let a = a.max(rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0)).max(mr.saturating_mul(k.next_multiple_of(4)));
-        return scratch_bytes([a, 0, 2 * rows(MC) * cols(FAST.1)]);
+        return Scratch { a, b: 0, c: 2 * rows(MC) * cols(FAST.1) }.bytes();
     }
-    let packed = scratch_bytes([a, kc(PACKED.0) * cols(PACKED.1), rows(MC) * cols(NC)])?;
+    let packed = Scratch { a, b: kc(PACKED.0) * cols(PACKED.1), c: rows(MC) * cols(NC) }.bytes()?;
     let few = rows(FEW_ROWS) * cols(STREAM_NC_FEW_ROWS);
     let stream = rows(STREAM_ROWS) * cols(STREAM_NC);
-    Ok(packed.max(scratch_bytes([a, kc(KC) * LANES, few.max(stream)])?))
+    Ok(packed.max(Scratch { a, b: kc(KC) * LANES, c: few.max(stream) }.bytes()?))
 }
 
 #[cfg(test)]

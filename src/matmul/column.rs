@@ -12,7 +12,7 @@ impl PackedB {
         }
         let panels = self.panels();
         let step = panels.data.step();
-        let panel = panels.run(0, j / LANES * LANES, LANES, LANES).0.panel;
+        let panel = panels.run(0, j / LANES * LANES, LANES, LANES).0;
         for p in 0..self.k {
             let i = p / step * panel.k_stride + j % LANES * step + p % step;
             each(

@@ -1,33 +1,55 @@
-//! The five loops around the register tile.
+//! The driver of a product: what is checked, how it is cut, who computes what.
 //!
-//! LOOP 5 (columns) and the outer part of LOOP 3 (rows) make the grid of work items; LOOP 4 (k), LOOP 3
-//! (blocks of A), LOOP 2 (A micropanels of mr rows) and LOOP 1 (B micropanels of nr columns) run inside an item. Unlike
-//! in BLIS, LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and
-//! B micropanels stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
+//! A product is five loops around a register tile, as in BLIS (Van Zee & van de Geijn 2015; Low et al. 2016):
+//!
+//! ```text
+//! LOOP 5  for each block of nc columns of C              work items     view.rs: for_each_tile, cut by blocking.rs
+//! LOOP 3a   for each block of rows of C                  work items     view.rs: for_each_tile, cut by blocking.rs
+//! LOOP 4      for each block of kc steps of k            item.rs: Item::accumulate; packs B (pack.rs)
+//! LOOP 3b       for each block of mc rows                item.rs: Item::accumulate; packs A (pack.rs)
+//! LOOP 2          for each A micropanel (mr rows)        kernels/generic/gemm.rs: tiles
+//! LOOP 1            for each B micropanel (nr columns)   kernels/generic/gemm.rs: tiles
+//! tile                for each step of k: mr x nr FMA    kernels/generic/gemm.rs: Accumulate::add
+//!                   store, or apply the epilogue         kernels/generic/{accumulators,epilogue}.rs
+//! ```
+//!
+//! A work item is a tile of C with all of k. LOOP 5 and the outer part of LOOP 3 run in parallel over the items; the
+//! other loops run inside one. Where they differ from BLIS:
+//!
+//! - LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and B micropanels stream
+//!   from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
+//! - LOOP 2 and LOOP 1 run inside one kernel call: a call for each tile cost 5 % at k = 64.
+//! - A is read in place unless it is transposed, and B is read in place where packing would not pay (`BAccess`).
+//! - The epilogue runs in the tile after the last block of k, before anything is stored.
+//!
+//! Between two blocks of k the accumulators are stored to C (or to scratch, where C cannot hold them) and loaded again:
+//! each element of C stays one chain over k, whatever the cut.
+//!
+//! The structs that an operand passes through, from the public call to the register tile:
+//!
+//! ```text
+//! A   MatRef              -> Request           -> APanels           -> GemmTile
+//! B   MatRef or PackedB   -> Request (Source)  -> BBlock -> BPanels -> GemmTile
+//! C   MatMut              -> COut                                   -> GemmTile
+//! ```
 
 use super::blocking::{Blocking, Shape, enough_worker_bytes, is_small};
 use super::item::{Item, small};
-use super::{Dtype, Epilogue, Output, PackedB, Precision, validate};
+use super::pack::{Panels, Source};
+use super::request::{Request, Size};
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, product};
+use crate::dtype::{Dtype, Element};
+use crate::epilogue::{Epilogue, Precision};
+use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
+use crate::kernels::Elements;
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 
-/// Where the driver takes B from.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    Matrix(MatRef<'a>),
-    Packed(&'a PackedB),
-}
-
 /// Bytes of workspace that are enough for all workers and any product of up to `m` rows.
-pub(super) fn workspace_bytes(
-    ctx: &Context,
-    (m, n, k): (usize, usize, usize),
-    b_prepacked: bool,
-) -> Result<usize> {
+pub(super) fn workspace_bytes(ctx: &Context, size: Size, b_prepacked: bool) -> Result<usize> {
+    let Size { m, n, k } = size;
     for size in [m, n, k] {
         product("matrix size", &[size])?;
     }
@@ -35,25 +57,21 @@ pub(super) fn workspace_bytes(
     product("workspace bytes", &[worker, ctx.lanes()])
 }
 
-/// Arguments of one product.
-pub(super) struct Request<'a> {
-    pub precision: Precision,
-    pub a: MatRef<'a>,
-    pub b: Source<'a>,
-    /// A second B whose product is the factor of the gated one.
-    pub up: Option<&'a PackedB>,
-    pub epilogue: Epilogue<'a>,
+/// The checks that every product of `a` into `c` shares.
+fn validate<T: Element>(a: MatRef<'_>, c: &MatMut<'_, T>, epilogue: &Epilogue<'_>) -> Result<()> {
+    equal("c.rows", c.rows(), "must equal a.rows =", a.rows())?;
+    epilogue.validate(c.cols())
 }
 
 /// The product into `c`; B's shape is already validated.
-pub(super) fn run<T: Output>(
+pub(super) fn run<T: Element>(
     ctx: &Context,
     ws: &mut Workspace,
     request: &Request<'_>,
     c: MatMut<'_, T>,
 ) -> Result<()> {
     let _mode = fp_mode::default_mode();
-    let Request { precision, a, b, up, epilogue } = *request;
+    let &Request { precision, a, b, up, epilogue } = request;
     validate(a, &c, &epilogue)?;
     let reads_c = epilogue.beta != 0.0;
     let plain_output = T::DTYPE == Dtype::F32 && up.is_none();
@@ -63,7 +81,7 @@ pub(super) fn run<T: Output>(
         return Err(Error::Option { what: "beta", got, allowed });
     }
     let kernels = ctx.kernels();
-    let bf16 = |b: &PackedB| b.dtype() == Dtype::Bf16;
+    let bf16 = |b: Panels<'_>| matches!(b.data, Elements::Bf16(_));
     let all_bf16 = matches!(b, Source::Packed(b) if bf16(b)) && up.is_none_or(bf16);
     let fast = all_bf16 && precision == Precision::Fast && kernels.has_bf16_fast();
     let shape = Shape {
@@ -91,7 +109,7 @@ pub(super) fn run<T: Output>(
     let worker_bytes = blocking.worker_bytes()?;
     let executor = if blocking.serial { Executor::serial() } else { ctx.executor() };
     let scratch = ws.arena(product("workspace bytes", &[worker_bytes, executor.lanes()])?)?.rest();
-    let item = Item { kernels, blocking, a, b, up, k, fast, epilogue };
+    let item = Item { request, kernels, blocking, k, fast };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, worker_bytes, &|arena, origin, c| item.run(arena, origin, c));
     Ok(())

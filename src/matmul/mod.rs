@@ -13,115 +13,27 @@ mod pack;
 mod packed_b;
 #[doc(hidden)]
 pub mod reference;
+mod request;
 
+pub use crate::dtype::{Dtype, Element};
+pub use crate::epilogue::{Activation, Epilogue, Precision};
 pub(crate) use blob::MAGIC as FLOATS_MAGIC;
-pub use packed_b::{Dtype, Output, PackedB, Weight};
+pub use packed_b::{PackedB, Weight};
 
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Result, at_least, equal};
+use crate::error::{Result, equal};
 use crate::view::{MatMut, MatRef};
-use driver::{Request, Source, run};
-
-/// A function that is applied to each element of a product before it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum Activation {
-    /// `x`
-    #[default]
-    Identity = 0,
-    /// `max(x, 0)`
-    Relu = 1,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`
-    Gelu = 2,
-    /// `x / (1 + e^-x)`
-    Silu = 3,
-}
-
-/// How closely a product follows the definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum Precision {
-    /// One chain of f32 FMA for each element: the same bits on every machine.
-    #[default]
-    Exact = 0,
-    /// With bf16 weights, on CPUs with bf16 dot instructions: activations are rounded to bf16 (relative error
-    /// 2^-8 each) and summed in f32, at twice the rate. The error is at most
-    /// `(2^-8 + k * 2^-22) * sum |a||b|` while every activation lies below 3.3961775e38 (`2^128 - 2^119`, from
-    /// where it rounds to infinity); activations, weights and sums below `2^-126` may count as 0. The bits depend on
-    /// the instruction set, but not on threads or batch. Everywhere else the same as `Exact`.
-    Fast = 1,
-}
-
-/// What happens to a finished product: `C = beta * C + act(alpha * AB + bias)`.
-///
-/// **Numerics**: in this order, each step one IEEE operation: `t = alpha * ab`, `t = t + bias[j]`,
-/// `t = act(t)`, `c = fma(beta, c, t)`. With `beta = 0`, C is not read (NaN in it does not spread). With
-/// `alpha = 0`, B is not read, and A is read only for the second product of a gated one. A residual addition
-/// is `beta = 1`.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Epilogue<'a> {
-    /// Factor of the product.
-    pub alpha: f32,
-    /// Factor of what C holds already.
-    pub beta: f32,
-    /// Added to each row, `(n)`.
-    pub bias: Option<&'a [f32]>,
-    /// Applied after the bias.
-    pub activation: Activation,
-}
-
-impl Default for Epilogue<'_> {
-    fn default() -> Self {
-        Epilogue { alpha: 1.0, beta: 0.0, bias: None, activation: Activation::Identity }
-    }
-}
-
-impl<'a> Epilogue<'a> {
-    /// Sets `alpha` and `beta`.
-    pub fn scaled(mut self, alpha: f32, beta: f32) -> Self {
-        (self.alpha, self.beta) = (alpha, beta);
-        self
-    }
-
-    /// Sets the bias, `(n)`.
-    pub fn bias(mut self, bias: &'a [f32]) -> Self {
-        self.bias = Some(bias);
-        self
-    }
-
-    /// Sets the activation.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// Whether `C = AB` is all there is to do.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.alpha == 1.0
-            && self.beta == 0.0
-            && self.bias.is_none()
-            && self.activation == Activation::Identity
-    }
-
-    /// Checks the bias against the columns of C.
-    pub(crate) fn validate(&self, n: usize) -> Result<()> {
-        match self.bias {
-            Some(bias) => equal("bias.len", bias.len(), "must equal c.cols =", n),
-            None => Ok(()),
-        }
-    }
-}
+use driver::run;
+use pack::Source;
+use request::{Request, Size};
 
 /// Bytes of workspace that are enough for [`matmul`] of up to `m` rows, `(m, k) x (k, n)`, with any strides,
 /// transposes and epilogue.
 ///
 /// **Errors**: `Overflow` for sizes beyond the address space.
 pub fn matmul_workspace_bytes(ctx: &Context, m: usize, n: usize, k: usize) -> Result<usize> {
-    driver::workspace_bytes(ctx, (m, n, k), false)
+    driver::workspace_bytes(ctx, Size { m, n, k }, false)
 }
 
 /// `C = beta * C + act(alpha * A * B + bias)`.
@@ -155,13 +67,4 @@ pub fn matmul(
     equal("c.cols", c.cols(), "must equal b.cols =", b.cols())?;
     let (precision, b) = (Precision::Exact, Source::Matrix(b));
     run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
-}
-
-/// The checks that every product of `a` into `c` shares.
-fn validate<T: Output>(a: MatRef<'_>, c: &MatMut<'_, T>, epilogue: &Epilogue<'_>) -> Result<()> {
-    equal("c.rows", c.rows(), "must equal a.rows =", a.rows())?;
-    if c.rows() > 1 {
-        at_least("c.row_stride", c.row_stride(), c.cols())?;
-    }
-    epilogue.validate(c.cols())
 }

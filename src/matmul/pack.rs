@@ -1,11 +1,25 @@
 //! Packing: blocks of A and B copied into the order in which the register tile reads them.
 
-use crate::kernels::{BPanels, Elements, KernelSet, LANES, Panel};
+use crate::kernels::{BPanels, Elements, KernelSet, LANES};
 use crate::view::MatRef;
 use bytemuck::Pod;
 
 /// Steps of k that a transposing copy handles at once: 64 lines of 64 bytes of the target stay in L1.
 const K_STEP: usize = 64;
+
+/// A range of rows, columns or steps of k.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub start: usize,
+    pub len: usize,
+}
+
+/// B of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    Matrix(MatRef<'a>),
+    Packed(Panels<'a>),
+}
 
 /// A block of B as panels of `width` columns: panel, then group of `step` k, then column, then k within the
 /// group. The last panel is as wide as its columns need (a multiple of 16); what does not exist is zeros.
@@ -35,17 +49,16 @@ impl<'a> Panels<'a> {
         let k_stride = width * step;
         if self.width == LANES {
             // Vectors are panels of their own.
-            let vec_stride = self.k * LANES;
-            let panel = Panel { data, k_stride, vec_stride };
-            let vectors = nr / LANES;
-            return (BPanels { panel, stride: vectors * vec_stride, vectors }, cols);
+            let (vec_stride, vectors) = (self.k * LANES, nr / LANES);
+            return (BPanels { data, vectors, k_stride, vec_stride, stride: vectors * vec_stride }, cols);
         }
-        let panel = Panel { data, k_stride, vec_stride: LANES * step };
-        let vectors = nr.min(width) / LANES;
+        let (vec_stride, vectors) = (LANES * step, nr.min(width) / LANES);
         if col == start && width <= nr {
-            (BPanels { panel, stride: width * self.k, vectors }, (padded / width * width).min(cols))
+            let covered = (padded / width * width).min(cols);
+            (BPanels { data, vectors, k_stride, vec_stride, stride: width * self.k }, covered)
         } else {
-            (BPanels { panel, stride: vectors * LANES * step, vectors }, (start + width - col).min(cols))
+            let covered = (start + width - col).min(cols);
+            (BPanels { data, vectors, k_stride, vec_stride, stride: vectors * vec_stride }, covered)
         }
     }
 }
@@ -53,10 +66,8 @@ impl<'a> Panels<'a> {
 /// Where in B a packed block comes from.
 #[derive(Clone, Copy)]
 pub(super) struct BlockOfB {
-    /// First step of k, and how many.
-    pub k: (usize, usize),
-    /// First column, and how many.
-    pub cols: (usize, usize),
+    pub k: Span,
+    pub cols: Span,
 }
 
 /// Packs a block of `b` into panels (see [`Panels`]) of `width` columns and groups of `step` k. U holds the
@@ -68,7 +79,7 @@ pub(super) fn pack_b<T: Pod, U: Pod>(
     (width, step): (usize, usize),
     out: &mut [U],
 ) {
-    let ((p0, k), (col0, cols)) = (block.k, block.cols);
+    let (k, Span { start: col0, len: cols }) = (block.k.len, block.cols);
     if k == 0 {
         return; // however many columns an empty matrix claims to have
     }
@@ -78,7 +89,7 @@ pub(super) fn pack_b<T: Pod, U: Pod>(
         let real = width.min(cols - start);
         let padded = real.next_multiple_of(LANES);
         let panel = &mut out[start * padded_k..(start + padded) * padded_k];
-        let block = BlockOfB { k: (p0, k), cols: (col0 + start, real) };
+        let block = BlockOfB { k: block.k, cols: Span { start: col0 + start, len: real } };
         pack_panel(kernels, b, block, (padded, step), panel);
         start += width;
     }
@@ -92,7 +103,7 @@ pub(super) fn pack_panel<T: Pod, U: Pod>(
     (padded, step): (usize, usize),
     out: &mut [U],
 ) {
-    let ((p0, k), (col0, real)) = (block.k, block.cols);
+    let (Span { start: p0, len: k }, Span { start: col0, len: real }) = (block.k, block.cols);
     let group = padded * step;
     if b.is_transposed() {
         // Blocks of 16 x 16 f32 through registers; what is left, and 2-byte elements, one by one.
@@ -133,13 +144,8 @@ pub(super) fn pack_panel<T: Pod, U: Pod>(
 }
 
 /// Packs `rows` rows of a transposed A as micropanels of at most `panel_rows` rows: micropanel, then k, then row.
-pub(super) fn pack_a(
-    a: MatRef<'_>,
-    (row0, rows): (usize, usize),
-    (p0, k): (usize, usize),
-    panel_rows: usize,
-    out: &mut [f32],
-) {
+pub(super) fn pack_a(a: MatRef<'_>, rows: Span, k: Span, panel_rows: usize, out: &mut [f32]) {
+    let (Span { start: row0, len: rows }, Span { start: p0, len: k }) = (rows, k);
     let (row_stride, k_stride) = a.strides();
     let mut start = 0;
     while start < rows {
@@ -155,13 +161,8 @@ pub(super) fn pack_a(
 }
 
 /// Rounds rows of A to bf16, in pairs of k: `(rows, ceil(k / 2))`, zero where k is odd.
-pub(super) fn pack_a_bf16(
-    kernels: &KernelSet,
-    a: MatRef<'_>,
-    (row0, rows): (usize, usize),
-    (p0, k): (usize, usize),
-    out: &mut [[u16; 2]],
-) {
+pub(super) fn pack_a_bf16(kernels: &KernelSet, a: MatRef<'_>, rows: Span, k: Span, out: &mut [[u16; 2]]) {
+    let (Span { start: row0, len: rows }, Span { start: p0, len: k }) = (rows, k);
     if k == 0 {
         return;
     }
@@ -202,7 +203,7 @@ mod tests {
             let padded_k = k.next_multiple_of(step);
             let elements = Panels::elements(padded_k, n).unwrap();
             let (mut one, mut two) = (vec![0u16; elements], vec![0u16; elements]);
-            let block = BlockOfB { k: (0, k), cols: (0, n) };
+            let block = BlockOfB { k: Span { start: 0, len: k }, cols: Span { start: 0, len: n } };
             pack_b(KernelSet::scalar(), b, block, (width, step), &mut one);
             pack_b(KernelSet::scalar(), bt, block, (width, step), &mut two);
             assert_eq!(one, two);
@@ -211,7 +212,6 @@ mod tests {
             let element = |p: usize, j: usize| match panels
                 .run(p / step * step, j / LANES * LANES, LANES, LANES)
                 .0
-                .panel
                 .data
             {
                 Elements::F16(x) | Elements::Bf16(x) => x[j % LANES * step + p % step],
@@ -229,7 +229,7 @@ mod tests {
         let data: Vec<f32> = (0..20).map(|x| x as f32).collect();
         let a = MatRef::dense(&data, 4, 5).unwrap().t(); // (5, 4)
         let mut out = vec![0.0; 20];
-        pack_a(a, (0, 5), (0, 4), 3, &mut out);
+        pack_a(a, Span { start: 0, len: 5 }, Span { start: 0, len: 4 }, 3, &mut out);
         assert_eq!(out[..3], [0.0, 1.0, 2.0]);
         assert_eq!(out[3..6], [5.0, 6.0, 7.0]);
         assert_eq!(out[12..14], [3.0, 4.0]);

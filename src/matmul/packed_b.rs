@@ -1,11 +1,13 @@
 //! Weights packed once and multiplied many times.
 
 use super::blocking::panel_width;
-use super::driver::{Request, Source, run, workspace_bytes};
-use super::pack::{BlockOfB, Panels, pack_b};
-use super::{Epilogue, Precision};
+use super::driver::{run, workspace_bytes};
+use super::pack::{BlockOfB, Panels, Source, Span, pack_b};
+use super::request::{Request, Size};
 use crate::buffer::{AlignedBuf, Workspace};
 use crate::context::Context;
+use crate::dtype::{Dtype, Element};
+use crate::epilogue::{Epilogue, Precision};
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
 use crate::kernels::{Elements, KernelId};
@@ -13,99 +15,27 @@ use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-/// Element types that a product can take as weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum Dtype {
-    /// IEEE binary32.
-    F32 = 0,
-    /// IEEE binary16.
-    F16 = 1,
-    /// The upper half of a binary32.
-    Bf16 = 30,
-}
-
-impl Dtype {
-    /// Bytes of an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-        }
-    }
-
-    /// `f32`, `f16`, `bf16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            Dtype::Bf16 => "bf16",
-        }
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
-}
-
 /// An element type of weights: f32, [`f16`](struct@f16) or [`bf16`].
-pub trait Weight: Copy + Sync + sealed::Sealed {
-    /// Its name as a number.
-    const DTYPE: Dtype;
-
+pub trait Weight: Element {
     #[doc(hidden)]
     fn pack(ctx: &Context, b: MatRef<'_, Self>, elements: usize) -> Result<Storage>;
 }
 
 impl Weight for f32 {
-    const DTYPE: Dtype = Dtype::F32;
-
     fn pack(ctx: &Context, b: MatRef<'_, f32>, elements: usize) -> Result<Storage> {
         Ok(Storage::F32(filled(ctx, b, 1, elements)?))
     }
 }
 
 impl Weight for f16 {
-    const DTYPE: Dtype = Dtype::F16;
-
     fn pack(ctx: &Context, b: MatRef<'_, f16>, elements: usize) -> Result<Storage> {
         Ok(Storage::F16(filled(ctx, b, 1, elements)?))
     }
 }
 
 impl Weight for bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
-
     fn pack(ctx: &Context, b: MatRef<'_, bf16>, elements: usize) -> Result<Storage> {
         Ok(Storage::Bf16(filled(ctx, b, 2, elements)?))
-    }
-}
-
-/// An element type of results: f32, [`f16`](struct@f16) or [`bf16`].
-pub trait Output: Weight + Pod + Send {
-    #[doc(hidden)]
-    fn as_f32<'a>(c: &'a mut MatMut<'_, Self>) -> Option<MatMut<'a>>;
-}
-
-impl Output for f32 {
-    fn as_f32<'a>(c: &'a mut MatMut<'_, f32>) -> Option<MatMut<'a>> {
-        Some(c.reborrow())
-    }
-}
-
-impl Output for f16 {
-    fn as_f32<'a>(_: &'a mut MatMut<'_, f16>) -> Option<MatMut<'a>> {
-        None
-    }
-}
-
-impl Output for bf16 {
-    fn as_f32<'a>(_: &'a mut MatMut<'_, bf16>) -> Option<MatMut<'a>> {
-        None
     }
 }
 
@@ -117,7 +47,7 @@ fn filled<T: Pod, U: Pod>(
     elements: usize,
 ) -> Result<AlignedBuf<U>> {
     let mut data = AlignedBuf::zeroed_in(ctx.memory(), elements)?;
-    let block = BlockOfB { k: (0, b.rows()), cols: (0, b.cols()) };
+    let block = BlockOfB { k: Span { start: 0, len: b.rows() }, cols: Span { start: 0, len: b.cols() } };
     pack_b(ctx.kernels(), b, block, (panel_width(ctx.kernels()), step), data.as_mut_slice());
     Ok(data)
 }
@@ -210,7 +140,7 @@ impl PackedB {
     ///
     /// **Errors**: `Overflow`.
     pub fn workspace_bytes(&self, ctx: &Context, m: usize) -> Result<usize> {
-        workspace_bytes(ctx, (m, self.n, self.k), true)
+        workspace_bytes(ctx, Size { m, n: self.n, k: self.k }, true)
     }
 
     /// `C = beta * C + act(alpha * A * B + bias)`: as [`matmul`](super::matmul()), without packing B.
@@ -233,7 +163,7 @@ impl PackedB {
     ///
     /// **Numerics**: see [`Precision`]; an f16 or bf16 result is the f32 one rounded once, ties to even.
     /// **Errors**: as [`PackedB::multiply`]; `Option` for a beta with a result that is not f32.
-    pub fn multiply_with<T: Output>(
+    pub fn multiply_with<T: Element>(
         &self,
         ctx: &Context,
         ws: &mut Workspace,
@@ -243,7 +173,7 @@ impl PackedB {
         epilogue: &Epilogue<'_>,
     ) -> Result<()> {
         self.check(a, &c)?;
-        let b = Source::Packed(self);
+        let b = Source::Packed(self.panels());
         run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
     }
 
@@ -254,7 +184,7 @@ impl PackedB {
     /// the activation, and one multiplication, each rounded once. **Errors**: `Shape`, `Workspace`; `Option`
     /// for a beta. **Cost**: `4mnk` flops; neither product is written to memory.
     #[allow(clippy::too_many_arguments)] // a product with one operand more
-    pub fn multiply_gated<T: Output>(
+    pub fn multiply_gated<T: Element>(
         &self,
         ctx: &Context,
         ws: &mut Workspace,
@@ -267,11 +197,11 @@ impl PackedB {
         self.check(a, &c)?;
         equal("up.k", up.k, "must equal the packed b's k =", self.k)?;
         equal("up.n", up.n, "must equal the packed b's n =", self.n)?;
-        let b = Source::Packed(self);
-        run(ctx, ws, &Request { precision, a, b, up: Some(up), epilogue: *epilogue }, c)
+        let b = Source::Packed(self.panels());
+        run(ctx, ws, &Request { precision, a, b, up: Some(up.panels()), epilogue: *epilogue }, c)
     }
 
-    fn check<T: Output>(&self, a: MatRef<'_>, c: &MatMut<'_, T>) -> Result<()> {
+    fn check<T: Element>(&self, a: MatRef<'_>, c: &MatMut<'_, T>) -> Result<()> {
         equal("a.cols", a.cols(), "must equal the packed b's k =", self.k)?;
         equal("c.cols", c.cols(), "must equal the packed b's n =", self.n)
     }

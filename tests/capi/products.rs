@@ -9,13 +9,13 @@ use kvern::capi::packed_b::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
-use kvern::matmul::Output;
+use kvern::matmul::Element;
 use kvern::ops::{self, RopePairs, RopeScaling, RopeTable, SoftmaxOptions};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
 use std::ptr::{null, null_mut};
 
 /// Result of the safe API, as bytes.
-fn want<T: Output>(b: &PackedB, up: Option<&PackedB>, precision: Precision, a: &[f32]) -> Vec<u8> {
+fn want<T: Element>(b: &PackedB, up: Option<&PackedB>, precision: Precision, a: &[f32]) -> Vec<u8> {
     let (ctx, mut ws) = (Context::serial(), Workspace::new(1 << 20).unwrap());
     let mut c = vec![T::zeroed(); M * N];
     let (av, cv) = (MatRef::dense(a, M, K).unwrap(), MatMut::dense(&mut c, M, N).unwrap());
@@ -27,7 +27,7 @@ fn want<T: Output>(b: &PackedB, up: Option<&PackedB>, precision: Precision, a: &
     bytemuck_bytes(&c)
 }
 
-fn bytemuck_bytes<T: Output>(x: &[T]) -> Vec<u8> {
+fn bytemuck_bytes<T: Element>(x: &[T]) -> Vec<u8> {
     // SAFETY: an output type is plain numbers without padding.
     unsafe { std::slice::from_raw_parts(x.as_ptr().cast::<u8>(), size_of_val(x)) }.to_vec()
 }

@@ -14,6 +14,7 @@ mod cblas;
 mod claims;
 #[cfg(target_os = "linux")]
 mod examples;
+mod floors;
 #[cfg(target_os = "linux")]
 mod headers;
 #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! Entry of the epilogue over accumulators in memory.
 
+use crate::epilogue::Epilogue;
 use crate::kernels::KernelSet;
 use crate::kernels::generic::epilogue::EpilogueRow;
-use crate::matmul::Epilogue;
 use crate::view::MatMut;
 
 impl KernelSet {

@@ -1,11 +1,12 @@
 //! The entries of the f32, f16 and bf16 products: checks of every bound that the register tiles rely on.
 
 use super::bounds::reach;
+use crate::dtype::{Dtype, Element};
+use crate::epilogue::Epilogue;
 use crate::kernels::generic::epilogue::{EpilogueArgs, TileRows};
 use crate::kernels::generic::gemm::GemmTile;
-use crate::kernels::set::{ElementType, Tiles};
+use crate::kernels::set::ElementType;
 use crate::kernels::{KernelSet, LANES};
-use crate::matmul::{Dtype, Epilogue, Output};
 use crate::view::MatMut;
 
 /// An f32 operand with any strides: element `(i, p)` is `data[i * row_stride + p * k_stride]`.
@@ -94,32 +95,68 @@ pub(crate) struct Panel<'a> {
     pub vec_stride: usize,
 }
 
-/// A micropanels that one call takes: micropanel `i` is the operand shifted by `i * stride` elements.
+/// Elements of A: f32, or bf16 in pairs of k for the bf16 dot instructions. Strides count elements, or pairs.
+#[derive(Clone, Copy)]
+pub(crate) enum AData<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [[u16; 2]]),
+}
+
+impl AData<'_> {
+    fn len(&self) -> usize {
+        match self {
+            AData::F32(x) => x.len(),
+            AData::Bf16(x) => x.len(),
+        }
+    }
+
+    fn as_ptr(&self) -> *const f32 {
+        match self {
+            AData::F32(x) => x.as_ptr(),
+            AData::Bf16(x) => x.as_ptr().cast(),
+        }
+    }
+}
+
+/// A in micropanels: element `(i, p)` of micropanel `s` is `data[s * stride + i * row_stride + p * k_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct APanels<'a> {
-    pub operand: Operand<'a>,
+    pub data: AData<'a>,
     /// Rows of a micropanel: 1..=mr.
     pub rows: usize,
+    pub row_stride: usize,
+    pub k_stride: usize,
     pub stride: usize,
 }
 
-/// Panels of B that one call takes: panel `p` is the one given, shifted by `p * stride` elements. Each but
-/// the last has `vectors` vectors, no more than the tile.
+/// B in micropanels of `vectors` vectors of 16 columns, no more than the tile has; the last one may have fewer. Vector
+/// `(g, v)` of micropanel `s` starts at `s * stride + g * k_stride + v * vec_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct BPanels<'a> {
-    pub panel: Panel<'a>,
-    pub stride: usize,
+    pub data: Elements<'a>,
     pub vectors: usize,
+    pub k_stride: usize,
+    pub vec_stride: usize,
+    pub stride: usize,
 }
 
-/// Where results go.
+impl<'a> BPanels<'a> {
+    /// Columns that lie evenly, in micropanels of at most `vectors` vectors for `cols` columns.
+    fn even(panel: Panel<'a>, cols: usize, vectors: usize) -> BPanels<'a> {
+        let Panel { data, k_stride, vec_stride } = panel;
+        let vectors = cols.div_ceil(LANES).clamp(1, vectors);
+        BPanels { data, vectors, k_stride, vec_stride, stride: vectors * vec_stride }
+    }
+}
+
+/// C: where results go.
 pub(crate) struct COut<'a, T> {
     pub out: MatMut<'a, T>,
     /// The accumulators between parts of k; `None` keeps them in `out`, which then holds f32.
     pub accumulators: Option<MatMut<'a>>,
 }
 
-impl<T: Output> COut<'_, T> {
+impl<T: Element> COut<'_, T> {
     /// Rows `row0..row0 + rows` of columns `col0..col0 + cols`.
     pub(crate) fn tile(&mut self, row0: usize, col0: usize, rows: usize, cols: usize) -> COut<'_, T> {
         COut {
@@ -127,6 +164,17 @@ impl<T: Output> COut<'_, T> {
             accumulators: self.accumulators.as_mut().map(|c| c.tile(row0, col0, rows, cols)),
         }
     }
+}
+
+/// What one call computes beside its operands.
+#[derive(Clone, Copy)]
+pub(crate) struct TileCall<'a> {
+    /// Steps of k, or pairs of them where A is bf16.
+    pub k: usize,
+    /// Whether the accumulators start from what C holds, or from +0.0.
+    pub accumulate: bool,
+    /// Applied to the accumulators before they are stored.
+    pub epilogue: Option<FusedEpilogue<'a>>,
 }
 
 /// The epilogue of a tile, and where the tile lies in the operands of the epilogue.
@@ -175,10 +223,15 @@ impl KernelSet {
         accumulate: bool,
         vectors: usize,
     ) {
-        let a = APanels { operand: a, rows: c.rows().max(1), stride: 0 };
-        let vectors = c.cols().div_ceil(LANES).clamp(1, vectors);
-        let b = BPanels { panel: b, stride: vectors * b.vec_stride, vectors };
-        self.gemm_strips(k, a, b, &mut COut { out: c, accumulators: None }, accumulate, None);
+        let Operand { data, row_stride, k_stride } = a;
+        let a = APanels { data: AData::F32(data), rows: c.rows().max(1), row_stride, k_stride, stride: 0 };
+        let b = BPanels::even(b, c.cols(), vectors);
+        self.gemm_tiles(
+            TileCall { k, accumulate, epilogue: None },
+            a,
+            b,
+            &mut COut { out: c, accumulators: None },
+        );
     }
 
     /// [`KernelSet::gemm`] for any multiple of `rows` rows, in micropanels of as many.
@@ -190,77 +243,38 @@ impl KernelSet {
         c: MatMut<'_>,
         accumulate: bool,
     ) {
-        let vectors = c.cols().div_ceil(LANES).clamp(1, self.nv(rows));
-        let a = APanels { operand: a, rows, stride: rows * a.row_stride };
-        let b = BPanels { panel: b, stride: vectors * b.vec_stride, vectors };
-        self.gemm_strips(k, a, b, &mut COut { out: c, accumulators: None }, accumulate, None);
+        let Operand { data, row_stride, k_stride } = a;
+        let a = APanels { data: AData::F32(data), rows, row_stride, k_stride, stride: rows * row_stride };
+        let b = BPanels::even(b, c.cols(), self.nv(rows));
+        self.gemm_tiles(
+            TileCall { k, accumulate, epilogue: None },
+            a,
+            b,
+            &mut COut { out: c, accumulators: None },
+        );
     }
 
-    /// The product of micropanels of A and of B, whose tiles are all alike but for the width of the last
-    /// column of tiles. The rows of the output are whole A micropanels.
-    pub(crate) fn gemm_strips<T: Output>(
-        &self,
-        k: usize,
-        a: APanels<'_>,
-        b: BPanels<'_>,
-        c: &mut COut<'_, T>,
-        accumulate: bool,
-        fused: Option<FusedEpilogue<'_>>,
-    ) {
-        let table = self.gemm[b.panel.data.element_type() as usize];
-        let Operand { data, row_stride, k_stride } = a.operand;
-        let a_panels = c.out.rows() / a.rows;
-        if k > 0 && a_panels > 0 {
-            assert!(reach(a_panels, a.stride) + reach(a.rows, row_stride) + reach(k, k_stride) < data.len());
-        }
-        let strides = [row_stride, k_stride, a.stride];
-        let step = b.panel.data.step();
-        // SAFETY: the element of A that is furthest off was just checked.
-        unsafe { self.tiles(table, (k, step), data.as_ptr(), strides, a.rows, b, c, accumulate, fused) }
-    }
-
-    /// Whether [`KernelSet::gemm_fast`] can run here.
-    pub(crate) fn has_bf16_fast(&self) -> bool {
-        (self.fast_bf16)().is_some()
-    }
-
-    /// [`KernelSet::gemm_strips`] with bf16 dot instructions: `a` holds rows of bf16 pairs of k, `row_stride`
-    /// in pairs, A micropanels of `rows` rows follow each other, and B is bf16. Does nothing on a CPU without them.
-    pub(crate) fn gemm_fast<T: Output>(
-        &self,
-        pairs: usize,
-        (a, row_stride, rows): (&[[u16; 2]], usize, usize),
-        b: BPanels<'_>,
-        c: &mut COut<'_, T>,
-        accumulate: bool,
-        fused: Option<FusedEpilogue<'_>>,
-    ) {
-        let Some(fast) = (self.fast_bf16)() else { return };
-        assert!(matches!(b.panel.data, Elements::Bf16(_)));
-        if pairs > 0 && c.out.rows() > 0 {
-            assert!(reach(c.out.rows(), row_stride) + pairs <= a.len());
-        }
-        let (strides, a) = ([row_stride, 1, rows * row_stride], a.as_ptr().cast());
-        // SAFETY: the pair of A that is furthest off was just checked.
-        unsafe { self.tiles(fast.tiles, (pairs, 1), a, strides, rows, b, c, accumulate, fused) }
-    }
-
-    /// [`KernelSet::gemm_fast`] for one micropanel and f32 results.
+    /// [`KernelSet::gemm`] with bf16 dot instructions over `pairs` pairs of k. Does nothing on a CPU without them.
     pub(crate) fn gemm_fast_rows(
         &self,
         pairs: usize,
         (a, row_stride): (&[[u16; 2]], usize),
-        b: BPanels<'_>,
+        b: Panel<'_>,
         c: MatMut<'_>,
         accumulate: bool,
     ) {
-        let rows = c.rows().max(1);
-        let vectors = c.cols().div_ceil(LANES).clamp(1, b.vectors);
-        let mut c = COut { out: c, accumulators: None };
-        self.gemm_fast(pairs, (a, row_stride, rows), BPanels { vectors, ..b }, &mut c, accumulate, None);
+        let a = APanels { data: AData::Bf16(a), rows: c.rows().max(1), row_stride, k_stride: 1, stride: 0 };
+        let b = BPanels::even(b, c.cols(), self.nv(self.mr()));
+        let call = TileCall { k: pairs, accumulate, epilogue: None };
+        self.gemm_tiles(call, a, b, &mut COut { out: c, accumulators: None });
     }
 
-    /// Rounds a row to bf16 for [`KernelSet::gemm_fast`]: to nearest even, subnormals to zero; an odd end is
+    /// Whether A may be bf16 here.
+    pub(crate) fn has_bf16_fast(&self) -> bool {
+        (self.fast_bf16)().is_some()
+    }
+
+    /// Rounds a row to bf16 for [`AData::Bf16`]: to nearest even, subnormals to zero; an odd end is
     /// paired with zero. Does nothing on a CPU without the instructions.
     pub(crate) fn round_to_bf16(&self, x: &[f32], out: &mut [[u16; 2]]) {
         let Some(fast) = (self.fast_bf16)() else { return };
@@ -274,54 +288,58 @@ impl KernelSet {
         unsafe { (fast.round)(x.as_ptr(), x.len(), out.as_mut_ptr().cast()) }
     }
 
-    /// Runs the kernels of `table` on `k` steps, `step` of which share a group of B: one call for the columns of
-    /// whole tiles, one for what is left.
-    ///
-    /// # Safety
-    /// - `table` holds kernels that this CPU can run;
-    /// - A is valid for the rows of `c` in micropanels of `rows`, and for `k` steps, at the strides given.
-    #[allow(clippy::too_many_arguments)] // the operands of one kernel
-    unsafe fn tiles<T: Output>(
+    /// The product of micropanels of A and of B into C, whose rows are whole micropanels of A: one kernel call for the
+    /// columns of whole tiles, one for the columns that are left. bf16 A needs bf16 B, and does nothing on a CPU without
+    /// the dot instructions.
+    pub(crate) fn gemm_tiles<T: Element>(
         &self,
-        table: Tiles<GemmTile>,
-        (k, step): (usize, usize),
-        a: *const f32,
-        [a_row_stride, a_k_stride, a_panel_stride]: [usize; 3],
-        rows: usize,
+        call: TileCall<'_>,
+        a: APanels<'_>,
         b: BPanels<'_>,
         c: &mut COut<'_, T>,
-        accumulate: bool,
-        fused: Option<FusedEpilogue<'_>>,
     ) {
-        let (all_rows, cols) = (c.out.rows(), c.out.cols());
-        if all_rows == 0 || cols == 0 {
+        let TileCall { k, accumulate, epilogue } = call;
+        let (rows, cols) = (c.out.rows(), c.out.cols());
+        if rows == 0 || cols == 0 {
             return;
         }
-        let a_panels = all_rows / rows;
-        assert!(a_panels * rows == all_rows);
+        let paired = matches!(b.data, Elements::Bf16(_));
+        // `step` of the steps of k that A counts share a group of B.
+        let (tables, step) = match a.data {
+            AData::F32(_) => (self.gemm[b.data.element_type() as usize], b.data.step()),
+            AData::Bf16(_) => {
+                assert!(paired);
+                let Some(fast) = (self.fast_bf16)() else { return };
+                (fast.tiles, 1)
+            }
+        };
+        let kernels = tables[a.rows - 1];
+        let a_panels = rows / a.rows;
+        assert!(a_panels * a.rows == rows);
         let vectors = cols.div_ceil(LANES);
-        let kernels = table[rows - 1];
         let b_panels = if vectors < b.vectors { 0 } else { vectors / b.vectors };
         let rest = vectors - b_panels * b.vectors;
         if k > 0 {
-            let pair = if matches!(b.panel.data, Elements::Bf16(_)) { 2 } else { 1 };
-            let groups = reach(k.div_ceil(step), b.panel.k_stride);
+            let a_reach = reach(a_panels, a.stride) + reach(a.rows, a.row_stride) + reach(k, a.k_stride);
+            assert!(a_reach < a.data.len());
+            let group = LANES * if paired { 2 } else { 1 };
+            let groups = reach(k.div_ceil(step), b.k_stride);
             let reach_of = |panel: usize, vectors: usize| {
-                panel * b.stride + groups + reach(vectors, b.panel.vec_stride) + LANES * pair
+                panel * b.stride + groups + reach(vectors, b.vec_stride) + group
             };
             let furthest = if rest > 0 { reach_of(b_panels, rest) } else { 0 };
             let furthest =
                 if b_panels > 0 { furthest.max(reach_of(b_panels - 1, b.vectors)) } else { furthest };
-            assert!(furthest <= b.panel.data.len());
+            assert!(furthest <= b.data.len());
         }
-        let args = fused.map(|f| f.of(self.epilogue_rows, &mut c.out));
-        let (c, c_row_stride) = match (&mut c.accumulators, T::as_f32(&mut c.out)) {
-            (Some(accumulators), _) => {
-                assert!(accumulators.rows() == all_rows && accumulators.cols() == cols);
+        let args = epilogue.map(|e| e.args(self.epilogue_rows, &mut c.out));
+        let (c, c_row_stride) = match &mut c.accumulators {
+            Some(accumulators) => {
+                assert!(accumulators.rows() == rows && accumulators.cols() == cols);
                 (accumulators.as_mut_ptr(), accumulators.row_stride())
             }
-            (None, Some(mut out)) => (out.as_mut_ptr(), out.row_stride()),
-            (None, None) => {
+            None if T::DTYPE == Dtype::F32 => (c.out.as_mut_ptr().cast(), c.out.row_stride()),
+            None => {
                 assert!(!accumulate && args.is_some());
                 (std::ptr::null_mut(), 0)
             }
@@ -329,13 +347,13 @@ impl KernelSet {
         let tail = cols - (vectors - 1) * LANES;
         let mut tile = GemmTile {
             k,
-            a,
-            a_row_stride,
-            a_k_stride,
-            a_panel_stride,
-            b: b.panel.data.as_ptr(),
-            b_k_stride: b.panel.k_stride,
-            b_vec_stride: b.panel.vec_stride,
+            a: a.data.as_ptr(),
+            a_row_stride: a.row_stride,
+            a_k_stride: a.k_stride,
+            a_panel_stride: a.stride,
+            b: b.data.as_ptr(),
+            b_k_stride: b.k_stride,
+            b_vec_stride: b.vec_stride,
             b_panel_stride: b.stride,
             c,
             c_row_stride,
@@ -346,14 +364,14 @@ impl KernelSet {
             epilogue: args.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         if b_panels > 0 {
-            // SAFETY: the CPU and A: as the caller says; B was checked; C and the operands of the epilogue have
-            // `a_panels * rows` rows of `cols` elements.
+            // SAFETY: the CPU has the kernels of its table. The furthest elements of A and B were checked; C and the
+            // operands of the epilogue have `rows` rows of `cols` elements.
             unsafe { kernels[b.vectors - 1](&tile) }
         }
         if rest > 0 {
             let col = b_panels * b.vectors * LANES;
-            let moved = args.map(|f| f.moved(col));
-            tile.b = tile.b.wrapping_add(b_panels * b.stride * b.panel.data.element_bytes());
+            let moved = args.map(|args| args.moved(col));
+            tile.b = tile.b.wrapping_add(b_panels * b.stride * b.data.element_bytes());
             tile.c = tile.c.wrapping_add(col);
             (tile.b_panels, tile.tail) = (1, tail);
             tile.epilogue = moved.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -365,7 +383,7 @@ impl KernelSet {
 
 impl FusedEpilogue<'_> {
     /// The operands as kernels take them, checked against the output.
-    fn of<T: Output>(
+    fn args<T: Element>(
         &self,
         rows_kernel: unsafe fn(&EpilogueArgs, &TileRows),
         out: &mut MatMut<'_, T>,

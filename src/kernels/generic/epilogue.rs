@@ -6,8 +6,9 @@
 use super::LANES;
 use super::accumulators::store_tile;
 use super::math;
+use crate::dtype::Dtype;
+use crate::epilogue::Activation;
 use crate::kernels::simd::Simd;
-use crate::matmul::{Activation, Dtype};
 use std::mem::MaybeUninit;
 
 /// The epilogue of the tiles of one kernel call, which starts at row 0 and column 0 of each operand.

@@ -3,15 +3,12 @@
 mod lanes;
 mod quant;
 
-use super::{narrow, opaque, tier, transpose, v};
+use super::token::{Avx2, hints, tier, v};
+use super::{narrow, transpose};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use lanes::{each, halves, in_order, mask};
 use std::arch::x86_64::*;
-
-/// Proof of the features of the set `avx2`.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
 
 /// Two vectors in memory without alignment.
 #[derive(Clone, Copy)]
@@ -30,18 +27,7 @@ impl Simd for Avx2 {
     unsafe fn assume() -> Self {
         Avx2(())
     }
-    #[inline(always)]
-    fn prefetch(self, p: *const f32) {
-        v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
-    }
-    #[inline(always)]
-    fn prefetch_l2(self, p: *const u8) {
-        v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
-    }
-    #[inline(always)]
-    fn opaque(self, p: *const f32) -> *const f32 {
-        opaque(p)
-    }
+    hints!();
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32s {
         v!([_mm256_set1_ps(x); 2])

@@ -2,14 +2,11 @@
 
 mod quant;
 
-use super::{opaque, tier, transpose, v};
+use super::token::{Avx512, hints, tier, v};
+use super::transpose;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
-
-/// Proof of the features of the set `avx512`, or `avx512_vnni`. Only the dot products differ.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(());
 
 /// The first `n` of 16 lanes.
 #[inline(always)]
@@ -34,18 +31,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn assume() -> Self {
         Avx512(())
     }
-    #[inline(always)]
-    fn prefetch(self, p: *const f32) {
-        v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
-    }
-    #[inline(always)]
-    fn prefetch_l2(self, p: *const u8) {
-        v!(_mm_prefetch::<_MM_HINT_T1>(p.cast()))
-    }
-    #[inline(always)]
-    fn opaque(self, p: *const f32) -> *const f32 {
-        opaque(p)
-    }
+    hints!();
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         v!(_mm512_set1_ps(x))

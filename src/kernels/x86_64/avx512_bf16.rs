@@ -5,8 +5,7 @@
 //! this is an explicit option. They still do not depend on batch or threads: sums go over pairs of k in
 //! ascending order.
 
-use super::avx512::Avx512;
-use super::tier;
+use super::token::{Avx512, tier};
 use crate::isa::has_avx512_bf16;
 use crate::kernels::generic::gemm::{Accumulate, GemmTile, tiles};
 use crate::kernels::set::{FastBf16, instantiate_entry};

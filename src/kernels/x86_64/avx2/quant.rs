@@ -1,10 +1,10 @@
 //! The quantised products of AVX2: which tiles there are.
 
 use crate::kernels::quant::QuantKernels;
-use crate::kernels::x86_64::tier;
+use crate::kernels::x86_64::token::tier;
 
 mod maddubs {
-    use crate::kernels::x86_64::tier;
+    use crate::kernels::x86_64::token::tier;
 
     tier! {
         avx2 => crate::kernels::quant::instantiate_int8,

@@ -1,11 +1,11 @@
 //! The quantised products of AVX-512, with and without the dot instructions: which tiles there are.
 
 use crate::kernels::quant::QuantKernels;
-use crate::kernels::x86_64::tier;
+use crate::kernels::x86_64::token::tier;
 
 /// Without the dot instructions.
 mod maddubs {
-    use crate::kernels::x86_64::tier;
+    use crate::kernels::x86_64::token::tier;
 
     tier! {
         avx512 => crate::kernels::quant::instantiate_int8,
@@ -17,7 +17,7 @@ mod maddubs {
 
 /// With the dot instructions.
 mod vnni {
-    use crate::kernels::x86_64::tier;
+    use crate::kernels::x86_64::token::tier;
 
     tier! {
         avx512_vnni => crate::kernels::quant::instantiate_int8,
