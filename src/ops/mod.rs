@@ -8,6 +8,7 @@ mod embedding;
 mod norm;
 mod rope;
 mod rope_table;
+mod rows;
 mod softmax;
 
 pub use activation::{activate, add, silu_mul};
@@ -19,38 +20,5 @@ pub use rope_table::{RopeScaling, RopeTable};
 pub(crate) use softmax::check_softcap;
 pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
 
-use crate::context::Context;
-use crate::error::{Error, Result, equal};
-use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile};
-
-/// Elements below which a row operation stays on the calling thread: 64 Ki take about 5 us.
-const SERIAL_ELEMENTS: usize = 64 * 1024;
-
-/// Elements of a work item, about: 16 KiB of f32, half of an L1.
-const ITEM_ELEMENTS: usize = 4096;
-
-/// Runs `f(row index, row)` for each row of `x`.
-pub(crate) fn for_each_row(ctx: &Context, x: MatMut<'_>, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
-    let (rows, cols) = (x.rows(), x.cols());
-    let serial = rows.saturating_mul(cols) < SERIAL_ELEMENTS;
-    let executor = if serial { Executor::serial() } else { ctx.executor() };
-    let tile_rows = if serial { rows.max(1) } else { (ITEM_ELEMENTS / cols.max(1)).max(1) };
-    let grid = Grid { tile_rows, tile_cols: cols.max(1) };
-    for_each_tile(executor, x, grid, &mut [], 0, &|_, origin, mut tile| {
-        for i in 0..tile.rows() {
-            f(origin.row + i, tile.row(i));
-        }
-    });
-}
-
-/// Checks that `z` is a plain matrix of the shape of `x`.
-fn same_shape(what: [&'static str; 3], z: MatRef<'_>, x: &MatMut<'_>) -> Result<()> {
-    equal(what[0], z.rows(), "must equal the output's rows =", x.rows())?;
-    equal(what[1], z.cols(), "must equal the output's cols =", x.cols())?;
-    if z.is_transposed() {
-        let (got, allowed) = ("a transposed view".into(), "plain: operations go row by row");
-        return Err(Error::Option { what: what[2], got, allowed });
-    }
-    Ok(())
-}
+pub(crate) use rows::for_each_row;
+use rows::same_shape;

@@ -1,6 +1,6 @@
 //! Tensors of AWQ checkpoints (AutoAWQ, layout GEMM).
 
-use super::{GroupWise, unpack, whole_words};
+use super::group_wise::{GroupWise, unpack, whole_words};
 use crate::error::{Result, equal, product};
 use crate::fp_mode;
 

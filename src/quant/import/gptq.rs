@@ -1,6 +1,6 @@
 //! Tensors of GPTQ checkpoints (AutoGPTQ, GPTQModel).
 
-use super::{GroupWise, unpack, whole_words};
+use super::group_wise::{GroupWise, unpack, whole_words};
 use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
 

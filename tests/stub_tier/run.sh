@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Makes a tier of the stub beside this file, in a copy of the repository, and runs the tests there: the tests that go
+# through every tier then hold the tier's bits against the scalar ones. So a new instruction set takes the files that
+# this script edits and no others, and the default methods of `Simd` have the right bits in every kernel.
+#
+#   tests/stub_tier/run.sh [arguments of cargo test]      # default: the groups numerics, attention, quant and capi
+#
+# On an architecture of its own a tier has a folder (`mod.rs`, the tier, its quantised tables): two files more.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+copy="$root/target/stub-tier"
+most=6 # files that a tier may take, without those that KVERN_BLESS=1 writes
+
+rm -rf "$copy"
+mkdir -p "$copy"
+cd "$root"
+git ls-files -z | xargs -0 cp --parents -t "$copy"
+cd "$copy"
+
+# after FILE LINE TEXT: puts TEXT after the first line that is LINE.
+after() {
+    awk -v line="$2" -v text="$3" '
+        { print }
+        !done && $0 == line { print text; done = 1 }
+        END { if (!done) exit 1 }' "$1" > edited || { echo "$1 has no line: $2" >&2; exit 1; }
+    mv edited "$1"
+}
+
+# 1. Name, number, preference and features.
+after src/isa.rs "    Scalar = 1," "    /// The scalar code under a second name."$'\n'"    Stub = 99,"
+after src/isa.rs '    Tier { isa: Isa::Scalar, name: "scalar", built: true, detect: || true },' \
+    '    Tier { isa: Isa::Stub, name: "stub", built: true, detect: || true },'
+# 2. The methods of the tier and its tables.
+cat tests/stub_tier/simd.rs tests/stub_tier/tables.rs > src/kernels/stub.rs
+# 3. The module, and the choice of its kernels.
+sed -i '/^#\[cfg(test)\]$/{N;N;s/.*\nmod stub;$/mod stub;/}' src/kernels/mod.rs
+after src/kernels/mod.rs "            Isa::Scalar => Some(&scalar::KERNELS)," \
+    "            Isa::Stub => Some(&stub::KERNELS),"
+# 4. The number of the tier in the C ABI.
+after src/capi/context.rs "pub const KVERN_ISA_DEFAULT: kvern_isa = 0;" \
+    "/// The scalar code under a second name."$'\n'"pub const KVERN_ISA_STUB: kvern_isa = 99;"
+
+files=$({ diff -rq "$root/src" src || true; } | sed 's/^Files .* and \(.*\) differ$/\1/; s/^Only in \(.*\): /\1\//' | sort)
+count=$(wc -l <<< "$files")
+printf 'a tier takes %s files:\n%s\n' "$count" "$files"
+[ "$count" -le "$most" ] || { echo "more than $most" >&2; exit 1; }
+
+export CARGO_TARGET_DIR="$root/target"
+if [ $# -eq 0 ]; then
+    set -- --test numerics --test attention --test quant --test capi
+    KVERN_BLESS=1 cargo test -q -p kvern --test packaging the_committed_header_is_the_generated_one
+fi
+cargo test -q -p kvern "$@"
