@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 /// The floors of the library, lowest first. A file belongs to the longest prefix of its path.
 const LIBRARY: &[&[&str]] = &[
     &["error.rs"],
-    &["dtype.rs", "isa.rs"],
-    &["epilogue.rs"],
-    &["buffer", "parallel", "view.rs"],
-    &["kernels"],
-    &["context.rs", "blob.rs"],
-    &["matmul", "ops", "quant"],
+    &["dtype.rs", "epilogue.rs", "isa.rs"], // the words that kernels and drivers share
+    &["buffer", "parallel"],                // memory and threads
+    &["view.rs"],                           // shapes over memory, loops over tiles
+    &["kernels"],                           // know no driver, no context, no file
+    &["context.rs", "blob.rs", "file.rs"],
+    &["matmul"],
+    &["quant"],
+    &["ops"],
     &["attention"],
     &["lib.rs"],
     &["capi"],
@@ -23,7 +25,16 @@ const LIBRARY: &[&[&str]] = &[
 ];
 
 /// The floors of the reference application, lowest first.
-const MINI: &[&[&str]] = &[&[""]];
+const MINI: &[&[&str]] = &[
+    &["hashes.rs", "measure", "random.rs", "setup.rs"],
+    &["model", "text"],
+    &["infer", "train"],
+    &["report"],
+    &["plots"],
+    &["cli"],
+    &["commands"],
+    &["lib.rs", "main.rs"],
+];
 
 /// Circles that are known, each as its files or a folder that holds them. The list may only shrink.
 const KNOWN_CIRCLES: &[&[&str]] =
