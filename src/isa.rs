@@ -1,9 +1,9 @@
-//! The instruction-set tiers: their names, numbers, preference and features, and which of them the machine has.
+//! The instruction-set tiers: names, numbers, preference, features, and which of them the machine has.
 //!
 //! Nothing in kvern is compiled for the build machine: every kernel beyond the baseline stands behind
-//! `#[target_feature]` and is entered only when the CPU *and* the operating system have its features. Each list of
-//! features exists once, in `with_features!`: detection and `#[target_feature]` are both made from it, so that they
-//! cannot disagree.
+//! `#[target_feature]` and is entered only when the CPU *and* the operating system have its features. Each
+//! list of features exists once, in `with_features!`: detection and `#[target_feature]` are both made from
+//! it, so that they cannot disagree.
 //!
 //! A new tier is a variant of [`Isa`], a row of [`TIERS`] and an arm of `with_features!`.
 
@@ -14,8 +14,8 @@ use std::sync::LazyLock;
 
 /// An instruction-set tier. A context runs all of its kernels at one tier; the tiers give equal bits.
 ///
-/// Tiers are not ordered: those of two architectures never meet, and a CPU may have one extension of two without the
-/// other.
+/// Tiers are not ordered: those of two architectures never meet, and a CPU may have one extension of two
+/// without the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
@@ -24,8 +24,8 @@ pub enum Isa {
     Scalar = 1,
     /// x86-64 with AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later).
     Avx2 = 2,
-    /// x86-64 with AVX-512 F, BW, VL and DQ (Skylake-SP 2017, Zen 4 2022 and later); its quantised products use
-    /// VNNI where the CPU has it (Ice Lake 2019, Zen 4).
+    /// x86-64 with AVX-512 F, BW, VL and DQ (Skylake-SP 2017, Zen 4 2022 and later); its quantised products
+    /// use VNNI where the CPU has it (Ice Lake 2019, Zen 4).
     Avx512 = 3,
 }
 
@@ -40,7 +40,9 @@ macro_rules! with_features {
         $crate::isa::with_features! { @avx2 ["avx512f" "avx512bw" "avx512vl" "avx512dq" $($more)*] $($call)* }
     };
     (@avx2 [$($more:tt)*] $($call:tt)*) => {
-        $crate::isa::with_features! { @to ["avx2" "fma" "f16c" "bmi1" "bmi2" "popcnt" "lzcnt" $($more)*] $($call)* }
+        $crate::isa::with_features! {
+            @to ["avx2" "fma" "f16c" "bmi1" "bmi2" "popcnt" "lzcnt" $($more)*] $($call)*
+        }
     };
     (@to [$($feature:tt)*] $($then:ident)::+ { $($arguments:tt)* }) => {
         $($then)::+! { features: [$($feature)*], $($arguments)* }

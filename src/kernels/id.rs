@@ -1,5 +1,5 @@
-//! Kernel ids, such as `avx512-f32-6x64`: tier, arithmetic, and the rows and columns of the register tile. They are made
-//! from the tables of kernels.
+//! Kernel ids, such as `avx512-f32-6x64`: tier, arithmetic, and the rows and columns of the register tile.
+//! They are made from the tables of kernels.
 
 use crate::isa::Isa;
 use std::fmt;

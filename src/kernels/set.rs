@@ -74,8 +74,8 @@ pub(super) struct FastBf16 {
     pub(super) pack: unsafe fn(*const f32, usize, usize, *mut u16),
 }
 
-/// The kernels of one tier, as functions that may be called once the CPU was checked. Only [`entry`](super::entry)
-/// calls them: its checks are the only way in.
+/// The kernels of one tier, as functions that may be called once the CPU was checked. Only
+/// [`entry`](super::entry) calls them: its checks are the only way in.
 pub(crate) struct KernelSet {
     pub(crate) isa: Isa,
     pub(super) ids: &'static KernelIds,
@@ -225,11 +225,13 @@ macro_rules! instantiate {
         instantiate_entry!([$($feature)*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         instantiate_entry!([$($feature)*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
         instantiate_entry!([$($feature)*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
-        instantiate_entry!([$($feature)*] $S, epilogue_rows = epilogue::rows, (f: &EpilogueArgs, t: &TileRows));
+        instantiate_entry!([$($feature)*] $S, epilogue_rows = epilogue::rows,
+            (f: &EpilogueArgs, t: &TileRows));
         instantiate_entry!([$($feature)*] $S, quantize_row = quantize::row, (r: &QuantizeRow));
         instantiate_entry!([$($feature)*] $S, adjust = attention::adjust, (r: &AdjustRow));
         instantiate_entry!([$($feature)*] $S, hide = attention::hide, (r: &HideRow));
-        instantiate_entry!([$($feature)*] $S, chunk_softmax = attention::softmax, (rows: *mut ChunkRow, n: usize));
+        instantiate_entry!([$($feature)*] $S, chunk_softmax = attention::softmax,
+            (rows: *mut ChunkRow, n: usize));
         instantiate_entry!([$($feature)*] $S, chunk_merge = attention::merge, (r: &MergeRow) -> (f32, f32));
         instantiate_entry!([$($feature)*] $S, max = norm::max, (x: *const f32, n: usize) -> f32);
         instantiate_entry!([$($feature)*] $S, softmax = norm::softmax, (x: *mut f32, n: usize));

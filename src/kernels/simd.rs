@@ -6,8 +6,8 @@
 //! trait and instantiates the algorithms behind `#[target_feature]`. Equal bits follow by construction:
 //! every method here is either exact or one IEEE operation.
 //!
-//! A port starts with the methods that have no default, about 35: the defaults compose them, some of them through arrays
-//! in memory, and have the same bits. A tuned tier overrides what its instructions do better.
+//! A port starts with the methods that have no default, about 35: the defaults compose them, some of them
+//! through arrays in memory, and have the same bits. A tuned tier overrides what its instructions do better.
 //!
 //! Rules for implementations: every method is `#[inline(always)]` and *not* `#[target_feature]` (the two
 //! cannot be combined); the features come from the kernel entry that everything is inlined into. Rejected:
@@ -19,8 +19,8 @@ pub(crate) const LANES: usize = 16;
 /// Lane numbers: with them a mask of elements is a comparison.
 pub(crate) const IOTA: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
-/// An array of what `f` makes of each lane number. A loop of its own, because closures of std would be compiled outside
-/// of the features.
+/// An array of what `f` makes of each lane number. A loop of its own, because closures of std would be
+/// compiled outside of the features.
 #[inline(always)]
 fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
     let mut lanes = [T::default(); LANES];
@@ -67,16 +67,17 @@ pub(crate) trait Simd: Copy {
     /// - the CPU has the instruction set.
     unsafe fn assume() -> Self;
 
-    /// Prefetches the cache line at `p`, which need not be valid, into L1. Nothing where the ISA has no such hint.
+    /// Prefetches the cache line at `p`, which need not be valid, into L1. Nothing where the ISA has no such
+    /// hint.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
     /// Prefetches the cache line at `p`, which need not be valid, into L2.
     #[inline(always)]
     fn prefetch_l2(self, _p: *const u8) {}
 
-    /// Returns `p` with its provenance hidden from the optimiser. Otherwise LLVM derives rows 4 and 5 of a tile by
-    /// running additions (x86 addressing reaches four rows): 29 instructions for each k step of the 6 x 16 AVX2 tile
-    /// instead of 25; the minimum is 20.
+    /// Returns `p` with its provenance hidden from the optimiser. Otherwise LLVM derives rows 4 and 5 of a
+    /// tile by running additions (x86 addressing reaches four rows): 29 instructions for each k step of the 6
+    /// x 16 AVX2 tile instead of 25; the minimum is 20.
     #[inline(always)]
     fn opaque(self, p: *const f32) -> *const f32 {
         p
@@ -456,9 +457,9 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 4 bytes.
     unsafe fn load_act(self, p: *const i8) -> Self::Act;
 
-    /// Starts a sum for weights of up to 6 bits. `narrow_end(dots(narrow_start(i)), i)` is `i + sum of w * a`, w as
-    /// unsigned numbers; at most 8 dots of bytes below 16, 4 of bytes below 32 or 2 of bytes below 64 lie
-    /// between.
+    /// Starts a sum for weights of up to 6 bits. `narrow_end(dots(narrow_start(i)), i)` is `i + sum of w *
+    /// a`, w as unsigned numbers; at most 8 dots of bytes below 16, 4 of bytes below 32 or 2 of bytes below
+    /// 64 lie between.
     fn narrow_start(self, init: Self::I32s) -> Self::NarrowAcc;
     /// Adds `w[4l..4l+4] . a[0..4]` to lane `l`; bytes of `a` are within +-127.
     fn narrow_dot(self, acc: Self::NarrowAcc, w: Self::Bytes, a: Self::Act) -> Self::NarrowAcc;

@@ -84,7 +84,8 @@ impl PackedB {
 
     /// Reads a matrix that [`PackedB::save`] wrote, into memory of its own (huge pages when it is large).
     ///
-    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
+    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or
+    /// damaged.
     pub fn load(path: &Path) -> Result<PackedB> {
         PackedB::load_with(&Context::serial(), path)
     }

@@ -9,8 +9,8 @@ use crate::kernels::{KernelSet, LANES};
 const KC: usize = 512;
 const NC: usize = 256;
 
-/// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and reload accumulators
-/// less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
+/// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and reload
+/// accumulators less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
 const PACKED: (usize, usize) = (1024, 128);
 
 /// For up to `.0` rows that share a prepacked B, `.1` in place of [`PACKED`]: the fewer rows, the more the
@@ -81,7 +81,8 @@ pub(super) struct Shape {
     pub a_to_bf16: bool,
     pub b_transposed: bool,
     pub b_prepacked: bool,
-    /// Whether C cannot hold the accumulators between parts of k: C is read at the end, or holds another type.
+    /// Whether C cannot hold the accumulators between parts of k: C is read at the end, or holds another
+    /// type.
     pub separate_accumulators: bool,
     /// Whether a second product, of the same size, is the factor of this one.
     pub gated: bool,
@@ -176,7 +177,8 @@ impl Blocking {
             BAccess::InPlace if k.saturating_mul(n) <= NEAR_ELEMENTS => (KC, NC),
             BAccess::InPlace if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
             BAccess::InPlace => (STREAM_KC, STREAM_NC),
-            // One A micropanel: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with blocks.
+            // One A micropanel: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with
+            // blocks.
             BAccess::Prepacked if m <= mr => (k, NC),
             BAccess::Prepacked if shape.a_to_bf16 && m > 2 * mr => FAST,
             BAccess::Prepacked if m <= FEW_SHARE.0 => FEW_SHARE.1,
@@ -195,8 +197,8 @@ impl Blocking {
             BAccess::InPlace => kc * LANES,
         };
         let separate_accumulators = shape.separate_accumulators && k > kc;
-        // The first A micropanel waits for B from memory: it takes as many rows as it can, and few are left for the
-        // later ones. 8 rows as 6 + 2: 1.1 of 4 + 4. Otherwise as even as possible: 7 rows are 4 + 3.
+        // The first A micropanel waits for B from memory: it takes as many rows as it can, and few are left
+        // for the later ones. 8 rows as 6 + 2: 1.1 of 4 + 4. Otherwise as even as possible: 7 rows are 4 + 3.
         let panel_rows = if b_access == BAccess::Prepacked && m <= 2 * mr { mr } else { 0 };
         let c_scratch =
             (usize::from(separate_accumulators) + usize::from(shape.gated)) * tile_rows * tile_cols;
@@ -226,7 +228,8 @@ pub(super) fn enough_worker_bytes(m: usize, n: usize, k: usize, mr: usize, prepa
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
     let a = rows(MC) * kc(PACKED.0);
     if prepacked {
-        // Or all rows of the deepest block for few rows, or one A micropanel of all k. Accumulators: gated, and not f32.
+        // Or all rows of the deepest block for few rows, or one A micropanel of all k. Accumulators: gated,
+        // and not f32.
         let a = a.max(rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0)).max(mr.saturating_mul(k.next_multiple_of(4)));
         return Scratch { a, b: 0, c: 2 * rows(MC) * cols(FAST.1) }.bytes();
     }

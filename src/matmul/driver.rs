@@ -3,8 +3,8 @@
 //! A product is five loops around a register tile, as in BLIS (Van Zee & van de Geijn 2015; Low et al. 2016):
 //!
 //! ```text
-//! LOOP 5  for each block of nc columns of C              work items     view.rs: for_each_tile, cut by blocking.rs
-//! LOOP 3a   for each block of rows of C                  work items     view.rs: for_each_tile, cut by blocking.rs
+//! LOOP 5  for each block of nc columns of C              view.rs: for_each_tile, cut by blocking.rs
+//! LOOP 3a   for each block of rows of C                  view.rs: for_each_tile, cut by blocking.rs
 //! LOOP 4      for each block of kc steps of k            item.rs: Item::accumulate; packs B (pack.rs)
 //! LOOP 3b       for each block of mc rows                item.rs: Item::accumulate; packs A (pack.rs)
 //! LOOP 2          for each A micropanel (mr rows)        kernels/generic/gemm.rs: tiles
@@ -13,17 +13,18 @@
 //!                   store, or apply the epilogue         kernels/generic/{accumulators,epilogue}.rs
 //! ```
 //!
-//! A work item is a tile of C with all of k. LOOP 5 and the outer part of LOOP 3 run in parallel over the items; the
-//! other loops run inside one. Where they differ from BLIS:
+//! A work item is a tile of C with all of k. LOOP 5 and the outer part of LOOP 3 run in parallel over the
+//! items; the other loops run inside one. Where they differ from BLIS:
 //!
-//! - LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and B micropanels stream
-//!   from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
+//! - LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and B
+//!   micropanels stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
 //! - LOOP 2 and LOOP 1 run inside one kernel call: a call for each tile cost 5 % at k = 64.
-//! - A is read in place unless it is transposed, and B is read in place where packing would not pay (`BAccess`).
+//! - A is read in place unless it is transposed, and B is read in place where packing would not pay
+//!   (`BAccess`).
 //! - The epilogue runs in the tile after the last block of k, before anything is stored.
 //!
-//! Between two blocks of k the accumulators are stored to C (or to scratch, where C cannot hold them) and loaded again:
-//! each element of C stays one chain over k, whatever the cut.
+//! Between two blocks of k the accumulators are stored to C (or to scratch, where C cannot hold them) and
+//! loaded again: each element of C stays one chain over k, whatever the cut.
 //!
 //! The structs that an operand passes through, from the public call to the register tile:
 //!

@@ -226,8 +226,8 @@ fn b_panels<T: Element>(
     out: &mut COut<'_, T>,
 ) {
     let cols = out.out.cols();
-    // Narrow panels, of another tier's tile, are joined up to a tile of this one; those of bf16 pairs do not grow
-    // where rows are few.
+    // Narrow panels, of another tier's tile, are joined up to a tile of this one; those of bf16 pairs do not
+    // grow where rows are few.
     let (nr, k) = match a.data {
         AData::F32(_) => (kernels.nv(a.rows) * LANES, call.k),
         AData::Bf16(_) => (kernels.nv(kernels.mr()) * LANES, call.k.div_ceil(2)),
@@ -264,8 +264,8 @@ enum BBlock<'a> {
 }
 
 impl<'a> BBlock<'a> {
-    /// The longest evenly strided run of `nr`-wide micropanels from column `jr` on, and how many of the `cols` columns
-    /// that are left it covers.
+    /// The longest evenly strided run of `nr`-wide micropanels from column `jr` on, and how many of the
+    /// `cols` columns that are left it covers.
     fn run(&self, jr: usize, cols: usize, nr: usize) -> (BPanels<'a>, usize) {
         match *self {
             BBlock::Packed { panels, p0, col0 } => panels.run(p0, col0 + jr, cols, nr),

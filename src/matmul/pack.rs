@@ -38,8 +38,8 @@ impl<'a> Panels<'a> {
         cols.checked_next_multiple_of(LANES)?.checked_mul(k)
     }
 
-    /// The longest evenly strided run of `nr`-wide panels from step `p` of k (the first of a group) and column `col`
-    /// (a multiple of 16) on, and how many of `cols` columns it covers.
+    /// The longest evenly strided run of `nr`-wide panels from step `p` of k (the first of a group) and
+    /// column `col` (a multiple of 16) on, and how many of `cols` columns it covers.
     pub(super) fn run(&self, p: usize, col: usize, cols: usize, nr: usize) -> (BPanels<'a>, usize) {
         let step = self.data.step();
         let start = col & !(self.width - 1); // widths are powers of two
@@ -143,7 +143,8 @@ pub(super) fn pack_panel<T: Pod, U: Pod>(
     }
 }
 
-/// Packs `rows` rows of a transposed A as micropanels of at most `panel_rows` rows: micropanel, then k, then row.
+/// Packs `rows` rows of a transposed A as micropanels of at most `panel_rows` rows: micropanel, then k, then
+/// row.
 pub(super) fn pack_a(a: MatRef<'_>, rows: Span, k: Span, panel_rows: usize, out: &mut [f32]) {
     let (Span { start: row0, len: rows }, Span { start: p0, len: k }) = (rows, k);
     let (row_stride, k_stride) = a.strides();

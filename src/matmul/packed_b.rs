@@ -78,9 +78,9 @@ pub struct PackedB {
 impl PackedB {
     /// Packs `b`, plain or transposed, of f32, [`f16`](struct@f16) or [`bf16`].
     ///
-    /// **Shapes**: `b`: (k, n); weights stored (out_features, in_features) are packed as `w.t()`.
-    /// **Errors**: `Overflow`, `Resource` when memory is short. **Cost**: one pass over `b`; one allocation of
-    /// k * n elements, n rounded up to 16 (and k to 2 for bf16).
+    /// **Shapes**: `b`: (k, n); weights stored (out_features, in_features) are packed as `w.t()`. **Errors**:
+    /// `Overflow`, `Resource` when memory is short. **Cost**: one pass over `b`; one allocation of k * n
+    /// elements, n rounded up to 16 (and k to 2 for bf16).
     pub fn pack<T: Weight>(ctx: &Context, b: MatRef<'_, T>) -> Result<PackedB> {
         let _mode = fp_mode::default_mode();
         let (k, n) = (b.rows(), b.cols());

@@ -1,8 +1,8 @@
 //! The floors of the house: no circle of files, and no import from a lower floor to a higher one.
 //!
-//! Reads every `use` and every path that starts with `crate` or `super`, and follows re-exports to the file that defines
-//! the name. A parent that only declares and re-exports its children is so no part of a circle; one that defines what its
-//! children import is. Unit tests are not read.
+//! Reads every `use` and every path that starts with `crate` or `super`, and follows re-exports to the file
+//! that defines the name. A parent that only declares and re-exports its children is so no part of a circle;
+//! one that defines what its children import is. Unit tests are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

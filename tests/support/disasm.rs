@@ -1,5 +1,5 @@
-//! Reads `objdump` output: the hot loop of each microkernel, and what its instructions are. The architecture of a
-//! kernel is the module that its symbol names: `kvern::kernels::x86_64::avx2::gemm`.
+//! Reads `objdump` output: the hot loop of each microkernel, and what its instructions are. The architecture
+//! of a kernel is the module that its symbol names: `kvern::kernels::x86_64::avx2::gemm`.
 
 /// The hot loop of one compiled instance of a microkernel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

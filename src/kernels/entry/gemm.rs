@@ -118,7 +118,8 @@ impl AData<'_> {
     }
 }
 
-/// A in micropanels: element `(i, p)` of micropanel `s` is `data[s * stride + i * row_stride + p * k_stride]`.
+/// A in micropanels: element `(i, p)` of micropanel `s` is
+/// `data[s * stride + i * row_stride + p * k_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct APanels<'a> {
     pub data: AData<'a>,
@@ -129,8 +130,8 @@ pub(crate) struct APanels<'a> {
     pub stride: usize,
 }
 
-/// B in micropanels of `vectors` vectors of 16 columns, no more than the tile has; the last one may have fewer. Vector
-/// `(g, v)` of micropanel `s` starts at `s * stride + g * k_stride + v * vec_stride`.
+/// B in micropanels of `vectors` vectors of 16 columns, no more than the tile has; the last one may have
+/// fewer. Vector `(g, v)` of micropanel `s` starts at `s * stride + g * k_stride + v * vec_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct BPanels<'a> {
     pub data: Elements<'a>,
@@ -195,7 +196,8 @@ impl KernelSet {
         self.gemm[0].len()
     }
 
-    /// Whether the widest GEMM tile is one vector of 16 columns, so that it reads one cache line of each row of B.
+    /// Whether the widest GEMM tile is one vector of 16 columns, so that it reads one cache line of each row
+    /// of B.
     pub(crate) fn tile_is_narrow(&self) -> bool {
         self.nv(self.mr()) == 1
     }
@@ -205,8 +207,8 @@ impl KernelSet {
         self.gemm[0][rows - 1].len()
     }
 
-    /// `c[i][j] (accumulate: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and any number
-    /// of columns, whose vectors lie evenly.
+    /// `c[i][j] (accumulate: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and
+    /// any number of columns, whose vectors lie evenly.
     pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, accumulate: bool) {
         let vectors = self.nv(c.rows().max(1));
         self.gemm_panels(k, a, b, c, accumulate, vectors);
@@ -254,7 +256,8 @@ impl KernelSet {
         );
     }
 
-    /// [`KernelSet::gemm`] with bf16 dot instructions over `pairs` pairs of k. Does nothing on a CPU without them.
+    /// [`KernelSet::gemm`] with bf16 dot instructions over `pairs` pairs of k. Does nothing on a CPU without
+    /// them.
     pub(crate) fn gemm_fast_rows(
         &self,
         pairs: usize,
@@ -288,9 +291,9 @@ impl KernelSet {
         unsafe { (fast.round)(x.as_ptr(), x.len(), out.as_mut_ptr().cast()) }
     }
 
-    /// The product of micropanels of A and of B into C, whose rows are whole micropanels of A: one kernel call for the
-    /// columns of whole tiles, one for the columns that are left. bf16 A needs bf16 B, and does nothing on a CPU without
-    /// the dot instructions.
+    /// The product of micropanels of A and of B into C, whose rows are whole micropanels of A: one kernel
+    /// call for the columns of whole tiles, one for the columns that are left. bf16 A needs bf16 B, and does
+    /// nothing on a CPU without the dot instructions.
     pub(crate) fn gemm_tiles<T: Element>(
         &self,
         call: TileCall<'_>,
@@ -364,8 +367,8 @@ impl KernelSet {
             epilogue: args.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         if b_panels > 0 {
-            // SAFETY: the CPU has the kernels of its table. The furthest elements of A and B were checked; C and the
-            // operands of the epilogue have `rows` rows of `cols` elements.
+            // SAFETY: the CPU has the kernels of its table. The furthest elements of A and B were checked; C
+            // and the operands of the epilogue have `rows` rows of `cols` elements.
             unsafe { kernels[b.vectors - 1](&tile) }
         }
         if rest > 0 {

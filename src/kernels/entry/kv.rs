@@ -200,8 +200,8 @@ impl KernelSet {
         unsafe { self.value_tiles[v.bits.index()][rows - 1][blocks - 1](&tile) }
     }
 
-    /// Rounds pairs of rows of `stride` elements to bf16 and joins them: `out`: (rows / 2, stride, 2). Does nothing
-    /// on a CPU without the instructions.
+    /// Rounds pairs of rows of `stride` elements to bf16 and joins them: `out`: (rows / 2, stride, 2). Does
+    /// nothing on a CPU without the instructions.
     pub(crate) fn pack_bf16_pairs(&self, from: &[f32], stride: usize, out: &mut [u16]) {
         let Some(fast) = (self.fast_bf16)() else { return };
         assert!(stride > 0 && stride.is_multiple_of(LANES) && from.len().is_multiple_of(2 * stride));
@@ -247,7 +247,8 @@ impl KernelSet {
             assert!(reach(v.blocks, v.scales_stride) + key < v.scales.len());
             let codes = &v.codes[key * bytes..(key + 1) * bytes];
             let kernel = self.widen_value[v.bits.index()];
-            // SAFETY: CPU checked; codes are one value, the furthest scale was just checked, `to` holds a row.
+            // SAFETY: CPU checked; codes are one value, the furthest scale was just checked, `to` holds a
+            // row.
             unsafe {
                 let scales = (v.scales.as_ptr().add(key), v.scales_stride);
                 kernel(v.blocks, codes.as_ptr(), scales, to.as_mut_ptr());

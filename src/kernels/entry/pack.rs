@@ -24,8 +24,8 @@ impl KernelSet {
         unsafe { (self.copy_rows)(&copy) }
     }
 
-    /// Copies `columns` columns of `k` elements, `column_stride` apart, as rows `row_stride` apart; both counts
-    /// are multiples of 16.
+    /// Copies `columns` columns of `k` elements, `column_stride` apart, as rows `row_stride` apart; both
+    /// counts are multiples of 16.
     pub(crate) fn copy_columns(
         &self,
         (from, column_stride): (&[f32], usize),

@@ -168,8 +168,8 @@ impl KernelSet {
         unsafe { (self.rms_norm)(&row) }
     }
 
-    /// Scores (exp2 domain) of some rows, `stride` apart, of each the visible keys of a chunk, into probabilities,
-    /// with `(m, l)` of each row that sees any.
+    /// Scores (exp2 domain) of some rows, `stride` apart, of each the visible keys of a chunk, into
+    /// probabilities, with `(m, l)` of each row that sees any.
     pub(crate) fn chunk_softmax<'a>(
         &self,
         scores: &mut [f32],
@@ -186,7 +186,8 @@ impl KernelSet {
             (row.s, row.lo, row.hi) = (p.wrapping_add(n * stride), keys.start, keys.end);
             n += 1;
         }
-        // SAFETY: CPU checked; the vectors that cover lo..hi lie inside their row, and rows inside the scores.
+        // SAFETY: CPU checked; the vectors that cover lo..hi lie inside their row, and rows inside the
+        // scores.
         unsafe { (self.chunk_softmax)(rows.as_mut_ptr(), n) }
         for (part, row) in parts.iter_mut().zip(&rows[..n]).filter(|(_, row)| row.lo < row.hi) {
             *part = (row.m, row.l);

@@ -1,4 +1,5 @@
-//! The accumulators of a register tile, loaded from and stored to a tile of C whose last vector may be ragged.
+//! The accumulators of a register tile, loaded from and stored to a tile of C whose last vector may be
+//! ragged.
 
 use super::LANES;
 use crate::kernels::simd::Simd;

@@ -1,7 +1,7 @@
 //! The epilogue: `c = beta * c + act(alpha * acc + bias) (* gate)`.
 //!
-//! [`apply`] takes a register tile before anything is stored; [`row`] takes a row of accumulators in memory, for the
-//! quantised products.
+//! [`apply`] takes a register tile before anything is stored; [`row`] takes a row of accumulators in memory,
+//! for the quantised products.
 
 use super::LANES;
 use super::accumulators::store_tile;

@@ -1,9 +1,9 @@
 //! The register tile: MR rows by NV vectors of 16 columns, broadcast-FMA, B in f32, f16 or bf16; and the two
 //! loops around it.
 //!
-//! LOOP 2 (A micropanels of MR rows) and LOOP 1 (B micropanels of NV vectors) run inside the kernel: between two tiles lie
-//! 24 stores and one mispredicted branch, which the FMAs still in flight hide. One call for each tile, with
-//! its checks and its indirect branch, cost 85 cycles a tile, 5 % at k = 64.
+//! LOOP 2 (A micropanels of MR rows) and LOOP 1 (B micropanels of NV vectors) run inside the kernel: between
+//! two tiles lie 24 stores and one mispredicted branch, which the FMAs still in flight hide. One call for
+//! each tile, with its checks and its indirect branch, cost 85 cycles a tile, 5 % at k = 64.
 //!
 //! `c[i][j] = chain over k ascending of fma(a[i][k], b[k][j], acc)` (NUMERICS rule 1). A is broadcast from
 //! memory, B loaded in full vectors; nothing is shuffled, nothing summed across lanes. 6x64 on AVX-512:
@@ -95,11 +95,11 @@ impl Element for Bf16Row {
 /// `STEP` k.
 pub(crate) struct GemmTile {
     pub k: usize,
-    pub a: *const f32, // (a_panels, MR, k): element (i, p) of a micropanel at i * a_row_stride + p * a_k_stride
+    pub a: *const f32, // (a_panels, MR, k): element (i, p) at i * a_row_stride + p * a_k_stride
     pub a_row_stride: usize,
     pub a_k_stride: usize,
     pub a_panel_stride: usize,
-    pub b: *const u8, // (b_panels, k / STEP, NV, 16, STEP): vector (g, v) at g * b_k_stride + v * b_vec_stride
+    pub b: *const u8, // (b_panels, k / STEP, NV, 16, STEP): (g, v) at g * b_k_stride + v * b_vec_stride
     pub b_k_stride: usize,
     pub b_vec_stride: usize,
     pub b_panel_stride: usize,
@@ -124,8 +124,8 @@ const FAR_K: usize = 256;
 /// Rows of a tile from which prefetching pays: fewer wait for B.
 const FAR_ROWS: usize = 4;
 
-/// Rows of A that one pointer reaches with the address modes of x86, and the row from which on a second one is
-/// used where there are more: see [`Simd::opaque`].
+/// Rows of A that one pointer reaches with the address modes of x86, and the row from which on a second one
+/// is used where there are more: see [`Simd::opaque`].
 const NEAR_ROWS: usize = 4;
 const SPLIT: usize = 3;
 
@@ -134,8 +134,8 @@ pub(crate) trait Accumulate<S: Simd> {
     /// Bytes of an element of B.
     const B_BYTES: usize;
 
-    /// Adds the products of all k of the tile at `a` and `b` to `acc`; `prefetch_a` is where the next tile reads
-    /// its A, if that is another micropanel and far away.
+    /// Adds the products of all k of the tile at `a` and `b` to `acc`; `prefetch_a` is where the next tile
+    /// reads its A, if that is another micropanel and far away.
     ///
     /// # Safety
     /// - every element of A and B (full vectors of whole groups) that the comments of [`GemmTile`] name is

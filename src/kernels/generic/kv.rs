@@ -17,8 +17,9 @@ use crate::kernels::simd::Simd;
 /// Vectors of 16 of a block.
 const HALVES: usize = BLOCK / LANES;
 
-/// Address that the next tile reads; prefetched while this one computes. A decoding step reads each key and value once, in several
-/// streams that the hardware's own prefetch does not follow: 11 GB/s without this, where memory gives 29.
+/// Address that the next tile reads; prefetched while this one computes. A decoding step reads each key and
+/// value once, in several streams that the hardware's own prefetch does not follow: 11 GB/s without this,
+/// where memory gives 29.
 #[derive(Clone, Copy)]
 pub(crate) struct PrefetchAt {
     pub at: *const u8, // never followed: any address will do
@@ -29,8 +30,9 @@ pub(crate) struct PrefetchAt {
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// [`prefetch_lines`] as a kernel, for bytes that may begin and end anywhere in a line: a row of queries that is
-/// 16 bytes off lies in one line more than it fills, and waiting for that one cost as much as for all of them.
+/// [`prefetch_lines`] as a kernel, for bytes that may begin and end anywhere in a line: a row of queries that
+/// is 16 bytes off lies in one line more than it fills, and waiting for that one cost as much as for all of
+/// them.
 ///
 /// # Safety
 /// - none: nothing is read.

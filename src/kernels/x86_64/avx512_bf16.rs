@@ -13,8 +13,8 @@ use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
-/// The kernels, where the CPU has the instructions. A of the tiles, `[MR - 1][NV - 1]`, is bf16 in pairs of k:
-/// its pointer is cast, its strides count pairs, and so does k.
+/// The kernels, where the CPU has the instructions. A of the tiles, `[MR - 1][NV - 1]`, is bf16 in pairs of
+/// k: its pointer is cast, its strides count pairs, and so does k.
 pub(in crate::kernels) fn kernels() -> Option<&'static FastBf16> {
     macro_rules! row {
         ($mr:literal) => {
@@ -57,8 +57,8 @@ unsafe fn round_row(_s: Avx512<false>, x: *const f32, n: usize, out: *mut u16) {
 /// Rounds pairs of rows to bf16 and joins them: element j of rows 2g and 2g + 1 becomes pair `(g, j)`.
 ///
 /// # Safety
-/// - the CPU has AVX-512 BF16; `stride` is a multiple of 16; `from` is valid for reads of `2 * groups * stride`
-///   f32 and `out` for writes of as many u16.
+/// - the CPU has AVX-512 BF16; `stride` is a multiple of 16; `from` is valid for reads of `2 * groups *
+///   stride` f32 and `out` for writes of as many u16.
 #[inline(always)]
 unsafe fn pack_pairs(_s: Avx512<false>, from: *const f32, groups: usize, stride: usize, out: *mut u16) {
     const JOIN: [u16; 32] = [
@@ -69,8 +69,8 @@ unsafe fn pack_pairs(_s: Avx512<false>, from: *const f32, groups: usize, stride:
     let join = unsafe { _mm512_loadu_si512(JOIN.as_ptr().cast()) };
     for g in 0..groups {
         for j in (0..stride).step_by(16) {
-            // SAFETY: vectors at j < stride of rows 2g and 2g + 1; pairs (g, j..j + 16); both types of the cast
-            // are 64 plain bytes.
+            // SAFETY: vectors at j < stride of rows 2g and 2g + 1; pairs (g, j..j + 16); both types of the
+            // cast are 64 plain bytes.
             unsafe {
                 let row = from.add(2 * g * stride + j);
                 let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(row.add(stride)), _mm512_loadu_ps(row));
@@ -90,7 +90,8 @@ macro_rules! instantiate_bf16 {
             (from: *const f32, groups: usize, stride: usize, out: *mut u16));
 
         /// # Safety
-        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`] says.
+        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`]
+        ///   says.
         $(#[target_feature(enable = $feature)])*
         #[inline(never)]
         unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
