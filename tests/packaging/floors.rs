@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors of the library, lowest first. A file belongs to the longest prefix of its path.
 const LIBRARY: &[&[&str]] = &[
-    &["error.rs"],
+    &["error.rs", "fma.rs", "fp_mode.rs"],
     &["dtype.rs", "epilogue.rs", "isa.rs"], // the words that kernels and drivers share
     &["buffer", "parallel"],                // memory and threads
     &["view.rs"],                           // shapes over memory, loops over tiles
