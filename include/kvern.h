@@ -190,7 +190,7 @@ typedef int32_t kvern_status;
 
 /**
  * Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
- * `b_row_stride = 64 must be at least 128`. UTF-8, never NULL, "" after a call that succeeded.
+ * `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that succeeded.
  *
  * The text belongs to the library and is valid until the next kvern call on this thread; this function,
  * `kvern_status_name` and the version functions are not such calls.
@@ -1367,6 +1367,10 @@ typedef struct {
      */
     size_t struct_size;
     /**
+     * Positions of the trained context, at least 1.
+     */
+    size_t original_positions;
+    /**
      * A `KVERN_ROPE_SCALING_*` number; each uses the fields that its description names.
      */
     kvern_rope_scaling_kind kind;
@@ -1378,10 +1382,6 @@ typedef struct {
      * The ratio of the new context to the trained one, positive.
      */
     double factor;
-    /**
-     * Positions of the trained context, at least 1.
-     */
-    size_t original_positions;
     /**
      * 0 means 32.
      */

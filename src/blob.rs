@@ -14,8 +14,10 @@
 //! 64. Whatever does not fit together is refused before anything of its size is allocated.
 
 use crate::buffer::MappedFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
+use crate::file;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -43,15 +45,15 @@ pub(crate) struct Header {
 }
 
 /// An error that says what is wrong in a stored object.
-pub(crate) fn wrong<T>(what: &'static str, got: impl ToString, want: impl ToString) -> Result<T> {
-    Err(Error::Blob { what, got: got.to_string(), want: want.to_string() })
+pub(crate) fn wrong<T>(what: &'static str, got: impl fmt::Display, want: impl fmt::Display) -> Result<T> {
+    Err(Error::Blob { what, got: text(got), want: text(want) })
 }
 
-/// An id as the header holds it; what is beyond 32 bytes is cut off.
-pub(crate) fn id(name: &str) -> [u8; 32] {
+/// An id as the header holds it: in lower case; what is beyond 32 bytes is cut off.
+pub(crate) fn id(name: impl fmt::Display) -> [u8; 32] {
     let mut id = [0; 32];
-    let len = name.len().min(32);
-    id[..len].copy_from_slice(&name.as_bytes()[..len]);
+    let _ = write!(&mut id[..], "{name}"); // an error says that it was cut off
+    id.make_ascii_lowercase();
     id
 }
 
@@ -104,18 +106,22 @@ fn checksum(header: &[u8; HEADER], data: &[&[u8]]) -> [u8; 32] {
 }
 
 /// Bytes in hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+pub(crate) struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
 }
 
 /// Checks the data against the checksum, and the bytes of the header that mean nothing.
 pub(crate) fn verify(header: &[u8; HEADER], data: &[u8]) -> Result<()> {
     let sum = checksum(header, &[data]);
     if header[CHECKSUM] != sum {
-        return wrong("checksum", hex(&header[CHECKSUM]), hex(&sum));
+        return wrong("checksum", Hex(&header[CHECKSUM]), Hex(&sum));
     }
     if header[CHECKSUM.end..].iter().any(|b| *b != 0) {
-        return wrong("reserved bytes", hex(&header[CHECKSUM.end..]), "zeros");
+        return wrong("reserved bytes", Hex(&header[CHECKSUM.end..]), "zeros");
     }
     Ok(())
 }
@@ -125,22 +131,19 @@ fn check_length(file_bytes: u64, data_bytes: usize) -> Result<()> {
     if file_bytes == want { Ok(()) } else { wrong("length", file_bytes, want) }
 }
 
-fn too_short<T>(bytes: impl ToString) -> Result<T> {
-    wrong("length", bytes, format!("at least the header of {HEADER} bytes"))
+fn too_short<T>(bytes: impl fmt::Display) -> Result<T> {
+    wrong("length", bytes, format_args!("at least the header of {HEADER} bytes"))
 }
 
-/// Writes header and data, given in parts, to a file.
+/// Writes header and data, given in parts, to a file, as [`file::replace`] does.
 ///
-/// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
+/// **Errors**: `Io`; the old file is unchanged then. **Cost**: one pass for the checksum, one write.
 pub(crate) fn save(path: &Path, header: &Header, data: &[&[u8]]) -> Result<()> {
-    let io =
-        |e: std::io::Error| Error::Io { what: "write", path: path.display().to_string(), kind: e.kind() };
-    let mut file = File::create(path).map_err(io)?;
-    file.write_all(&header.bytes(data)).map_err(io)?;
-    for part in data {
-        file.write_all(part).map_err(io)?;
-    }
-    file.sync_all().map_err(io)
+    let header = header.bytes(data);
+    file::replace(path, |file| {
+        file.write_all(&header)?;
+        data.iter().try_for_each(|part| file.write_all(part))
+    })
 }
 
 /// A file whose header was read.
@@ -154,17 +157,14 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Opens a file and reads its header.
     ///
-    /// **Errors**: `Io`; `Blob` for a file that is shorter.
+    /// **Errors**: `Io`, for what is no regular file too; `Blob` for a file that is shorter.
     pub fn open(path: &'a Path) -> Result<Reader<'a>> {
-        let io =
-            |e: std::io::Error| Error::Io { what: "read", path: path.display().to_string(), kind: e.kind() };
-        let mut file = File::open(path).map_err(io)?;
-        let file_bytes = file.metadata().map_err(io)?.len();
+        let (mut file, file_bytes) = file::open(path)?;
         if file_bytes < HEADER as u64 {
             return too_short(file_bytes);
         }
         let mut header = [0; HEADER];
-        file.read_exact(&mut header).map_err(io)?;
+        file.read_exact(&mut header).map_err(|e| file::failed("read", path, &e))?;
         Ok(Reader { path, file, file_bytes, header })
     }
 
@@ -175,11 +175,7 @@ impl<'a> Reader<'a> {
 
     /// Reads the data.
     pub fn read(&mut self, data: &mut [u8]) -> Result<()> {
-        self.file.read_exact(data).map_err(|e| Error::Io {
-            what: "read",
-            path: self.path.display().to_string(),
-            kind: e.kind(),
-        })
+        self.file.read_exact(data).map_err(|e| file::failed("read", self.path, &e))
     }
 }
 

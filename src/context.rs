@@ -1,6 +1,6 @@
 //! The context: one instruction-set tier and one way to run work items.
 
-use crate::buffer::Memory;
+use crate::buffer::{Memory, Shared, Workspace};
 use crate::error::{Error, Result};
 use crate::fp_mode;
 use crate::isa::Isa;
@@ -68,7 +68,7 @@ impl ContextOptions {
 pub struct Context {
     kernels: &'static KernelSet,
     executor: Executor,
-    memory: Option<Arc<dyn Memory>>,
+    memory: Option<Shared<dyn Memory>>,
 }
 
 impl Context {
@@ -78,11 +78,28 @@ impl Context {
     /// thread count outside of 1..=256, [`Error::Resource`] when threads cannot be started.
     /// **Cost**: starts `n - 1` threads for `Threads(n)`, none otherwise.
     pub fn new(options: &ContextOptions) -> Result<Context> {
-        let isa = options.isa_cap.unwrap_or_else(Isa::detect);
-        let kernels = KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })?;
+        let kernels = Context::kernels_of(options.isa_cap)?;
         let kernels = if options.no_dot_instructions { kernels.without_dots() } else { kernels };
         let executor = Executor::new(&options.parallelism)?;
-        Ok(Context { kernels, executor, memory: options.memory.clone() })
+        let memory = options.memory.clone().map(Shared::new).transpose()?.map(Shared::erased);
+        Ok(Context { kernels, executor, memory })
+    }
+
+    /// A context with memory that no `Arc` owns: an `Arc` cannot be made without ending the process where there is no
+    /// memory for it.
+    #[cfg(feature = "capi")]
+    pub(crate) fn with_memory(
+        isa_cap: Option<Isa>,
+        parallelism: &Parallelism,
+        memory: Option<Shared<dyn Memory>>,
+    ) -> Result<Context> {
+        let kernels = Context::kernels_of(isa_cap)?;
+        Ok(Context { kernels, executor: Executor::new(parallelism)?, memory })
+    }
+
+    fn kernels_of(isa_cap: Option<Isa>) -> Result<&'static KernelSet> {
+        let isa = isa_cap.unwrap_or_else(Isa::detect);
+        KernelSet::for_isa(isa).ok_or(Error::Unsupported { what: isa.name() })
     }
 
     /// A context on the calling thread at the machine's best tier.
@@ -120,12 +137,21 @@ impl Context {
         self.kernels
     }
 
-    pub(crate) fn memory(&self) -> Option<&Arc<dyn Memory>> {
+    pub(crate) fn memory(&self) -> Option<&Shared<dyn Memory>> {
         self.memory.as_ref()
     }
 
     pub(crate) fn executor(&self) -> &Executor {
         &self.executor
+    }
+}
+
+impl Workspace {
+    /// A workspace of `bytes` bytes in the context's [`Memory`], where it also grows.
+    ///
+    /// **Errors**: as [`Workspace::new`].
+    pub fn new_with(ctx: &Context, bytes: usize) -> Result<Workspace> {
+        Workspace::new_in(ctx.memory(), bytes)
     }
 }
 

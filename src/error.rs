@@ -124,6 +124,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// `x` as the text of an error, as far as there is memory for it: a refusal must not need what it reports the
+/// lack of.
+pub(crate) fn text(x: impl fmt::Display) -> String {
+    struct Fallible(String);
+    impl fmt::Write for Fallible {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0.try_reserve(part.len()).map_err(|_| fmt::Error)?;
+            self.0.push_str(part);
+            Ok(())
+        }
+    }
+    let mut out = Fallible(String::new());
+    // A text that is cut off is still a text.
+    let _ = fmt::write(&mut out, format_args!("{x}"));
+    out.0
+}
+
 /// `Ok` when `got == want`, else a [`Error::Shape`] that says `what = got must equal name = want`.
 pub(crate) fn equal(what: &'static str, got: usize, relation: &'static str, want: usize) -> Result<()> {
     if got == want { Ok(()) } else { Err(Error::Shape { what, got, relation, want }) }
@@ -165,6 +182,12 @@ mod tests {
         assert_eq!(e.to_string(), "threads = 0 must be 1..=256");
         assert!(Error::Unsupported { what: "avx512" }.to_string().contains("avx512"));
         assert!(Error::Resource { what: "threads", amount: 7 }.to_string().contains('7'));
+    }
+
+    #[test]
+    fn texts_are_what_display_says() {
+        assert_eq!(text(7), "7");
+        assert_eq!(text(format_args!("{} of {:?}", 1, "a")), "1 of \"a\"");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! A new tier is a variant of [`Isa`], a row of [`TIERS`] and an arm of `with_features!`.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -121,9 +121,14 @@ pub(crate) fn has_avx512_bf16() -> bool {
     detected!("x86_64", avx512_bf16)
 }
 
-/// The tiers that `has` accepts, each by itself: a missing one hides none after it.
-fn those(has: impl Fn(&Tier) -> bool) -> Vec<Isa> {
-    TIERS.iter().filter(|tier| has(tier)).map(|tier| tier.isa).collect()
+/// The tiers that `has` accepts, each by itself (a missing one hides none after it), and how many these are.
+fn those(has: impl Fn(&Tier) -> bool) -> ([Isa; TIERS.len()], usize) {
+    let (mut list, mut len) = ([Isa::Scalar; TIERS.len()], 0);
+    for tier in TIERS.iter().filter(|tier| has(tier)) {
+        list[len] = tier.isa;
+        len += 1;
+    }
+    (list, len)
 }
 
 impl Isa {
@@ -148,8 +153,10 @@ impl Isa {
 
     /// The tiers of this machine, the preferred one last; never empty.
     pub fn available() -> &'static [Isa] {
-        static AVAILABLE: LazyLock<Vec<Isa>> = LazyLock::new(|| those(|tier| (tier.detect)()));
-        &AVAILABLE
+        // An array, so that a first call where there is no memory does not end the process.
+        static AVAILABLE: LazyLock<([Isa; TIERS.len()], usize)> =
+            LazyLock::new(|| those(|tier| (tier.detect)()));
+        &AVAILABLE.0[..AVAILABLE.1]
     }
 
     /// Whether this machine can run the tier.
@@ -187,7 +194,7 @@ impl FromStr for Isa {
         static ALLOWED: LazyLock<String> =
             LazyLock::new(|| format!("one of {}", Isa::ALL.map(Isa::name).join(", ")));
         let known = TIERS.iter().find(|tier| tier.name == s).map(|tier| tier.isa);
-        known.ok_or_else(|| Error::Option { what: "isa", got: s.to_owned(), allowed: &ALLOWED })
+        known.ok_or_else(|| Error::Option { what: "isa", got: text(s), allowed: &ALLOWED })
     }
 }
 
@@ -221,10 +228,10 @@ mod tests {
     #[test]
     fn a_missing_tier_hides_no_other_one() {
         for missing in TIERS.iter().filter(|tier| tier.isa != Isa::Scalar) {
-            let found = those(|tier| tier.isa != missing.isa);
+            let (found, len) = those(|tier| tier.isa != missing.isa);
             let expected: Vec<Isa> =
                 TIERS.iter().map(|tier| tier.isa).filter(|isa| *isa != missing.isa).collect();
-            assert_eq!(found, expected, "without {}", missing.name);
+            assert_eq!(found[..len], expected, "without {}", missing.name);
         }
     }
 }

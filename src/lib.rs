@@ -68,6 +68,7 @@ mod context;
 mod dtype;
 mod epilogue;
 mod error;
+mod file;
 mod fma;
 #[allow(unsafe_code)]
 mod fp_mode;

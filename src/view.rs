@@ -16,12 +16,16 @@ fn extent(rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
     body.checked_add(cols).ok_or(Error::Overflow { what: "rows * row_stride" })
 }
 
-/// Checks shape and stride of a row-major matrix against the slice that holds it.
-fn validate(what: &'static str, len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<()> {
+/// Checks shape and stride of a row-major matrix against the slice that holds it, and gives the stride to use.
+///
+/// A matrix without a second row, or without elements, may have been given any stride. Its columns are as good, and no
+/// row then starts beyond the address space.
+fn validate(what: &'static str, len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
     if rows > 1 {
         at_least("row_stride", row_stride, cols)?;
     }
-    at_least(what, len, extent(rows, cols, row_stride)?)
+    at_least(what, len, extent(rows, cols, row_stride)?)?;
+    Ok(if rows > 1 && cols > 0 { row_stride } else { cols })
 }
 
 /// A read-only matrix (of f32 where no type is named), stored row-major, seen plain or transposed.
@@ -42,7 +46,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// **Errors**: `row_stride < cols` (with more than one row), or `data` shorter than
     /// `(rows - 1) * row_stride + cols`.
     pub fn new(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Result<MatRef<'a, T>> {
-        validate("data.len", data.len(), rows, cols, row_stride)?;
+        let row_stride = validate("data.len", data.len(), rows, cols, row_stride)?;
         Ok(MatRef { data, rows, cols, row_stride, transposed: false })
     }
 
@@ -125,7 +129,7 @@ impl<'a, T: Pod> MatMut<'a, T> {
     ///
     /// **Errors**: as [`MatRef::new`].
     pub fn new(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Result<MatMut<'a, T>> {
-        validate("data.len", data.len(), rows, cols, row_stride)?;
+        let row_stride = validate("data.len", data.len(), rows, cols, row_stride)?;
         Ok(MatMut { ptr: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData })
     }
 

@@ -1,6 +1,6 @@
 //! What enters the scores besides `q . k`: ALiBi, masks, learned sinks.
 
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::view::MatRef;
 use std::ops::Range;
@@ -142,7 +142,7 @@ fn check_mask<T: Copy>(
 
 fn plain<T: Copy>(what: &'static str, view: &MatRef<'_, T>) -> Result<()> {
     if view.is_transposed() {
-        let (got, allowed) = ("a transposed view".into(), "plain: one query a row");
+        let (got, allowed) = (text("a transposed view"), "plain: one query a row");
         return Err(Error::Option { what, got, allowed });
     }
     Ok(())

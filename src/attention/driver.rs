@@ -10,7 +10,7 @@ use super::visible::Visible;
 use super::{AttentionOptions, CHUNK, KvCache};
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, at_least, equal, product};
+use crate::error::{Error, Result, at_least, equal, product, text};
 use crate::fp_mode;
 use crate::ops::check_softcap;
 use crate::parallel::Executor;
@@ -256,7 +256,7 @@ fn check(
         }
     }
     if q.is_transposed() {
-        let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+        let (got, allowed) = (text("a transposed view"), "plain: one token a row");
         return Err(Error::Option { what: "q", got, allowed });
     }
     check_softcap(options.softcap)

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use super::chunk::Chunk;
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::kernels::LANES;
 use crate::view::MatRef;
 use std::ops::Range;
@@ -32,7 +32,7 @@ impl<'a> Plain<'a> {
         }
         equal("v.rows", v.rows(), "must equal k.rows =", k.rows())?;
         if k.is_transposed() || v.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
         Ok(Plain { k, v, kv_heads, key_dim: k.cols() / kv_heads, value_dim: v.cols() / kv_heads })

@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use super::{AttentionOptions, CHUNK};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
 use std::ops::Range;
 
 /// The rule of one call. Positions are absolute, query `i` stands at `first + i`.
@@ -44,7 +44,7 @@ impl Visible {
             return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
         }
         if options.window == Some(0) {
-            return Err(Error::Option { what: "window", got: "0".into(), allowed: "at least 1 token" });
+            return Err(Error::Option { what: "window", got: text(0), allowed: "at least 1 token" });
         }
         let first = len.saturating_sub(q_len);
         let (mut window, mut sinks) = (options.window.unwrap_or(usize::MAX), options.sinks);
@@ -52,7 +52,7 @@ impl Visible {
             let (kept, start) = (cache.options(), cache.start_of(*sequence));
             if let Some(own) = kept.window {
                 if !options.causal {
-                    let (got, allowed) = ("false".into(), "true for a cache with a window");
+                    let (got, allowed) = (text("false"), "true for a cache with a window");
                     return Err(Error::Option { what: "causal", got, allowed });
                 }
                 window = window.min(own);

@@ -1,13 +1,19 @@
 //! Files in memory.
 
+use super::fallible::Shared;
 use crate::error::{Error, Result};
+use crate::file;
 use std::path::Path;
-use std::sync::Arc;
 
 /// A file in memory, read-only, shared by the objects that were loaded from it. Pages are read when they are
 /// first touched and belong to the system's cache.
+///
+/// A save of kvern replaces a file and does not write into it, so that saving to the path of a mapped file (an object
+/// that lies in it, for one) leaves the mapping as it is. Whoever else shortens the file breaks the promise of
+/// [`MappedFile::open`]: the first touch of a page that is gone ends the process (SIGBUS), and a page that is
+/// overwritten changes weights after their checksum was found right. Read files that others may change with `load`.
 #[derive(Clone, Debug)]
-pub struct MappedFile(Arc<Mapping>);
+pub struct MappedFile(Shared<Mapping>);
 
 #[derive(Debug)]
 struct Mapping {
@@ -23,18 +29,16 @@ unsafe impl Sync for Mapping {}
 impl MappedFile {
     /// Maps a whole file.
     ///
-    /// **Errors**: [`Error::Io`]; [`Error::Unsupported`] on systems without `mmap`.
+    /// **Errors**: [`Error::Io`], for a directory, a pipe or a device too; [`Error::Unsupported`] on systems without
+    /// `mmap`.
     ///
     /// # Safety
     /// - nobody changes or truncates the file while it is mapped.
     pub unsafe fn open(path: &Path) -> Result<MappedFile> {
-        let io =
-            |what, e: std::io::Error| Error::Io { what, path: path.display().to_string(), kind: e.kind() };
-        let file = std::fs::File::open(path).map_err(|e| io("open", e))?;
-        let len = file.metadata().map_err(|e| io("read", e))?.len();
+        let (file, len) = file::open(path)?;
         let len = usize::try_from(len).map_err(|_| Error::Overflow { what: "file bytes" })?;
         if len == 0 {
-            return Ok(MappedFile(Arc::new(Mapping { start: std::ptr::dangling(), len })));
+            return Ok(MappedFile(Shared::new(Mapping { start: std::ptr::dangling(), len })?));
         }
         #[cfg(unix)]
         {
@@ -45,9 +49,9 @@ impl MappedFile {
                 libc::mmap(null, len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
             };
             if start == libc::MAP_FAILED {
-                return Err(io("map", std::io::Error::last_os_error()));
+                return Err(file::failed("map", path, &std::io::Error::last_os_error()));
             }
-            Ok(MappedFile(Arc::new(Mapping { start: start.cast_const().cast(), len })))
+            Ok(MappedFile(Shared::new(Mapping { start: start.cast_const().cast(), len })?))
         }
         #[cfg(not(unix))]
         Err(Error::Unsupported { what: "mmap" })

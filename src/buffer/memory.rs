@@ -1,11 +1,14 @@
 //! Memory of the caller's own.
 
-use super::ALIGN;
-use crate::error::{Error, Result};
+use super::fallible::Shared;
+use crate::error::{Error, Result, text};
 use bytemuck::Pod;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+
+/// Alignment of every buffer, in bytes.
+pub const ALIGN: usize = 64;
 
 /// Where a context's large objects (packed matrices, packed weights, caches, workspaces) lie, instead of the
 /// process's allocator: an arena, memory of one NUMA node, memory with a budget.
@@ -24,6 +27,26 @@ pub unsafe trait Memory: Send + Sync {
     unsafe fn free(&self, start: *mut u8, bytes: usize);
 }
 
+impl<T: Memory + 'static> Shared<T> {
+    /// The same owner, which no longer says of which type the memory is.
+    pub fn erased(self) -> Shared<dyn Memory> {
+        self.coerced::<dyn Memory>(|start| start as _)
+    }
+}
+
+/// The caller's own owner, beside those that kvern counts.
+// SAFETY: handed on.
+unsafe impl Memory for Arc<dyn Memory> {
+    fn allocate(&self, bytes: usize) -> *mut u8 {
+        (**self).allocate(bytes)
+    }
+
+    unsafe fn free(&self, start: *mut u8, bytes: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { (**self).free(start, bytes) }
+    }
+}
+
 impl fmt::Debug for dyn Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memory")
@@ -34,7 +57,7 @@ impl fmt::Debug for dyn Memory {
 pub(super) struct Block<T> {
     start: NonNull<T>, // (len), aligned to ALIGN
     len: usize,
-    memory: Arc<dyn Memory>,
+    memory: Shared<dyn Memory>,
 }
 
 // SAFETY: the block is the only one that uses its memory, and a `Memory` may be called from any thread.
@@ -46,7 +69,7 @@ impl<T: Pod> Block<T> {
     /// `len` zeros, more than 0 bytes.
     ///
     /// **Errors**: `Resource`; `Option` for memory that is not aligned, which is given back.
-    pub fn zeroed(memory: &Arc<dyn Memory>, len: usize) -> Result<Block<T>> {
+    pub fn zeroed(memory: &Shared<dyn Memory>, len: usize) -> Result<Block<T>> {
         let bytes = len * size_of::<T>();
         debug_assert!(bytes > 0);
         let raw = memory.allocate(bytes);
@@ -56,12 +79,12 @@ impl<T: Pod> Block<T> {
         if !raw.addr().is_multiple_of(ALIGN) {
             // SAFETY: just allocated, and used by nobody.
             unsafe { memory.free(raw, bytes) };
-            let (what, got) = ("address of the caller's memory", format!("{raw:p}"));
+            let (what, got) = ("address of the caller's memory", text(format_args!("{raw:p}")));
             return Err(Error::Option { what, got, allowed: "a multiple of the alignment of 64" });
         }
         // SAFETY: `bytes` bytes that nothing else uses; zeros are a value of plain data.
         unsafe { raw.write_bytes(0, bytes) };
-        Ok(Block { start, len, memory: Arc::clone(memory) })
+        Ok(Block { start, len, memory: memory.clone() })
     }
 
     pub fn as_slice(&self) -> &[T] {
@@ -114,9 +137,14 @@ mod tests {
         Arc::new(Tiny { pages: Mutex::new(vec![7; 1024]), shift, out: AtomicUsize::new(0) })
     }
 
+    fn shared(tiny: &Arc<Tiny>) -> Shared<dyn Memory> {
+        let memory: Arc<dyn Memory> = Arc::clone(tiny) as _;
+        Shared::new(memory).unwrap().erased()
+    }
+
     #[test]
     fn blocks_are_zero_and_given_back() {
-        let (tiny, of) = (tiny(0), |tiny: &Arc<Tiny>| -> Arc<dyn Memory> { Arc::clone(tiny) as _ });
+        let (tiny, of) = (tiny(0), shared);
         let mut b = AlignedBuf::<f32>::zeroed_in(Some(&of(&tiny)), 100).unwrap();
         assert_eq!((b.as_slice(), tiny.out.load(Relaxed)), (&[0.0; 100][..], 400));
         b.as_mut_slice().fill(1.0);
@@ -131,7 +159,7 @@ mod tests {
     fn memory_that_is_not_there_or_not_aligned_is_an_error() {
         let refused = |shift, len| {
             let tiny = tiny(shift);
-            let e = AlignedBuf::<f32>::zeroed_in(Some(&(Arc::clone(&tiny) as _)), len).unwrap_err();
+            let e = AlignedBuf::<f32>::zeroed_in(Some(&shared(&tiny)), len).unwrap_err();
             (e, tiny.out.load(Relaxed))
         };
         let what = "bytes of the caller's memory";

@@ -3,12 +3,12 @@
 
 use super::Checked;
 use super::status::*;
-use crate::error::{Error, product};
+use crate::error::{Error, product, text};
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// The largest options struct that a caller may pass: a size beyond it is taken for garbage.
 const MAX_OPTIONS: usize = 4096;
@@ -30,14 +30,18 @@ pub(super) fn check<T>(what: &str, ptr: *const T, len: usize) -> Checked<()> {
 #[inline(never)]
 fn refused<T>(what: &str, ptr: *const T, len: usize, fits: bool) -> Failure {
     if !fits {
-        let message = format!("{what} = {len} elements does not fit the address space");
-        return Failure::new(KVERN_STATUS_OVERFLOW, message);
+        return Failure::new(
+            KVERN_STATUS_OVERFLOW,
+            format_args!("{what} = {len} elements does not fit the address space"),
+        );
     }
     if ptr.is_null() {
-        return Failure::new(KVERN_STATUS_NULL_POINTER, format!("{what} is NULL"));
+        return Failure::new(KVERN_STATUS_NULL_POINTER, format_args!("{what} is NULL"));
     }
-    let message = format!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>());
-    Failure::new(KVERN_STATUS_MISALIGNED, message)
+    Failure::new(
+        KVERN_STATUS_MISALIGNED,
+        format_args!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>()),
+    )
 }
 
 /// An object to read.
@@ -106,11 +110,13 @@ impl<T: Pod> Array<T> {
         row_stride: usize,
     ) -> Checked<Array<T>> {
         if rows > 1 && row_stride < cols {
-            let message = format!("{what}_row_stride = {row_stride} must be at least {cols}");
-            return Err(Failure::new(KVERN_STATUS_SHAPE, message));
+            return Err(Failure::new(
+                KVERN_STATUS_SHAPE,
+                format_args!("{what}_row_stride = {row_stride} must be at least {cols}"),
+            ));
         }
         let overflow =
-            || Failure::new(KVERN_STATUS_OVERFLOW, format!("{what} does not fit the address space"));
+            || Failure::new(KVERN_STATUS_OVERFLOW, format_args!("{what} does not fit the address space"));
         let len = match (rows, cols) {
             (0, _) | (_, 0) => 0,
             _ => {
@@ -136,8 +142,10 @@ impl<T: Pod> Array<T> {
         for (other, range) in others {
             let empty = own.is_empty() || range.is_empty();
             if !empty && own.start < range.end && range.start < own.end {
-                let message = format!("{} overlaps {other}", self.what);
-                return Err(Failure::new(KVERN_STATUS_ALIASED, message));
+                return Err(Failure::new(
+                    KVERN_STATUS_ALIASED,
+                    format_args!("{} overlaps {other}", self.what),
+                ));
             }
         }
         Ok(self)
@@ -201,8 +209,7 @@ impl Array<u8> {
         // Another byte is no bool, and rows are slices of the whole: so gaps are looked at too.
         let flags: &'a [bool] = bytemuck::checked::try_cast_slice(bytes).map_err(|_| {
             let (i, got) = bytes.iter().enumerate().find(|(_, b)| **b > 1).unwrap_or((0, &0));
-            let message = format!("{}[{i}] = {got} must be 0 or 1", self.what);
-            Failure::new(KVERN_STATUS_OPTION, message)
+            Failure::new(KVERN_STATUS_OPTION, format_args!("{}[{i}] = {got} must be 0 or 1", self.what))
         })?;
         Ok(MatRef::new(flags, self.rows, self.cols, self.row_stride)?)
     }
@@ -237,14 +244,18 @@ pub(super) unsafe fn read<T: Options>(what: &str, ptr: *const T) -> Checked<T> {
     let size = unsafe { ptr.cast::<usize>().read() };
     if !(size_of::<usize>()..=MAX_OPTIONS).contains(&size) || !size.is_multiple_of(align_of::<T>()) {
         // A struct's size is a multiple of its alignment; another one would cut a pointer in two.
-        let message = format!("{what}->struct_size = {size} must be sizeof the struct: {}", size_of::<T>());
-        return Err(Failure::new(KVERN_STATUS_OPTION, message));
+        return Err(Failure::new(
+            KVERN_STATUS_OPTION,
+            format_args!("{what}->struct_size = {size} must be sizeof the struct: {}", size_of::<T>()),
+        ));
     }
     for i in size_of::<T>()..size {
         // SAFETY: byte i lies inside of the size that the caller gave.
         if unsafe { ptr.cast::<u8>().add(i).read() } != 0 {
-            let message = format!("{what} uses a field of a newer kvern (byte {i} is not zero)");
-            return Err(Failure::new(KVERN_STATUS_UNSUPPORTED, message));
+            return Err(Failure::new(
+                KVERN_STATUS_UNSUPPORTED,
+                format_args!("{what} uses a field of a newer kvern (byte {i} is not zero)"),
+            ));
         }
     }
     let mut options = MaybeUninit::<T>::zeroed();
@@ -294,20 +305,20 @@ pub(super) fn nonzero<T: PartialEq + Default>(x: T) -> Option<T> {
 /// A file name: NUL-terminated, in the system's encoding (UTF-8 where it has none for C strings).
 ///
 /// # Safety
-/// - `path` is NULL or points to a NUL-terminated string.
-pub(super) unsafe fn path(what: &str, path: *const c_char) -> Checked<PathBuf> {
+/// - `path` is NULL or points to a NUL-terminated string that nobody changes for `'a`.
+pub(super) unsafe fn path<'a>(what: &str, path: *const c_char) -> Checked<&'a Path> {
     check(what, path, 1)?;
     // SAFETY: not NULL; the rest is the caller's promise.
     let text = unsafe { CStr::from_ptr(path) };
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
-        Ok(std::ffi::OsStr::from_bytes(text.to_bytes()).into())
+        Ok(Path::new(std::ffi::OsStr::from_bytes(text.to_bytes())))
     }
     #[cfg(not(unix))]
     text.to_str()
-        .map(PathBuf::from)
-        .map_err(|_| Failure::new(KVERN_STATUS_OPTION, format!("{what} must be UTF-8")))
+        .map(Path::new)
+        .map_err(|_| Failure::new(KVERN_STATUS_OPTION, format_args!("{what} must be UTF-8")))
 }
 
 /// Options without a meaning yet must be 0.
@@ -316,7 +327,7 @@ pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
     if flags == 0 {
         return Ok(());
     }
-    Err(Failure::new(KVERN_STATUS_UNSUPPORTED, format!("{what} = {flags} must be 0")))
+    Err(Failure::new(KVERN_STATUS_UNSUPPORTED, format_args!("{what} = {flags} must be 0")))
 }
 
 /// The value that an enum number stands for.
@@ -328,9 +339,7 @@ pub(super) fn choose<T: Copy>(
     values: &[(i32, T)],
 ) -> Checked<T> {
     let found = values.iter().find(|(n, _)| *n == number);
-    found
-        .map(|&(_, value)| value)
-        .ok_or_else(|| Error::Option { what, got: number.to_string(), allowed }.into())
+    found.map(|&(_, value)| value).ok_or_else(|| Error::Option { what, got: text(number), allowed }.into())
 }
 
 /// A flag: 0 or 1.
@@ -341,11 +350,12 @@ pub(super) fn flag(what: &'static str, number: i32) -> Checked<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::message;
     use super::*;
 
     #[test]
     fn arrays_are_checked_without_being_read() {
-        let status = |r: Checked<Array<f32>>| r.err().map(|f| (f.status, f.message)).unwrap_or_default();
+        let status = |r: Checked<Array<f32>>| r.err().map(|f| (f.status, message())).unwrap_or_default();
         let far = std::ptr::without_provenance::<f32>(0x1000);
         assert_eq!(status(Array::new("x", std::ptr::null(), 0)).0, KVERN_STATUS_OK);
         assert_eq!(status(Array::new("x", std::ptr::null(), 1)), (-1, "x is NULL".into()));
@@ -368,7 +378,7 @@ mod tests {
         let flags = |x: &[u8; 4]| unsafe { Array::matrix("seen", x.as_ptr(), 2, 1, 3)?.flags() };
         assert_eq!(flags(&[1, 0, 1, 0]).ok().and_then(|m| m.row(1).map(<[bool]>::to_vec)), Some(vec![false]));
         let e = flags(&[1, 0, 7, 1]).err().unwrap();
-        assert_eq!((e.status, e.message.as_str()), (KVERN_STATUS_OPTION, "seen[2] = 7 must be 0 or 1"));
+        assert_eq!((e.status, message().as_str()), (KVERN_STATUS_OPTION, "seen[2] = 7 must be 0 or 1"));
     }
 
     #[test]
@@ -378,6 +388,6 @@ mod tests {
         assert!(part(0, 4).apart_from(&[part(4, 4).span()]).is_ok());
         assert!(part(4, 4).apart_from(&[part(0, 4).span(), part(4, 0).span()]).is_ok());
         let e = part(0, 5).apart_from(&[part(4, 4).span()]).err().unwrap();
-        assert_eq!((e.status, e.message.as_str()), (KVERN_STATUS_ALIASED, "y overlaps y"));
+        assert_eq!((e.status, message().as_str()), (KVERN_STATUS_ALIASED, "y overlaps y"));
     }
 }

@@ -8,7 +8,7 @@ use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, guard};
 use crate::attention::{self, AttentionOptions, Bias, Outputs, Plain, Sequences};
-use crate::error::product;
+use crate::error::{product, text};
 use crate::{Context, MatRef, Workspace};
 
 /// What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
@@ -337,7 +337,7 @@ pub unsafe extern "C" fn kvern_attention_run_plain(
     guard(|| unsafe {
         let (raw, options) = read_options(options, kv_heads)?;
         if raw.sequences_len != 0 {
-            let (got, allowed) = (raw.sequences_len.to_string(), "0 for plain keys and values");
+            let (got, allowed) = (text(raw.sequences_len), "0 for plain keys and values");
             return Err(crate::Error::Option { what: "options->sequences_len", got, allowed }.into());
         }
         let k = heads_of("k", k, kv_len, (kv_heads, key_dim), k_row_stride)?;

@@ -5,7 +5,7 @@ use super::context::kvern_context;
 use super::status::kvern_status;
 use super::{Checked, Guarded, create, destroy, guard};
 use crate::attention::{KvCache, KvCacheOptions, KvType};
-use crate::error::{Error, product};
+use crate::error::{Error, product, text};
 use std::ffi::c_char;
 
 /// How keys or values are stored: a `KVERN_KV_*` number. Attention widens every type exactly to f32.
@@ -93,7 +93,7 @@ fn existing(cache: &KvCache, sequence: usize) -> Checked<usize> {
     if sequence < cache.options().sequences {
         return Ok(sequence);
     }
-    let (got, allowed) = (sequence.to_string(), "below the cache's number of sequences");
+    let (got, allowed) = (text(sequence), "below the cache's number of sequences");
     Err(Error::Option { what: "sequence", got, allowed }.into())
 }
 
@@ -329,7 +329,7 @@ pub unsafe extern "C" fn kvern_kv_cache_save(
     path: *const c_char,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { Ok(shared("cache", cache)?.0.get("cache")?.save(&self::path("path", path)?)?) })
+    guard(|| unsafe { Ok(shared("cache", cache)?.0.get("cache")?.save(self::path("path", path)?)?) })
 }
 
 /// Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads, sizes,
@@ -349,7 +349,7 @@ pub unsafe extern "C" fn kvern_kv_cache_restore(
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
     guard(|| unsafe {
         let (cache, path) = (exclusive("cache", cache)?, self::path("path", path)?);
-        Ok(cache.0.change("cache", |cache| cache.restore(&path))??)
+        Ok(cache.0.change("cache", |cache| cache.restore(path))??)
     })
 }
 
@@ -368,7 +368,7 @@ pub unsafe extern "C" fn kvern_kv_cache_load(
     guard(|| unsafe {
         create(out, || {
             let (options, path) = (self::options(&read("options", options)?)?, self::path("path", path)?);
-            Ok(kvern_kv_cache(Guarded::new(KvCache::load(options, &path)?)))
+            Ok(kvern_kv_cache(Guarded::new(KvCache::load(options, path)?)))
         })
     })
 }

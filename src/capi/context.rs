@@ -1,13 +1,14 @@
 //! Contexts: a tier and the threads.
 
-use super::args::{Options, choose, put, read_or_default, shared};
+use super::args::{Options, put, read_or_default, shared};
 use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
 use super::{Checked, create, destroy, guard};
-use crate::buffer::{ALIGN, Memory};
-use crate::error::Error;
+use crate::buffer::{ALIGN, Memory, Shared, vector};
+use crate::error::{Error, text};
 use crate::parallel::{MAX_LANES, late};
-use crate::{Context, ContextOptions, Isa, ParallelFor, Parallelism};
-use std::ffi::{CStr, CString, c_char, c_void};
+use crate::{Context, Isa, ParallelFor, Parallelism};
+use std::ffi::{CStr, c_char, c_void};
+use std::fmt;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::{Arc, LazyLock};
 
@@ -73,7 +74,10 @@ pub struct kvern_context_options {
     pub memory: *mut c_void,
 }
 
-const _: () = assert!(size_of::<kvern_context_options>() == 64, "no padding, or garbage becomes an option");
+const _: () = assert!(
+    size_of::<kvern_context_options>() == 7 * size_of::<usize>() + 8,
+    "no padding, or garbage becomes an option"
+);
 // SAFETY: integers, a nullable function and an opaque pointer: every pattern that C can store is a value.
 unsafe impl Options for kvern_context_options {}
 
@@ -82,8 +86,31 @@ unsafe impl Options for kvern_context_options {}
 #[derive(Debug)]
 pub struct kvern_context {
     pub(super) context: Context,
-    /// `(operation, kernel id)`, with their NULs.
-    kernels: Vec<(CString, CString)>,
+    /// The operations and the ids of their kernels in turn, each with a NUL behind it.
+    kernels: Vec<u8>,
+}
+
+impl kvern_context {
+    /// `(operation, kernel id)` of each operation.
+    fn kernels(&self) -> impl Iterator<Item = (&CStr, &CStr)> {
+        let mut rest = &self.kernels[..];
+        let mut next = move || {
+            let text = CStr::from_bytes_until_nul(rest).ok()?;
+            rest = &rest[text.count_bytes() + 1..];
+            Some(text)
+        };
+        std::iter::from_fn(move || Some((next()?, next()?)))
+    }
+}
+
+/// The names of operations, for a message.
+struct Names<'a>(&'a [(&'static str, &'static str)]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.iter().enumerate();
+        names.into_iter().try_for_each(|(i, (op, _))| write!(f, "{}{op}", if i > 0 { ", " } else { "" }))
+    }
 }
 
 /// A C caller's `parallel_for`.
@@ -120,13 +147,17 @@ impl ParallelFor for Caller {
 }
 
 fn isa(what: &'static str, number: kvern_isa) -> Checked<Option<Isa>> {
-    let mut values = vec![(KVERN_ISA_DEFAULT, None)];
-    values.extend(Isa::known().map(|isa| (isa as i32, Some(isa))));
-    choose(what, number, "a KVERN_ISA number", &values)
+    if number == KVERN_ISA_DEFAULT {
+        return Ok(None);
+    }
+    let known = Isa::known().find(|isa| *isa as i32 == number);
+    known
+        .map(Some)
+        .ok_or_else(|| Error::Option { what, got: text(number), allowed: "a KVERN_ISA number" }.into())
 }
 
 fn option(what: &'static str, got: usize, allowed: &'static str) -> Failure {
-    Error::Option { what, got: got.to_string(), allowed }.into()
+    Error::Option { what, got: text(got), allowed }.into()
 }
 
 fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
@@ -172,24 +203,23 @@ unsafe impl Memory for Given {
     }
 }
 
-fn memory(options: &kvern_context_options) -> Checked<Option<Arc<dyn Memory>>> {
+fn memory(options: &kvern_context_options) -> Checked<Option<Shared<dyn Memory>>> {
     match (options.allocate, options.release) {
         (None, None) => Ok(None),
         (Some(allocate), Some(release)) => {
-            Ok(Some(Arc::new(Given { allocate, release, user: options.memory })))
+            Ok(Some(Shared::new(Given { allocate, release, user: options.memory })?.erased()))
         }
-        (None, _) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->allocate is NULL".into())),
-        (_, None) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->release is NULL".into())),
+        (None, _) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->allocate is NULL")),
+        (_, None) => Err(Failure::new(KVERN_STATUS_NULL_POINTER, "options->release is NULL")),
     }
 }
 
 fn make(options: &kvern_context_options) -> Checked<kvern_context> {
-    let mut made_from = ContextOptions::default().parallelism(parallelism(options)?);
-    made_from.isa_cap = isa("options->isa_cap", options.isa_cap)?;
-    made_from.memory = memory(options)?;
-    let context = Context::new(&made_from)?;
-    let c_string = |s: &str| CString::new(s).unwrap_or_default();
-    let kernels = context.kernel_names().iter().map(|(op, id)| (c_string(op), c_string(id))).collect();
+    let (parallelism, isa_cap) = (parallelism(options)?, isa("options->isa_cap", options.isa_cap)?);
+    let context = Context::with_memory(isa_cap, &parallelism, memory(options)?)?;
+    let names = || context.kernel_names().into_iter().flat_map(|(operation, id)| [operation, id]);
+    let mut kernels = vector(names().map(|name| name.len() + 1).sum())?;
+    names().for_each(|name| kernels.extend(name.bytes().chain([0])));
     Ok(kvern_context { context, kernels })
 }
 
@@ -256,14 +286,15 @@ pub unsafe extern "C" fn kvern_context_kernel_name(
         put("out", out, std::ptr::null())?;
         let ctx = shared("ctx", ctx)?;
         if operation.is_null() {
-            return Err(Failure::new(KVERN_STATUS_NULL_POINTER, "operation is NULL".into()));
+            return Err(Failure::new(KVERN_STATUS_NULL_POINTER, "operation is NULL"));
         }
         let operation = CStr::from_ptr(operation);
-        match ctx.kernels.iter().find(|(op, _)| op.as_c_str() == operation) {
+        match ctx.kernels().find(|(op, _)| *op == operation) {
             Some((_, id)) => put("out", out, id.as_ptr()),
             None => {
-                let names: Vec<&str> = ctx.context.kernel_names().iter().map(|&(op, _)| op).collect();
-                let message = format!("operation = {operation:?} must be one of {}", names.join(", "));
+                let all = ctx.context.kernel_names();
+                let names = Names(&all);
+                let message = format_args!("operation = {operation:?} must be one of {names}");
                 Err(Failure::new(KVERN_STATUS_OPTION, message))
             }
         }
@@ -280,7 +311,7 @@ pub unsafe extern "C" fn kvern_context_kernel_count(
     out: *mut usize,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
-    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.kernels.len()) })
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.kernel_names().len()) })
 }
 
 /// `*operation`, `*id` = the name of an operation, and the id of the kernel that the context runs for it.
@@ -300,9 +331,9 @@ pub unsafe extern "C" fn kvern_context_kernel(
     guard(|| unsafe {
         put("operation", operation, std::ptr::null())?;
         put("id", id, std::ptr::null())?;
-        let kernels = &shared("ctx", ctx)?.kernels;
-        let (relation, want) = ("must be below the number of kernels =", kernels.len());
-        let found = kernels.get(index);
+        let ctx = shared("ctx", ctx)?;
+        let (relation, want) = ("must be below the number of kernels =", ctx.context.kernel_names().len());
+        let found = ctx.kernels().nth(index);
         let (name, kernel) = found.ok_or(Error::Shape { what: "index", got: index, relation, want })?;
         put("operation", operation, name.as_ptr())?;
         put("id", id, kernel.as_ptr())
@@ -334,12 +365,22 @@ pub extern "C" fn kvern_isa_detect() -> kvern_isa {
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn kvern_isa_name(isa: kvern_isa) -> *const c_char {
-    static NAMES: LazyLock<Vec<(kvern_isa, CString)>> = LazyLock::new(|| {
-        let names = Isa::known().map(|isa| (isa as kvern_isa, CString::new(isa.name()).unwrap_or_default()));
-        names.chain([(KVERN_ISA_DEFAULT, c"default".to_owned())]).collect()
+    /// Names with their NULs, in the order of the tiers.
+    static NAMES: LazyLock<[[u8; 16]; 16]> = LazyLock::new(|| {
+        let mut names = [[0; 16]; 16];
+        for (to, isa) in names.iter_mut().zip(Isa::known()) {
+            to[..15].iter_mut().zip(isa.name().bytes()).for_each(|(to, byte)| *to = byte);
+        }
+        names
     });
-    let name = || NAMES.iter().find(|(number, _)| *number == isa).map_or(c"?", |(_, name)| name.as_c_str());
-    catch_unwind(name).unwrap_or(c"?").as_ptr()
+    let known = || match isa {
+        KVERN_ISA_DEFAULT => Some(c"default"),
+        _ => {
+            let i = Isa::known().position(|tier| tier as kvern_isa == isa)?;
+            CStr::from_bytes_until_nul(NAMES.get(i)?).ok()
+        }
+    };
+    catch_unwind(known).ok().flatten().unwrap_or(c"?").as_ptr()
 }
 
 #[cfg(test)]

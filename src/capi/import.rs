@@ -7,7 +7,8 @@ use super::quant::kvern_weights;
 use super::status::kvern_status;
 use super::{Checked, create, guard};
 use crate::Dtype;
-use crate::error::{Error, product};
+use crate::buffer::vector;
+use crate::error::product;
 use crate::fp_mode;
 use crate::quant::PackedWeights;
 use crate::quant::import::{Awq, Gptq, GroupWise, StoredZeros};
@@ -32,9 +33,7 @@ unsafe fn widened(number: kvern_dtype, scales: *const c_void, len: usize) -> Che
     /// - as above.
     unsafe fn widen<T: Pod + Into<f32>>(scales: *const c_void, len: usize) -> Checked<Vec<f32>> {
         let scales = Array::<T>::new("scales", scales.cast(), len)?;
-        let mut wide = Vec::new();
-        let short = |_| Error::Resource { what: "bytes", amount: len.saturating_mul(4) };
-        wide.try_reserve_exact(len).map_err(short)?;
+        let mut wide = vector(len)?;
         // SAFETY: handed on to the caller.
         wide.extend(unsafe { scales.get() }.iter().map(|&scale| scale.into()));
         Ok(wide)

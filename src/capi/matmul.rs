@@ -42,7 +42,10 @@ pub struct kvern_epilogue {
     pub flags: u32,
 }
 
-const _: () = assert!(size_of::<kvern_epilogue>() == 32, "no padding, or garbage becomes an option");
+const _: () = assert!(
+    size_of::<kvern_epilogue>() == 2 * size_of::<usize>() + 16,
+    "no padding, or garbage becomes an option"
+);
 // SAFETY: numbers and a raw pointer: every pattern is a value.
 unsafe impl Options for kvern_epilogue {}
 

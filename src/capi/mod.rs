@@ -29,8 +29,10 @@ pub mod version;
 pub mod weights;
 pub mod workspace;
 
+use crate::buffer::boxed;
 use args::{check, put};
-use status::{Failure, KVERN_STATUS_OK, KVERN_STATUS_PANIC, KVERN_STATUS_POISONED, kvern_status, report};
+use status::{Failure, KVERN_STATUS_OK, KVERN_STATUS_PANIC, KVERN_STATUS_POISONED, kvern_status};
+use status::{clear, report};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -41,15 +43,12 @@ type Checked<T> = std::result::Result<T, Failure>;
 /// a refusal or a panic into a status and a message. Nothing unwinds out of it.
 #[inline(always)]
 fn guard(body: impl FnOnce() -> Checked<()>) -> kvern_status {
-    report("");
+    clear();
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => KVERN_STATUS_OK,
-        Ok(Err(failure)) => {
-            report(&failure.message);
-            failure.status
-        }
+        Ok(Err(failure)) => failure.status,
         Err(payload) => {
-            report(&format!("internal error: {}", panic_text(&*payload)));
+            report(format_args!("internal error: {}", panic_text(&*payload)));
             // The payload of a foreign panic could panic again when it is dropped.
             std::mem::forget(payload);
             KVERN_STATUS_PANIC
@@ -82,7 +81,7 @@ impl<T> Guarded<T> {
     #[inline(always)]
     fn get(&self, what: &'static str) -> Checked<&T> {
         if self.poisoned {
-            let message = format!("{what} was being changed by a call that failed inside: destroy it");
+            let message = format_args!("{what} was being changed by a call that failed inside: destroy it");
             return Err(Failure::new(KVERN_STATUS_POISONED, message));
         }
         Ok(&self.value)
@@ -106,7 +105,7 @@ impl<T> Guarded<T> {
 unsafe fn create<T>(out: *mut *mut T, make: impl FnOnce() -> Checked<T>) -> Checked<()> {
     // SAFETY: handed on to the caller.
     unsafe { put("out", out, std::ptr::null_mut())? };
-    let handle = Box::into_raw(Box::new(make()?));
+    let handle = Box::into_raw(boxed(make()?)?);
     // SAFETY: as above.
     unsafe { put("out", out, handle) }
 }
@@ -128,16 +127,10 @@ unsafe fn destroy<T>(handle: *mut T) {
 
 #[cfg(test)]
 mod tests {
-    use super::status::{KVERN_STATUS_ALIASED, kvern_last_error_message};
+    use super::status::{KVERN_STATUS_ALIASED, message};
     use super::workspace::{kvern_workspace, kvern_workspace_bytes, kvern_workspace_reserve};
     use super::*;
     use crate::Workspace;
-    use std::ffi::CStr;
-
-    fn message() -> String {
-        // SAFETY: the message is a C string until the next call on this thread.
-        unsafe { CStr::from_ptr(kvern_last_error_message()) }.to_str().unwrap().to_owned()
-    }
 
     #[test]
     fn panics_become_a_status_and_a_message() {
@@ -147,7 +140,7 @@ mod tests {
         assert_eq!(message(), "internal error: 7");
         assert_eq!(guard(|| std::panic::panic_any(7)), KVERN_STATUS_PANIC);
         assert_eq!(message(), "internal error: a panic without a message");
-        assert_eq!(guard(|| Err(Failure::new(KVERN_STATUS_ALIASED, "a\0b".into()))), KVERN_STATUS_ALIASED);
+        assert_eq!(guard(|| Err(Failure::new(KVERN_STATUS_ALIASED, "a\0b"))), KVERN_STATUS_ALIASED);
         assert_eq!(message(), "a b");
         assert_eq!((guard(|| Ok(())), message().as_str()), (KVERN_STATUS_OK, ""));
     }

@@ -29,7 +29,10 @@ pub struct kvern_softmax_options {
     pub mask_row_stride: usize,
 }
 
-const _: () = assert!(size_of::<kvern_softmax_options>() == 40, "no padding, or garbage becomes an option");
+const _: () = assert!(
+    size_of::<kvern_softmax_options>() == 4 * size_of::<usize>() + 8,
+    "no padding, or garbage becomes an option"
+);
 // SAFETY: numbers and a raw pointer: every pattern is a value.
 unsafe impl Options for kvern_softmax_options {}
 
@@ -346,7 +349,7 @@ pub unsafe extern "C" fn kvern_argmax(
         let ctx = shared("ctx", ctx)?;
         let x = Array::new("x", x, n)?;
         let found = ops::argmax(&ctx.context, x.get()).ok_or_else(|| {
-            Failure::new(KVERN_STATUS_OPTION, format!("x has no number among its {n} elements"))
+            Failure::new(KVERN_STATUS_OPTION, format_args!("x has no number among its {n} elements"))
         })?;
         put("out", out, found)
     })

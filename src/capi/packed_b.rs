@@ -6,12 +6,13 @@ use super::matmul::{Operands, kvern_epilogue};
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, destroy, guard};
+use crate::blob;
 use crate::buffer::MappedFile;
 use crate::matmul::{Element, Weight};
 use crate::{Context, Dtype, PackedB, Precision};
 use bytemuck::Pod;
 use half::{bf16, f16};
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{c_char, c_void};
 
 /// An element type: a `KVERN_DTYPE_*` number.
 pub type kvern_dtype = i32;
@@ -39,13 +40,13 @@ pub const KVERN_PRECISION_FAST: kvern_precision = 1;
 pub struct kvern_packed_b {
     b: PackedB,
     /// The kernel's id with its NUL.
-    kernel: CString,
+    kernel: [u8; 33],
 }
 
 impl kvern_packed_b {
     fn new(b: PackedB) -> kvern_packed_b {
-        // Ids of kernels hold no NUL.
-        let kernel = CString::new(b.kernel_id()).unwrap_or_default();
+        let mut kernel = [0; 33];
+        kernel[..32].copy_from_slice(&blob::id(b.kernel_id()));
         kvern_packed_b { b, kernel }
     }
 }
@@ -136,7 +137,7 @@ pub unsafe extern "C" fn kvern_packed_b_pack_dtype(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_packed_b_save(b: *const kvern_packed_b, path: *const c_char) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { Ok(shared("b", b)?.b.save(&self::path("path", path)?)?) })
+    guard(|| unsafe { Ok(shared("b", b)?.b.save(self::path("path", path)?)?) })
 }
 
 /// Reads a matrix that `kvern_packed_b_save` wrote, on any machine, into memory of its own.
@@ -151,7 +152,7 @@ pub unsafe extern "C" fn kvern_packed_b_load(
     out: *mut *mut kvern_packed_b,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { create(out, || Ok(kvern_packed_b::new(PackedB::load(&self::path("path", path)?)?))) })
+    guard(|| unsafe { create(out, || Ok(kvern_packed_b::new(PackedB::load(self::path("path", path)?)?))) })
 }
 
 /// `kvern_packed_b_load` into the memory of a context.
@@ -168,7 +169,7 @@ pub unsafe extern "C" fn kvern_packed_b_load_with(
     guard(|| unsafe {
         create(out, || {
             let ctx = &shared("ctx", ctx)?.context;
-            Ok(kvern_packed_b::new(PackedB::load_with(ctx, &self::path("path", path)?)?))
+            Ok(kvern_packed_b::new(PackedB::load_with(ctx, self::path("path", path)?)?))
         })
     })
 }
@@ -187,7 +188,7 @@ pub unsafe extern "C" fn kvern_packed_b_map(
     // contract.
     guard(|| unsafe {
         create(out, || {
-            let file = MappedFile::open(&self::path("path", path)?)?;
+            let file = MappedFile::open(self::path("path", path)?)?;
             Ok(kvern_packed_b::new(PackedB::from_mapped(&file)?))
         })
     })
@@ -249,7 +250,7 @@ pub unsafe extern "C" fn kvern_packed_b_kernel_id(
     // SAFETY: both are NULL or live, by the header's contract.
     guard(|| unsafe {
         put("out", out, std::ptr::null())?;
-        put("out", out, shared("b", b)?.kernel.as_ptr())
+        put("out", out, shared("b", b)?.kernel.as_ptr().cast())
     })
 }
 

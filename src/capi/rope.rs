@@ -43,14 +43,14 @@ pub const KVERN_ROPE_SCALING_FLAG_UNROUNDED: u32 = 1;
 pub struct kvern_rope_scaling {
     /// sizeof(kvern_rope_scaling).
     pub struct_size: usize,
+    /// Positions of the trained context, at least 1.
+    pub original_positions: usize,
     /// A `KVERN_ROPE_SCALING_*` number; each uses the fields that its description names.
     pub kind: kvern_rope_scaling_kind,
     /// 0, or with KVERN_ROPE_SCALING_YARN KVERN_ROPE_SCALING_FLAG_UNROUNDED.
     pub flags: u32,
     /// The ratio of the new context to the trained one, positive.
     pub factor: f64,
-    /// Positions of the trained context, at least 1.
-    pub original_positions: usize,
     /// 0 means 32.
     pub beta_fast: f64,
     /// 0 means 1.
@@ -64,7 +64,7 @@ pub struct kvern_rope_scaling {
 }
 
 const _: () = assert!(
-    size_of::<kvern_rope_scaling>() == 64 + size_of::<usize>(),
+    size_of::<kvern_rope_scaling>() == 2 * size_of::<usize>() + 56,
     "no padding, or garbage becomes an option"
 );
 // SAFETY: numbers: every pattern is a value.
@@ -101,7 +101,7 @@ fn scaling(raw: &kvern_rope_scaling) -> Checked<RopeScaling> {
         no_flags("scaling->flags", raw.flags)?;
     } else if raw.flags & !KVERN_ROPE_SCALING_FLAG_UNROUNDED != 0 {
         let message =
-            format!("scaling->flags = {} must be 0 or KVERN_ROPE_SCALING_FLAG_UNROUNDED", raw.flags);
+            format_args!("scaling->flags = {} must be 0 or KVERN_ROPE_SCALING_FLAG_UNROUNDED", raw.flags);
         return Err(Failure::new(KVERN_STATUS_UNSUPPORTED, message));
     }
     let values = [

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
+use std::fmt::{self, Write};
 
 /// What a call returns: 0 or a negative code. A number never changes its meaning; new ones may be added.
 pub type kvern_status = i32;
@@ -40,16 +41,18 @@ pub const KVERN_STATUS_BLOB: kvern_status = -14;
 /// Reading or writing a file failed.
 pub const KVERN_STATUS_IO: kvern_status = -15;
 
-/// Why a call is refused: what the caller gets.
+/// Why a call is refused. Its message is the thread's as soon as the value is made: a call that was refused because
+/// there is no memory needs none to say so.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub status: kvern_status,
-    pub message: String,
 }
 
 impl Failure {
-    pub fn new(status: kvern_status, message: String) -> Failure {
-        Failure { status, message }
+    #[cold]
+    pub fn new(status: kvern_status, message: impl fmt::Display) -> Failure {
+        report(message);
+        Failure { status }
     }
 }
 
@@ -67,31 +70,64 @@ impl From<Error> for Failure {
             Error::Blob { .. } => KVERN_STATUS_BLOB,
             Error::Io { .. } => KVERN_STATUS_IO,
         };
-        Failure::new(status, e.to_string())
+        Failure::new(status, e)
+    }
+}
+
+/// A text of at most 1023 bytes with its NUL; what is longer is cut off.
+struct Message {
+    text: [u8; 1024],
+    len: usize,
+}
+
+impl Write for Message {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let room = self.text.len() - 1 - self.len;
+        let len = (0..=room.min(part.len())).rev().find(|i| part.is_char_boundary(*i)).unwrap_or(0);
+        // A NUL inside of the text would end it.
+        let bytes = part[..len].bytes().map(|byte| if byte == 0 { b' ' } else { byte });
+        self.text[self.len..].iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        self.len += len;
+        self.text[self.len] = 0;
+        if len < part.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
 thread_local! {
-    /// The message with its NUL; its memory stays in place between two calls.
-    static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Neither made nor dropped by code, so that it takes no memory of the process's allocator.
+    static MESSAGE: RefCell<Message> = const { RefCell::new(Message { text: [0; 1024], len: 0 }) };
 }
 
-/// Sets the thread's message. A thread that is ending has none.
+/// Empties the thread's message.
 #[inline]
-pub(super) fn report(text: &str) {
-    let _ = MESSAGE.try_with(|message| {
-        let mut message = message.borrow_mut();
-        message.clear();
-        if !text.is_empty() {
-            // A NUL inside of the text would cut it off.
-            message.extend(text.bytes().map(|byte| if byte == 0 { b' ' } else { byte }));
-            message.push(0);
+pub(super) fn clear() {
+    MESSAGE.with(|message| {
+        if let Ok(mut message) = message.try_borrow_mut() {
+            message.len = 0;
+            message.text[0] = 0;
         }
     });
 }
 
+/// Sets the thread's message.
+pub(super) fn report(text: impl fmt::Display) {
+    clear();
+    MESSAGE.with(|message| {
+        if let Ok(mut message) = message.try_borrow_mut() {
+            let _ = write!(message, "{text}"); // an error says that the text was cut off
+        }
+    });
+}
+
+/// The thread's message.
+#[cfg(test)]
+pub(super) fn message() -> String {
+    // SAFETY: the message is a C string until the next call on this thread.
+    unsafe { CStr::from_ptr(kvern_last_error_message()) }.to_str().unwrap().to_owned()
+}
+
 /// Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
-/// `b_row_stride = 64 must be at least 128`. UTF-8, never NULL, "" after a call that succeeded.
+/// `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that succeeded.
 ///
 /// The text belongs to the library and is valid until the next kvern call on this thread; this function,
 /// `kvern_status_name` and the version functions are not such calls.
@@ -99,8 +135,8 @@ pub(super) fn report(text: &str) {
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn kvern_last_error_message() -> *const c_char {
-    let message = MESSAGE.try_with(|m| m.borrow().first().map(|byte| std::ptr::from_ref(byte).cast()));
-    message.ok().flatten().unwrap_or(c"".as_ptr())
+    // SAFETY: only the address of a field of the thread's own value is taken.
+    MESSAGE.with(|message| unsafe { (&raw const (*message.as_ptr()).text).cast() })
 }
 
 /// The name of a status, such as `KVERN_STATUS_SHAPE`; `KVERN_STATUS_?` for a number that is none.
@@ -155,10 +191,22 @@ mod tests {
         let mut seen = Vec::new();
         for e in errors {
             let (text, failure) = (e.to_string(), Failure::from(e));
-            assert_eq!(failure.message, text);
+            assert_eq!(message(), text);
             assert!(failure.status < 0 && !seen.contains(&failure.status));
             seen.push(failure.status);
         }
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        report("\u{e4}".repeat(600));
+        assert_eq!(message(), "\u{e4}".repeat(511));
+        report(format_args!("{}{}", "a".repeat(1023), "b"));
+        assert_eq!(message(), "a".repeat(1023));
+        report("short");
+        assert_eq!(message(), "short");
+        clear();
+        assert_eq!(message(), "");
     }
 
     #[test]

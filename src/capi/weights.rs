@@ -8,8 +8,8 @@ use super::status::kvern_status;
 use super::workspace::kvern_workspace;
 use super::{Checked, create, guard};
 use crate::buffer::MappedFile;
-use crate::error::Error;
-use crate::quant::{PackedWeights, Product, multiply_many, workspace_bytes_many};
+use crate::error::{Error, text};
+use crate::quant::{PackedWeights, Product, multiply_many, workspace_bytes_each};
 use crate::{Context, MatMut};
 use std::ffi::c_char;
 
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn kvern_weights_save(
     path: *const c_char,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { Ok(shared("weights", weights)?.0.save(&self::path("path", path)?)?) })
+    guard(|| unsafe { Ok(shared("weights", weights)?.0.save(self::path("path", path)?)?) })
 }
 
 /// Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn kvern_weights_load(
     out: *mut *mut kvern_weights,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { create(out, || Ok(kvern_weights(PackedWeights::load(&self::path("path", path)?)?))) })
+    guard(|| unsafe { create(out, || Ok(kvern_weights(PackedWeights::load(self::path("path", path)?)?))) })
 }
 
 /// `kvern_weights_load` into the memory of a context.
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn kvern_weights_load_with(
     guard(|| unsafe {
         create(out, || {
             let ctx = &shared("ctx", ctx)?.context;
-            Ok(kvern_weights(PackedWeights::load_with(ctx, &self::path("path", path)?)?))
+            Ok(kvern_weights(PackedWeights::load_with(ctx, self::path("path", path)?)?))
         })
     })
 }
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn kvern_weights_map(
     // contract.
     guard(|| unsafe {
         create(out, || {
-            let file = MappedFile::open(&self::path("path", path)?)?;
+            let file = MappedFile::open(self::path("path", path)?)?;
             Ok(kvern_weights(PackedWeights::from_mapped(&file)?))
         })
     })
@@ -195,8 +195,7 @@ pub unsafe extern "C" fn kvern_weights_many_workspace_bytes(
         let (ctx, compute) = (shared("ctx", ctx)?, self::compute(compute)?);
         check("weights", weights, count)?;
         let one = |i| -> Checked<&PackedWeights> { Ok(&shared("weights[i]", *weights.add(i))?.0) };
-        let weights = (0..count).map(one).collect::<Checked<Vec<_>>>()?;
-        put("out", out, workspace_bytes_many(&ctx.context, m, compute, &weights)?)
+        put("out", out, workspace_bytes_each(&ctx.context, m, compute, (0..count).map(one))?)
     })
 }
 
@@ -226,7 +225,7 @@ pub unsafe extern "C" fn kvern_weights_multiply_many(
         let a = Array::matrix("a", a, m, k, a_row_stride)?;
         check("products", products, count)?;
         if count > KVERN_WEIGHTS_MANY {
-            let (what, got, allowed) = ("count", count.to_string(), "at most 16");
+            let (what, got, allowed) = ("count", text(count), "at most 16");
             return Err(Error::Option { what, got, allowed }.into());
         }
         if count == 0 {

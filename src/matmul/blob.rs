@@ -6,7 +6,7 @@ use crate::blob::{self, HEADER, Reader, wrong};
 use crate::buffer::{AlignedBuf, MappedFile};
 use crate::context::Context;
 use crate::dtype::Dtype;
-use crate::error::{Result, product};
+use crate::error::{Error, Result, product};
 use crate::kernels::{KernelId, LANES};
 use bytemuck::Pod;
 use std::path::Path;
@@ -38,12 +38,12 @@ impl Header {
             return wrong("panel width", width, "16, 32 or 64");
         }
         let Some(kernel) = KernelId::of_panels(id, width) else {
-            return wrong("kernel id", id.escape_ascii(), format!("ISA-f32-ROWSx{width}"));
+            return wrong("kernel id", id.escape_ascii(), format_args!("ISA-f32-ROWSx{width}"));
         };
         let elements = PackedB::elements(dtype, k, n)?;
         let bytes = product("stored data bytes", &[elements, dtype.bytes()])?;
         if data_bytes != bytes {
-            return wrong("data bytes", data_bytes, format!("{bytes} for k = {k}, n = {n}"));
+            return wrong("data bytes", data_bytes, format_args!("{bytes} for k = {k}, n = {n}"));
         }
         Ok(Header { dtype, k, n, width, data_bytes, kernel })
     }
@@ -58,6 +58,7 @@ impl Header {
 }
 
 impl PackedB {
+    /// The elements as bytes, in the order of this machine.
     fn data_bytes(&self) -> &[u8] {
         match &self.data {
             Storage::F32(data) => bytemuck::cast_slice(data.as_slice()),
@@ -65,10 +66,12 @@ impl PackedB {
         }
     }
 
-    /// Writes the matrix to a file: a header of 128 bytes and the packed bytes.
+    /// Writes the matrix to a file: a header of 128 bytes and the packed bytes. The file is replaced as a whole: an
+    /// error leaves the old one, and whoever has it mapped (this matrix, for one) keeps it.
     ///
-    /// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
+    /// **Errors**: `Io`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one write.
     pub fn save(&self, path: &Path) -> Result<()> {
+        little_endian()?;
         let data = self.data_bytes();
         let header = blob::Header {
             magic: MAGIC,
@@ -85,13 +88,14 @@ impl PackedB {
     /// Reads a matrix that [`PackedB::save`] wrote, into memory of its own (huge pages when it is large).
     ///
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or
-    /// damaged.
+    /// damaged; `Unsupported` on a big-endian machine, whose floats are not those of the file.
     pub fn load(path: &Path) -> Result<PackedB> {
         PackedB::load_with(&Context::serial(), path)
     }
 
     /// [`PackedB::load`] into the context's [`Memory`](crate::buffer::Memory).
     pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedB> {
+        little_endian()?;
         let mut file = Reader::open(path)?;
         let header = Header::parse(&file.header)?;
         file.check_length(header.data_bytes)?;
@@ -104,6 +108,7 @@ impl PackedB {
     ///
     /// **Errors**: as [`PackedB::load`]. **Cost**: one pass over the file for the checksum.
     pub fn from_mapped(file: &MappedFile) -> Result<PackedB> {
+        little_endian()?;
         let bytes = blob::mapped_header(file)?;
         let header = Header::parse(bytes)?;
         blob::check_mapped_length(file, header.data_bytes)?;
@@ -115,6 +120,14 @@ impl PackedB {
         };
         header.with(bytes, storage)
     }
+}
+
+/// Elements lie in files as in memory, and files are little-endian.
+fn little_endian() -> Result<()> {
+    if cfg!(target_endian = "big") {
+        return Err(Error::Unsupported { what: "a file of float weights on a big-endian machine" });
+    }
+    Ok(())
 }
 
 /// Memory for the data of a file, filled by `read`.

@@ -42,7 +42,7 @@ use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::dtype::{Dtype, Element};
 use crate::epilogue::{Epilogue, Precision};
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::kernels::Elements;
 use crate::parallel::Executor;
@@ -64,21 +64,32 @@ fn validate<T: Element>(a: MatRef<'_>, c: &MatMut<'_, T>, epilogue: &Epilogue<'_
     epilogue.validate(c.cols())
 }
 
-/// The product into `c`; B's shape is already validated.
-pub(super) fn run<T: Element>(
-    ctx: &Context,
-    ws: &mut Workspace,
-    request: &Request<'_>,
-    c: MatMut<'_, T>,
-) -> Result<()> {
-    let _mode = fp_mode::default_mode();
+/// How a product runs, as far as its arguments decide it.
+struct Plan<'a> {
+    /// Whether the bf16 dot products of the CPU compute it.
+    fast: bool,
+    /// The k that is multiplied: 0 where alpha is.
+    k: usize,
+    how: How<'a>,
+}
+
+enum How<'a> {
+    /// No element of C: nothing to write, and the query named no scratch for it.
+    Nothing,
+    /// On the calling thread, without scratch.
+    Small,
+    /// By work items, with this much scratch in all.
+    Blocked { blocking: Blocking, executor: &'a Executor, worker_bytes: usize, bytes: usize },
+}
+
+/// Checks the arguments; B's shape is already validated.
+fn plan<'a, T: Element>(ctx: &'a Context, request: &Request<'_>, c: &MatMut<'_, T>) -> Result<Plan<'a>> {
     let &Request { precision, a, b, up, epilogue } = request;
-    validate(a, &c, &epilogue)?;
+    validate(a, c, &epilogue)?;
     let reads_c = epilogue.beta != 0.0;
     let plain_output = T::DTYPE == Dtype::F32 && up.is_none();
     if reads_c && !plain_output {
-        let (got, allowed) =
-            (epilogue.beta.to_string(), "0 for a gated product or an output that is not f32");
+        let (got, allowed) = (text(epilogue.beta), "0 for a gated product or an output that is not f32");
         return Err(Error::Option { what: "beta", got, allowed });
     }
     let kernels = ctx.kernels();
@@ -99,17 +110,50 @@ pub(super) fn run<T: Element>(
     };
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
     if !fast && is_small(shape, ctx.executor().lanes()) {
-        small(kernels, a, b, k, c, &epilogue);
-        return Ok(());
+        return Ok(Plan { fast, k, how: How::Small });
     }
     if shape.m == 0 || shape.n == 0 {
-        // Nothing to write: no scratch is needed for it, and the query named none.
-        return Ok(());
+        return Ok(Plan { fast, k, how: How::Nothing });
     }
     let blocking = Blocking::new(shape, kernels.mr());
     let worker_bytes = blocking.worker_bytes()?;
     let executor = if blocking.serial { Executor::serial() } else { ctx.executor() };
-    let scratch = ws.arena(product("workspace bytes", &[worker_bytes, executor.lanes()])?)?.rest();
+    let bytes = product("workspace bytes", &[worker_bytes, executor.lanes()])?;
+    Ok(Plan { fast, k, how: How::Blocked { blocking, executor, worker_bytes, bytes } })
+}
+
+/// The bytes of workspace that [`run`] takes with these arguments; what it would refuse, this does.
+pub(super) fn scratch_bytes<T: Element>(
+    ctx: &Context,
+    request: &Request<'_>,
+    c: &MatMut<'_, T>,
+) -> Result<usize> {
+    Ok(match plan(ctx, request, c)?.how {
+        How::Nothing | How::Small => 0,
+        How::Blocked { bytes, .. } => bytes,
+    })
+}
+
+/// The product into `c`; B's shape is already validated.
+pub(super) fn run<T: Element>(
+    ctx: &Context,
+    ws: &mut Workspace,
+    request: &Request<'_>,
+    c: MatMut<'_, T>,
+) -> Result<()> {
+    let _mode = fp_mode::default_mode();
+    let Plan { fast, k, how } = plan(ctx, request, &c)?;
+    let kernels = ctx.kernels();
+    let (blocking, executor, worker_bytes, bytes) = match how {
+        How::Nothing => return Ok(()),
+        How::Small => {
+            let &Request { a, b, epilogue, .. } = request;
+            small(kernels, a, b, k, c, &epilogue);
+            return Ok(());
+        }
+        How::Blocked { blocking, executor, worker_bytes, bytes } => (blocking, executor, worker_bytes, bytes),
+    };
+    let scratch = ws.arena(bytes)?.rest();
     let item = Item { request, kernels, blocking, k, fast };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, worker_bytes, &|arena, origin, c| item.run(arena, origin, c));

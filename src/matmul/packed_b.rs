@@ -1,7 +1,7 @@
 //! Weights packed once and multiplied many times.
 
 use super::blocking::panel_width;
-use super::driver::{run, workspace_bytes};
+use super::driver::{run, scratch_bytes, workspace_bytes};
 use super::pack::{BlockOfB, Panels, Source, Span, pack_b};
 use super::request::{Request, Size};
 use crate::buffer::{AlignedBuf, Workspace};
@@ -199,6 +199,21 @@ impl PackedB {
         equal("up.n", up.n, "must equal the packed b's n =", self.n)?;
         let b = Source::Packed(self.panels());
         run(ctx, ws, &Request { precision, a, b, up: Some(up.panels()), epilogue: *epilogue }, c)
+    }
+
+    /// The bytes of workspace that a product (gated with `up`) takes with these arguments, for a caller that starts
+    /// several products only if all of them can run.
+    pub(crate) fn bytes_of_multiply(
+        &self,
+        ctx: &Context,
+        a: MatRef<'_>,
+        up: Option<&PackedB>,
+        c: &MatMut<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<usize> {
+        self.check(a, c)?;
+        let (precision, b, up) = (Precision::Exact, Source::Packed(self.panels()), up.map(PackedB::panels));
+        scratch_bytes(ctx, &Request { precision, a, b, up, epilogue: *epilogue }, c)
     }
 
     fn check<T: Element>(&self, a: MatRef<'_>, c: &MatMut<'_, T>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::for_each_row;
 use crate::context::Context;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, equal, text};
 use crate::fp_mode;
 use crate::quant::PackedWeights;
 use crate::view::{MatMut, MatRef};
@@ -16,7 +16,7 @@ pub fn embedding(ctx: &Context, table: MatRef<'_>, ids: &[u32], out: MatMut<'_>)
     let _mode = fp_mode::default_mode();
     check(table.rows(), table.cols(), ids, &out)?;
     if table.is_transposed() {
-        let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+        let (got, allowed) = (text("a transposed view"), "plain: one token a row");
         return Err(Error::Option { what: "table", got, allowed });
     }
     for_each_row(ctx, out, &|i, out| {

@@ -1,7 +1,7 @@
 //! Tables of cosines and sines, and the ways in which frequencies are stretched for longer contexts.
 
 use crate::buffer::AlignedBuf;
-use crate::error::{Error, Result, product};
+use crate::error::{Error, Result, product, text};
 use crate::fp_mode;
 use std::f64::consts::PI;
 
@@ -158,8 +158,8 @@ impl RopeScaling {
 }
 
 /// `Ok` when `holds`, else an [`Error::Option`].
-fn option(holds: bool, what: &'static str, got: impl ToString, allowed: &'static str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::Option { what, got: got.to_string(), allowed }) }
+fn option(holds: bool, what: &'static str, got: impl std::fmt::Display, allowed: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
 }
 
 /// Cosines and sines of `position * f_i` for each position and each pair `i` of a head.

@@ -1,7 +1,7 @@
 //! Row operations as parallel loops, and the check that their operands share.
 
 use crate::context::Context;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, equal, text};
 use crate::parallel::Executor;
 use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 
@@ -30,7 +30,7 @@ pub(super) fn same_shape(what: [&'static str; 3], z: MatRef<'_>, x: &MatMut<'_>)
     equal(what[0], z.rows(), "must equal the output's rows =", x.rows())?;
     equal(what[1], z.cols(), "must equal the output's cols =", x.cols())?;
     if z.is_transposed() {
-        let (got, allowed) = ("a transposed view".into(), "plain: operations go row by row");
+        let (got, allowed) = (text("a transposed view"), "plain: operations go row by row");
         return Err(Error::Option { what: what[2], got, allowed });
     }
     Ok(())

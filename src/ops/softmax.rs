@@ -2,7 +2,7 @@
 
 use super::{for_each_row, same_shape};
 use crate::context::Context;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, equal, text};
 use crate::fp_mode;
 use crate::kernels::Adjust;
 use crate::view::{MatMut, MatRef};
@@ -51,7 +51,7 @@ impl<'a> SoftmaxOptions<'a> {
 pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
     match cap {
         Some(cap) if !(cap > 0.0 && cap.is_finite()) => {
-            Err(Error::Option { what: "softcap", got: cap.to_string(), allowed: "positive and finite" })
+            Err(Error::Option { what: "softcap", got: text(cap), allowed: "positive and finite" })
         }
         _ => Ok(()),
     }
@@ -76,7 +76,7 @@ pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, 
             return Err(Error::Shape { what: "x.rows", got: x.rows(), relation, want: mask.rows() });
         }
         if mask.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: operations go row by row");
+            let (got, allowed) = (text("a transposed view"), "plain: operations go row by row");
             return Err(Error::Option { what: "mask", got, allowed });
         }
     }

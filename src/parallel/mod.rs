@@ -16,7 +16,7 @@ mod patience;
 mod region;
 mod team;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
 use crate::fp_mode;
 use std::fmt;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl Executor {
         match n {
             1 => Ok(Executor::SERIAL),
             2..=MAX_LANES => Ok(Executor(Threads::Team(Team::new(n)?))),
-            _ => Err(Error::Option { what: "threads", got: n.to_string(), allowed: "1..=256" }),
+            _ => Err(Error::Option { what: "threads", got: text(n), allowed: "1..=256" }),
         }
     }
 

@@ -7,7 +7,7 @@ use super::format::{BLOCK, WeightFormat};
 use super::layout::Layout;
 use super::packed::{Body, Packed, PackedWeights};
 use crate::blob::{self, HEADER, Reader, wrong};
-use crate::buffer::{AlignedBuf, MappedFile};
+use crate::buffer::{AlignedBuf, MappedFile, vector, vector_of};
 use crate::context::Context;
 use crate::error::{Error, Result, product};
 use crate::kernels::LANES;
@@ -31,10 +31,10 @@ struct Header {
 const GROUPS: u32 = 1 << 16;
 
 /// The id of a layout, and the number of its format.
-fn layout_id(format: Option<WeightFormat>, layout: &Layout) -> (u32, String) {
+fn layout_id(format: Option<WeightFormat>, layout: &Layout) -> (u32, [u8; 32]) {
     match format {
-        Some(format) => (format as u32, format!("r16k4-{}", format.name())),
-        None => (GROUPS, format!("r16k4-{:?}", layout.packing).to_lowercase()),
+        Some(format) => (format as u32, blob::id(format_args!("r16k4-{}", format.name()))),
+        None => (GROUPS, blob::id(format_args!("r16k4-{:?}", layout.packing))),
     }
 }
 
@@ -51,24 +51,28 @@ impl Header {
             });
         let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
             let (known, id) = layout_id(*format, layout);
-            known == number && id.as_bytes() == header.id() && layout.unit_shift as usize == shift
+            known == number && id == header.id && layout.unit_shift as usize == shift
         };
         let Some((format, layout)) = formats.chain(groups).find(of_number) else {
-            let got = format!("{number} {} {extra:#x}", header.id().escape_ascii());
-            return wrong("layout", got, "a format's number, its id and its unit");
+            let id = header.id().escape_ascii();
+            return wrong(
+                "layout",
+                format_args!("{number} {id} {extra:#x}"),
+                "a format's number, its id and its unit",
+            );
         };
         if has_order && format.is_some() || extra & !0x1ff != 0 {
-            return wrong("layout", format!("{extra:#x}"), "an order of group-wise weights only");
+            return wrong("layout", format_args!("{extra:#x}"), "an order of group-wise weights only");
         }
         let len = format.map_or(BLOCK << layout.unit_shift, WeightFormat::block_len);
         if !k.is_multiple_of(len) {
-            return wrong("k", k, format!("a multiple of {len}"));
+            return wrong("k", k, format_args!("a multiple of {len}"));
         }
         let stripe_bytes = layout.stripe_bytes(k)?;
         let order = if has_order { product("stored order", &[k, 4])? } else { 0 };
         let bytes = layout.bytes(n, k)?.checked_add(order).ok_or(Error::Overflow { what: "data bytes" })?;
         if data_bytes != bytes {
-            return wrong("data bytes", data_bytes, format!("{bytes} for k = {k}, n = {n}"));
+            return wrong("data bytes", data_bytes, format_args!("{bytes} for k = {k}, n = {n}"));
         }
         Ok(Header { format, layout, has_order, k, n, stripe_bytes, data_bytes })
     }
@@ -80,12 +84,12 @@ impl Header {
         let order_bytes = if has_order { 4 * k } else { 0 };
         let (stripes, order) = data.as_slice().split_at(self.data_bytes - order_bytes);
         layout.check(stripes)?;
-        let mut named = vec![false; if has_order { k } else { 0 }];
-        let mut numbers = Vec::with_capacity(named.len());
+        let mut named = vector_of(false, if has_order { k } else { 0 })?;
+        let mut numbers = vector(named.len())?;
         for feature in order.as_chunks::<4>().0.iter().map(|x| u32::from_le_bytes(*x)) {
             match named.get_mut(feature as usize) {
                 Some(named) if !*named => *named = true,
-                _ => return wrong("order", feature, format!("each number below k = {k} once")),
+                _ => return wrong("order", feature, format_args!("each number below k = {k} once")),
             }
             numbers.push(feature);
         }
@@ -107,15 +111,17 @@ fn floats(b: PackedB) -> PackedWeights {
 }
 
 impl PackedWeights {
-    /// Writes the weights to a file: a header of 128 bytes and the packed bytes.
+    /// Writes the weights to a file: a header of 128 bytes and the packed bytes. The file is replaced as a whole: an
+    /// error leaves the old one, and whoever has it mapped (these weights, for one) keeps it.
     ///
-    /// **Errors**: `Io`. **Cost**: one pass for the checksum, one write.
+    /// **Errors**: `Io`, `Resource`; `Unsupported` for weights of single floats on a big-endian machine. **Cost**: one pass for the checksum, one write.
     pub fn save(&self, path: &Path) -> Result<()> {
         match &self.body {
             Body::Floats(b) => b.save(path),
             Body::Blocks(Packed { data, order, layout, stripe_bytes }) => {
                 let stripes = &data.as_slice()[..self.n.div_ceil(LANES) * stripe_bytes];
-                let order_bytes: Vec<u8> = order.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+                let mut order_bytes: Vec<u8> = vector(order.iter().flatten().count() * 4)?;
+                order_bytes.extend(order.iter().flatten().flat_map(|x| x.to_le_bytes()));
                 let (number, id) = layout_id(self.format, layout);
                 let header = blob::Header {
                     magic: MAGIC,
@@ -124,7 +130,7 @@ impl PackedWeights {
                     n: self.n,
                     extra: layout.unit_shift as usize | usize::from(order.is_some()) << 8,
                     data_bytes: stripes.len() + order_bytes.len(),
-                    id: blob::id(&id),
+                    id,
                 };
                 blob::save(path, &header, &[stripes, &order_bytes])
             }

@@ -7,7 +7,7 @@ use super::plan::{Plan, SERIAL_MACS, enough_lane_bytes, row_bytes, scratch_rows}
 use super::{Compute, PackedWeights, WeightFormat};
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, at_least, equal, product};
+use crate::error::{Error, Result, at_least, equal, product, text};
 use crate::fp_mode;
 use crate::kernels::KernelSet;
 use crate::matmul::{Epilogue, Precision};
@@ -46,7 +46,7 @@ impl<'a> Product<'a> {
         }
         epilogue.validate(c.cols())?;
         if a.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: rows are quantised as they lie");
+            let (got, allowed) = (text("a transposed view"), "plain: rows are quantised as they lie");
             return Err(Error::Option { what: "a", got, allowed });
         }
         if let Some(up) = up {
@@ -54,16 +54,16 @@ impl<'a> Product<'a> {
             equal("up.n", up.n, "must equal the weights' n =", weights.n)?;
             let floats = |w: &PackedWeights| matches!(w.body, Body::Floats(_));
             if floats(weights) != floats(up) {
-                let got = up.format.map_or("group-wise", WeightFormat::name).into();
+                let got = text(up.format.map_or("group-wise", WeightFormat::name));
                 let allowed = "blocks or floats, as the weights";
                 return Err(Error::Option { what: "up.format", got, allowed });
             }
             if self.order() != Product::order_of(up) {
-                let (got, allowed) = ("another order of k".into(), "the order of the weights");
+                let (got, allowed) = (text("another order of k"), "the order of the weights");
                 return Err(Error::Option { what: "up", got, allowed });
             }
             if epilogue.beta != 0.0 {
-                let (got, allowed) = (epilogue.beta.to_string(), "0 for a gated product");
+                let (got, allowed) = (text(epilogue.beta), "0 for a gated product");
                 return Err(Error::Option { what: "beta", got, allowed });
             }
         }
@@ -80,6 +80,16 @@ impl<'a> Product<'a> {
             Body::Blocks(blocks) => blocks.order.as_deref(),
             Body::Floats(_) => None,
         }
+    }
+
+    /// The bytes of workspace that it takes, once validated, where the weights are floats; else 0.
+    fn floats_bytes(&self, ctx: &Context, a: MatRef<'_>) -> Result<usize> {
+        let Body::Floats(b) = &self.weights.body else { return Ok(0) };
+        let up = match self.up {
+            Some(PackedWeights { body: Body::Floats(up), .. }) => Some(up),
+            _ => None,
+        };
+        b.bytes_of_multiply(ctx, a, up, &self.c, &self.epilogue)
     }
 
     /// How the product is cut; `None` for floats.
@@ -168,15 +178,26 @@ pub fn workspace_bytes_many(
     compute: Compute,
     weights: &[&PackedWeights],
 ) -> Result<usize> {
+    workspace_bytes_each(ctx, m, compute, weights.iter().map(|w| Ok::<_, Error>(*w)))
+}
+
+/// [`workspace_bytes_many`] of weights that may be refused when they are looked at.
+pub(crate) fn workspace_bytes_each<'a, E: From<Error>>(
+    ctx: &Context,
+    m: usize,
+    compute: Compute,
+    weights: impl Iterator<Item = std::result::Result<&'a PackedWeights, E>>,
+) -> std::result::Result<usize, E> {
     let (mut bytes, mut ordered) = (0, 0);
     for w in weights {
+        let w = w?;
         bytes = w.workspace_bytes(ctx, m, compute)?.max(bytes);
         if let Some(order) = Product::order_of(w) {
             ordered = scratch_rows(m, order.len(), compute, true)?.1.max(ordered);
         }
     }
     // Weights without an order may have the largest lanes, others need the gathered rows beside them.
-    bytes.checked_add(ordered).ok_or(Error::Overflow { what: "workspace bytes" })
+    Ok(bytes.checked_add(ordered).ok_or(Error::Overflow { what: "workspace bytes" })?)
 }
 
 /// Several products with the same activations, such as q, k, v or gate and up: the activations are quantised
@@ -212,8 +233,11 @@ pub fn multiply_many(
     let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
     let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
     let need = if blocks { need.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
-    // Before anything is written: a workspace that is too small changes nothing.
-    ws.arena(need)?;
+    // Before anything is written: a workspace that is too small changes nothing. A single product of floats asks for
+    // its workspace itself.
+    let alone = products.len() == 1;
+    let mut floats = products.iter().filter(|_| !alone).map(|p| p.floats_bytes(ctx, a));
+    ws.arena(floats.try_fold(need, |most, bytes| Ok::<_, Error>(most.max(bytes?)))?)?;
     for p in products.iter_mut() {
         if let Body::Floats(b) = &p.weights.body {
             let (c, e) = (p.c.reborrow(), &p.epilogue);

@@ -1,6 +1,6 @@
 //! The formats of weights as GGUF files hold them: names, numbers and sizes.
 
-use crate::error::{Error, Result, product};
+use crate::error::{Error, Result, product, text};
 
 /// Elements of a block of the small formats, and of a block of quantised activations.
 pub(super) const BLOCK: usize = crate::kernels::BLOCK;
@@ -141,7 +141,7 @@ impl WeightFormat {
                 32 => "a multiple of the block of 32",
                 _ => "a multiple of the block of 256",
             };
-            return Err(Error::Option { what: "k", got: k.to_string(), allowed });
+            return Err(Error::Option { what: "k", got: text(k), allowed });
         }
         product("blocks", &[rows, k / len, self.block_bytes()])
     }
@@ -156,7 +156,7 @@ impl TryFrom<i32> for WeightFormat {
     fn try_from(number: i32) -> Result<WeightFormat> {
         WeightFormat::ALL.into_iter().find(|f| *f as i32 == number).ok_or_else(|| Error::Option {
             what: "format",
-            got: number.to_string(),
+            got: text(number),
             allowed: "one of the type ids 0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 39",
         })
     }

@@ -27,6 +27,8 @@ mod quantize;
 pub mod reference;
 
 pub use compute::Compute;
+#[cfg(feature = "capi")]
+pub(crate) use driver::workspace_bytes_each;
 pub use driver::{Product, multiply_many, workspace_bytes_many};
 pub use format::WeightFormat;
 pub use packed::PackedWeights;

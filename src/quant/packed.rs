@@ -5,9 +5,9 @@ use super::format::{BLOCK, WeightFormat};
 use super::import::GroupWise;
 use super::layout::Layout;
 use super::quantize::{dequantize, quantize};
-use crate::buffer::AlignedBuf;
+use crate::buffer::{AlignedBuf, copied};
 use crate::context::Context;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, equal, text};
 use crate::fp_mode;
 use crate::kernels::{LANES, Stripes};
 use crate::matmul::PackedB;
@@ -66,7 +66,7 @@ impl PackedWeights {
         let (n, k) = (w.rows(), w.cols());
         format.bytes(n, k)?;
         if w.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: rows are output features");
+            let (got, allowed) = (text("a transposed view"), "plain: rows are output features");
             return Err(Error::Option { what: "w", got, allowed });
         }
         let Some(codec) = Codec::of(format) else {
@@ -146,7 +146,7 @@ impl PackedWeights {
         };
         let mut packed = PackedWeights::fill(ctx, (None, layout), w.n(), w.k(), 0, &put)?;
         if let Body::Blocks(blocks) = &mut packed.body {
-            blocks.order = w.order().map(<[u32]>::to_vec);
+            blocks.order = w.order().map(copied).transpose()?;
         }
         Ok(packed)
     }
@@ -359,33 +359,37 @@ fn floats_from_bytes(
     k: usize,
     bytes: &[u8],
 ) -> Result<PackedWeights> {
-    /// The elements where they lie, or a copy where they are not aligned or the machine is big-endian.
-    fn elements<T: bytemuck::Pod>(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [T]>> {
+    /// The elements where they lie, or in `copy` where they are not aligned or the machine is big-endian.
+    fn elements<'a, T: bytemuck::Pod>(bytes: &'a [u8], copy: &'a mut AlignedBuf<T>) -> Result<&'a [T]> {
         if cfg!(target_endian = "little")
             && let Ok(elements) = bytemuck::try_cast_slice(bytes)
         {
-            return Ok(elements.into());
+            return Ok(elements);
         }
-        let mut copy = AlignedBuf::<T>::zeroed(bytes.len() / size_of::<T>())?;
+        *copy = AlignedBuf::zeroed(bytes.len() / size_of::<T>())?;
         let copied: &mut [u8] = bytemuck::cast_slice_mut(copy.as_mut_slice());
         copied.copy_from_slice(bytes);
         if cfg!(target_endian = "big") {
             copied.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
         }
-        Ok(copy.as_slice().to_vec().into())
+        Ok(copy.as_slice())
     }
+    let mut words = AlignedBuf::<u16>::zeroed(0)?;
     let floats = match format {
         WeightFormat::F16 => {
-            let w = elements::<u16>(bytes)?;
-            let w: &[f16] = bytemuck::cast_slice(&w);
+            let w = elements(bytes, &mut words)?;
+            let w: &[f16] = bytemuck::cast_slice(w);
             PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
         }
         WeightFormat::Bf16 => {
-            let w = elements::<u16>(bytes)?;
-            let w: &[bf16] = bytemuck::cast_slice(&w);
+            let w = elements(bytes, &mut words)?;
+            let w: &[bf16] = bytemuck::cast_slice(w);
             PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
         }
-        _ => PackedB::pack(ctx, MatRef::dense(&elements::<f32>(bytes)?[..], n, k)?.t())?,
+        _ => {
+            let mut copy = AlignedBuf::<f32>::zeroed(0)?;
+            PackedB::pack(ctx, MatRef::dense(elements(bytes, &mut copy)?, n, k)?.t())?
+        }
     };
     Ok(PackedWeights { body: Body::Floats(floats), format: Some(format), n, k })
 }

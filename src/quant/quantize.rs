@@ -3,7 +3,7 @@
 
 use super::codec::{Codec, Decoded};
 use super::format::WeightFormat;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, equal, text};
 use crate::fp_mode;
 use half::{bf16, f16};
 
@@ -47,7 +47,7 @@ pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
         return Ok(());
     };
     if !codec.writes_nan() && !x.iter().all(|x| x.is_finite()) {
-        let (what, got) = ("x", "NaN or infinity".into());
+        let (what, got) = ("x", text("NaN or infinity"));
         return Err(Error::Option { what, got, allowed: "finite for mxfp4" });
     }
     let mut decoded = Decoded::ZERO;

@@ -45,10 +45,10 @@ int main(void) {
     FIELD(kvern_epilogue, activation);
     FIELD(kvern_epilogue, flags);
     SIZE(kvern_rope_scaling);
+    FIELD(kvern_rope_scaling, original_positions);
     FIELD(kvern_rope_scaling, kind);
     FIELD(kvern_rope_scaling, flags);
     FIELD(kvern_rope_scaling, factor);
-    FIELD(kvern_rope_scaling, original_positions);
     FIELD(kvern_rope_scaling, beta_fast);
     FIELD(kvern_rope_scaling, beta_slow);
     FIELD(kvern_rope_scaling, attention_factor);

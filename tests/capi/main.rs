@@ -2,6 +2,9 @@
 
 #[path = "../support/capi.rs"]
 mod capi;
+#[cfg(unix)]
+#[path = "../support/functions/mod.rs"]
+mod functions;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,8 +16,12 @@ macro_rules! refuse {
     )*};
 }
 
+mod all_or_nothing;
 mod caches;
 mod calls;
+mod files;
+#[cfg(unix)]
+mod fuzz;
 mod import;
 mod memory;
 mod null;

@@ -17,6 +17,7 @@ mod examples;
 mod floors;
 #[cfg(target_os = "linux")]
 mod headers;
+mod padding;
 #[cfg(target_os = "linux")]
 mod prefix;
 #[cfg(target_os = "linux")]

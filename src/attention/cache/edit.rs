@@ -2,7 +2,7 @@
 
 use super::options::at_most;
 use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
 use crate::fma::fma;
 use crate::fp_mode;
 use crate::ops::{RopePairs, RopeTable};
@@ -107,7 +107,7 @@ impl KvCache {
         self.check_range(sequence, &positions)?;
         let KvCacheOptions { head_dim, keys, .. } = self.options;
         if keys.is_quantized() {
-            let (got, allowed) = (keys.name().to_string(), "f32, f16 or bf16 to be rotated");
+            let (got, allowed) = (text(keys.name()), "f32, f16 or bf16 to be rotated");
             return Err(Error::Option { what: "keys", got, allowed });
         }
         at_most("rotary_dim", table.rotary_dim(), "must be at most head_dim =", head_dim)?;

@@ -16,9 +16,10 @@
 
 use super::pool::NONE;
 use super::{CHUNK, KvCache};
+use crate::buffer::vector;
 use crate::error::{Error, Result, product};
+use crate::file;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -49,13 +50,13 @@ impl KvCache {
     /// Writes all sequences to a file: the pages in use, as they are. What a page held before (of forgotten
     /// tokens) may be among them.
     ///
-    /// **Errors**: `Io`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one write.
+    /// The file is replaced as a whole: an error leaves the old one.
+    ///
+    /// **Errors**: `Io`; `Resource`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one write.
     pub fn save(&self, path: &Path) -> Result<()> {
         if cfg!(target_endian = "big") {
             return Err(Error::Unsupported { what: "a cache file" });
         }
-        let io =
-            |e: std::io::Error| Error::Io { what: "write", path: path.display().to_string(), kind: e.kind() };
         let (tables, pages) = self.stored_tables()?;
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&MAGIC);
@@ -69,13 +70,11 @@ impl KvCache {
         pages.iter().for_each(|page| sha.update(self.pool.page(*page)));
         header[CHECKSUM].copy_from_slice(&sha.finalize());
 
-        let mut file = File::create(path).map_err(io)?;
-        file.write_all(&header).map_err(io)?;
-        file.write_all(&tables).map_err(io)?;
-        for page in pages {
-            file.write_all(self.pool.page(page)).map_err(io)?;
-        }
-        file.sync_all().map_err(io)
+        file::replace(path, |file| {
+            file.write_all(&header)?;
+            file.write_all(&tables)?;
+            pages.iter().try_for_each(|page| file.write_all(self.pool.page(*page)))
+        })
     }
 
     /// The numbers of a header, in the order of [`NAMES`].
@@ -100,11 +99,13 @@ impl KvCache {
 
     /// The tables with the pages numbered in the order in which they are stored, and that order.
     fn stored_tables(&self) -> Result<(Vec<u8>, Vec<u32>)> {
-        let mut pages: Vec<u32> = self.tables.iter().copied().filter(|page| *page != NONE).collect();
+        let named = || self.tables.iter().copied().filter(|page| *page != NONE);
+        let mut pages: Vec<u32> = vector(named().count())?;
+        pages.extend(named());
         pages.sort_unstable();
         pages.dedup();
         let bytes = table_bytes(self.options.sequences, self.geometry.entries())?;
-        let mut out = Vec::with_capacity(bytes);
+        let mut out = vector(bytes)?; // no write below goes beyond it
         for (state, table) in self.sequences.iter().zip(self.tables.chunks_exact(self.geometry.entries())) {
             out.extend((state.len as u64).to_le_bytes());
             out.extend((state.oldest as u64).to_le_bytes());

@@ -21,14 +21,15 @@ mod sequence;
 pub use options::{KvCacheOptions, KvType};
 
 use super::CHUNK;
+use crate::buffer::vector_of;
 use crate::context::Context;
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::kernels::{BLOCK, Bits, Elements};
 use crate::view::MatRef;
 use layout::{Field, Geometry, Layout};
 use options::at_most;
-use pool::{NONE, Pool, vector};
+use pool::{NONE, Pool};
 use sequence::Sequence;
 use std::ops::Range;
 
@@ -76,9 +77,8 @@ impl KvCache {
     pub fn new_with(ctx: &Context, options: KvCacheOptions) -> Result<KvCache> {
         let (geometry, layout, pages) = options.plan()?;
         let entries = product("page tables", &[options.sequences, geometry.entries()])?;
-        let (mut tables, mut sequences) = (vector(entries)?, vector(options.sequences)?);
-        tables.resize(entries, NONE);
-        sequences.resize(options.sequences, Sequence::default());
+        let tables = vector_of(NONE, entries)?;
+        let sequences = vector_of(Sequence::default(), options.sequences)?;
         let pool = Pool::new(ctx, pages, layout.page_bytes)?;
         Ok(KvCache { options, geometry, layout, pool, tables, sequences })
     }
@@ -155,7 +155,7 @@ impl KvCache {
     pub fn append_to(&mut self, sequence: usize, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
         let _mode = fp_mode::default_mode();
         if k.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
         let append = self.check_append(sequence, (k.rows(), k.cols()), v)?;
@@ -216,7 +216,7 @@ impl KvCache {
         equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
         equal("v.rows", v.rows(), "must equal k.rows =", rows)?;
         if v.is_transposed() {
-            let (got, allowed) = ("a transposed view".into(), "plain: one token a row");
+            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
             return Err(Error::Option { what: "k or v", got, allowed });
         }
         let end = len.checked_add(rows).filter(|end| *end <= isize::MAX as usize);
@@ -267,7 +267,7 @@ impl KvCache {
         match self.sequences.get(sequence) {
             Some(state) => Ok(*state),
             None => {
-                let (got, allowed) = (sequence.to_string(), "below the cache's number of sequences");
+                let (got, allowed) = (text(sequence), "below the cache's number of sequences");
                 Err(Error::Option { what: "sequence", got, allowed })
             }
         }

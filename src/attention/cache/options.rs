@@ -1,7 +1,7 @@
 //! What a cache is made from.
 
 use super::layout::{Geometry, Layout};
-use crate::error::{Error, Result, product};
+use crate::error::{Error, Result, product, text};
 
 /// How keys or values are stored.
 ///
@@ -154,7 +154,7 @@ impl KvCacheOptions {
         bounded("sequences", sequences, u32::MAX as usize, "at least 1")?;
         for (what, dim) in [("head_dim", head_dim), ("value_dim", value_dim)] {
             if dim == 0 || !dim.is_multiple_of(8) {
-                let (got, allowed) = (dim.to_string(), "a multiple of 8, at least 8");
+                let (got, allowed) = (text(dim), "a multiple of 8, at least 8");
                 return Err(Error::Option { what, got, allowed });
             }
         }
@@ -166,7 +166,7 @@ impl KvCacheOptions {
             }
             None if sinks > 0 => {
                 let allowed = "0 for a cache without a window, which forgets nothing";
-                return Err(Error::Option { what: "sinks", got: sinks.to_string(), allowed });
+                return Err(Error::Option { what: "sinks", got: text(sinks), allowed });
             }
             None => {}
         }
@@ -180,11 +180,7 @@ impl KvCacheOptions {
 
 /// `what` must lie in 1..=limit.
 fn bounded(what: &'static str, got: usize, limit: usize, allowed: &'static str) -> Result<()> {
-    if (1..=limit).contains(&got) {
-        Ok(())
-    } else {
-        Err(Error::Option { what, got: got.to_string(), allowed })
-    }
+    if (1..=limit).contains(&got) { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
 }
 
 /// `what` must be at most `want`.

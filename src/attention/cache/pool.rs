@@ -1,6 +1,6 @@
 //! The pages of a cache: preallocated, counted, handed out and taken back.
 
-use crate::buffer::AlignedBuf;
+use crate::buffer::{AlignedBuf, vector, vector_of};
 use crate::context::Context;
 use crate::error::{Error, Result, product};
 
@@ -21,8 +21,7 @@ pub(super) struct Pool {
 impl Pool {
     pub fn new(ctx: &Context, pages: usize, page_bytes: usize) -> Result<Pool> {
         let data = AlignedBuf::zeroed_in(ctx.memory(), product("cache bytes", &[pages, page_bytes])?)?;
-        let mut pool = Pool { data, page_bytes, counts: vector(pages)?, free: vector(pages)? };
-        pool.counts.resize(pages, 0);
+        let mut pool = Pool { data, page_bytes, counts: vector_of(0, pages)?, free: vector(pages)? };
         pool.reset();
         Ok(pool)
     }
@@ -125,12 +124,4 @@ impl Pool {
             self.free.push(page); // within the capacity: allocates nothing
         }
     }
-}
-
-/// An empty vector with room for `len` elements.
-pub(super) fn vector<T>(len: usize) -> Result<Vec<T>> {
-    let mut v = Vec::new();
-    v.try_reserve_exact(len)
-        .map_err(|_| Error::Resource { what: "bytes", amount: len.saturating_mul(size_of::<T>()) })?;
-    Ok(v)
 }

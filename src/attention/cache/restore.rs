@@ -7,10 +7,12 @@
 
 use super::file::{CHECKSUM, HEADER, MAGIC, NAMES, NUMBERS, VERSION, table_bytes, u64_of};
 use super::layout::Geometry;
-use super::pool::{NONE, vector};
+use super::pool::NONE;
 use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
-use crate::blob::{hex, wrong};
+use crate::blob::{Hex, wrong};
+use crate::buffer::{vector, vector_of};
 use crate::error::{Error, Result, product};
+use crate::file;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -60,15 +62,19 @@ impl KvCache {
     /// pool. With a window a sequence beyond the capacity keeps its last tokens, as if it had been appended here;
     /// what the saved cache had forgotten stays forgotten.
     ///
-    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version, of other
-    /// options or damaged, or that does not fit; nothing is changed then. Where reading fails after the
+    /// **Errors**: `Io`, for what is no regular file too; `Blob` for a file that is truncated, too long, foreign, of
+    /// another version, of other options or damaged, or that does not fit; `Resource`; `Unsupported` on a big-endian
+    /// machine; nothing is changed then. Where reading fails after the
     /// checksum was found right, the cache is empty. **Cost**: two passes over the file; allocates page tables,
     /// and one page where rings differ.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
+        if cfg!(target_endian = "big") {
+            return Err(Error::Unsupported { what: "a cache file" });
+        }
         let mut input = Input::open(path)?;
         let mut header = [0; HEADER];
         if input.left < HEADER as u64 {
-            return wrong("length", input.left, format!("at least the header of {HEADER} bytes"));
+            return wrong("length", input.left, format_args!("at least the header of {HEADER} bytes"));
         }
         input.file.read_exact(&mut header).map_err(|e| input.io(&e))?;
         let saved = self.check_header(&header)?;
@@ -86,7 +92,7 @@ impl KvCache {
         let (sequences, recipes) = self.read_tables(&saved, &mut input)?;
         let (pages, tables) = number(&recipes)?;
         if pages.len() > self.pool.pages() {
-            return wrong(NAMES[10], pages.len(), format!("at most the pool's {}", self.pool.pages()));
+            return wrong(NAMES[10], pages.len(), format_args!("at most the pool's {}", self.pool.pages()));
         }
         let mut newer: Vec<u8> = vector(self.layout.page_bytes)?;
         if pages.iter().any(|page| page.newer != NONE) {
@@ -130,7 +136,7 @@ impl KvCache {
         let options = KvCacheOptions { capacity, sequences, pages: Some(1), ..self.options };
         let geometry = match options.plan() {
             Ok((geometry, ..)) => geometry,
-            Err(e) => return wrong("options", format!("{capacity} tokens, {sequences} sequences"), e),
+            Err(e) => return wrong("options", format_args!("{capacity} tokens, {sequences} sequences"), e),
         };
         if stored[9] != geometry.entries() as u64 {
             return wrong(NAMES[9], stored[9], geometry.entries());
@@ -144,18 +150,16 @@ impl KvCache {
     /// Checks the stored tables: each held token has a stored page, each page belongs to a sequence, and everything
     /// fits. The sequences, and what each entry of the tables is made of.
     fn read_tables(&self, saved: &Saved, input: &mut Input<'_>) -> Result<(Vec<Sequence>, Vec<Recipe>)> {
-        let (mut sequences, mut recipes) = (vector(self.options.sequences)?, vector(self.tables.len())?);
-        sequences.resize(self.options.sequences, Sequence::default());
-        recipes.resize(self.tables.len(), Recipe::EMPTY);
-        let mut named: Vec<bool> = vector(saved.pages)?;
-        named.resize(saved.pages, false);
+        let mut sequences = vector_of(Sequence::default(), self.options.sequences)?;
+        let mut recipes = vector_of(Recipe::EMPTY, self.tables.len())?;
+        let mut named = vector_of(false, saved.pages)?;
         let entries = self.geometry.entries();
         for s in 0..saved.options.sequences {
             let mut number = || Ok(usize::try_from(u64_of(input.take(8)?)).unwrap_or(usize::MAX));
             let state = Sequence { len: number()?, oldest: number()? };
             if !state.possible(&saved.options) {
-                let want = format!("a state of a sequence of {} tokens", saved.options.capacity);
-                return wrong("sequence", format!("{}..{}", state.oldest, state.len), want);
+                let want = format_args!("a state of a sequence of {} tokens", saved.options.capacity);
+                return wrong("sequence", format_args!("{}..{}", state.oldest, state.len), want);
             }
             let ours = self.fitting(s, &state)?;
             if s < sequences.len() {
@@ -167,11 +171,11 @@ impl KvCache {
                 if page != NONE {
                     match named.get_mut(page as usize) {
                         Some(named) => *named = true,
-                        None => return wrong("page number", page, format!("below {}", saved.pages)),
+                        None => return wrong("page number", page, format_args!("below {}", saved.pages)),
                     }
                 }
                 if state.holds(&saved.geometry, saved.options.sinks, entry) != (page != NONE) {
-                    let got = format!("{page} for entry {entry}");
+                    let got = format_args!("{page} for entry {entry}");
                     return wrong("page table", got, "a page where tokens are");
                 }
                 if page != NONE && s < self.options.sequences {
@@ -180,7 +184,7 @@ impl KvCache {
             }
         }
         if let Some(page) = named.iter().position(|named| !named) {
-            return wrong("page table", format!("none with page {page}"), "every stored page");
+            return wrong("page table", format_args!("none with page {page}"), "every stored page");
         }
         Ok((sequences, recipes))
     }
@@ -191,7 +195,7 @@ impl KvCache {
         let most = if s < self.options.sequences { self.options.capacity } else { 0 };
         let slides = s < self.options.sequences && self.options.window.is_some();
         if len > most && !slides {
-            return wrong("sequence", format!("{oldest}..{len}"), format!("at most {most} tokens"));
+            return wrong("sequence", format_args!("{oldest}..{len}"), format_args!("at most {most} tokens"));
         }
         Ok(Sequence { len, oldest: oldest.max(self.forgotten(len)) })
     }
@@ -269,17 +273,13 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn open(path: &'a Path) -> Result<Input<'a>> {
-        let io =
-            |e: std::io::Error| Error::Io { what: "read", path: path.display().to_string(), kind: e.kind() };
-        let mut buffer: Vec<u8> = vector(BUFFER)?;
-        buffer.resize(BUFFER, 0);
-        let file = File::open(path).map_err(io)?;
-        let left = file.metadata().map_err(io)?.len();
+        let buffer = vector_of(0, BUFFER)?;
+        let (file, left) = file::open(path)?;
         Ok(Input { path, file, left, buffer, ready: 0..0 })
     }
 
     fn io(&self, e: &std::io::Error) -> Error {
-        Error::Io { what: "read", path: self.path.display().to_string(), kind: e.kind() }
+        file::failed("read", self.path, e)
     }
 
     /// Goes to a byte of the file, `len` bytes from which are of interest.
@@ -327,10 +327,10 @@ impl<'a> Input<'a> {
         }
         let sum: [u8; 32] = sha.finalize().into();
         if header[CHECKSUM] != sum {
-            return wrong("checksum", hex(&header[CHECKSUM]), hex(&sum));
+            return wrong("checksum", Hex(&header[CHECKSUM]), Hex(&sum));
         }
         if header[12..16].iter().chain(&header[CHECKSUM.end..]).any(|b| *b != 0) {
-            return wrong("reserved bytes", hex(&header[CHECKSUM.end..]), "zeros");
+            return wrong("reserved bytes", Hex(&header[CHECKSUM.end..]), "zeros");
         }
         Ok(())
     }

@@ -58,8 +58,9 @@ pub(crate) struct ActivationRows<'a> {
 
 impl ActivationRows<'_> {
     /// Bytes of a row: an odd number of cache lines, so that the rows of a tile do not meet in the same sets
-    /// of the L1 cache.
+    /// of the L1 cache. Saturates far beyond any memory: weights without rows may have absurdly many blocks.
     pub(crate) fn record_bytes(blocks: usize) -> usize {
+        let blocks = blocks.min(isize::MAX as usize / (2 * size_of::<Record>()));
         (blocks * size_of::<Record>()).next_multiple_of(64) | 64
     }
 
@@ -239,7 +240,8 @@ impl KernelSet {
         let (stripes, table) = self.quant.widening[w.packing as usize].exact;
         assert!(cols <= stripes * LANES);
         w.check();
-        assert!(reach(rows, x_row_stride) + BLOCK * w.blocks <= x.len());
+        // Rows without blocks are not read, and have no memory.
+        assert!(w.blocks == 0 || reach(rows, x_row_stride) + BLOCK * w.blocks <= x.len());
         let tile = ExactTile {
             blocks: w.blocks,
             w: w.pointers(cols.div_ceil(LANES)),
@@ -276,7 +278,8 @@ impl KernelSet {
         }
         let (stripes, table) = self.quant.wide;
         assert!(cols <= stripes * LANES && k * stripes * LANES <= w.len());
-        assert!(reach(rows, x_row_stride) + k <= x.len());
+        // Rows without elements are not read, and have no memory.
+        assert!(k == 0 || reach(rows, x_row_stride) + k <= x.len());
         let tile = WideTile {
             k,
             w: w.as_ptr(),

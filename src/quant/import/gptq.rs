@@ -1,7 +1,8 @@
 //! Tensors of GPTQ checkpoints (AutoGPTQ, GPTQModel).
 
 use super::group_wise::{GroupWise, unpack, whole_words};
-use crate::error::{Error, Result, equal, product};
+use crate::buffer::{vector, vector_of};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 
 /// How GPTQ checkpoints store zeros.
@@ -85,15 +86,16 @@ impl GroupWise {
 fn order_of(g_idx: &[i32], k: usize, group: usize) -> Result<Option<Vec<u32>>> {
     equal("g_idx.len", g_idx.len(), "must equal k =", k)?;
     let groups = k / group;
-    let mut next: Vec<usize> = (0..groups).map(|g| g * group).collect();
-    let mut order = vec![0; k];
+    let mut next: Vec<usize> = vector(groups)?;
+    next.extend((0..groups).map(|g| g * group));
+    let mut order = vector_of(0u32, k)?;
     for (feature, &g) in g_idx.iter().enumerate() {
         let place = usize::try_from(g).ok().and_then(|g| Some((g, next.get_mut(g)?)));
         let Some((g, place)) = place else {
-            return Err(Error::Option { what: "g_idx", got: g.to_string(), allowed: "below k / group" });
+            return Err(Error::Option { what: "g_idx", got: text(g), allowed: "below k / group" });
         };
         if *place == (g + 1) * group {
-            let (what, got) = ("g_idx", format!("{g} more than {group} times"));
+            let (what, got) = ("g_idx", text(format_args!("{g} more than {group} times")));
             return Err(Error::Option { what, got, allowed: "in each group exactly `group` times" });
         }
         order[*place] = feature as u32;

@@ -1,7 +1,7 @@
 //! Weights in groups along k, in one neutral form.
 
 use crate::buffer::AlignedBuf;
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 
 /// A weight matrix W (n output features, k input features) as integers with a scale and a zero for each
@@ -92,10 +92,10 @@ impl GroupWise {
     /// Refuses an impossible shape; `(n * k, n * (k / group))` of a possible one.
     pub(crate) fn sizes((n, k): (usize, usize), bits: u32, group: usize) -> Result<(usize, usize)> {
         if !matches!(bits, 4 | 8) {
-            return Err(Error::Option { what: "bits", got: bits.to_string(), allowed: "4 or 8" });
+            return Err(Error::Option { what: "bits", got: text(bits), allowed: "4 or 8" });
         }
         if !matches!(group, 32 | 64 | 128) {
-            return Err(Error::Option { what: "group", got: group.to_string(), allowed: "32, 64 or 128" });
+            return Err(Error::Option { what: "group", got: text(group), allowed: "32, 64 or 128" });
         }
         if !k.is_multiple_of(group) {
             let allowed = match group {
@@ -103,7 +103,7 @@ impl GroupWise {
                 64 => "a multiple of the group of 64",
                 _ => "a multiple of the group of 128",
             };
-            return Err(Error::Option { what: "k", got: k.to_string(), allowed });
+            return Err(Error::Option { what: "k", got: text(k), allowed });
         }
         // Orders are held in 32 bits.
         u32::try_from(k).map_err(|_| Error::Overflow { what: "k" })?;
@@ -224,7 +224,7 @@ impl GroupWise {
 
 fn refused_code(bits: u32, code: i64, four_bits: &'static str) -> Error {
     let allowed = if bits == 4 { four_bits } else { "a byte" };
-    Error::Option { what: "code", got: code.to_string(), allowed }
+    Error::Option { what: "code", got: text(code), allowed }
 }
 
 /// Integers of `bits` bits in words of 32, from the low end up.
@@ -238,9 +238,5 @@ pub(super) fn whole_words(what: &'static str, got: usize, bits: u32) -> Result<(
         4 => (8, "a multiple of the 8 codes of a word"),
         _ => (4, "a multiple of the 4 codes of a word"),
     };
-    if got.is_multiple_of(per_word) {
-        Ok(())
-    } else {
-        Err(Error::Option { what, got: got.to_string(), allowed })
-    }
+    if got.is_multiple_of(per_word) { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
 }

@@ -1,0 +1,139 @@
+//! Files through the C ABI: replaced as a whole, and only where they are files.
+
+use crate::capi::*;
+use kvern::capi::cache::*;
+use kvern::capi::packed_b::*;
+use kvern::capi::quant::*;
+use kvern::capi::status::*;
+use kvern::capi::weights::*;
+use std::ffi::{CString, c_char};
+use std::path::{Path, PathBuf};
+use std::ptr::{null, null_mut};
+
+/// A folder for one test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> (PathBuf, CString) {
+        let path = self.0.join(name);
+        let text = CString::new(path.to_str().unwrap()).unwrap();
+        (path, text)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Large enough that the pages behind the first are read from the file when they are needed.
+const ROWS: usize = 512;
+
+#[cfg(unix)]
+#[test]
+fn a_mapped_object_is_saved_onto_its_own_file() {
+    let (o, folder) = (Objects::new(), Folder::new("saved_onto_itself"));
+    let (path, text) = folder.path("object");
+    let w: Vec<f32> = (0..ROWS * K).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect();
+    let (mut weights, mut mapped, mut b, mut mapped_b) = (null_mut(), null_mut(), null_mut(), null_mut());
+    let (a, mut want, mut got) = ([0.5f32; K], vec![0f32; ROWS], vec![f32::NAN; ROWS]);
+    // SAFETY: every pointer is live and of the stated size; objects are destroyed once.
+    unsafe {
+        ok(kvern_weights_quantize(KVERN_WEIGHTS_Q8_0, ROWS, K, w.as_ptr(), K, &mut weights));
+        let multiply = |weights, out: &mut Vec<f32>| {
+            let (a, c) = (a.as_ptr(), out.as_mut_ptr());
+            kvern_weights_multiply(o.ctx, o.ws, weights, 1, 1, ROWS, K, a, K, c, ROWS, null())
+        };
+        ok(multiply(weights, &mut want));
+        ok(kvern_weights_save(weights, text.as_ptr()));
+        let saved = std::fs::read(&path).unwrap();
+        ok(kvern_weights_map(text.as_ptr(), &mut mapped));
+        ok(kvern_weights_save(mapped, text.as_ptr()));
+        assert_eq!(std::fs::read(&path).unwrap(), saved);
+        // What lies at the path by now is nothing to the mapped object, not even an empty file.
+        ok(kvern_packed_b_save(o.packed, text.as_ptr()));
+        ok(multiply(mapped, &mut got));
+        assert_eq!(got, want);
+        kvern_weights_destroy(mapped);
+        kvern_weights_destroy(weights);
+
+        ok(kvern_packed_b_pack(o.ctx, K, ROWS, w.as_ptr(), K, 1, &mut b));
+        ok(kvern_packed_b_save(b, text.as_ptr()));
+        let saved = std::fs::read(&path).unwrap();
+        ok(kvern_packed_b_map(text.as_ptr(), &mut mapped_b));
+        ok(kvern_packed_b_save(mapped_b, text.as_ptr()));
+        assert_eq!(std::fs::read(&path).unwrap(), saved);
+        kvern_packed_b_destroy(mapped_b);
+        kvern_packed_b_destroy(b);
+    }
+    assert_eq!(folder.names(), ["object"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_neither_read_nor_written() {
+    let (o, folder) = (Objects::new(), Folder::new("no_regular_file"));
+    let (_, pipe) = folder.path("pipe");
+    // SAFETY: a C string.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    let directory = CString::new(folder.0.to_str().unwrap()).unwrap();
+    let (mut w, mut b, mut cache) = (null_mut(), null_mut(), null_mut());
+    let options = cache_options(8, 0);
+    let mut check = |path: *const c_char| {
+        // SAFETY: every pointer is live; nothing is made.
+        unsafe {
+            for status in [
+                kvern_weights_load(path, &mut w),
+                kvern_weights_map(path, &mut w),
+                kvern_packed_b_load(path, &mut b),
+                kvern_packed_b_map(path, &mut b),
+                kvern_kv_cache_load(&options, path, &mut cache),
+                kvern_kv_cache_restore(o.cache, path),
+                kvern_weights_save(o.weights, path),
+                kvern_packed_b_save(o.packed, path),
+                kvern_kv_cache_save(o.cache, path),
+            ] {
+                refused(status, KVERN_STATUS_IO, "cannot take for a regular file");
+            }
+        }
+        assert!(w.is_null() && b.is_null() && cache.is_null());
+    };
+    [pipe.as_ptr(), directory.as_ptr(), c"/dev/zero".as_ptr(), c"/dev/null".as_ptr()]
+        .into_iter()
+        .for_each(&mut check);
+    assert_eq!(folder.names(), ["pipe"]);
+}
+
+#[test]
+fn a_save_that_cannot_be_made_leaves_nothing() {
+    let (o, folder) = (Objects::new(), Folder::new("cannot_be_made"));
+    let (path, _) = folder.path("file");
+    std::fs::write(&path, "a file, not a folder").unwrap();
+    let (_, inside) = folder.path("file/inside");
+    let (_, nowhere) = folder.path("nowhere/inside");
+    for path in [inside.as_ptr(), nowhere.as_ptr(), c"".as_ptr()] {
+        // SAFETY: every pointer is live.
+        unsafe {
+            refused(kvern_weights_save(o.weights, path), KVERN_STATUS_IO, "cannot write ");
+            refused(kvern_packed_b_save(o.packed, path), KVERN_STATUS_IO, "cannot write ");
+            refused(kvern_kv_cache_save(o.cache, path), KVERN_STATUS_IO, "cannot write ");
+        }
+    }
+    assert_eq!(folder.names(), ["file"]);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "a file, not a folder");
+}

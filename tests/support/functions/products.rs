@@ -1,0 +1,394 @@
+//! Products, packed matrices and quantised weights.
+
+use super::arguments::Arguments;
+use super::world::{World, defaults, shape_of_packed, shape_of_weights};
+use super::{Call, call, lib, made};
+use kvern::capi::import::*;
+use kvern::capi::matmul::*;
+use kvern::capi::packed_b::*;
+use kvern::capi::quant::*;
+use kvern::capi::status::kvern_status;
+use kvern::capi::weights::*;
+use kvern::quant::WeightFormat;
+
+/// Rows of A.
+const ROWS: &[usize] = &[0, 1, 2, 5, 9];
+
+/// An epilogue for n columns, or NULL.
+unsafe fn epilogue(g: &mut Arguments, n: usize, beta: bool) -> *const kvern_epilogue {
+    let mut e = defaults::<kvern_epilogue>();
+    e.alpha = g.one_of(&[0.0, 1.0, -0.5]);
+    if beta || g.is_hostile() {
+        e.beta = g.one_of(&[0.0, 1.0, 0.25]);
+    }
+    if g.below(2) == 0 {
+        e.bias = g.floats(n);
+    }
+    let activation = g.below(4) as i32;
+    (e.activation, e.flags) = (g.number(activation), g.number(0) as u32);
+    g.options(&e, true)
+}
+
+/// (rows, cols) with a stride: elements from the first to the last.
+pub fn extent(rows: usize, cols: usize, stride: usize) -> usize {
+    if rows == 0 || cols == 0 { 0 } else { (rows - 1).saturating_mul(stride).saturating_add(cols) }
+}
+
+/// A matrix to be read, and its stride.
+pub fn read(g: &mut Arguments, rows: usize, cols: usize) -> (*const f32, usize) {
+    let stride = g.stride(cols);
+    (g.floats(extent(rows, cols, stride)), stride)
+}
+
+/// A matrix to be written, and its stride.
+pub fn written(g: &mut Arguments, rows: usize, cols: usize) -> (*mut f32, usize) {
+    let stride = g.stride(cols);
+    (g.changed(extent(rows, cols, stride)), stride)
+}
+
+/// Elements of 2 or 4 bytes to be read, and their stride.
+fn read_dtype(g: &mut Arguments, dtype: i32, rows: usize, cols: usize) -> (*const std::ffi::c_void, usize) {
+    if dtype == KVERN_DTYPE_F32 {
+        let (x, stride) = read(g, rows, cols);
+        return (x.cast(), stride);
+    }
+    let stride = g.stride(cols);
+    (g.bytes::<u16>(extent(rows, cols, stride)).cast(), stride)
+}
+
+fn format(g: &mut Arguments) -> (i32, usize) {
+    let format = g.one_of(&WeightFormat::ALL);
+    (g.number(format as i32), format.block_len())
+}
+
+/// The bytes of blocks, where the library can tell.
+fn bytes_of(format: i32, rows: usize, k: usize) -> usize {
+    let mut bytes = 0;
+    // SAFETY: a live local.
+    match unsafe { kvern_blocks_bytes(format, rows, k, &mut bytes) } {
+        0 => bytes,
+        _ => 36,
+    }
+}
+
+/// The arguments of a product with weights of this shape.
+struct Product {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: (*const f32, usize),
+    c: (*mut f32, usize),
+    e: *const kvern_epilogue,
+}
+
+unsafe fn product(g: &mut Arguments, (n, k): (usize, usize), beta: bool) -> Product {
+    let m = g.one_of(ROWS);
+    let (m, n, k) = (g.size(m), g.size(n), g.size(k));
+    // SAFETY: the epilogue lies in a buffer.
+    Product { m, n, k, a: read(g, m, k), c: written(g, m, n), e: unsafe { epilogue(g, n, beta) } }
+}
+
+/// The C of another type.
+fn output(g: &mut Arguments, dtype: i32, m: usize, n: usize) -> (*mut std::ffi::c_void, usize) {
+    if dtype == KVERN_DTYPE_F32 {
+        let (c, stride) = written(g, m, n);
+        return (c.cast(), stride);
+    }
+    let stride = g.stride(n);
+    (g.output::<u16>(extent(m, n, stride)).cast(), stride)
+}
+
+fn dtype(g: &mut Arguments) -> i32 {
+    let dtype = g.one_of(&[KVERN_DTYPE_F32, KVERN_DTYPE_F16, KVERN_DTYPE_BF16]);
+    g.number(dtype)
+}
+
+pub const CALLS: &[(&str, Call)] = &[
+    call!(kvern_matmul_workspace_bytes, |w, g| {
+        lib!(kvern_matmul_workspace_bytes(w.contexts.any(g), g.size(5), g.size(64), g.size(64), g.value()))
+    }),
+    call!(kvern_matmul_run, |w, g| {
+        let (n, k) = (g.one_of(&[0, 1, 17, 64]), g.one_of(&[0, 1, 31, 64]));
+        let m = g.one_of(ROWS);
+        let (m, n, k) = (g.size(m), g.size(n), g.size(k));
+        let (c, e) = (written(g, m, n), epilogue(g, n, true));
+        let (ta, tb) = (g.below(2) as i32, g.below(2) as i32);
+        let a = if ta == 1 { read(g, k, m) } else { read(g, m, k) };
+        let b = if tb == 1 { read(g, n, k) } else { read(g, k, n) };
+        let (ctx, ws, ta, tb) = (w.contexts.any(g), w.workspaces.enough(g), g.flag(ta), g.flag(tb));
+        lib!(kvern_matmul_run(ctx, ws, m, n, k, a.0, a.1, ta, b.0, b.1, tb, c.0, c.1, e))
+    }),
+    call!(kvern_packed_b_pack, |w, g| {
+        let (k, n, t) = (g.one_of(&[0, 1, 64]), g.one_of(&[0, 5, 17]), g.below(2) as i32);
+        let (k, n) = (g.size(k), g.size(n));
+        let b = if t == 1 { read(g, n, k) } else { read(g, k, n) };
+        let (ctx, t) = (w.contexts.any(g), g.flag(t));
+        made!(w.packed, g, |out| lib!(kvern_packed_b_pack(ctx, k, n, b.0, b.1, t, out)))
+    }),
+    call!(kvern_packed_b_pack_dtype, |w, g| {
+        let (k, n, t) = (g.one_of(&[0, 1, 31, 64]), g.one_of(&[0, 5, 17]), g.below(2) as i32);
+        let (k, n, dtype) = (g.size(k), g.size(n), dtype(g));
+        let b = if t == 1 { read_dtype(g, dtype, n, k) } else { read_dtype(g, dtype, k, n) };
+        let (ctx, t) = (w.contexts.any(g), g.flag(t));
+        made!(w.packed, g, |out| lib!(kvern_packed_b_pack_dtype(ctx, dtype, k, n, b.0, b.1, t, out)))
+    }),
+    call!(kvern_packed_b_save, |w, g| lib!(kvern_packed_b_save(w.packed.any(g), w.target(g)))),
+    call!(kvern_packed_b_load, |w, g| {
+        let path = w.file(g, "packed");
+        made!(w.packed, g, |out| lib!(kvern_packed_b_load(path, out)))
+    }),
+    call!(kvern_packed_b_load_with, |w, g| {
+        let (ctx, path) = (w.contexts.any(g), w.file(g, "packed"));
+        made!(w.packed, g, |out| lib!(kvern_packed_b_load_with(ctx, path, out)))
+    }),
+    call!(kvern_packed_b_map, |w, g| {
+        let path = w.file(g, "packed");
+        made!(w.packed, g, |out| lib!(kvern_packed_b_map(path, out)))
+    }),
+    call!(kvern_packed_b_bytes, |w, g| lib!(kvern_packed_b_bytes(w.packed.any(g), g.value()))),
+    call!(kvern_packed_b_k, |w, g| lib!(kvern_packed_b_k(w.packed.any(g), g.value()))),
+    call!(kvern_packed_b_n, |w, g| lib!(kvern_packed_b_n(w.packed.any(g), g.value()))),
+    call!(kvern_packed_b_dtype, |w, g| lib!(kvern_packed_b_dtype(w.packed.any(g), g.value()))),
+    call!(kvern_packed_b_kernel_id, |w, g| lib!(kvern_packed_b_kernel_id(w.packed.any(g), g.value()))),
+    call!(kvern_packed_b_workspace_bytes, |w, g| {
+        lib!(kvern_packed_b_workspace_bytes(w.contexts.any(g), w.packed.any(g), g.size(7), g.value()))
+    }),
+    call!(kvern_packed_b_multiply, |w, g| {
+        let b = w.packed.one(g);
+        let Product { m, n, k, a, c, e } = product(g, shape_of_packed(b), true);
+        let (ctx, ws, b) = (w.contexts.any(g), w.workspaces.enough(g), g.handle(b));
+        lib!(kvern_packed_b_multiply(ctx, ws, b, m, n, k, a.0, a.1, c.0, c.1, e))
+    }),
+    call!(kvern_packed_b_multiply_with, |w, g| {
+        let b = w.packed.one(g);
+        let (precision, dtype) = (g.below(2) as i32, dtype(g));
+        let Product { m, n, k, a, e, .. } = product(g, shape_of_packed(b), dtype == KVERN_DTYPE_F32);
+        let (c, precision) = (output(g, dtype, m, n), g.number(precision));
+        let (ctx, ws, b) = (w.contexts.any(g), w.workspaces.enough(g), g.handle(b));
+        lib!(kvern_packed_b_multiply_with(ctx, ws, b, precision, m, n, k, a.0, a.1, dtype, c.0, c.1, e))
+    }),
+    call!(kvern_packed_b_multiply_gated, |w, g| {
+        let (b, other) = (w.packed.one(g), w.packed.one(g));
+        let up = if g.is_hostile() { other } else { b };
+        let (precision, dtype) = (g.below(2) as i32, dtype(g));
+        let Product { m, n, k, a, e, .. } = product(g, shape_of_packed(b), false);
+        let (c, precision) = (output(g, dtype, m, n), g.number(precision));
+        let (ctx, ws, b, up) = (w.contexts.any(g), w.workspaces.enough(g), g.handle(b), g.handle(up));
+        lib!(kvern_packed_b_multiply_gated(ctx, ws, b, up, precision, m, n, k, a.0, a.1, dtype, c.0, c.1, e))
+    }),
+    call!(kvern_packed_b_destroy, |w, g| {
+        let b = w.packed.take(g);
+        lib!(kvern_packed_b_destroy(if b.is_null() { g.handle(b) } else { b }));
+        0
+    }),
+    call!(kvern_weights_quantize, |w, g| {
+        let (format, block) = format(g);
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
+        let (n, k) = (g.size(n), g.size(k));
+        let x = read(g, n, k);
+        made!(w.weights, g, |out| lib!(kvern_weights_quantize(format, n, k, x.0, x.1, out)))
+    }),
+    call!(kvern_weights_quantize_with, |w, g| {
+        let (format, block) = format(g);
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
+        let (ctx, n, k) = (w.contexts.any(g), g.size(n), g.size(k));
+        let x = read(g, n, k);
+        made!(w.weights, g, |out| lib!(kvern_weights_quantize_with(ctx, format, n, k, x.0, x.1, out)))
+    }),
+    call!(kvern_weights_from_blocks, |w, g| {
+        let (format, block) = format(g);
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
+        let (n, k) = (g.size(n), g.size(k));
+        let bytes = g.size(bytes_of(format, n, k));
+        let blocks = g.bytes::<u8>(bytes);
+        made!(w.weights, g, |out| lib!(kvern_weights_from_blocks(format, n, k, blocks, bytes, out)))
+    }),
+    call!(kvern_weights_from_blocks_with, |w, g| {
+        let (format, block) = format(g);
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
+        let (ctx, n, k) = (w.contexts.any(g), g.size(n), g.size(k));
+        let bytes = g.size(bytes_of(format, n, k));
+        let blocks = g.bytes::<u8>(bytes);
+        made!(w.weights, g, |out| lib!(kvern_weights_from_blocks_with(ctx, format, n, k, blocks, bytes, out)))
+    }),
+    call!(kvern_weights_to_blocks, |w, g| {
+        let weights = w.weights.one(g);
+        let ((n, k), mut format) = (shape_of_weights(weights), 0);
+        kvern_weights_format(weights, &mut format);
+        let bytes = g.size(bytes_of(format, n, k));
+        lib!(kvern_weights_to_blocks(g.handle(weights), g.output(bytes), bytes))
+    }),
+    call!(kvern_weights_dequantize_row, |w, g| {
+        let weights = w.weights.one(g);
+        let (n, k) = shape_of_weights(weights);
+        let row = g.below(n.max(1));
+        let (row, k) = (g.size(row), g.size(k));
+        lib!(kvern_weights_dequantize_row(g.handle(weights), row, k, g.output(k)))
+    }),
+    call!(kvern_weights_bytes, |w, g| lib!(kvern_weights_bytes(w.weights.any(g), g.value()))),
+    call!(kvern_weights_workspace_bytes, |w, g| {
+        let compute = g.below(2) as i32;
+        let (ctx, weights, compute) = (w.contexts.any(g), w.weights.any(g), g.number(compute));
+        lib!(kvern_weights_workspace_bytes(ctx, weights, compute, g.size(7), g.value()))
+    }),
+    call!(kvern_weights_multiply, |w, g| {
+        let (weights, compute) = (w.weights.one(g), g.below(2) as i32);
+        let Product { m, n, k, a, c, e } = product(g, shape_of_weights(weights), true);
+        let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
+        lib!(kvern_weights_multiply(ctx, ws, g.handle(weights), compute, m, n, k, a.0, a.1, c.0, c.1, e))
+    }),
+    call!(kvern_weights_destroy, |w, g| {
+        let weights = w.weights.take(g);
+        lib!(kvern_weights_destroy(if weights.is_null() { g.handle(weights) } else { weights }));
+        0
+    }),
+    call!(kvern_blocks_bytes, |w, g| {
+        let (format, block) = format(g);
+        lib!(kvern_blocks_bytes(format, g.size(3), g.size(block), g.value()))
+    }),
+    call!(kvern_blocks_quantize, |w, g| {
+        let (format, block) = format(g);
+        let len = block * g.below(3);
+        let len = g.size(len);
+        let bytes = g.size(bytes_of(format, 1, len));
+        lib!(kvern_blocks_quantize(format, g.floats(len), len, g.output(bytes), bytes))
+    }),
+    call!(kvern_blocks_dequantize, |w, g| {
+        let (format, block) = format(g);
+        let len = block * g.below(3);
+        let len = g.size(len);
+        let bytes = g.size(bytes_of(format, 1, len));
+        lib!(kvern_blocks_dequantize(format, g.bytes(bytes), bytes, g.output(len), len))
+    }),
+    call!(kvern_weights_save, |w, g| lib!(kvern_weights_save(w.weights.any(g), w.target(g)))),
+    call!(kvern_weights_load, |w, g| {
+        let kind = g.one_of(&["weights", "packed"]);
+        let path = w.file(g, kind);
+        made!(w.weights, g, |out| lib!(kvern_weights_load(path, out)))
+    }),
+    call!(kvern_weights_load_with, |w, g| {
+        let (ctx, path) = (w.contexts.any(g), w.file(g, "weights"));
+        made!(w.weights, g, |out| lib!(kvern_weights_load_with(ctx, path, out)))
+    }),
+    call!(kvern_weights_map, |w, g| {
+        let path = w.file(g, "weights");
+        made!(w.weights, g, |out| lib!(kvern_weights_map(path, out)))
+    }),
+    call!(kvern_weights_n, |w, g| lib!(kvern_weights_n(w.weights.any(g), g.value()))),
+    call!(kvern_weights_k, |w, g| lib!(kvern_weights_k(w.weights.any(g), g.value()))),
+    call!(kvern_weights_format, |w, g| lib!(kvern_weights_format(w.weights.any(g), g.value()))),
+    call!(kvern_weights_multiply_gated, |w, g| {
+        let (weights, other, compute) = (w.weights.one(g), w.weights.one(g), g.below(2) as i32);
+        let up = if g.is_hostile() { other } else { weights };
+        let Product { m, n, k, a, c, e } = product(g, shape_of_weights(weights), false);
+        let (ctx, ws, compute, up) =
+            (w.contexts.any(g), w.workspaces.enough(g), g.number(compute), g.handle(up));
+        lib!(kvern_weights_multiply_gated(
+            ctx,
+            ws,
+            g.handle(weights),
+            up,
+            compute,
+            m,
+            n,
+            k,
+            a.0,
+            a.1,
+            c.0,
+            c.1,
+            e
+        ))
+    }),
+    call!(kvern_weights_many_workspace_bytes, |w, g| {
+        let count = g.below(5);
+        let weights: Vec<_> = (0..count).map(|_| w.weights.any(g).cast_const()).collect();
+        let (list, compute) = (g.structs(&weights), g.below(2) as i32);
+        let (ctx, compute) = (w.contexts.any(g), g.number(compute));
+        lib!(kvern_weights_many_workspace_bytes(ctx, compute, g.size(7), count, list, g.value()))
+    }),
+    call!(kvern_weights_multiply_many, |w, g| {
+        let (m, compute, count) = (g.one_of(ROWS), g.below(2) as i32, g.one_of(&[0, 1, 2, 3, 4, 17]));
+        let first = w.weights.one(g);
+        let (m, k) = (g.size(m), g.size(shape_of_weights(first).1));
+        let mut products = Vec::new();
+        for _ in 0..count {
+            // Others of the same k, mostly.
+            let mut weights = first;
+            for _ in 0..8 {
+                let other = w.weights.one(g);
+                if shape_of_weights(other).1 == k || g.is_hostile() {
+                    weights = other;
+                    break;
+                }
+            }
+            let n = g.size(shape_of_weights(weights).0);
+            let (c, c_row_stride) = written(g, m, n);
+            let up = if g.below(4) == 0 { weights.cast_const() } else { std::ptr::null() };
+            let e = if count < 8 { epilogue(g, n, false) } else { std::ptr::null() };
+            let weights = g.handle(weights);
+            products.push(kvern_weights_product { weights, up, c, c_row_stride, n, epilogue: e });
+        }
+        let (a, products) = (read(g, m, k), g.structs(&products));
+        let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
+        lib!(kvern_weights_multiply_many(ctx, ws, compute, m, k, a.0, a.1, count, products))
+    }),
+    call!(kvern_weights_from_groups, |w, g| {
+        let (bits, group) = (g.one_of(&[4, 8]), g.one_of(&[32, 64, 128]));
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), group * g.below(3));
+        let (n, k) = (g.size(n), g.size(k));
+        let (elements, groups) = (n.saturating_mul(k), n.saturating_mul(k / group));
+        let codes: Vec<u8> = (0..elements.min(1 << 14)).map(|_| g.below(8) as u8).collect();
+        let codes = if elements == codes.len() { g.elements(codes) } else { g.bytes(elements) };
+        let (scales, zeros) = (g.floats(groups), vec![3u8; groups.min(1 << 14)]);
+        let zeros = match g.below(2) {
+            0 => std::ptr::null(),
+            _ if groups == zeros.len() => g.elements(zeros),
+            _ => g.bytes(groups),
+        };
+        let (ctx, bits, group) = (w.contexts.any(g), g.number(bits) as u32, g.size(group));
+        made!(w.weights, g, |out| lib!(kvern_weights_from_groups(
+            ctx, bits, group, n, k, codes, scales, zeros, out
+        )))
+    }),
+    call!(kvern_weights_from_gptq, |w, g| {
+        let (bits, group) = (g.one_of(&[4, 8]), g.one_of(&[32, 64, 128]));
+        let bits = g.number(bits) as u32;
+        let per = if bits == 8 { 4 } else { 8 };
+        let (n, k) = (g.one_of(&[0, 8, 16]), group * g.below(3));
+        let (n, k) = (g.size(n), g.size(k));
+        let qweight = g.bytes::<i32>((k / per).saturating_mul(n));
+        let qzeros = g.bytes::<i32>((k / group).saturating_mul(n / per));
+        let (zeros, dtype) = (g.below(2) as i32, dtype(g));
+        let groups = n.saturating_mul(k / group);
+        let scales = match dtype == KVERN_DTYPE_F32 {
+            true => g.floats(groups).cast(),
+            false => g.bytes::<u16>(groups).cast(),
+        };
+        let order = (0..k.min(1 << 14)).map(|j| (k - 1 - j) as i32 / group as i32).collect::<Vec<_>>();
+        let g_idx = match g.below(2) {
+            0 => std::ptr::null(),
+            _ if k == order.len() => g.elements(order),
+            _ => g.bytes(k),
+        };
+        let (ctx, group, zeros) = (w.contexts.any(g), g.size(group), g.number(zeros));
+        made!(w.weights, g, |out| lib!(kvern_weights_from_gptq(
+            ctx, bits, group, n, k, qweight, qzeros, zeros, dtype, scales, g_idx, out
+        )))
+    }),
+    call!(kvern_weights_from_awq, |w, g| {
+        let group = g.one_of(&[32, 64, 128]);
+        let (n, k) = (g.one_of(&[0, 8, 16]), group * g.below(3));
+        let (n, k) = (g.size(n), g.size(k));
+        let qweight = g.bytes::<i32>(k.saturating_mul(n / 8));
+        let qzeros = g.bytes::<i32>((k / group).saturating_mul(n / 8));
+        let (dtype, groups) = (dtype(g), n.saturating_mul(k / group));
+        let scales = match dtype == KVERN_DTYPE_F32 {
+            true => g.floats(groups).cast(),
+            false => g.bytes::<u16>(groups).cast(),
+        };
+        let (ctx, group) = (w.contexts.any(g), g.size(group));
+        made!(w.weights, g, |out| lib!(kvern_weights_from_awq(
+            ctx, group, n, k, qweight, qzeros, dtype, scales, out
+        )))
+    }),
+];
