@@ -31,6 +31,7 @@ pub enum Isa {
 
 /// Hands the features of a set to a macro: `with_features!(avx2, path::to::a_macro { arguments })` becomes
 /// `path::to::a_macro! { features: ["avx2" "fma" ..], arguments }`.
+#[allow(unused_macros, reason = "architectures without a tier of their own")]
 macro_rules! with_features {
     (avx2, $($call:tt)*) => { $crate::isa::with_features! { @avx2 [] $($call)* } };
     (avx512, $($call:tt)*) => { $crate::isa::with_features! { @avx512 [] $($call)* } };
@@ -48,6 +49,7 @@ macro_rules! with_features {
         $($then)::+! { features: [$($feature)*], $($arguments)* }
     };
 }
+#[allow(unused_imports, reason = "architectures without a tier of their own")]
 pub(crate) use with_features;
 
 #[cfg(target_arch = "aarch64")]
@@ -66,6 +68,7 @@ macro_rules! detected {
     }};
 }
 
+#[allow(unused_macros, reason = "architectures without a tier of their own")]
 macro_rules! all_detected {
     (features: [$($feature:tt)*],) => { true $(&& feature_detected!($feature))* };
 }

@@ -4,8 +4,9 @@
 //! driver (safe) -> checked entry (entry/, safe) -> instantiation for an ISA (#[target_feature])
 //!                                                                  -> generic algorithm<Isa> (inlined)
 //! ```
-//! A new ISA is one file that implements [`simd::Simd`] and calls [`instantiate!`]; the line in
-//! [`KernelSet::for_isa`] makes it selectable. Dispatch happens once, when a context is made.
+//! A new instruction set is a row in `isa.rs`, a file that implements [`simd::Simd`] and instantiates the
+//! algorithms and their tables ([`set`], [`quant`]), and an arm where the kernels of a tier are chosen
+//! ([`KernelSet::for_isa`]); CONTRIBUTING.md has the steps. Dispatch happens once, when a context is made.
 
 // Indices keep the shape of a tile in view, and iterators would be compiled outside of the features.
 #![allow(clippy::needless_range_loop)]

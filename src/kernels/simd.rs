@@ -2,9 +2,9 @@
 //!
 //! NUMERICS.md fixes results for 16 virtual lanes, so the vector type of the algorithms has 16 lanes
 //! everywhere: one zmm register, two ymm, four NEON registers, or an array. An algorithm in
-//! [`generic`](super::generic) is written once against [`Simd`]; an ISA adds one file that implements the
-//! trait and instantiates the algorithms behind `#[target_feature]`. Equal bits follow by construction:
-//! every method here is either exact or one IEEE operation.
+//! [`generic`](super::generic) is written once against [`Simd`]; a tier implements the trait and instantiates
+//! the algorithms behind `#[target_feature]`. Equal bits follow by construction: every method here is either
+//! exact or one IEEE operation.
 //!
 //! A port starts with the methods that have no default, about 35: the defaults compose them, some of them
 //! through arrays in memory, and have the same bits. A tuned tier overrides what its instructions do better.

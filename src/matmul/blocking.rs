@@ -1,9 +1,17 @@
 //! How a product is cut: pure numbers from the shape and the tile, never from the machine or the threads,
 //! so that instruction counts and work items are the same everywhere.
 
+use super::request::Size;
 use crate::buffer::Arena;
 use crate::error::Result;
 use crate::kernels::{KernelSet, LANES};
+
+/// The most depth of a block of k (LOOP 4), and the most columns of a work item (LOOP 5).
+#[derive(Clone, Copy)]
+struct Cut {
+    kc: usize,
+    nc: usize,
+}
 
 /// Depth of a block of k (LOOP 4) and columns of a work item (LOOP 5) where B lies in L2 anyway.
 const KC: usize = 512;
@@ -11,14 +19,16 @@ const NC: usize = 256;
 
 /// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and reload
 /// accumulators less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
-const PACKED: (usize, usize) = (1024, 128);
+const PACKED: Cut = Cut { kc: 1024, nc: 128 };
 
-/// For up to `.0` rows that share a prepacked B, `.1` in place of [`PACKED`]: the fewer rows, the more the
-/// time is that of reading B. 16 rows x 4096 x 4096: 82 GFLOP/s with (512, 256), 95 with (1024, 128), 99.
-const FEW_SHARE: (usize, (usize, usize)) = (32, (2048, 64));
+/// In place of [`PACKED`] for up to [`FEW_SHARE_ROWS`] rows that share a prepacked B: the fewer rows, the
+/// more the time is that of reading B. 16 rows x 4096 x 4096: 82 GFLOP/s with (512, 256), 95 with (1024,
+/// 128), 99.
+const FEW_SHARE: Cut = Cut { kc: 2048, nc: 64 };
+const FEW_SHARE_ROWS: usize = 32;
 
 /// For `Fast`: A is rounded again for each work item, so that items are wide; B takes half the bytes.
-const FAST: (usize, usize) = (512, 512);
+const FAST: Cut = Cut { kc: 512, nc: 512 };
 
 /// Rows of a block of A (LOOP 3): `MC * KC * 4 = 384 KiB` where A has to be packed.
 const MC: usize = 192;
@@ -173,19 +183,19 @@ impl Blocking {
             (false, true) => BAccess::Pack,
             (false, false) => BAccess::InPlace,
         };
-        let (most_k, most_cols) = match b_access {
-            BAccess::InPlace if k.saturating_mul(n) <= NEAR_ELEMENTS => (KC, NC),
-            BAccess::InPlace if m <= FEW_ROWS => (STREAM_KC, STREAM_NC_FEW_ROWS),
-            BAccess::InPlace => (STREAM_KC, STREAM_NC),
+        let most = match b_access {
+            BAccess::InPlace if k.saturating_mul(n) <= NEAR_ELEMENTS => Cut { kc: KC, nc: NC },
+            BAccess::InPlace if m <= FEW_ROWS => Cut { kc: STREAM_KC, nc: STREAM_NC_FEW_ROWS },
+            BAccess::InPlace => Cut { kc: STREAM_KC, nc: STREAM_NC },
             // One A micropanel: all of k, B is one stream. One row: 0.96 of the read bandwidth, 0.82 with
             // blocks.
-            BAccess::Prepacked if m <= mr => (k, NC),
+            BAccess::Prepacked if m <= mr => Cut { kc: k, nc: NC },
             BAccess::Prepacked if shape.a_to_bf16 && m > 2 * mr => FAST,
-            BAccess::Prepacked if m <= FEW_SHARE.0 => FEW_SHARE.1,
+            BAccess::Prepacked if m <= FEW_SHARE_ROWS => FEW_SHARE,
             BAccess::Prepacked | BAccess::Pack => PACKED,
         };
-        let tile_cols = most_cols.min(n.next_multiple_of(LANES)).max(LANES);
-        let (kc, mc) = (even_split(k, most_k, 4), tile_rows.min(MC));
+        let tile_cols = most.nc.min(n.next_multiple_of(LANES)).max(LANES);
+        let (kc, mc) = (even_split(k, most.kc, 4), tile_rows.min(MC));
         let a_scratch = match (shape.a_transposed, shape.a_to_bf16) {
             (_, true) => mc * kc.div_ceil(2),
             (true, false) => mc * kc,
@@ -222,18 +232,19 @@ impl Blocking {
 
 /// Bytes of scratch of one worker that are enough for any product of up to `m` rows, whatever its transposes
 /// and its epilogue: a caller sizes its workspace once, for its largest batch. Grows with m and with n.
-pub(super) fn enough_worker_bytes(m: usize, n: usize, k: usize, mr: usize, prepacked: bool) -> Result<usize> {
+pub(super) fn enough_worker_bytes(size: Size, mr: usize, prepacked: bool) -> Result<usize> {
+    let Size { m, n, k } = size;
     let kc = |most: usize| even_split(k, most, 4);
     let rows = |most: usize| m.min(most).next_multiple_of(mr);
     let cols = |most: usize| most.min(n.next_multiple_of(LANES)).max(LANES);
-    let a = rows(MC) * kc(PACKED.0);
+    let a = rows(MC) * kc(PACKED.kc);
     if prepacked {
         // Or all rows of the deepest block for few rows, or one A micropanel of all k. Accumulators: gated,
         // and not f32.
-        let a = a.max(rows(FEW_SHARE.0) * kc(FEW_SHARE.1.0)).max(mr.saturating_mul(k.next_multiple_of(4)));
-        return Scratch { a, b: 0, c: 2 * rows(MC) * cols(FAST.1) }.bytes();
+        let a = a.max(rows(FEW_SHARE_ROWS) * kc(FEW_SHARE.kc)).max(mr.saturating_mul(k.next_multiple_of(4)));
+        return Scratch { a, b: 0, c: 2 * rows(MC) * cols(FAST.nc) }.bytes();
     }
-    let packed = Scratch { a, b: kc(PACKED.0) * cols(PACKED.1), c: rows(MC) * cols(NC) }.bytes()?;
+    let packed = Scratch { a, b: kc(PACKED.kc) * cols(PACKED.nc), c: rows(MC) * cols(NC) }.bytes()?;
     let few = rows(FEW_ROWS) * cols(STREAM_NC_FEW_ROWS);
     let stream = rows(STREAM_ROWS) * cols(STREAM_NC);
     Ok(packed.max(Scratch { a, b: kc(KC) * LANES, c: few.max(stream) }.bytes()?))

@@ -51,10 +51,10 @@ use crate::view::{Grid, MatMut, MatRef, for_each_tile};
 /// Bytes of workspace that are enough for all workers and any product of up to `m` rows.
 pub(super) fn workspace_bytes(ctx: &Context, size: Size, b_prepacked: bool) -> Result<usize> {
     let Size { m, n, k } = size;
-    for size in [m, n, k] {
-        product("matrix size", &[size])?;
+    for extent in [m, n, k] {
+        product("matrix size", &[extent])?;
     }
-    let worker = enough_worker_bytes(m, n, k, ctx.kernels().mr(), b_prepacked)?;
+    let worker = enough_worker_bytes(size, ctx.kernels().mr(), b_prepacked)?;
     product("workspace bytes", &[worker, ctx.lanes()])
 }
 

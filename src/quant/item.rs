@@ -1,13 +1,13 @@
 //! One work item of a product with packed weights.
 //!
 //! An item is a group of stripes against all rows of activations (at most 512): inside it, one tile of
-//! weight rows meets all groups of activation rows while it is in L2. Weights are so read from memory once
-//! for any number of rows up to that. Few rows multiply the packed weights as they lie; many rows share the
+//! weight rows meets all groups of activation rows while it is in L2. So each weight is read from memory once
+//! per 512 rows. Few rows multiply the packed weights as they lie; many rows share the
 //! unpacking to a panel of bytes, or of f32 where the activations stay f32.
 
 use super::Compute;
 use super::packed::Packed;
-use super::plan::{Plan, Road};
+use super::plan::{Path, Plan};
 use crate::buffer::Arena;
 use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES, Stripes, Unpacked};
 use crate::matmul::Epilogue;
@@ -79,7 +79,7 @@ impl Item<'_> {
     /// The chains of the tile at `origin` with one W, into `c`.
     fn chains(&self, w: &Packed, panel: &mut [u8], origin: Origin, mut c: MatMut<'_>) {
         let plan = Plan::new(self.kernels, w, (self.a.rows(), 1, self.a.cols()), self.compute, false);
-        if plan.road == Road::Int8Row {
+        if plan.path == Path::Int8Row {
             let w = w.stripes(origin.col, self.a.cols());
             return self.kernels.int8_row(w, self.activations(origin.row, 0), c);
         }
@@ -88,9 +88,9 @@ impl Item<'_> {
         let group = max_rows.min(c.rows().div_ceil(c.rows().div_ceil(max_rows)));
         for j in (0..c.cols()).step_by(width) {
             let mut c = c.tile(0, j, c.rows(), width);
-            match plan.road {
-                Road::Int8Row | Road::Int8 | Road::Exact => self.packed(w, &plan, group, origin, j, c),
-                Road::Int8Panel | Road::ExactWide => {
+            match plan.path {
+                Path::Int8Row | Path::Int8 | Path::Exact => self.packed(w, &plan, group, origin, j, c),
+                Path::Int8Panel | Path::ExactWide => {
                     let blocks = self.a.cols() / BLOCK;
                     let mut first = 0;
                     while first < blocks || first == 0 {
@@ -122,7 +122,7 @@ impl Item<'_> {
     /// One group of stripes against all rows, from the packed weights.
     fn packed(&self, w: &Packed, plan: &Plan, group: usize, origin: Origin, j: usize, mut c: MatMut<'_>) {
         let (stripes, rows) = (w.stripes(origin.col + j, self.a.cols()), c.rows());
-        if plan.road == Road::Exact {
+        if plan.path == Path::Exact {
             for i in (0..rows).step_by(group) {
                 let x = self.a.from(origin.row + i, 0);
                 self.kernels.exact(stripes, x, self.a.strides().0, c.tile(i, 0, group, plan.tile.0));
@@ -164,7 +164,7 @@ impl Item<'_> {
         let stripes = if blocks == 0 { 0 } else { c.cols() };
         for j in (0..stripes).step_by(LANES) {
             let stripe = w.stripes(col + j, k);
-            if plan.road == Road::Int8Panel {
+            if plan.path == Path::Int8Panel {
                 let start = j / LANES * stripe_bytes;
                 self.kernels.expand(stripe, part, &mut panel[start..start + stripe_bytes]);
             } else {
@@ -173,7 +173,7 @@ impl Item<'_> {
         }
         for i in (0..c.rows()).step_by(group) {
             let (row, c) = (row0 + i, c.tile(i, 0, group, width));
-            if plan.road == Road::Int8Panel {
+            if plan.path == Path::Int8Panel {
                 let w = Unpacked { data: panel, blocks, packing };
                 self.kernels.int8_panel(w, self.activations(row, first), c, first > 0);
             } else {

@@ -1,4 +1,4 @@
-//! How a product with packed blocks is cut, from its shape alone.
+//! Partition of a product into work items: a function of the shape alone.
 
 use super::Compute;
 use super::packed::Packed;
@@ -45,7 +45,7 @@ const ROW_STRIPES: usize = 4;
 
 /// Which kernels compute an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Road {
+pub(super) enum Path {
     /// One row of int8 activations, packed weights.
     Int8Row,
     /// int8 activations, packed weights.
@@ -58,11 +58,11 @@ pub(super) enum Road {
     ExactWide,
 }
 
-/// The cut of one product.
+/// Partition of one product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub grid: Grid,
-    pub road: Road,
+    pub path: Path,
     /// Columns of a tile, and its rows at most.
     pub tile: (usize, usize),
     /// Elements of each of the two buffers for chains that are not C's.
@@ -83,32 +83,32 @@ impl Plan {
     ) -> Plan {
         let packing = w.layout.packing;
         let (_, exact_rows) = kernels.exact_tile(packing);
-        let (road, (stripes, tile_rows)) = match compute {
-            Compute::Int8 if m >= panel_rows(packing) => (Road::Int8Panel, kernels.panel_tile(packing)),
-            Compute::Int8 if m <= 1 => (Road::Int8Row, (ROW_STRIPES, 1)),
-            Compute::Int8 => (Road::Int8, kernels.int8_tile(packing)),
-            Compute::F32 if m > 2 * exact_rows => (Road::ExactWide, kernels.wide_tile()),
-            Compute::F32 => (Road::Exact, kernels.exact_tile(packing)),
+        let (path, (stripes, tile_rows)) = match compute {
+            Compute::Int8 if m >= panel_rows(packing) => (Path::Int8Panel, kernels.panel_tile(packing)),
+            Compute::Int8 if m <= 1 => (Path::Int8Row, (ROW_STRIPES, 1)),
+            Compute::Int8 => (Path::Int8, kernels.int8_tile(packing)),
+            Compute::F32 if m > 2 * exact_rows => (Path::ExactWide, kernels.wide_tile()),
+            Compute::F32 => (Path::Exact, kernels.exact_tile(packing)),
         };
         let width = stripes * LANES;
         let rows = m.clamp(1, ROWS);
         let group_macs = rows.saturating_mul(width).saturating_mul(k.max(1));
         let groups = ITEM_MACS.div_ceil(group_macs).min(n.div_ceil(width)).max(1);
         let blocks = k / BLOCK;
-        let (panel_blocks, panel_bytes) = match road {
-            Road::Int8Panel => {
+        let (panel_blocks, panel_bytes) = match path {
+            Path::Int8Panel => {
                 let blocks = blocks.min(PANEL_BLOCKS);
                 (blocks, stripes * blocks * packing.shape().panel)
             }
-            Road::ExactWide => {
+            Path::ExactWide => {
                 let blocks = blocks.min(WIDE_BLOCKS);
                 (blocks, blocks * BLOCK * width * size_of::<f32>())
             }
-            Road::Int8Row | Road::Int8 | Road::Exact => (0, 0),
+            Path::Int8Row | Path::Int8 | Path::Exact => (0, 0),
         };
         let grid = Grid { tile_rows: rows, tile_cols: groups * width };
         let chains = if buffers { rows * grid.tile_cols } else { 0 };
-        Plan { grid, road, tile: (width, tile_rows), chains, panel_blocks, panel_bytes }
+        Plan { grid, path, tile: (width, tile_rows), chains, panel_blocks, panel_bytes }
     }
 
     /// Scratch of a lane.
