@@ -6,8 +6,9 @@
 
 mod bounds;
 mod epilogue;
-pub(super) mod gemm;
+mod gemm;
 pub(super) mod kv;
+pub(super) mod operands;
 mod pack;
 pub(super) mod quant;
 pub(super) mod rows;
