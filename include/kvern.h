@@ -221,22 +221,23 @@ typedef struct kvern_context kvern_context;
 typedef int32_t kvern_isa;
 
 /**
- * One lane of a parallel region, to be called as `body(arg, lane)`.
+ * One worker of a parallel region, to be called as `body(arg, worker)`.
  */
-typedef void (*kvern_lane_body)(void *arg, size_t lane);
+typedef void (*kvern_worker_body)(void *arg, size_t worker);
 
 /**
- * The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
+ * The caller's own threads: calls `body(arg, worker)` for each worker in 0..workers, on any threads in any
  * order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
  * once when the context is. The calling thread is in the default floating-point mode meanwhile.
  *
- * What it does wrong costs time, never memory or a result. A lane that is called late finds less work, and none when
- * the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory. A
- * second call of a lane does nothing, nor does a number that is no lane. Lanes that are not called are computed by
- * the calling thread, and all of them are where 64 such regions of the process are being computed already. The
- * call returns when no thread is inside of `body` any more. `body` itself is there as long as the library is loaded.
+ * What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and none
+ * when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory.
+ * A second call of a worker does nothing, nor does a number that is no worker. The calling thread does the work of
+ * workers that are not called, and all work where 64 such regions of the process are being computed already. The
+ * call of kvern returns when no thread is inside of `body` any more. `body` itself is there as long as the library
+ * is loaded.
  */
-typedef void (*kvern_parallel_for)(void *user, size_t lanes, kvern_lane_body body, void *arg);
+typedef void (*kvern_parallel_for)(void *user, size_t workers, kvern_worker_body body, void *arg);
 
 /**
  * The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
@@ -268,9 +269,9 @@ typedef struct {
      */
     kvern_isa isa_cap;
     /**
-     * With `parallel_for`: how many lanes are useful, 1..=256, typically its number of threads. Else 0.
+     * With `parallel_for`: how many workers are useful, 1..=256, typically its number of threads. Else 0.
      */
-    size_t lanes;
+    size_t workers;
     /**
      * The caller's own threads, instead of `threads`; NULL for none.
      */
@@ -343,12 +344,12 @@ void kvern_context_destroy(kvern_context *ctx);
 kvern_status kvern_context_isa(const kvern_context *ctx, kvern_isa *out);
 
 /**
- * `*out` = the most lanes that compute at once: 1 for a context without threads.
+ * `*out` = the most workers that compute at once: 1 for a context without threads.
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_context_lanes(const kvern_context *ctx, size_t *out);
+kvern_status kvern_context_workers(const kvern_context *ctx, size_t *out);
 
 /**
  * `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.

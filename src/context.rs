@@ -113,9 +113,9 @@ impl Context {
         self.kernels.isa
     }
 
-    /// The most lanes that run at once (1 for a serial context).
-    pub fn lanes(&self) -> usize {
-        self.executor.lanes()
+    /// The most workers that run at once, the calling thread included (1 for a serial context).
+    pub fn workers(&self) -> usize {
+        self.executor.workers()
     }
 
     /// The ids of the kernels that this context runs: `(operation, id)`, ids like `avx512-f32-6x64`.
@@ -123,11 +123,11 @@ impl Context {
         self.kernels.names()
     }
 
-    /// Calls `body(lane, item)` once for each item in `0..items` on the lanes of this context, and returns when
-    /// all have returned: for an engine's own operations between kvern's, on the same threads. `lane` is below
-    /// [`Context::lanes`], and no two calls run on one lane at a time. Items are handed out one by one, in
+    /// Calls `body(worker, item)` once for each item in `0..items` on the workers of this context, and returns when
+    /// all have returned: for an engine's own operations between kvern's, on the same threads. `worker` is below
+    /// [`Context::workers`], and no two calls run on one worker at a time. Items are handed out one by one, in
     /// ascending order. Allocates nothing. `body` runs in the default floating-point mode, on the calling thread, too.
-    /// A panic of `body` is passed on when all lanes have stopped.
+    /// A panic of `body` is passed on when all workers have stopped.
     pub fn parallel_for(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let _mode = fp_mode::default_mode();
         self.executor.for_each(items, body);
@@ -157,7 +157,7 @@ impl Workspace {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({}, {} lanes)", self.isa(), self.lanes())
+        write!(f, "Context({}, {} workers)", self.isa(), self.workers())
     }
 }
 
@@ -169,24 +169,24 @@ mod tests {
     fn a_context_can_be_capped_at_every_available_tier() {
         for &isa in Isa::available() {
             let ctx = Context::new(&ContextOptions::default().isa_cap(isa).threads(2)).unwrap();
-            assert_eq!((ctx.isa(), ctx.lanes()), (isa, 2));
+            assert_eq!((ctx.isa(), ctx.workers()), (isa, 2));
             assert!(ctx.kernel_names().iter().all(|(_, id)| id.starts_with(isa.name())));
-            assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 lanes)"));
+            assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 workers)"));
         }
         assert_eq!(Context::serial().isa(), Isa::detect());
     }
 
     #[test]
-    fn every_item_runs_once_on_a_lane_of_its_own() {
+    fn every_item_runs_once_on_a_worker_of_its_own() {
         use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
         for threads in [1, 2, 3] {
             let ctx = Context::new(&ContextOptions::default().threads(threads)).unwrap();
             let runs: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             let inside: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
-            ctx.parallel_for(runs.len(), &|lane, item| {
-                assert_eq!(inside[lane].fetch_add(1, Relaxed), 0);
+            ctx.parallel_for(runs.len(), &|worker, item| {
+                assert_eq!(inside[worker].fetch_add(1, Relaxed), 0);
                 runs[item].fetch_add(1, Relaxed);
-                inside[lane].fetch_sub(1, Relaxed);
+                inside[worker].fetch_sub(1, Relaxed);
             });
             assert!(runs.iter().all(|r| r.load(Relaxed) == 1));
         }

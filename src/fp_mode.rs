@@ -15,7 +15,7 @@
 //! a call of an unknown function that may write any memory.
 
 /// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's start.
-#[cfg(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")))]
+#[cfg(all(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")), not(miri)))]
 mod register {
     use std::arch::asm;
 
@@ -49,7 +49,7 @@ mod register {
 }
 
 /// Round to nearest even, nothing flushed, no trap, no alternative behaviour: FPCR is zero.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 mod register {
     use std::arch::asm;
 
@@ -79,11 +79,14 @@ mod register {
 }
 
 /// Where no register is known, the mode is left alone.
-#[cfg(not(any(
-    target_arch = "x86_64",
-    all(target_arch = "x86", target_feature = "sse"),
-    target_arch = "aarch64"
-)))]
+#[cfg(any(
+    not(any(
+        target_arch = "x86_64",
+        all(target_arch = "x86", target_feature = "sse"),
+        target_arch = "aarch64"
+    )),
+    miri
+))]
 mod register {
     pub type Mode = ();
 

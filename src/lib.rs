@@ -49,7 +49,7 @@
 //! ```
 //!
 //! # Unsafe code
-//! is confined to seven modules: `kernels` (behind entries that check every bound), `view`, `buffer`, the C
+//! is confined to eight modules: `kernels` (behind entries that check every bound), `view`, `tiles`, `buffer`, the C
 //! interfaces `capi` and `cblas`, `parallel`, which has to hand a borrowed job to its threads without
 //! allocating, and `fp_mode`, which reads and sets one register.
 #![deny(unsafe_code)]
@@ -80,6 +80,8 @@ pub mod ops;
 #[allow(unsafe_code)]
 pub mod parallel;
 pub mod quant;
+#[allow(unsafe_code)]
+mod tiles;
 #[allow(unsafe_code)]
 mod view;
 

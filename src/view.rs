@@ -1,9 +1,6 @@
-//! Matrix views: the only place where shapes meet memory, and the only place where an output is split
-//! between threads.
+//! Matrix views: the only place where shapes meet memory.
 
-use crate::buffer::Arena;
-use crate::error::{Error, Result, at_least, product};
-use crate::parallel::Executor;
+use crate::error::{Error, Result, at_least, product, text};
 use bytemuck::Pod;
 use std::marker::PhantomData;
 
@@ -81,6 +78,14 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// Whether the view is transposed.
     pub fn is_transposed(&self) -> bool {
         self.transposed
+    }
+
+    /// Checks that the view is plain: `allowed` says why the argument `what` has to be.
+    pub(crate) fn require_plain(&self, what: &'static str, allowed: &'static str) -> Result<()> {
+        if self.transposed {
+            return Err(Error::Option { what, got: text("a transposed view"), allowed });
+        }
+        Ok(())
     }
 
     /// Row `i` of a plain view, `None` for a transposed view or a row that is not there.
@@ -191,7 +196,13 @@ impl<'a, T: Pod> MatMut<'a, T> {
     ///
     /// # Safety
     /// - the elements of the tile must not be reached through any other view while the tile lives.
-    unsafe fn tile_unchecked<'b>(&self, row0: usize, col0: usize, rows: usize, cols: usize) -> MatMut<'b, T> {
+    pub(crate) unsafe fn tile_unchecked<'b>(
+        &self,
+        row0: usize,
+        col0: usize,
+        rows: usize,
+        cols: usize,
+    ) -> MatMut<'b, T> {
         let (row0, col0) = (row0.min(self.rows), col0.min(self.cols));
         let (rows, cols) = (rows.min(self.rows - row0), cols.min(self.cols - col0));
         let offset = if rows == 0 || cols == 0 { 0 } else { row0 * self.row_stride + col0 };
@@ -205,157 +216,6 @@ impl<'a, T: Pod> MatMut<'a, T> {
         self.ptr
     }
 }
-
-/// How an output is cut into work items: column blocks outer, row blocks inner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Grid {
-    /// Rows of a tile (the last one may have fewer).
-    pub tile_rows: usize,
-    /// Columns of a tile (the last one may have fewer).
-    pub tile_cols: usize,
-}
-
-/// One work item: where its tile starts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
-    pub row: usize,
-    pub col: usize,
-}
-
-/// Runs `body` once for each tile of `out`, on the executor's lanes.
-///
-/// `scratch` is cut into one part of `lane_bytes` for each lane; the parts are reused from item to item.
-/// The tiles depend on shapes alone, so the work (and the result) is the same for any number of lanes.
-pub(crate) fn for_each_tile<T: Pod + Send>(
-    executor: &Executor,
-    mut out: MatMut<'_, T>,
-    grid: Grid,
-    scratch: &mut [u8],
-    lane_bytes: usize,
-    body: &(dyn Fn(Arena<'_>, Origin, MatMut<'_, T>) + Sync),
-) {
-    if out.rows == 0 || out.cols == 0 {
-        return;
-    }
-    if out.rows <= grid.tile_rows && out.cols <= grid.tile_cols {
-        // One item: no divisions, no cursor. They are a third of the cost of the smallest products.
-        return body(Arena::over(&mut scratch[..lane_bytes]), Origin { row: 0, col: 0 }, out);
-    }
-    let row_blocks = out.rows.div_ceil(grid.tile_rows);
-    let items = row_blocks * out.cols.div_ceil(grid.tile_cols);
-    let lanes = executor.lanes().min(items);
-    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
-    let shared = Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() };
-    let shared = &shared; // closures must capture the Sync wrapper, not its pointers
-    executor.for_each(items, &|lane, item| {
-        let origin =
-            Origin { row: item % row_blocks * grid.tile_rows, col: item / row_blocks * grid.tile_cols };
-        // SAFETY: the executor hands out each item once, and tiles of distinct items are disjoint.
-        let tile =
-            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
-        // SAFETY: lane < lanes, no two bodies run on one lane at a time, and the parts of distinct lanes
-        // are disjoint parts of `scratch`, which is borrowed for the whole call.
-        let part =
-            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
-        body(Arena::over(part), origin, tile);
-    });
-}
-
-/// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose tile
-/// for each column block has `also_cols` columns. The last row blocks come first: in causal attention they are
-/// the longest items, and a long item that starts last leaves the other lanes idle.
-#[allow(clippy::too_many_arguments, clippy::type_complexity)] // for_each_tile's, and a second output
-pub(crate) fn for_each_tile_pair<T: Pod + Send>(
-    executor: &Executor,
-    mut out: MatMut<'_, T>,
-    mut also: MatMut<'_, T>,
-    grid: Grid,
-    also_cols: usize,
-    scratch: &mut [u8],
-    lane_bytes: usize,
-    body: &(dyn Fn(Arena<'_>, Origin, MatMut<'_, T>, MatMut<'_, T>) + Sync),
-) {
-    if out.rows == 0 || out.cols == 0 {
-        return;
-    }
-    let row_blocks = out.rows.div_ceil(grid.tile_rows);
-    let col_blocks = out.cols.div_ceil(grid.tile_cols);
-    let items = row_blocks * col_blocks;
-    let lanes = executor.lanes().min(items);
-    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
-    assert!(also.rows == 0 || also_cols > 0 && also.cols.div_ceil(also_cols) == col_blocks);
-    let shared = Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() };
-    let beside = Shared { out: also.reborrow(), scratch: std::ptr::null_mut() };
-    let (shared, beside) = (&shared, &beside); // closures must capture the Sync wrappers
-    executor.for_each(items, &|lane, item| {
-        let (row_block, col_block) = (row_blocks - 1 - item / col_blocks, item % col_blocks);
-        let origin = Origin { row: row_block * grid.tile_rows, col: col_block * grid.tile_cols };
-        // SAFETY: the executor hands out each item once, and tiles of distinct items are disjoint.
-        let tile =
-            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
-        let col = col_block * also_cols;
-        // SAFETY: as above, in the other output.
-        let second = unsafe { beside.out.tile_unchecked(origin.row, col, grid.tile_rows, also_cols) };
-        // SAFETY: lane < lanes, no two bodies run on one lane at a time, and the parts of distinct lanes
-        // are disjoint parts of `scratch`, which is borrowed for the whole call.
-        let part =
-            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
-        body(Arena::over(part), origin, tile, second);
-    });
-}
-
-/// [`for_each_tile`] over the tiles of several outputs at once, each with its grid: `body` is told which one.
-#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which output
-pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
-    executor: &Executor,
-    mut outs: [Option<(MatMut<'_, T>, Grid)>; N],
-    scratch: &mut [u8],
-    lane_bytes: usize,
-    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_, T>) + Sync),
-) {
-    let mut starts = [0; N]; // first item of each output
-    let mut items = 0;
-    for (start, out) in starts.iter_mut().zip(&outs) {
-        *start = items;
-        if let Some((out, grid)) = out
-            && out.rows > 0
-            && out.cols > 0
-        {
-            items += out.rows.div_ceil(grid.tile_rows) * out.cols.div_ceil(grid.tile_cols);
-        }
-    }
-    let lanes = executor.lanes().min(items);
-    assert!(scratch.len() >= lanes * lane_bytes, "a workspace query forgot the lanes");
-    let shared = outs.each_mut().map(|out| {
-        out.as_mut().map(|(out, grid)| (Shared { out: out.reborrow(), scratch: scratch.as_mut_ptr() }, *grid))
-    });
-    let shared = &shared;
-    executor.for_each(items, &|lane, item| {
-        // The last output that starts at or before the item; empty ones start where the next one does.
-        let which = (0..N).rev().find(|&i| starts[i] <= item && shared[i].is_some()).unwrap_or(0);
-        let Some((shared, grid)) = &shared[which] else { return };
-        let (item, row_blocks) = (item - starts[which], shared.out.rows.div_ceil(grid.tile_rows));
-        let origin =
-            Origin { row: item % row_blocks * grid.tile_rows, col: item / row_blocks * grid.tile_cols };
-        // SAFETY: the executor hands out each item once, tiles of distinct items are disjoint, and so are
-        // outputs, which are borrowed exclusively.
-        let tile =
-            unsafe { shared.out.tile_unchecked(origin.row, origin.col, grid.tile_rows, grid.tile_cols) };
-        // SAFETY: as in `for_each_tile`.
-        let part =
-            unsafe { std::slice::from_raw_parts_mut(shared.scratch.add(lane * lane_bytes), lane_bytes) };
-        body(Arena::over(part), which, origin, tile);
-    });
-}
-
-/// What the lanes of [`for_each_tile`] share: they only ever form disjoint parts of it.
-struct Shared<'a, T> {
-    out: MatMut<'a, T>,
-    scratch: *mut u8,
-}
-
-// SAFETY: see `for_each_tile`: lanes form disjoint tiles and disjoint scratch parts only.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 #[cfg(test)]
 mod tests {
@@ -395,54 +255,5 @@ mod tests {
         assert_eq!(t.row(1), [10.0, 11.0]);
         assert!(t.row(2).is_empty());
         assert_eq!(m.tile(9, 9, 1, 1).rows(), 0);
-    }
-
-    #[test]
-    fn a_second_output_is_cut_along() {
-        for lanes in [1, 2, 3] {
-            let executor = Executor::threads(lanes).unwrap();
-            let (mut d, mut e) = (vec![0.0f32; 7 * 9], vec![0.0f32; 7 * 5]);
-            let mut scratch = vec![0u8; 64 * lanes];
-            let grid = Grid { tile_rows: 2, tile_cols: 4 };
-            let out = MatMut::dense(&mut d, 7, 9).unwrap();
-            let also = MatMut::dense(&mut e, 7, 5).unwrap();
-            for_each_tile_pair(
-                &executor,
-                out,
-                also,
-                grid,
-                2,
-                &mut scratch,
-                64,
-                &|_, origin, mut a, mut b| {
-                    assert_eq!(a.rows(), b.rows());
-                    for i in 0..a.rows() {
-                        a.row(i).iter_mut().for_each(|x| *x += 1.0);
-                        b.row(i).iter_mut().for_each(|x| *x += (origin.col / 4 + 1) as f32);
-                    }
-                },
-            );
-            assert!(d.iter().all(|&x| x == 1.0));
-            assert!(e.chunks_exact(5).all(|row| row == [1.0, 1.0, 2.0, 2.0, 3.0]));
-        }
-    }
-
-    #[test]
-    fn every_tile_is_visited_once() {
-        for lanes in [1, 2, 3] {
-            let executor = Executor::threads(lanes).unwrap();
-            let mut d = vec![0.0f32; 7 * 9];
-            let out = MatMut::dense(&mut d, 7, 9).unwrap();
-            let mut scratch = vec![0u8; 64 * lanes];
-            let grid = Grid { tile_rows: 2, tile_cols: 4 };
-            for_each_tile(&executor, out, grid, &mut scratch, 64, &|_, origin, mut tile| {
-                for i in 0..tile.rows() {
-                    for (j, x) in tile.row(i).iter_mut().enumerate() {
-                        *x += ((origin.row + i) * 9 + origin.col + j) as f32;
-                    }
-                }
-            });
-            assert!(d.iter().enumerate().all(|(i, &x)| x == i as f32));
-        }
     }
 }

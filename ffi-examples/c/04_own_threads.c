@@ -12,39 +12,39 @@
 
 enum { WORKERS = 3, M = 200, N = 300, K = 100 };
 
-/* One region at a time: lanes `next..lanes` wait for a thread, `running` are being computed. */
+/* One region at a time: the calls `next..calls` of its body wait for a thread, `running` are being made. */
 typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
     pthread_t threads[WORKERS];
-    kvern_lane_body body; /* NULL: no region */
+    kvern_worker_body body; /* NULL: no region */
     void *arg;
-    size_t next, lanes, running, regions, by_workers;
+    size_t next, calls, running, regions, by_threads;
     int stop;
 } pool;
 
-/* Takes lanes until none is left. The mutex is held on entry and on return. */
-static size_t take_lanes(pool *p) {
-    size_t taken = 0;
-    while (p->next < p->lanes) {
-        size_t lane = p->next++;
-        kvern_lane_body body = p->body;
+/* Makes calls until none is left. The mutex is held on entry and on return. */
+static size_t make_calls(pool *p) {
+    size_t made = 0;
+    while (p->next < p->calls) {
+        size_t worker = p->next++;
+        kvern_worker_body body = p->body;
         void *arg = p->arg;
-        p->running++, taken++;
+        p->running++, made++;
         pthread_mutex_unlock(&p->mutex);
-        body(arg, lane);
+        body(arg, worker);
         pthread_mutex_lock(&p->mutex);
-        if (--p->running == 0 && p->next == p->lanes)
+        if (--p->running == 0 && p->next == p->calls)
             pthread_cond_broadcast(&p->done);
     }
-    return taken;
+    return made;
 }
 
 static void *worker(void *user) {
     pool *p = user;
     pthread_mutex_lock(&p->mutex);
     while (!p->stop) {
-        p->by_workers += take_lanes(p);
+        p->by_threads += make_calls(p);
         if (!p->stop)
             pthread_cond_wait(&p->work, &p->mutex);
     }
@@ -52,18 +52,18 @@ static void *worker(void *user) {
     return NULL;
 }
 
-/* The kvern_parallel_for: lends the pool to one region, helps, and returns when all of its lanes have. */
-static void run_on_pool(void *user, size_t lanes, kvern_lane_body body, void *arg) {
+/* The kvern_parallel_for: lends the pool to one region, helps, and returns when all of its calls have. */
+static void run_on_pool(void *user, size_t workers, kvern_worker_body body, void *arg) {
     pool *p = user;
     pthread_mutex_lock(&p->mutex);
     while (p->body != NULL) /* another thread's region */
         pthread_cond_wait(&p->done, &p->mutex);
-    p->body = body, p->arg = arg, p->next = 0, p->lanes = lanes, p->regions++;
+    p->body = body, p->arg = arg, p->next = 0, p->calls = workers, p->regions++;
     pthread_cond_broadcast(&p->work);
-    take_lanes(p);
+    make_calls(p);
     while (p->running > 0)
         pthread_cond_wait(&p->done, &p->mutex);
-    p->body = NULL, p->next = p->lanes = 0;
+    p->body = NULL, p->next = p->calls = 0;
     pthread_cond_broadcast(&p->done);
     pthread_mutex_unlock(&p->mutex);
 }
@@ -115,7 +115,7 @@ int main(void) {
         if (pthread_create(&p.threads[i], NULL, worker, &p) != 0)
             return 1;
 
-    options.lanes = WORKERS + 1;
+    options.workers = WORKERS + 1;
     options.parallel_for = run_on_pool;
     options.user = &p;
     options.allocate = allocate;
@@ -131,7 +131,7 @@ int main(void) {
     for (size_t i = 0; i < WORKERS; i++)
         pthread_join(p.threads[i], NULL);
 
-    printf("%zu regions, %zu lanes on the pool's own threads, %zu bytes of its own memory\n", p.regions, p.by_workers,
+    printf("%zu regions, %zu calls on the pool's own threads, %zu bytes of its own memory\n", p.regions, p.by_threads,
            own.most);
     if (own.most == 0 || own.held != 0) {
         fprintf(stderr, "the memory was not used, or not given back\n");

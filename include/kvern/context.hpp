@@ -30,8 +30,8 @@ class context : public detail::handle<kvern_context, kvern_context_destroy> {
     returns<kvern_isa> isa() const {
         return detail::ask<kvern_isa>([&](kvern_isa *out) { return kvern_context_isa(get(), out); });
     }
-    returns<std::size_t> lanes() const {
-        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_lanes(get(), out); });
+    returns<std::size_t> workers() const {
+        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_workers(get(), out); });
     }
     /** The id of the kernel for an operation; lives as long as the context. */
     returns<const char *> kernel_name(const char *operation) const {

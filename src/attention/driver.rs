@@ -14,7 +14,8 @@ use crate::error::{Error, Result, at_least, equal, product, text};
 use crate::fp_mode;
 use crate::ops::check_softcap;
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile_pair};
+use crate::tiles::{Grid, for_each_tile_pair};
+use crate::view::{MatMut, MatRef};
 
 /// Multiply-adds below which a call stays on the calling thread: about 5 us of work.
 const SERIAL_MACS: usize = 256 * 1024;
@@ -88,7 +89,7 @@ pub fn plain_workspace_bytes(
 }
 
 fn bytes(ctx: &Context, options: &AttentionOptions, source: &Source<'_>, q_len: usize) -> Result<usize> {
-    let lanes = ctx.lanes();
+    let lanes = ctx.workers();
     let sequences = source.most_sequences();
     let shape = Shape::new(options, source, q_len, sequences, lanes)?;
     let all = product("workspace bytes", &[shape.lane_bytes(ctx.kernels().mr())?, lanes])?;
@@ -196,7 +197,7 @@ fn call(
         return Err(Error::Shape { what: "q.rows", got, relation, want: sequences });
     }
     let q_len = q.rows() / sequences.max(1);
-    let shape = Shape::new(options, &streams.source(0), q_len, sequences, ctx.lanes())?;
+    let shape = Shape::new(options, &streams.source(0), q_len, sequences, ctx.workers())?;
     let Outputs { out, lse } = outputs;
     check(options, &shape, q, &out, lse.as_ref())?;
     bias.check(options.heads, q.rows(), q_len, streams.longest())?;
@@ -213,7 +214,7 @@ fn call(
     let macs = [options.heads, q_len, tokens, shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
     let executor = if serial { Executor::serial() } else { ctx.executor() };
-    let lanes = executor.lanes();
+    let lanes = executor.workers();
     let need = product("workspace bytes", &[lane_bytes, lanes])?;
     let item = Item::new(kernels, options, shape, bias, q, streams);
     let lse = match lse {

@@ -12,7 +12,8 @@ use super::visible::{Chunks, Seen, Visible};
 use super::{AttentionOptions, CHUNK};
 use crate::buffer::Arena;
 use crate::kernels::{KernelSet, MOST_ROWS, Operand};
-use crate::view::{MatMut, MatRef, Origin};
+use crate::tiles::Origin;
+use crate::view::{MatMut, MatRef};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 

@@ -11,7 +11,8 @@ use super::shape::ITEMS_PER_LANE;
 use crate::buffer::Arena;
 use crate::error::Result;
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile, for_each_tile_pair};
+use crate::tiles::{Grid, for_each_tile, for_each_tile_pair};
+use crate::view::{MatMut, MatRef};
 
 /// Runs a call whose queries of a sequence fit one block, the longest of which sees `chunks` chunks. `arena`
 /// holds the lanes' scratch and the partial results.
@@ -33,7 +34,7 @@ pub(super) fn run(
     let partials: &mut [f32] = arena.take(chunks * groups * width)?; // (chunks, groups, width)
     let scratch = arena.rest();
 
-    let ranges = (ITEMS_PER_LANE * executor.lanes()).div_ceil(groups.max(1)).min(chunks);
+    let ranges = (ITEMS_PER_LANE * executor.workers()).div_ceil(groups.max(1)).min(chunks);
     let grid = Grid { tile_rows: chunks.div_ceil(ranges), tile_cols: width };
     let view = MatMut::dense(partials, chunks, groups * width)?;
     for_each_tile(executor, view, grid, scratch, lane_bytes, &|arena, at, mut tile| {

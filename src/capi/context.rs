@@ -5,7 +5,7 @@ use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kve
 use super::{Checked, create, destroy, guard};
 use crate::buffer::{ALIGN, Memory, Shared, vector};
 use crate::error::{Error, text};
-use crate::parallel::{MAX_LANES, late};
+use crate::parallel::{MAX_WORKERS, late};
 use crate::{Context, Isa, ParallelFor, Parallelism};
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
@@ -24,20 +24,22 @@ pub const KVERN_ISA_AVX2: kvern_isa = 2;
 /// x86-64 with AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
 pub const KVERN_ISA_AVX512: kvern_isa = 3;
 
-/// One lane of a parallel region, to be called as `body(arg, lane)`.
-pub type kvern_lane_body = unsafe extern "C" fn(arg: *mut c_void, lane: usize);
+/// One worker of a parallel region, to be called as `body(arg, worker)`.
+pub type kvern_worker_body = unsafe extern "C" fn(arg: *mut c_void, worker: usize);
 
-/// The caller's own threads: calls `body(arg, lane)` for each lane in 0..lanes, on any threads in any
+/// The caller's own threads: calls `body(arg, worker)` for each worker in 0..workers, on any threads in any
 /// order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
 /// once when the context is. The calling thread is in the default floating-point mode meanwhile.
 ///
-/// What it does wrong costs time, never memory or a result. A lane that is called late finds less work, and none when
-/// the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory. A
-/// second call of a lane does nothing, nor does a number that is no lane. Lanes that are not called are computed by
-/// the calling thread, and all of them are where 64 such regions of the process are being computed already. The
-/// call returns when no thread is inside of `body` any more. `body` itself is there as long as the library is loaded.
-pub type kvern_parallel_for =
-    Option<unsafe extern "C" fn(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void)>;
+/// What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and none
+/// when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory.
+/// A second call of a worker does nothing, nor does a number that is no worker. The calling thread does the work of
+/// workers that are not called, and all work where 64 such regions of the process are being computed already. The
+/// call of kvern returns when no thread is inside of `body` any more. `body` itself is there as long as the library
+/// is loaded.
+pub type kvern_parallel_for = Option<
+    unsafe extern "C" fn(user: *mut c_void, workers: usize, body: kvern_worker_body, arg: *mut c_void),
+>;
 
 /// The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
 /// there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another alignment.
@@ -59,8 +61,8 @@ pub struct kvern_context_options {
     pub threads: u32,
     /// The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
     pub isa_cap: kvern_isa,
-    /// With `parallel_for`: how many lanes are useful, 1..=256, typically its number of threads. Else 0.
-    pub lanes: usize,
+    /// With `parallel_for`: how many workers are useful, 1..=256, typically its number of threads. Else 0.
+    pub workers: usize,
     /// The caller's own threads, instead of `threads`; NULL for none.
     pub parallel_for: kvern_parallel_for,
     /// Passed to `parallel_for`. Must stay valid until the context is destroyed.
@@ -115,9 +117,9 @@ impl fmt::Display for Names<'_> {
 
 /// A C caller's `parallel_for`.
 struct Caller {
-    run: unsafe extern "C" fn(*mut c_void, usize, kvern_lane_body, *mut c_void),
+    run: unsafe extern "C" fn(*mut c_void, usize, kvern_worker_body, *mut c_void),
     user: *mut c_void,
-    lanes: usize,
+    workers: usize,
 }
 
 // SAFETY: the header makes it the caller's duty that `run` and `user` may be used from any thread.
@@ -125,20 +127,20 @@ unsafe impl Send for Caller {}
 // SAFETY: as above, at once.
 unsafe impl Sync for Caller {}
 
-/// Runs one lane, if the region of the ticket `arg` is still open.
-unsafe extern "C" fn run_lane(arg: *mut c_void, lane: usize) {
-    late::enter(arg.addr(), lane);
+/// Runs one worker, if the region of the ticket `arg` is still open.
+unsafe extern "C" fn run_worker(arg: *mut c_void, worker: usize) {
+    late::enter(arg.addr(), worker);
 }
 
 impl ParallelFor for Caller {
-    fn lanes(&self) -> usize {
-        self.lanes
+    fn workers(&self) -> usize {
+        self.workers
     }
 
-    fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync)) {
+    fn run(&self, workers: usize, body: &(dyn Fn(usize) + Sync)) {
         let result = late::region(body, |ticket| {
             // SAFETY: `run` is the caller's function with the caller's `user`; the ticket is no memory.
-            unsafe { (self.run)(self.user, lanes, run_lane, std::ptr::without_provenance_mut(ticket)) };
+            unsafe { (self.run)(self.user, workers, run_worker, std::ptr::without_provenance_mut(ticket)) };
         });
         if let Some(Err(payload)) = result {
             resume_unwind(payload);
@@ -163,17 +165,17 @@ fn option(what: &'static str, got: usize, allowed: &'static str) -> Failure {
 fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
     let threads = options.threads as usize;
     match options.parallel_for {
-        None if options.lanes != 0 => {
-            Err(option("options->lanes", options.lanes, "0 without a parallel_for"))
+        None if options.workers != 0 => {
+            Err(option("options->workers", options.workers, "0 without a parallel_for"))
         }
-        None if threads > MAX_LANES => Err(option("options->threads", threads, "0..=256")),
+        None if threads > MAX_WORKERS => Err(option("options->threads", threads, "0..=256")),
         None => Ok(Parallelism::Threads(threads.max(1))),
         Some(_) if threads > 1 => Err(option("options->threads", threads, "0 or 1 with a parallel_for")),
-        Some(_) if !(1..=MAX_LANES).contains(&options.lanes) => {
-            Err(option("options->lanes", options.lanes, "1..=256 with a parallel_for"))
+        Some(_) if !(1..=MAX_WORKERS).contains(&options.workers) => {
+            Err(option("options->workers", options.workers, "1..=256 with a parallel_for"))
         }
         Some(run) => {
-            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, lanes: options.lanes })))
+            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, workers: options.workers })))
         }
     }
 }
@@ -259,14 +261,14 @@ pub unsafe extern "C" fn kvern_context_isa(ctx: *const kvern_context, out: *mut 
     guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.isa() as kvern_isa) })
 }
 
-/// `*out` = the most lanes that compute at once: 1 for a context without threads.
+/// `*out` = the most workers that compute at once: 1 for a context without threads.
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_context_lanes(ctx: *const kvern_context, out: *mut usize) -> kvern_status {
+pub unsafe extern "C" fn kvern_context_workers(ctx: *const kvern_context, out: *mut usize) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
-    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.lanes()) })
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.workers()) })
 }
 
 /// `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.
@@ -398,21 +400,26 @@ mod tests {
         }
     }
 
-    unsafe extern "C" fn backwards(_: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void) {
-        for lane in (0..lanes).rev() {
+    unsafe extern "C" fn backwards(
+        _: *mut c_void,
+        workers: usize,
+        body: kvern_worker_body,
+        arg: *mut c_void,
+    ) {
+        for worker in (0..workers).rev() {
             // SAFETY: `body` is called with its `arg` during the region.
-            unsafe { body(arg, lane) };
+            unsafe { body(arg, worker) };
         }
     }
 
     #[test]
-    fn a_panic_of_a_lane_passes_the_callers_frames_as_a_value() {
-        let caller = Caller { run: backwards, user: std::ptr::null_mut(), lanes: 3 };
+    fn a_panic_of_a_worker_passes_the_callers_frames_as_a_value() {
+        let caller = Caller { run: backwards, user: std::ptr::null_mut(), workers: 3 };
         let result = catch_unwind(AssertUnwindSafe(|| {
-            caller.run(3, &|lane| assert_ne!(lane, 1, "lane one"));
+            caller.run(3, &|worker| assert_ne!(worker, 1, "worker one"));
         }));
         let text = super::super::panic_text(&*result.unwrap_err()).to_owned();
-        assert!(text.contains("lane one"), "{text}");
-        caller.run(3, &|lane| assert!(lane < 3));
+        assert!(text.contains("worker one"), "{text}");
+        caller.run(3, &|worker| assert!(worker < 3));
     }
 }

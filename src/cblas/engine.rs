@@ -3,7 +3,7 @@
 use super::arguments::{Checked, Refusal};
 use crate::error::Error;
 use crate::matmul::{Epilogue, matmul, matmul_workspace_bytes};
-use crate::parallel::MAX_LANES;
+use crate::parallel::MAX_WORKERS;
 use crate::{Context, ContextOptions, MatMut, MatRef, Workspace};
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ fn threads(variable: impl Fn(&str) -> Option<String>) -> usize {
         let text = variable(name)?;
         text.split(',').next()?.trim().parse::<usize>().ok().filter(|&n| n > 0)
     };
-    number("KVERN_NUM_THREADS").or_else(|| number("OMP_NUM_THREADS")).unwrap_or(1).min(MAX_LANES)
+    number("KVERN_NUM_THREADS").or_else(|| number("OMP_NUM_THREADS")).unwrap_or(1).min(MAX_WORKERS)
 }
 
 /// The context of this process; in a child that a fork made it computes on the calling thread alone.

@@ -24,10 +24,10 @@ mod stub;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use entry::kv::{Bits, KeyCodes, Prefetch, ValueCodes};
-pub(crate) use entry::operands::{
+pub(crate) use entry::gemm::{
     AData, APanels, BPanels, COut, Elements, FusedEpilogue, Operand, Panel, TileCall,
 };
+pub(crate) use entry::kv::{Bits, KeyCodes, Prefetch, ValueCodes};
 pub(crate) use entry::quant::{ActivationRows, Stripes, Unpacked};
 pub(crate) use entry::rows::{Adjust, Binary, MOST_ROWS, Pairs, Unary};
 pub(crate) use generic::LANES;

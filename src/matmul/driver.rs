@@ -3,8 +3,8 @@
 //! A product is five loops around a register tile, as in BLIS (Van Zee & van de Geijn 2015; Low et al. 2016):
 //!
 //! ```text
-//! LOOP 5  for each block of nc columns of C              view.rs: for_each_tile, cut by blocking.rs
-//! LOOP 3a   for each block of rows of C                  view.rs: for_each_tile, cut by blocking.rs
+//! LOOP 5  for each block of nc columns of C              tiles.rs: for_each_tile, cut by blocking.rs
+//! LOOP 3a   for each block of rows of C                  tiles.rs: for_each_tile, cut by blocking.rs
 //! LOOP 4      for each block of kc steps of k            item.rs: Item::accumulate; packs B (pack.rs)
 //! LOOP 3b       for each block of mc rows                item.rs: Item::accumulate; packs A (pack.rs)
 //! LOOP 2          for each A micropanel (mr rows)        kernels/generic/gemm.rs: tiles
@@ -46,7 +46,8 @@ use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::kernels::Elements;
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile};
+use crate::tiles::{Grid, for_each_tile};
+use crate::view::{MatMut, MatRef};
 
 /// Bytes of workspace that are enough for all workers and any product of up to `m` rows.
 pub(super) fn workspace_bytes(ctx: &Context, size: Size, b_prepacked: bool) -> Result<usize> {
@@ -55,7 +56,7 @@ pub(super) fn workspace_bytes(ctx: &Context, size: Size, b_prepacked: bool) -> R
         product("matrix size", &[extent])?;
     }
     let worker = enough_worker_bytes(size, ctx.kernels().mr(), b_prepacked)?;
-    product("workspace bytes", &[worker, ctx.lanes()])
+    product("workspace bytes", &[worker, ctx.workers()])
 }
 
 /// The checks that every product of `a` into `c` shares.
@@ -109,7 +110,7 @@ fn plan<'a, T: Element>(ctx: &'a Context, request: &Request<'_>, c: &MatMut<'_, 
         tile_is_narrow: kernels.tile_is_narrow(),
     };
     let k = if epilogue.alpha == 0.0 { 0 } else { shape.k };
-    if !fast && is_small(shape, ctx.executor().lanes()) {
+    if !fast && is_small(shape, ctx.executor().workers()) {
         return Ok(Plan { fast, k, how: How::Small });
     }
     if shape.m == 0 || shape.n == 0 {
@@ -118,7 +119,7 @@ fn plan<'a, T: Element>(ctx: &'a Context, request: &Request<'_>, c: &MatMut<'_, 
     let blocking = Blocking::new(shape, kernels.mr());
     let worker_bytes = blocking.worker_bytes()?;
     let executor = if blocking.serial { Executor::serial() } else { ctx.executor() };
-    let bytes = product("workspace bytes", &[worker_bytes, executor.lanes()])?;
+    let bytes = product("workspace bytes", &[worker_bytes, executor.workers()])?;
     Ok(Plan { fast, k, how: How::Blocked { blocking, executor, worker_bytes, bytes } })
 }
 

@@ -7,7 +7,8 @@ use crate::buffer::Arena;
 use crate::dtype::{Dtype, Element};
 use crate::epilogue::Epilogue;
 use crate::kernels::{AData, APanels, BPanels, COut, Elements, FusedEpilogue, KernelSet, LANES, TileCall};
-use crate::view::{MatMut, MatRef, Origin};
+use crate::tiles::Origin;
+use crate::view::{MatMut, MatRef};
 
 /// What all work items of a product share.
 pub(super) struct Item<'a> {

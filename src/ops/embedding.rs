@@ -2,7 +2,7 @@
 
 use super::for_each_row;
 use crate::context::Context;
-use crate::error::{Error, Result, equal, text};
+use crate::error::{Error, Result, equal};
 use crate::fp_mode;
 use crate::quant::PackedWeights;
 use crate::view::{MatMut, MatRef};
@@ -15,10 +15,7 @@ use crate::view::{MatMut, MatRef};
 pub fn embedding(ctx: &Context, table: MatRef<'_>, ids: &[u32], out: MatMut<'_>) -> Result<()> {
     let _mode = fp_mode::default_mode();
     check(table.rows(), table.cols(), ids, &out)?;
-    if table.is_transposed() {
-        let (got, allowed) = (text("a transposed view"), "plain: one token a row");
-        return Err(Error::Option { what: "table", got, allowed });
-    }
+    table.require_plain("table", "plain: one token a row")?;
     for_each_row(ctx, out, &|i, out| {
         if let Some(row) = table.row(ids[i] as usize) {
             out.copy_from_slice(row);

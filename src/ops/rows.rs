@@ -1,9 +1,10 @@
 //! Row operations as parallel loops, and the check that their operands share.
 
 use crate::context::Context;
-use crate::error::{Error, Result, equal, text};
+use crate::error::{Result, equal};
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile};
+use crate::tiles::{Grid, for_each_tile};
+use crate::view::{MatMut, MatRef};
 
 /// Elements below which a row operation stays on the calling thread: 64 Ki take about 5 us.
 const SERIAL_ELEMENTS: usize = 64 * 1024;
@@ -29,9 +30,6 @@ pub(crate) fn for_each_row(ctx: &Context, x: MatMut<'_>, f: &(dyn Fn(usize, &mut
 pub(super) fn same_shape(what: [&'static str; 3], z: MatRef<'_>, x: &MatMut<'_>) -> Result<()> {
     equal(what[0], z.rows(), "must equal the output's rows =", x.rows())?;
     equal(what[1], z.cols(), "must equal the output's cols =", x.cols())?;
-    if z.is_transposed() {
-        let (got, allowed) = (text("a transposed view"), "plain: operations go row by row");
-        return Err(Error::Option { what: what[2], got, allowed });
-    }
+    z.require_plain(what[2], "plain: operations go row by row")?;
     Ok(())
 }

@@ -75,10 +75,7 @@ pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, 
             let relation = "must be a multiple of mask.rows =";
             return Err(Error::Shape { what: "x.rows", got: x.rows(), relation, want: mask.rows() });
         }
-        if mask.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: operations go row by row");
-            return Err(Error::Option { what: "mask", got, allowed });
-        }
+        mask.require_plain("mask", "plain: operations go row by row")?;
     }
     let cap = options.softcap.unwrap_or(0.0);
     let factor = options.softcap.map_or(options.scale, |cap| options.scale / cap);

@@ -4,13 +4,13 @@ use crate::error::{Error, Result};
 
 /// How often this process is the child of a fork since [`watch`] was called first (by it or by a parent): counted
 /// by a handler, because asking for the process id would cost each region a system call.
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 static FORKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Has forks counted from now on.
 ///
 /// **Errors**: [`Error::Resource`] where the system has no memory for a handler.
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 pub(super) fn watch() -> Result<()> {
     static REFUSED: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
     unsafe extern "C" fn count() {
@@ -22,19 +22,19 @@ pub(super) fn watch() -> Result<()> {
 }
 
 /// The number of forks between this process and the one that called [`watch`] first.
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 pub(super) fn forks() -> usize {
     FORKS.load(std::sync::atomic::Ordering::Relaxed)
 }
 
-/// There is no fork.
-#[cfg(not(unix))]
+/// There is no fork, or none that could be watched.
+#[cfg(any(not(unix), miri))]
 pub(super) fn watch() -> Result<()> {
     Ok(())
 }
 
-/// There is no fork.
-#[cfg(not(unix))]
+/// There is no fork, or none that could be watched.
+#[cfg(any(not(unix), miri))]
 pub(super) fn forks() -> usize {
     0
 }

@@ -1,13 +1,15 @@
 //! The threads that a context owns.
 //!
-//! A worker that has just left a region stays awake for a moment ([`super::patience`]) and enters the next one in
-//! well under a microsecond; then it sleeps and uses no CPU. A region calls sleeping workers only as far as there
-//! are work items and CPUs for them, and nobody calls all: each that wakes calls two more.
+//! A worker is the calling thread or one of these. A thread that has just left a region stays awake for a moment
+//! ([`super::patience`]) and enters the next one in well under a microsecond; then it sleeps and uses no CPU. A region
+//! calls sleeping threads only as far as there are work items and CPUs for them, and nobody calls all: each that
+//! wakes calls two more.
 //!
 //! The threads are plain threads of the standard library. A pool that schedules tasks would add nothing but its own
 //! wake-ups and allocations: what runs here is one loop.
 
 use super::forks::{forks, watch};
+use super::options::MAX_WORKERS;
 use super::patience::wait_awake;
 use super::region::{Body, Region};
 use crate::error::{Error, Result};
@@ -23,7 +25,7 @@ const CALLS: usize = 2;
 struct Shared {
     region: Region,
     /// A bit for each worker that sleeps or is about to.
-    asleep: [AtomicU64; super::MAX_LANES / 64],
+    asleep: [AtomicU64; MAX_WORKERS / 64],
     /// Sleepers that the open region has not called yet and has use for.
     wanted: AtomicUsize,
     shutdown: AtomicBool,
@@ -81,10 +83,10 @@ impl Shared {
     ///
     /// No region is missed that wants this worker: the worker sets its bit and then looks at the region's word, a
     /// caller swaps that word and then looks at the bits, and the four operations have one order.
-    fn next_region(&self, worker: usize, seen: u32) -> Option<u32> {
+    fn next_region(&self, thread: usize, seen: u32) -> Option<u32> {
         let open = || self.region.open_epoch().filter(|&epoch| epoch != seen);
         let ready = || open().is_some() || self.shutdown.load(SeqCst);
-        let (word, bit) = (&self.asleep[worker / 64], 1 << (worker % 64));
+        let (word, bit) = (&self.asleep[thread / 64], 1 << (thread % 64));
         loop {
             while !wait_awake(ready) {
                 word.fetch_or(bit, SeqCst);
@@ -102,9 +104,9 @@ impl Shared {
         }
     }
 
-    fn work(&self, worker: usize) {
+    fn work(&self, thread: usize) {
         let mut seen = 0;
-        while let Some(epoch) = self.next_region(worker, seen) {
+        while let Some(epoch) = self.next_region(thread, seen) {
             seen = epoch;
             #[cfg(test)]
             self.gate.pass();
@@ -117,11 +119,11 @@ impl Shared {
     }
 }
 
-/// The calling thread and `lanes - 1` workers.
+/// The calling thread and `workers - 1` own threads.
 pub(super) struct Team {
     shared: Arc<Shared>,
-    lanes: usize,
-    /// Workers that there are CPUs for, beside the calling thread.
+    workers: usize,
+    /// Threads that there are CPUs for, beside the calling one.
     useful: usize,
     /// [`forks`] of the process that has the workers: a fork leaves them behind.
     forks: usize,
@@ -129,45 +131,45 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// Starts `lanes - 1` threads (`lanes >= 2`).
-    pub fn new(lanes: usize) -> Result<Team> {
+    /// Starts `workers - 1` threads (`workers >= 2`).
+    pub fn new(workers: usize) -> Result<Team> {
         // The CPUs that the calling thread may use, by affinity and by quota: workers inherit both.
-        let cpus = available_parallelism().map_or(lanes, usize::from);
-        Team::on_cpus(lanes, cpus)
+        let cpus = available_parallelism().map_or(workers, usize::from);
+        Team::on_cpus(workers, cpus)
     }
 
-    fn on_cpus(lanes: usize, cpus: usize) -> Result<Team> {
+    fn on_cpus(workers: usize, cpus: usize) -> Result<Team> {
         watch()?;
-        let workers = lanes - 1;
+        let threads = workers - 1;
         let shared = Arc::new(Shared::new());
-        let handles = Vec::with_capacity(workers);
+        let handles = Vec::with_capacity(threads);
         // From here on dropped where a thread cannot be started, so that the others end.
-        let mut team = Team { shared, lanes, useful: workers.min(cpus - 1), forks: forks(), handles };
-        for worker in 0..workers {
+        let mut team = Team { shared, workers, useful: threads.min(cpus - 1), forks: forks(), handles };
+        for thread in 0..threads {
             let shared = Arc::clone(&team.shared);
-            let named = std::thread::Builder::new().name(format!("kvern-{}", worker + 1));
-            let started = named.spawn(move || shared.work(worker));
-            team.handles.push(started.map_err(|_| Error::Resource { what: "threads", amount: workers })?);
+            let named = std::thread::Builder::new().name(format!("kvern-{}", thread + 1));
+            let started = named.spawn(move || shared.work(thread));
+            team.handles.push(started.map_err(|_| Error::Resource { what: "threads", amount: threads })?);
         }
         let _ = team.shared.threads.set(team.handles.iter().map(|handle| handle.thread().clone()).collect());
         Ok(team)
     }
 
-    pub fn lanes(&self) -> usize {
-        self.lanes
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
-    /// Calls `body` with distinct numbers below `lanes`, 0 on this thread and others on workers that come while this
+    /// Calls `body` with distinct numbers below `workers`, 0 on this thread and others on workers that come while this
     /// thread works, and returns when all calls have returned. Each call has to work until no work is left.
     ///
     /// This thread works alone when another thread's region runs, where there is no CPU for a worker, and in a child
     /// process that a fork made.
-    pub fn run(&self, lanes: usize, body: &Body<'_>) {
+    pub fn run(&self, workers: usize, body: &Body<'_>) {
         if self.useful == 0 || self.forks != forks() {
             return body(0);
         }
         let Some(owner) = self.shared.region.try_own() else { return body(0) };
-        let places = lanes.min(self.lanes) - 1;
+        let places = workers.min(self.workers) - 1;
         let result = owner.run(places, body, |_| {
             let shared = &*self.shared;
             let awake = self.handles.len() - shared.sleepers().min(self.handles.len());
@@ -248,13 +250,13 @@ mod tests {
 
     #[test]
     fn workers_that_never_come_hold_no_region_up() {
-        for lanes in [2, 3, 9] {
-            let team = Team::on_cpus(lanes, lanes).unwrap();
+        for workers in [2, 3, 9] {
+            let team = Team::on_cpus(workers, workers).unwrap();
             team.shared.gate.close();
             let on_this_thread = AtomicUsize::new(0);
             for region in 0..1000 {
                 // Were a worker waited for, this would never return.
-                team.run(lanes, &|worker| {
+                team.run(workers, &|worker| {
                     assert_eq!(worker, 0, "region {region}");
                     on_this_thread.fetch_add(1, Relaxed);
                 });
@@ -263,9 +265,9 @@ mod tests {
             team.shared.gate.open();
             // The late ones find closed regions, and the next region has all of them.
             let came = AtomicUsize::new(0);
-            team.run(lanes, &|_| {
+            team.run(workers, &|_| {
                 came.fetch_add(1, SeqCst);
-                until(|| came.load(SeqCst) == lanes);
+                until(|| came.load(SeqCst) == workers);
             });
         }
     }
@@ -308,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_distinct_and_below_the_lanes_of_the_region() {
+    fn numbers_are_distinct_and_below_the_workers_of_the_region() {
         let team = Team::on_cpus(6, 6).unwrap();
-        for lanes in [2, 3, 6, 200] {
+        for workers in [2, 3, 6, 200] {
             for _ in 0..200 {
                 let seen = AtomicU64::new(0);
-                team.run(lanes, &|worker| {
-                    assert!(worker < lanes.min(6));
+                team.run(workers, &|worker| {
+                    assert!(worker < workers.min(6));
                     assert_eq!(seen.fetch_or(1 << worker, SeqCst) & 1 << worker, 0);
                 });
                 assert_eq!(seen.load(SeqCst) & 1, 1);

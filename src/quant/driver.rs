@@ -3,16 +3,17 @@
 
 use super::item::Item;
 use super::packed::Body;
-use super::plan::{Plan, SERIAL_MACS, enough_lane_bytes, row_bytes, scratch_rows};
+use super::plan::{Plan, SERIAL_MACS, enough_worker_bytes, row_bytes, scratch_rows};
 use super::{Compute, PackedWeights, WeightFormat};
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, at_least, equal, product, text};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::kernels::KernelSet;
 use crate::matmul::{Epilogue, Precision};
 use crate::parallel::Executor;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile, for_each_tile_of};
+use crate::tiles::{Grid, for_each_tile, for_each_tile_of};
+use crate::view::{MatMut, MatRef};
 
 /// Products of one region at most; more of them take several regions.
 const REGION: usize = 8;
@@ -41,14 +42,8 @@ impl<'a> Product<'a> {
         equal("a.cols", a.cols(), "must equal the weights' k =", weights.k)?;
         equal("c.cols", c.cols(), "must equal the weights' n =", weights.n)?;
         equal("c.rows", c.rows(), "must equal a.rows =", a.rows())?;
-        if c.rows() > 1 {
-            at_least("c.row_stride", c.row_stride(), c.cols())?;
-        }
         epilogue.validate(c.cols())?;
-        if a.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: rows are quantised as they lie");
-            return Err(Error::Option { what: "a", got, allowed });
-        }
+        a.require_plain("a", "plain: rows are quantised as they lie")?;
         if let Some(up) = up {
             equal("up.k", up.k, "must equal the weights' k =", weights.k)?;
             equal("up.n", up.n, "must equal the weights' n =", weights.n)?;
@@ -115,10 +110,10 @@ impl PackedWeights {
         match &self.body {
             Body::Floats(b) => b.workspace_bytes(ctx, m),
             Body::Blocks(packed) => {
-                let lane = enough_lane_bytes(ctx.kernels(), packed, m, self.k, compute)?;
-                let lanes = product("workspace bytes", &[lane, ctx.lanes()])?;
+                let worker = enough_worker_bytes(ctx.kernels(), packed, m, self.k, compute)?;
+                let scratch = product("workspace bytes", &[worker, ctx.workers()])?;
                 let (records, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
-                let bytes = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+                let bytes = scratch.checked_add(records).and_then(|x| x.checked_add(gathered));
                 bytes.ok_or(Error::Overflow { what: "workspace bytes" })
             }
         }
@@ -196,7 +191,7 @@ pub(crate) fn workspace_bytes_each<'a, E: From<Error>>(
             ordered = scratch_rows(m, order.len(), compute, true)?.1.max(ordered);
         }
     }
-    // Weights without an order may have the largest lanes, others need the gathered rows beside them.
+    // Weights without an order may need the most scratch, others need the gathered rows beside them.
     Ok(bytes.checked_add(ordered).ok_or(Error::Overflow { what: "workspace bytes" })?)
 }
 
@@ -217,21 +212,21 @@ pub fn multiply_many(
     products: &mut [Product<'_>],
 ) -> Result<()> {
     let _mode = fp_mode::default_mode();
-    let (mut macs, mut lane_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
+    let (mut macs, mut worker_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
     for p in products.iter() {
         p.validate(a)?;
         if let Some(plan) = p.plan(ctx.kernels(), compute) {
             blocks = true;
             ordered |= p.order().is_some();
-            lane_bytes = plan.lane_bytes()?.max(lane_bytes);
+            worker_bytes = plan.worker_bytes()?.max(worker_bytes);
             macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
         }
     }
     let executor = if macs < SERIAL_MACS { Executor::serial() } else { ctx.executor() };
     let row_bytes = row_bytes(a.cols(), compute);
-    let lanes = product("workspace bytes", &[lane_bytes, executor.lanes()])?;
+    let scratch = product("workspace bytes", &[worker_bytes, executor.workers()])?;
     let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
-    let need = lanes.checked_add(records).and_then(|x| x.checked_add(gathered));
+    let need = scratch.checked_add(records).and_then(|x| x.checked_add(gathered));
     let need = if blocks { need.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
     // Before anything is written: a workspace that is too small changes nothing. A single product of floats asks for
     // its workspace itself.
@@ -281,7 +276,7 @@ pub fn multiply_many(
                     *item = Some(Item { kernels, w, up, a, records, row_bytes, compute, plan, epilogue });
                 }
             }
-            for_each_tile_of(executor, outs, scratch, lane_bytes, &|arena, which, origin, c| {
+            for_each_tile_of(executor, outs, scratch, worker_bytes, &|arena, which, origin, c| {
                 if let Some(item) = &items[which] {
                     item.run(arena, origin, c);
                 }

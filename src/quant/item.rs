@@ -11,7 +11,8 @@ use super::plan::{Path, Plan};
 use crate::buffer::Arena;
 use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES, Stripes, Unpacked};
 use crate::matmul::Epilogue;
-use crate::view::{MatMut, MatRef, Origin};
+use crate::tiles::Origin;
+use crate::view::{MatMut, MatRef};
 
 /// Blocks of k that all passes of rows work through before the next ones: 2 stripes of 32 blocks of 8 bits
 /// are 35 KB. The passes share the waiting for memory: pass p asks for the next part of stripe p. Rejected:
@@ -53,7 +54,7 @@ impl Item<'_> {
             arena.take::<f32>(self.plan.chains),
             arena.take::<u8>(self.plan.panel_bytes),
         ) else {
-            return debug_assert!(false, "the lane was sized by the same numbers");
+            return debug_assert!(false, "the scratch was sized by the same numbers");
         };
         // (rows, cols): the factors of a gated product, and the chains, apart from C when the epilogue still
         // reads it.

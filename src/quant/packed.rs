@@ -7,11 +7,12 @@ use super::layout::Layout;
 use super::quantize::{dequantize, quantize};
 use crate::buffer::{AlignedBuf, copied};
 use crate::context::Context;
-use crate::error::{Error, Result, equal, text};
+use crate::error::{Error, Result, equal};
 use crate::fp_mode;
 use crate::kernels::{LANES, Stripes};
 use crate::matmul::PackedB;
-use crate::view::{Grid, MatMut, MatRef, for_each_tile};
+use crate::tiles::{Grid, for_each_tile};
+use crate::view::{MatMut, MatRef};
 use half::{bf16, f16};
 use std::sync::Mutex;
 
@@ -65,10 +66,7 @@ impl PackedWeights {
         let _mode = fp_mode::default_mode();
         let (n, k) = (w.rows(), w.cols());
         format.bytes(n, k)?;
-        if w.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: rows are output features");
-            return Err(Error::Option { what: "w", got, allowed });
-        }
+        w.require_plain("w", "plain: rows are output features")?;
         let Some(codec) = Codec::of(format) else {
             return PackedWeights::from_floats(ctx, format, w);
         };
@@ -165,7 +163,7 @@ impl PackedWeights {
         let scratch_bytes = scratch_bytes.next_multiple_of(64);
         let mut scratch = AlignedBuf::<u8>::zeroed(crate::error::product(
             "packing scratch",
-            &[scratch_bytes, ctx.lanes()],
+            &[scratch_bytes, ctx.workers()],
         )?)?;
         // Rows without elements need no work, and there may be absurdly many.
         if k > 0 {

@@ -5,7 +5,7 @@ use super::packed::Packed;
 use crate::buffer::Arena;
 use crate::error::{Error, Result, product};
 use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES, Packing};
-use crate::view::Grid;
+use crate::tiles::Grid;
 
 /// Rows of activations that one item handles.
 const ROWS: usize = 512;
@@ -111,8 +111,8 @@ impl Plan {
         Plan { grid, path, tile: (width, tile_rows), chains, panel_blocks, panel_bytes }
     }
 
-    /// Scratch of a lane.
-    pub fn lane_bytes(&self) -> Result<usize> {
+    /// Scratch of a worker.
+    pub fn worker_bytes(&self) -> Result<usize> {
         Ok(2 * Arena::bytes_for::<f32>(self.chains)? + Arena::bytes_for::<u8>(self.panel_bytes)?)
     }
 }
@@ -132,8 +132,8 @@ pub(super) fn scratch_rows(m: usize, k: usize, compute: Compute, ordered: bool) 
     Ok((Arena::bytes_for::<u8>(records)?, Arena::bytes_for::<u8>(gathered)?))
 }
 
-/// Scratch of a lane that is enough for up to `m` rows, with or without an epilogue that needs buffers.
-pub(super) fn enough_lane_bytes(
+/// Scratch of a worker that is enough for up to `m` rows, with or without an epilogue that needs buffers.
+pub(super) fn enough_worker_bytes(
     kernels: &KernelSet,
     w: &Packed,
     m: usize,
@@ -143,6 +143,6 @@ pub(super) fn enough_lane_bytes(
     // An item has rows * columns <= rows * (width of a tile) + (columns that fill it up to ITEM_MACS).
     let chains = ITEM_MACS / k.max(1) + MAX_STRIPES * LANES * (m.clamp(1, ROWS) + 1);
     let plan = Plan::new(kernels, w, (m, usize::MAX / 2, k), compute, false);
-    let bytes = Plan { chains, ..plan }.lane_bytes()?;
+    let bytes = Plan { chains, ..plan }.worker_bytes()?;
     if bytes > isize::MAX as usize { Err(Error::Overflow { what: "workspace bytes" }) } else { Ok(bytes) }
 }

@@ -23,7 +23,7 @@ int main() {
     const kvern::input left{a.data(), 2, 3};
     kvern::matmul(ctx, ws, left, left, {c.data(), 2, 2}, true);
     EXPECT((c == std::vector<float>{14, 32, 32, 77}));
-    EXPECT(ctx.lanes() == 1 && kvern::argmax(ctx, c) == 3);
+    EXPECT(ctx.workers() == 1 && kvern::argmax(ctx, c) == 3);
 
     EXPECT(refused(KVERN_STATUS_SHAPE, "b.rows = 2 must equal a.cols = 3",
                    [&] { kvern::matmul(ctx, ws, left, left, {c.data(), 2, 2}); }));
@@ -42,9 +42,9 @@ int main() {
 
     kvern::context moved = std::move(ctx);
     EXPECT(ctx.get() == nullptr && moved.get() != nullptr);
-    EXPECT(refused(KVERN_STATUS_NULL_POINTER, "ctx is NULL", [&] { (void)ctx.lanes(); }));
+    EXPECT(refused(KVERN_STATUS_NULL_POINTER, "ctx is NULL", [&] { (void)ctx.workers(); }));
     ctx = std::move(moved);
-    EXPECT(ctx.lanes() == 1);
+    EXPECT(ctx.workers() == 1);
     kvern_context_destroy(ctx.release());
     return 0;
 }

@@ -290,15 +290,20 @@ fn rows_are_gathered_and_the_greatest_is_found() {
     assert_eq!(index, 1);
 }
 
-/// Threads of the test: each lane on a thread of its own, counted in `user`.
-unsafe extern "C" fn spawn_lanes(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void) {
+/// Threads of the test: each worker on a thread of its own, counted in `user`.
+unsafe extern "C" fn spawn_workers(
+    user: *mut c_void,
+    workers: usize,
+    body: kvern_worker_body,
+    arg: *mut c_void,
+) {
     // SAFETY: `user` is the test's counter, which outlives the context.
-    unsafe { &*user.cast::<AtomicUsize>() }.fetch_add(lanes, Relaxed);
+    unsafe { &*user.cast::<AtomicUsize>() }.fetch_add(workers, Relaxed);
     let arg = arg.expose_provenance();
     std::thread::scope(|s| {
-        for lane in 0..lanes {
+        for worker in 0..workers {
             // SAFETY: `body` is called with its `arg` during the region.
-            s.spawn(move || unsafe { body(std::ptr::with_exposed_provenance_mut(arg), lane) });
+            s.spawn(move || unsafe { body(std::ptr::with_exposed_provenance_mut(arg), worker) });
         }
     });
 }
@@ -308,28 +313,28 @@ fn any_threads_give_the_same_bits() {
     const S: usize = 320;
     let (a, counter) = (Random::new(5).vec(S * S), AtomicUsize::new(0));
     let caller = kvern_context_options {
-        lanes: 3,
-        parallel_for: Some(spawn_lanes),
+        workers: 3,
+        parallel_for: Some(spawn_workers),
         user: std::ptr::from_ref(&counter).cast_mut().cast(),
         ..context_options()
     };
     let options = [context_options(), kvern_context_options { threads: 2, ..context_options() }, caller];
     let mut results = Vec::new();
     for (options, want) in options.iter().zip([1, 2, 3]) {
-        let (mut ctx, mut ws, mut lanes, mut bytes) = (null_mut(), null_mut(), 0, 0);
+        let (mut ctx, mut ws, mut workers, mut bytes) = (null_mut(), null_mut(), 0, 0);
         let mut c = vec![0.0; S * S];
         let a = a.as_ptr();
         // SAFETY: every pointer is live and of the stated size.
         unsafe {
             ok(kvern_context_create(options, &mut ctx));
-            ok(kvern_context_lanes(ctx, &mut lanes));
+            ok(kvern_context_workers(ctx, &mut workers));
             ok(kvern_matmul_workspace_bytes(ctx, S, S, S, &mut bytes));
             ok(kvern_workspace_create(bytes, &mut ws));
             ok(kvern_matmul_run(ctx, ws, S, S, S, a, S, 0, a, S, 1, c.as_mut_ptr(), S, null()));
             kvern_workspace_destroy(ws);
             kvern_context_destroy(ctx);
         }
-        assert_eq!(lanes, want);
+        assert_eq!(workers, want);
         results.push(c);
     }
     assert!(counter.load(Relaxed) >= 3, "the caller's threads were not used");

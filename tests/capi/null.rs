@@ -56,8 +56,8 @@ fn null_objects_and_options_are_refused() {
         NULL_POINTER "out is NULL": kvern_context_create(null(), null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_isa(null(), &mut 0);
         NULL_POINTER "out is NULL": kvern_context_isa(o.ctx, null_mut());
-        NULL_POINTER "ctx is NULL": kvern_context_lanes(null(), a.n);
-        NULL_POINTER "out is NULL": kvern_context_lanes(o.ctx, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_workers(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_context_workers(o.ctx, null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_kernel_name(null(), c"x".as_ptr(), &mut null());
         NULL_POINTER "operation is NULL": kvern_context_kernel_name(o.ctx, null(), &mut null());
         NULL_POINTER "out is NULL": kvern_context_kernel_name(o.ctx, c"x".as_ptr(), null_mut());
@@ -226,16 +226,16 @@ fn unknown_numbers_are_refused() {
     let non_causal = kvern_attention_options { non_causal: 2, ..attention_options(0) };
     let isa = kvern_context_options { isa_cap: -1, ..context_options() };
     let threads = kvern_context_options { threads: 257, ..context_options() };
-    let lanes = kvern_context_options { lanes: 2, ..context_options() };
+    let workers = kvern_context_options { workers: 2, ..context_options() };
     unsafe extern "C" fn idle(
         _: *mut std::ffi::c_void,
         _: usize,
-        _: kvern_lane_body,
+        _: kvern_worker_body,
         _: *mut std::ffi::c_void,
     ) {
     }
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
-    let both = kvern_context_options { threads: 2, lanes: 2, ..caller };
+    let both = kvern_context_options { threads: 2, workers: 2, ..caller };
     refuse! {
         OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
         OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
@@ -261,8 +261,8 @@ fn unknown_numbers_are_refused() {
             kvern_attention_run(o.ctx, o.ws, &non_causal, o.cache, 0, a.x, WIDTH, a.y, WIDTH);
         OPTION "isa_cap = -1": kvern_context_create(&isa, &mut null_mut());
         OPTION "threads = 257": kvern_context_create(&threads, &mut null_mut());
-        OPTION "lanes = 2": kvern_context_create(&lanes, &mut null_mut());
-        OPTION "lanes = 0": kvern_context_create(&caller, &mut null_mut());
+        OPTION "workers = 2": kvern_context_create(&workers, &mut null_mut());
+        OPTION "workers = 0": kvern_context_create(&caller, &mut null_mut());
         OPTION "threads = 2": kvern_context_create(&both, &mut null_mut());
         OPTION "rotary_dim = 7": kvern_rope_table_create(7, 8, 1e4, &mut null_mut());
         OPTION "base": kvern_rope_table_create(8, 8, f64::NAN, &mut null_mut());
@@ -339,7 +339,7 @@ fn overlapping_and_misaligned_arrays_are_refused() {
         MISALIGNED "x = ": kvern_softmax(o.ctx, 1, 4, odd, 4);
         MISALIGNED "a = ": kvern_matmul_run(o.ctx, o.ws, 1, 1, 1, odd, 1, 0, a.x, 1, 0, a.y, 1, null());
         MISALIGNED "ids = ": kvern_embedding(o.ctx, 4, w, a.x, w, 2, odd.cast(), a.y, w);
-        MISALIGNED "ctx = ": kvern_context_lanes(odd.cast(), a.n);
+        MISALIGNED "ctx = ": kvern_context_workers(odd.cast(), a.n);
         MISALIGNED "options = ": kvern_kv_cache_create(odd.cast(), &mut null_mut());
     }
     assert!(a.unchanged());

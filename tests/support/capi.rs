@@ -59,7 +59,7 @@ pub fn context_options() -> kvern_context_options {
         struct_size: size_of::<kvern_context_options>(),
         threads: 0,
         isa_cap: KVERN_ISA_DEFAULT,
-        lanes: 0,
+        workers: 0,
         parallel_for: None,
         user: null_mut::<c_void>(),
         allocate: None,

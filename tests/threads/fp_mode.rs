@@ -500,16 +500,16 @@ fn bodies_run_in_the_default_mode_and_panics_leave_the_callers() {
 struct Scoped;
 
 impl ParallelFor for Scoped {
-    fn lanes(&self) -> usize {
+    fn workers(&self) -> usize {
         3
     }
 
-    fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync)) {
+    fn run(&self, workers: usize, body: &(dyn Fn(usize) + Sync)) {
         std::thread::scope(|s| {
-            (1..lanes).for_each(|lane| {
+            (1..workers).for_each(|worker| {
                 s.spawn(move || {
                     mode::set(mode::OTHERS[0]);
-                    body(lane);
+                    body(worker);
                     assert_eq!(mode::get() & mode::MODE, mode::OTHERS[0] & mode::MODE);
                 });
             });

@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// A call of a body that the pool owes.
 struct Owed {
-    body: kvern_lane_body,
+    body: kvern_worker_body,
     arg: usize,
-    lane: usize,
+    worker: usize,
 }
 
 impl Owed {
     fn pay(&self) {
         // SAFETY: the header lets the body be called at any time.
-        unsafe { (self.body)(self.arg as *mut c_void, self.lane) }
+        unsafe { (self.body)(self.arg as *mut c_void, self.worker) }
     }
 }
 
@@ -32,12 +32,12 @@ struct Pool {
     prompt: AtomicUsize,
 }
 
-unsafe extern "C" fn run(user: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void) {
+unsafe extern "C" fn run(user: *mut c_void, workers: usize, body: kvern_worker_body, arg: *mut c_void) {
     // SAFETY: `user` is the test's pool, which outlives its context.
     let pool = unsafe { &*user.cast::<Pool>() };
-    let prompt = pool.prompt.load(SeqCst).min(lanes);
-    (0..prompt).for_each(|lane| Owed { body, arg: arg as usize, lane }.pay());
-    let late = (prompt..lanes).map(|lane| Owed { body, arg: arg as usize, lane });
+    let prompt = pool.prompt.load(SeqCst).min(workers);
+    (0..prompt).for_each(|worker| Owed { body, arg: arg as usize, worker }.pay());
+    let late = (prompt..workers).map(|worker| Owed { body, arg: arg as usize, worker });
     pool.owed.lock().unwrap().extend(late);
 }
 
@@ -73,9 +73,9 @@ impl Drop for Product {
     }
 }
 
-fn create(pool: &Pool, lanes: usize) -> *mut kvern_context {
+fn create(pool: &Pool, workers: usize) -> *mut kvern_context {
     let user = std::ptr::from_ref(pool).cast_mut().cast();
-    let options = kvern_context_options { parallel_for: Some(run), lanes, user, ..context_options() };
+    let options = kvern_context_options { parallel_for: Some(run), workers, user, ..context_options() };
     let mut ctx = null_mut();
     // SAFETY: both pointers point to live locals.
     ok(unsafe { kvern_context_create(&options, &mut ctx) });
@@ -87,9 +87,9 @@ fn late_workers_find_a_closed_region() {
     let pool = Pool { owed: Mutex::new(Vec::new()), prompt: AtomicUsize::new(0) };
     let mut product = Product::new();
     let want = product.run(null_serial());
-    for lanes in [2, 3, 16] {
-        let ctx = create(&pool, lanes);
-        for prompt in [0, 1, lanes - 1, lanes] {
+    for workers in [2, 3, 16] {
+        let ctx = create(&pool, workers);
+        for prompt in [0, 1, workers - 1, workers] {
             pool.prompt.store(prompt, SeqCst);
             for _ in 0..20 {
                 assert_eq!(product.run(ctx), want);

@@ -14,7 +14,7 @@ enum Habit {
     Backwards,
     EachTwice,
     AllAtOnceTwice,
-    OneLaneFromManyThreads,
+    OneWorkerFromManyThreads,
     OutOfRange,
     Random,
 }
@@ -24,12 +24,12 @@ const HABITS: [Habit; 7] = [
     Habit::Backwards,
     Habit::EachTwice,
     Habit::AllAtOnceTwice,
-    Habit::OneLaneFromManyThreads,
+    Habit::OneWorkerFromManyThreads,
     Habit::OutOfRange,
     Habit::Random,
 ];
 
-/// A pool that says that it has `said` lanes, and another number each time it is asked again.
+/// A pool that says that it has `said` workers, and another number each time it is asked again.
 struct Pool {
     habit: Habit,
     said: usize,
@@ -38,29 +38,29 @@ struct Pool {
 }
 
 impl ParallelFor for Pool {
-    fn lanes(&self) -> usize {
+    fn workers(&self) -> usize {
         self.said + 61 * self.asked.fetch_add(1, SeqCst)
     }
 
-    fn run(&self, lanes: usize, body: &(dyn Fn(usize) + Sync)) {
-        let from_threads = |lanes: &[usize]| {
-            std::thread::scope(|s| lanes.iter().for_each(|&lane| drop(s.spawn(move || body(lane)))));
+    fn run(&self, workers: usize, body: &(dyn Fn(usize) + Sync)) {
+        let from_threads = |workers: &[usize]| {
+            std::thread::scope(|s| workers.iter().for_each(|&worker| drop(s.spawn(move || body(worker)))));
         };
         match self.habit {
             Habit::Never => {}
-            Habit::Backwards => (0..lanes).rev().for_each(body),
-            Habit::EachTwice => (0..2 * lanes).for_each(|i| body(i / 2)),
+            Habit::Backwards => (0..workers).rev().for_each(body),
+            Habit::EachTwice => (0..2 * workers).for_each(|i| body(i / 2)),
             Habit::AllAtOnceTwice => {
-                from_threads(&(0..2 * lanes.min(8)).map(|i| i / 2).collect::<Vec<_>>());
+                from_threads(&(0..2 * workers.min(8)).map(|i| i / 2).collect::<Vec<_>>());
             }
-            Habit::OneLaneFromManyThreads => from_threads(&[lanes - 1; 6]),
-            Habit::OutOfRange => from_threads(&[lanes, lanes + 1, 255, 256, 1 << 20, usize::MAX]),
+            Habit::OneWorkerFromManyThreads => from_threads(&[workers - 1; 6]),
+            Habit::OutOfRange => from_threads(&[workers, workers + 1, 255, 256, 1 << 20, usize::MAX]),
             Habit::Random => {
                 let mut random = self.random.lock().unwrap();
                 let calls = random.below(12);
-                let lanes: Vec<_> = (0..calls).map(|_| random.below(lanes + 2)).collect();
+                let workers: Vec<_> = (0..calls).map(|_| random.below(workers + 2)).collect();
                 drop(random);
-                from_threads(&lanes);
+                from_threads(&workers);
             }
         }
     }
@@ -85,7 +85,7 @@ fn any_habit_gives_the_bits_of_one_thread() {
     let (w, x) = (MatRef::dense(&w, 512, 1024).unwrap(), MatRef::dense(&x, 1, 1024).unwrap());
     let none = Epilogue::default();
     let run = |ctx: &Context| {
-        // Both workspaces have just the bytes that the query names: a lane too many would write beyond them.
+        // Both workspaces have just the bytes that the query names: a worker too many would write beyond them.
         let mut c = vec![f32::from_bits(0x7fc0_5eed); m * n];
         let mut ws = Workspace::new(matmul_workspace_bytes(ctx, m, n, k).unwrap()).unwrap();
         matmul(ctx, &mut ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &none).unwrap();
@@ -100,7 +100,7 @@ fn any_habit_gives_the_bits_of_one_thread() {
         for said in [1, 2, 5, 255, 256, 100_000] {
             let (pool, ctx) = pool(habit, said);
             for _ in 0..3 {
-                assert_eq!(ctx.lanes(), said.min(256));
+                assert_eq!(ctx.workers(), said.min(256));
                 assert_same_bits(&run(&ctx), &want, &format!("{habit:?} of {said}"));
             }
             assert_eq!(pool.asked.load(SeqCst), 1, "asked again");
@@ -109,18 +109,18 @@ fn any_habit_gives_the_bits_of_one_thread() {
 }
 
 #[test]
-fn any_habit_runs_each_item_once_and_each_lane_alone() {
+fn any_habit_runs_each_item_once_and_each_worker_alone() {
     for habit in HABITS {
         for said in [2, 5, 256] {
             let (_, ctx) = pool(habit, said);
             for items in [1, 2, 3, 40, 700] {
                 let runs: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
                 let inside: Vec<AtomicUsize> = (0..said.min(items)).map(|_| AtomicUsize::new(0)).collect();
-                ctx.parallel_for(items, &|lane, item| {
-                    assert_eq!(inside[lane].fetch_add(1, SeqCst), 0);
+                ctx.parallel_for(items, &|worker, item| {
+                    assert_eq!(inside[worker].fetch_add(1, SeqCst), 0);
                     runs[item].fetch_add(1, SeqCst);
                     std::thread::yield_now();
-                    inside[lane].fetch_sub(1, SeqCst);
+                    inside[worker].fetch_sub(1, SeqCst);
                 });
                 assert!(runs.iter().all(|r| r.load(SeqCst) == 1), "{habit:?} of {said}, {items} items");
             }

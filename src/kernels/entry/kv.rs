@@ -1,7 +1,7 @@
 //! The entries of the tiles over quantised keys and values.
 
 use super::bounds::reach;
-use super::operands::{Elements, Operand, Panel};
+use super::gemm::{Elements, Operand, Panel};
 use crate::kernels::generic::gemm::GemmTile;
 use crate::kernels::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
 use crate::kernels::set::PrefetchTile;

@@ -6,9 +6,8 @@
 
 mod bounds;
 mod epilogue;
-mod gemm;
+pub(super) mod gemm;
 pub(super) mod kv;
-pub(super) mod operands;
 mod pack;
 pub(super) mod quant;
 pub(super) mod rows;

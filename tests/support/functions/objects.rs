@@ -38,7 +38,7 @@ pub const CALLS: &[(&str, Call)] = &[
         options.threads = if g.may_be_hostile() { g.one_of(&[0, 1, 2, 3]) } else { 0 };
         options.isa_cap = g.number(KVERN_ISA_DEFAULT);
         if g.may_be_hostile() && g.below(4) == 0 {
-            (options.threads, options.lanes) = (0, 1 + g.below(4));
+            (options.threads, options.workers) = (0, 1 + g.below(4));
             options.parallel_for = Some(backwards);
         }
         if g.below(4) == 0 {
@@ -48,7 +48,7 @@ pub const CALLS: &[(&str, Call)] = &[
         if g.is_hostile() {
             match g.below(5) {
                 0 => options.threads = g.one_of(&[257, 1 << 31, u32::MAX]),
-                1 => options.lanes = g.size(1),
+                1 => options.workers = g.size(1),
                 2 => options.release = None,
                 3 => options.allocate = None,
                 _ => options.parallel_for = None,
@@ -63,7 +63,7 @@ pub const CALLS: &[(&str, Call)] = &[
         0
     }),
     call!(kvern_context_isa, |w, g| lib!(kvern_context_isa(w.contexts.any(g), g.value()))),
-    call!(kvern_context_lanes, |w, g| lib!(kvern_context_lanes(w.contexts.any(g), g.value()))),
+    call!(kvern_context_workers, |w, g| lib!(kvern_context_workers(w.contexts.any(g), g.value()))),
     call!(kvern_context_kernel_name, |w, g| {
         let names = [c"matmul".as_ptr(), c"quant int8".as_ptr()];
         let name = if g.is_hostile() {

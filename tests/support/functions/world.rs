@@ -17,11 +17,16 @@ use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The caller's own threads: all lanes on the calling one, backwards.
-pub unsafe extern "C" fn backwards(_: *mut c_void, lanes: usize, body: kvern_lane_body, arg: *mut c_void) {
-    for lane in (0..lanes).rev() {
+/// The caller's own threads: all workers on the calling one, backwards.
+pub unsafe extern "C" fn backwards(
+    _: *mut c_void,
+    workers: usize,
+    body: kvern_worker_body,
+    arg: *mut c_void,
+) {
+    for worker in (0..workers).rev() {
         // SAFETY: `body` is called with its `arg` during the region.
-        unsafe { body(arg, lane) };
+        unsafe { body(arg, worker) };
     }
 }
 
@@ -178,7 +183,7 @@ impl World {
                 none,
                 kvern_context_options { threads: 2, ..none },
                 kvern_context_options { isa_cap: KVERN_ISA_SCALAR, ..none },
-                kvern_context_options { parallel_for: Some(backwards), lanes: 3, ..none },
+                kvern_context_options { parallel_for: Some(backwards), workers: 3, ..none },
                 kvern_context_options { allocate: Some(allocate), release: Some(release), ..none },
                 none,
             ] {

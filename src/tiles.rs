@@ -1,0 +1,292 @@
+//! Loops over the tiles of an output: the only place where an output is split between threads.
+//!
+//! An output is cut into tiles by shapes alone, so the tiles, and the result, are the same for any number of
+//! workers. Each tile is one work item, each worker has scratch memory of its own.
+
+use crate::buffer::Arena;
+use crate::parallel::Executor;
+use crate::view::MatMut;
+use bytemuck::Pod;
+
+/// How an output is cut into work items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grid {
+    /// Rows of a tile (the last one may have fewer).
+    pub tile_rows: usize,
+    /// Columns of a tile (the last one may have fewer).
+    pub tile_cols: usize,
+}
+
+impl Grid {
+    /// How many blocks of rows and of columns an output of this shape has; none where it has no element.
+    fn blocks(self, rows: usize, cols: usize) -> Blocks {
+        if rows == 0 || cols == 0 {
+            return Blocks { rows: 0, cols: 0 };
+        }
+        Blocks { rows: rows.div_ceil(self.tile_rows), cols: cols.div_ceil(self.tile_cols) }
+    }
+}
+
+/// Blocks of rows and of columns: each pair of them is a tile.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    rows: usize,
+    cols: usize,
+}
+
+impl Blocks {
+    fn count(self) -> usize {
+        self.rows * self.cols
+    }
+}
+
+/// One work item: where its tile starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub row: usize,
+    pub col: usize,
+}
+
+/// What workers share: an output, of which each work item forms one tile.
+struct Shared<'a, T> {
+    out: MatMut<'a, T>,
+    grid: Grid,
+    blocks: Blocks,
+}
+
+// SAFETY: the view is only used to form tiles, and whoever forms one promises that no other one overlaps it.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T: Pod> Shared<'a, T> {
+    fn new(out: MatMut<'a, T>, grid: Grid) -> Shared<'a, T> {
+        let blocks = grid.blocks(out.rows(), out.cols());
+        Shared { out, grid, blocks }
+    }
+
+    /// Where the tile of a block of rows and a block of columns starts.
+    fn origin(&self, row_block: usize, col_block: usize) -> Origin {
+        Origin { row: row_block * self.grid.tile_rows, col: col_block * self.grid.tile_cols }
+    }
+
+    /// [`Shared::origin`] of the item with this number, blocks of columns outer and blocks of rows inner.
+    fn by_columns(&self, item: usize) -> Origin {
+        self.origin(item % self.blocks.rows, item / self.blocks.rows)
+    }
+
+    /// The tile that starts at `at`.
+    ///
+    /// # Safety
+    /// - `at` is an origin of this output, and no other tile with the same one exists while this one does.
+    unsafe fn tile(&self, at: Origin) -> MatMut<'_, T> {
+        // SAFETY: tiles of distinct origins are disjoint.
+        unsafe { self.out.tile_unchecked(at.row, at.col, self.grid.tile_rows, self.grid.tile_cols) }
+    }
+}
+
+/// Scratch memory, of which each worker forms its own part.
+struct Scratch {
+    start: *mut u8, // (workers, worker_bytes)
+    worker_bytes: usize,
+}
+
+// SAFETY: the pointer is only used to form parts, and whoever forms one promises that no other one overlaps it.
+unsafe impl Sync for Scratch {}
+
+impl Scratch {
+    /// The part of one worker.
+    ///
+    /// # Safety
+    /// - `worker` has a part in the memory, which is live and reached by nothing else while the arena lives.
+    unsafe fn part(&self, worker: usize) -> Arena<'_> {
+        // SAFETY: handed on to the caller.
+        let part = unsafe {
+            std::slice::from_raw_parts_mut(self.start.add(worker * self.worker_bytes), self.worker_bytes)
+        };
+        Arena::over(part)
+    }
+}
+
+/// Runs `body` once for each item in `0..items` on the executor's workers, with scratch memory that is the worker's
+/// own until the body returns: `scratch` is cut into one part of `worker_bytes` for each worker, and the parts are
+/// reused from item to item.
+#[inline(always)]
+fn run_items(
+    executor: &Executor,
+    items: usize,
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: impl Fn(Arena<'_>, usize) + Sync,
+) {
+    let workers = executor.workers().min(items);
+    assert!(scratch.len() >= workers * worker_bytes, "a workspace query forgot the workers");
+    let scratch = Scratch { start: scratch.as_mut_ptr(), worker_bytes };
+    executor.for_each(items, &|worker, item| {
+        // SAFETY: worker < workers, no two bodies run on one worker at a time, and the memory is borrowed for the
+        // whole call.
+        body(unsafe { scratch.part(worker) }, item);
+    });
+}
+
+/// Runs `body` once for each tile of `out`, blocks of columns outer and blocks of rows inner, with scratch memory of
+/// `worker_bytes`.
+pub(crate) fn for_each_tile<T: Pod + Send>(
+    executor: &Executor,
+    out: MatMut<'_, T>,
+    grid: Grid,
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, Origin, MatMut<'_, T>) + Sync),
+) {
+    let (rows, cols) = (out.rows(), out.cols());
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    if rows <= grid.tile_rows && cols <= grid.tile_cols {
+        // One item: no divisions, no cursor. They are a third of the cost of the smallest products.
+        return body(Arena::over(&mut scratch[..worker_bytes]), Origin { row: 0, col: 0 }, out);
+    }
+    let shared = Shared::new(out, grid);
+    run_items(executor, shared.blocks.count(), scratch, worker_bytes, |arena, item| {
+        let at = shared.by_columns(item);
+        // SAFETY: each item runs once, and each has an origin of its own.
+        body(arena, at, unsafe { shared.tile(at) });
+    });
+}
+
+/// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose tile
+/// for each column block has `also_cols` columns. The last row blocks come first: in causal attention they are
+/// the longest items, and a long item that starts last leaves the other workers idle.
+#[allow(clippy::too_many_arguments, clippy::type_complexity)] // for_each_tile's, and a second output
+pub(crate) fn for_each_tile_pair<T: Pod + Send>(
+    executor: &Executor,
+    out: MatMut<'_, T>,
+    also: MatMut<'_, T>,
+    grid: Grid,
+    also_cols: usize,
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, Origin, MatMut<'_, T>, MatMut<'_, T>) + Sync),
+) {
+    let first = Shared::new(out, grid);
+    let blocks = first.blocks;
+    let second = Shared::new(also, Grid { tile_cols: also_cols, ..grid });
+    assert!(second.out.rows() == 0 || blocks.count() == 0 || second.blocks.cols == blocks.cols);
+    run_items(executor, blocks.count(), scratch, worker_bytes, |arena, item| {
+        let (row_block, col_block) = (blocks.rows - 1 - item / blocks.cols, item % blocks.cols);
+        let at = first.origin(row_block, col_block);
+        // SAFETY: each item runs once, and each has an origin of its own in each of the two outputs.
+        let tiles = unsafe { (first.tile(at), second.tile(second.origin(row_block, col_block))) };
+        body(arena, at, tiles.0, tiles.1);
+    });
+}
+
+/// [`for_each_tile`] over the tiles of several outputs at once, each with its grid: `body` is told which one.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which output
+pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
+    executor: &Executor,
+    outs: [Option<(MatMut<'_, T>, Grid)>; N],
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_, T>) + Sync),
+) {
+    let shared = outs.map(|out| out.map(|(out, grid)| Shared::new(out, grid)));
+    let mut starts = [0; N]; // first item of each output
+    let mut items = 0;
+    for (start, out) in starts.iter_mut().zip(&shared) {
+        *start = items;
+        items += out.as_ref().map_or(0, |out| out.blocks.count());
+    }
+    run_items(executor, items, scratch, worker_bytes, |arena, item| {
+        // The last output that starts at or before the item; empty ones start where the next one does.
+        let which = (0..N).rev().find(|&i| starts[i] <= item && shared[i].is_some()).unwrap_or(0);
+        let Some(out) = &shared[which] else { return };
+        let at = out.by_columns(item - starts[which]);
+        // SAFETY: each item runs once, and each has an output and an origin of its own; outputs are borrowed
+        // exclusively.
+        body(arena, which, at, unsafe { out.tile(at) });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_output_is_cut_along() {
+        for workers in [1, 2, 3] {
+            let executor = Executor::threads(workers).unwrap();
+            let (mut d, mut e) = (vec![0.0f32; 7 * 9], vec![0.0f32; 7 * 5]);
+            let mut scratch = vec![0u8; 64 * workers];
+            let grid = Grid { tile_rows: 2, tile_cols: 4 };
+            let out = MatMut::dense(&mut d, 7, 9).unwrap();
+            let also = MatMut::dense(&mut e, 7, 5).unwrap();
+            for_each_tile_pair(
+                &executor,
+                out,
+                also,
+                grid,
+                2,
+                &mut scratch,
+                64,
+                &|_, origin, mut a, mut b| {
+                    assert_eq!(a.rows(), b.rows());
+                    for i in 0..a.rows() {
+                        a.row(i).iter_mut().for_each(|x| *x += 1.0);
+                        b.row(i).iter_mut().for_each(|x| *x += (origin.col / 4 + 1) as f32);
+                    }
+                },
+            );
+            assert!(d.iter().all(|&x| x == 1.0));
+            assert!(e.chunks_exact(5).all(|row| row == [1.0, 1.0, 2.0, 2.0, 3.0]));
+        }
+    }
+
+    #[test]
+    fn every_tile_is_visited_once() {
+        for workers in [1, 2, 3] {
+            let executor = Executor::threads(workers).unwrap();
+            let mut d = vec![0.0f32; 7 * 9];
+            let out = MatMut::dense(&mut d, 7, 9).unwrap();
+            let mut scratch = vec![0u8; 64 * workers];
+            let grid = Grid { tile_rows: 2, tile_cols: 4 };
+            for_each_tile(&executor, out, grid, &mut scratch, 64, &|_, origin, mut tile| {
+                for i in 0..tile.rows() {
+                    for (j, x) in tile.row(i).iter_mut().enumerate() {
+                        *x += ((origin.row + i) * 9 + origin.col + j) as f32;
+                    }
+                }
+            });
+            assert!(d.iter().enumerate().all(|(i, &x)| x == i as f32));
+        }
+    }
+
+    #[test]
+    fn tiles_of_several_outputs_are_visited_once() {
+        for workers in [1, 2, 3] {
+            let executor = Executor::threads(workers).unwrap();
+            let (mut a, mut b, mut c) = (vec![0.0f32; 7 * 9], vec![0.0f32; 5], vec![0.0f32; 40]);
+            let mut scratch = vec![0u8; 64 * workers];
+            let small = Grid { tile_rows: 2, tile_cols: 4 };
+            let outs = [
+                None,
+                Some((MatMut::dense(&mut [], 0, 3).unwrap(), small)),
+                Some((MatMut::dense(&mut a, 7, 9).unwrap(), small)),
+                Some((MatMut::dense(&mut b, 1, 5).unwrap(), Grid { tile_rows: 9, tile_cols: 9 })),
+                Some((MatMut::dense(&mut [], 3, 0).unwrap(), small)),
+                Some((MatMut::dense(&mut c, 40, 1).unwrap(), small)),
+                None,
+            ];
+            for_each_tile_of(&executor, outs, &mut scratch, 64, &|_, which, origin, mut tile| {
+                let cols = [0, 3, 9, 5, 0, 1, 0][which];
+                for i in 0..tile.rows() {
+                    for (j, x) in tile.row(i).iter_mut().enumerate() {
+                        *x += (1000 * which + (origin.row + i) * cols + origin.col + j) as f32;
+                    }
+                }
+            });
+            for (which, out) in [(2, &a), (3, &b), (5, &c)] {
+                assert!(out.iter().enumerate().all(|(i, &x)| x == (1000 * which + i) as f32));
+            }
+        }
+    }
+}
