@@ -5,14 +5,16 @@
 //! thread inherits it from the thread that started it. Each of these would change bits, and with two threads at random.
 //!
 //! [`default_mode`] stands at the head of each public function that computes and around each body that another
-//! thread runs. In the default mode it costs a read and a comparison; in another one the mode is set, and set
-//! back when the guard is dropped, by a return or by a panic.
+//! thread runs. In the default mode it costs eleven instructions: a read and a comparison, a comparison at the end. In
+//! another one the mode is set, and set back when the guard is dropped, by a return or by a panic.
 //!
 //! # What the compiler may do
 //! It takes a floating-point operation for a pure function of its operands, so it may move one past the
-//! instruction that sets the mode. Nothing here hangs on such an operation: kernels are called through function
-//! pointers of a table, and what a driver computes beside them comes from memory and goes to memory, while [`set`] is
-//! a call of an unknown function that may write any memory.
+//! instruction that sets the mode. Kernels cannot move: they are called through function pointers of a table. What
+//! a driver computes beside them stands behind a branch whose other side does nothing but call [`set`], a function that
+//! is not inlined; what is found at the end is hidden from the optimiser, so that it cannot merge the two branches of
+//! a guard, make two copies of the code between them, and hoist what the copies have in common to before the first.
+//! Results go to memory, before the second. A public function that returned a float would need more than this.
 
 /// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's start.
 #[cfg(all(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")), not(miri)))]
@@ -29,9 +31,19 @@ mod register {
 
     #[inline(always)]
     pub fn get() -> Mode {
-        let mut mode: Mode = 0;
+        let mut mode = std::mem::MaybeUninit::<Mode>::uninit();
         // SAFETY: stores MXCSR, 32 bits, in the variable.
-        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mode, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("stmxcsr [{}]", in(reg) mode.as_mut_ptr(), options(nostack, preserves_flags));
+            mode.assume_init()
+        }
+    }
+
+    /// The same mode, which the optimiser knows nothing about.
+    #[inline(always)]
+    pub fn hidden(mut mode: Mode) -> Mode {
+        // SAFETY: no instruction.
+        unsafe { asm!("/* {:e} */", inout(reg) mode, options(nomem, nostack, preserves_flags)) };
         mode
     }
 
@@ -65,6 +77,14 @@ mod register {
         mode
     }
 
+    /// The same mode, which the optimiser knows nothing about.
+    #[inline(always)]
+    pub fn hidden(mut mode: Mode) -> Mode {
+        // SAFETY: no instruction.
+        unsafe { asm!("/* {} */", inout(reg) mode, options(nomem, nostack, preserves_flags)) };
+        mode
+    }
+
     #[inline(always)]
     pub fn set(mode: Mode) {
         // SAFETY: each value comes from `get` or is the default. The mode of Rust code is the default one, and the
@@ -94,6 +114,8 @@ mod register {
 
     pub fn get() -> Mode {}
 
+    pub fn hidden(_: Mode) -> Mode {}
+
     pub fn set(_: Mode) {}
 
     pub fn is_default(_: Mode) -> bool {
@@ -101,7 +123,7 @@ mod register {
     }
 }
 
-use register::{DEFAULT, Mode, get, is_default};
+use register::{DEFAULT, Mode, get, hidden, is_default};
 
 /// Out of line and unlikely: the caller's code has one untaken branch.
 #[cold]
@@ -136,8 +158,9 @@ pub(crate) fn restore_default() {
 impl Drop for DefaultMode {
     #[inline(always)]
     fn drop(&mut self) {
-        if !is_default(self.found) {
-            set(self.found);
+        let found = hidden(self.found);
+        if !is_default(found) {
+            set(found);
         }
     }
 }
