@@ -7,12 +7,12 @@ use mini::text::Dataset;
 use mini::train::{Batches, Schedule, StepReport, Trainer};
 
 /// The weights that `mini train` prints the hash of: the seed's network after the seed's training.
-const GOLDEN: &str = "4665030262e267523a4c50cf4c48b3327ba28cfe999d26125a019e5e58f0f0b0";
+const GOLDEN: &str = "395c98603261e0ce3e0ad4316480883d7e60f02a88091a050e24ecd5234d96da";
 
 /// The same weights after three steps: the scalar tier computes its FMAs in software where the build has
 /// none, at most of a second a step. `mini train --isa scalar --train-threads N` gives the hash above at any
 /// N.
-const GOLDEN_OF_THREE_STEPS: &str = "d50514afcaf814a7b19968b0580c91cf7427cbd52ceb35bf55af9d1fb7893088";
+const GOLDEN_OF_THREE_STEPS: &str = "3844791a2b4d9592e67f77b9aea24354c27c4188b933a6df5d7dc10f26a86121";
 
 const SCHEDULE: Schedule = Schedule { rate: 1e-3, warmup: 10, decay: None };
 
@@ -73,7 +73,8 @@ fn a_small_text_is_learnt_by_heart() {
     let ids: Vec<u32> = (0..200).map(|i| i * i % 17).collect();
     let batches = Batches::new(&ids, 1, 4, 16).unwrap();
     let mut trainer = Trainer::initial(&ctx, shape, 1, (4, 16)).unwrap();
-    let schedule = Schedule { rate: 1e-2, ..SCHEDULE };
+    // The rate falls to zero: at a constant one the loss of the last step is a matter of chance.
+    let schedule = Schedule { rate: 1e-2, decay: Some(150), ..SCHEDULE };
     let mut last = f64::MAX;
     for i in 0..150 {
         let (inputs, targets) = batches.get(i);
