@@ -1,7 +1,8 @@
 //! The fused multiply-add of single numbers, without the system's C library.
 //!
-//! `f32::mul_add` is one instruction where the target has it and a call of the C library's `fmaf` where not, and
-//! those differ: mingw's rounds twice. The portable tier is the definition of every result, so it has its own.
+//! `f32::mul_add` is one instruction where the target has it and a call of the C library's `fmaf` where not,
+//! and those differ: mingw's rounds twice. The portable tier is the definition of every result, so it has its
+//! own.
 
 /// `a * b + c`, rounded once.
 ///
@@ -17,10 +18,10 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
 
 /// [`fma`] by operations that every CPU with f64 has.
 ///
-/// The product of two f32 is exact in f64, and no sum of it and an f32 over- or underflows there. `sum` and `error`
-/// are the exact result (two-sum). Its rounding to odd (the even neighbour is never taken unless it is exact) keeps
-/// on which side of every f32, and of every point halfway between two, the exact result lies, since f64 has more
-/// than two bits beyond f32: the last rounding is that of the exact result.
+/// The product of two f32 is exact in f64, and no sum of it and an f32 over- or underflows there. `sum` and
+/// `error` are the exact result (two-sum). Its rounding to odd (the even neighbour is never taken unless it
+/// is exact) keeps on which side of every f32, and of every point halfway between two, the exact result lies,
+/// since f64 has more than two bits beyond f32: the last rounding is that of the exact result.
 #[cfg(any(test, not(any(target_feature = "fma", target_arch = "aarch64"))))]
 #[inline(always)]
 fn by_f64(a: f32, b: f32, c: f32) -> f32 {
@@ -29,8 +30,8 @@ fn by_f64(a: f32, b: f32, c: f32) -> f32 {
     let added = sum - product;
     let error = (product - (sum - added)) + (c - added);
     let bits = sum.to_bits();
-    // Towards the exact result: away from zero where the error has the sign of the sum. A NaN error (of infinities)
-    // compares with nothing and moves nothing.
+    // Towards the exact result: away from zero where the error has the sign of the sum. A NaN error (of
+    // infinities) compares with nothing and moves nothing.
     let inexact = u64::from(error.abs() > 0.0);
     let even = !bits & 1;
     let away = (bits ^ error.to_bits()) >> 63 ^ 1; // 1 for equal signs
@@ -66,8 +67,8 @@ mod tests {
         if p.m == 0 {
             return c;
         }
-        // The number with the higher exponent moves down to the other; where that would leave i128, the other is
-        // far below the last bit that counts and becomes one sticky unit.
+        // The number with the higher exponent moves down to the other; where that would leave i128, the other
+        // is far below the last bit that counts and becomes one sticky unit.
         let (high, low) = if p.e >= z.e { (p, z) } else { (z, p) };
         let shift = high.e - low.e;
         let (mut m, mut e) = if shift <= 70 {
@@ -176,9 +177,10 @@ mod tests {
             for b in special {
                 for c in special {
                     let got = by_f64(a, b, c);
-                    let product = f64::from(a) * f64::from(b); // of these numbers every sum is right in f64 ..
+                    // Of these numbers every sum is right in f64, but beside the largest f32.
+                    let product = f64::from(a) * f64::from(b);
                     let want = (product + f64::from(c)) as f32;
-                    let tie = a.abs() == f32::MAX || b.abs() == f32::MAX || c.abs() == f32::MAX; // .. but beside MAX
+                    let tie = a.abs() == f32::MAX || b.abs() == f32::MAX || c.abs() == f32::MAX;
                     if want.is_nan() {
                         assert!(got.is_nan() && fma(a, b, c).is_nan(), "{a} * {b} + {c}");
                     } else if !tie {

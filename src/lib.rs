@@ -1,6 +1,6 @@
 //! kvern is the BLAS for transformers on CPUs: matrix products with f32, f16, bf16, int8 and int4 weights
-//! (dequantised in registers), fused attention over a ring-buffer KV cache, and the row operations between
-//! them. Results have the same bits on every machine: any instruction set, any number of threads, any batch,
+//! (dequantised in registers), fused attention over a ring-buffer KV cache, and the row-wise operators of a
+//! decoder layer. Results have the same bits on every machine: any instruction set, any number of threads, any batch,
 //! prefilled or decoded, cached or recomputed, in any floating-point mode of the caller (see [`Context`]).
 //!
 //! # Conventions
@@ -93,3 +93,8 @@ pub use isa::Isa;
 pub use matmul::{Activation, Dtype, Epilogue, PackedB, Precision};
 pub use parallel::{ParallelFor, Parallelism};
 pub use view::{MatMut, MatRef};
+
+// The sample of the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

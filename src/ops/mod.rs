@@ -1,7 +1,9 @@
-//! The row operations between the products: norms, activations, RoPE, softmax, embedding rows, argmax.
+//! The row-wise operators of a decoder layer: norms, activations, rotary embedding, softmax, embedding rows,
+//! argmax.
 //!
-//! All of them work on rows of a matrix view, in parallel over rows where there is enough work, and
-//! allocate nothing. Results do not depend on the number of rows, the threads or the tier.
+//! Each operator works on the rows of a matrix view, in parallel over rows where there are enough of them,
+//! and allocates nothing. A row has the same bits alone and among others, at every tier and on any number of
+//! threads.
 
 mod activation;
 mod embedding;

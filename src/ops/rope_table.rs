@@ -46,7 +46,7 @@ pub enum RopeScaling {
     },
     /// Wavelengths below `original_positions / high_frequency` stay, those above
     /// `original_positions / low_frequency` are divided by `factor`, with a ramp between: Llama 3.1. Two equal
-    /// frequencies make a step instead of a ramp, below which pairs stay: Llama 4 Scout.
+    /// frequencies make a step instead of a ramp: Llama 4 Scout.
     Llama3 {
         /// The ratio of contexts.
         factor: f64,
@@ -172,8 +172,8 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Tables of `f_i = base^(-2i / rotary_dim)` for positions `0..positions`; `rotary_dim` is the rotated part
-    /// of a head (even), usually all of it, and `base` usually 10000.
+    /// Tables of `f_i = base^(-2i / rotary_dim)` for positions `0..positions`; `rotary_dim` is the rotated
+    /// part of a head (even), usually all of it, and `base` usually 10000.
     ///
     /// - **Numerics**: computed in f64 by `libm` (the same on every platform) and rounded once.
     /// - **Errors**: `Option` for an odd or zero `rotary_dim` or a base that is not positive and finite;

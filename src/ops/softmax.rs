@@ -15,9 +15,9 @@ pub struct SoftmaxOptions<'a> {
     pub scale: f32,
     /// Soft cap: `cap * tanh(scale * x / cap)` instead of `scale * x`. Positive and finite.
     pub softcap: Option<f32>,
-    /// Added to the elements after scale and cap: (x.rows, n), or fewer rows that x.rows is a multiple of, and
-    /// row i of x takes row `i mod mask.rows` (heads over one mask of queries; one row for all). An element of
-    /// -inf is left out whatever x holds there, NaN included.
+    /// Added to the elements after scale and cap: (x.rows, n), or fewer rows that x.rows is a multiple of,
+    /// and row i of x takes row `i mod mask.rows` (heads over one mask of queries; one row for all). An
+    /// element of -inf is left out whatever x holds there, NaN included.
     pub mask: Option<MatRef<'a>>, // (rows of one period, n)
 }
 

@@ -15,4 +15,5 @@ mod ops;
 mod packed_files;
 mod rope;
 mod rope_models;
+mod rust_examples;
 mod zero_dimensions;

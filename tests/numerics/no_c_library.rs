@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Methods of f32 and f64 that call the C library or say in their documentation that their precision varies. `sqrt`,
-/// `floor` and their kind are exact by IEEE and stay allowed; the crate `libm` is the same everywhere.
+/// Methods of f32 and f64 that call the C library or say in their documentation that their precision varies.
+/// `sqrt`, `floor` and their kind are exact by IEEE and stay allowed; the crate `libm` is the same
+/// everywhere.
 const FORBIDDEN: [&str; 30] = [
     "acos",
     "acosh",
@@ -96,7 +97,8 @@ fn sources_call_no_function_of_the_c_library() {
 
 #[test]
 fn the_search_sees_calls() {
-    let text = "let y = x.exp();\nlet z = f32::powf(x, 2.0); // x.sin()\nlet w = libm::exp(x).exp2();\nx.map(f64::ln)\nx.cosine()";
+    let text = "let y = x.exp();\nlet z = f32::powf(x, 2.0); // x.sin()\nlet w = libm::exp(x).exp2();\n\
+        x.map(f64::ln)\nx.cosine()";
     assert_eq!(calls(text), [(1, "exp"), (2, "powf"), (3, "exp2"), (4, "ln")]);
     assert!(calls("a.sqrt() + a.cos_table(1) + libm::sin(x) + x.logs()").is_empty());
 }

@@ -15,7 +15,8 @@ enum Norm {
     Rms,
 }
 
-/// One row at every tier (rows on 1 and 3 threads, apart and in place would be the same code); returns the bits.
+/// One row at every tier (rows on 1 and 3 threads, apart and in place would be the same code); returns the
+/// bits.
 fn norm(kind: Norm, x: &[f32], gain: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let n = x.len();
     let run = |isa| {
@@ -34,8 +35,9 @@ fn norm(kind: Norm, x: &[f32], gain: &[f32], bias: &[f32], eps: f32) -> Vec<f32>
     want
 }
 
-/// The formula in f64, which has room for the square of any f32. The mean is taken of differences from `x[0]`, which
-/// are exact where a plain sum in f64 would round. Each element with the sum of the sizes of its terms.
+/// The formula in f64, which has room for the square of any f32. The mean is taken of differences from
+/// `x[0]`, which are exact where a plain sum in f64 would round. Each element with the sum of the sizes of
+/// its terms.
 fn oracle(kind: Norm, x: &[f32], gain: &[f32], bias: &[f32], eps: f32) -> Vec<(f64, f64)> {
     let wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
     let n = x.len() as f64;
@@ -151,8 +153,8 @@ fn awkward_rows_agree_with_f64() {
             let got = norm(kind, &x, &gain, &bias, eps);
             let e = error(&got, &oracle(kind, &x, &gain, &bias, eps));
             worst[i] = worst[i].max(e);
-            // Layer norm compensates its sums; a lane of rms norm rounds n / 16 times, by half an ulp at most, and the
-            // root halves that.
+            // Layer norm compensates its sums; a lane of rms norm rounds n / 16 times, by half an ulp at
+            // most, and the root halves that.
             let most = if kind == Norm::Layer { 8.0 } else { 6.0 + n as f64 / 32.0 };
             assert!(e <= most, "{kind:?} of {n} elements, {name}, eps {eps}: {e} units of 2^-24");
         }

@@ -1,5 +1,5 @@
-//! Rotary tables of published models: against frequencies of another implementation, and against the formulas of the
-//! papers and model cards, written out in f64 in terms of wavelengths.
+//! Rotary tables of published models: against frequencies of another implementation, and against the formulas
+//! of the papers and model cards, written out in f64 in terms of wavelengths.
 
 use crate::support::Random;
 use kvern::ops::{RopeScaling, RopeTable};
@@ -96,7 +96,8 @@ impl Published {
                 (plain(base * by.powf(d / (d - 2.0))).collect(), 1.0)
             }
             Yarn { factor, original, beta: [fast, slow], truncate, amplitude } => {
-                // The pair (as a real number) whose wavelength is original / turns: base^(2i / d) = wavelength / 2 pi.
+                // The pair (as a real number) whose wavelength is original / turns: base^(2i / d) =
+                // wavelength / 2 pi.
                 let pair = |turns: f64| (original as f64 / turns / (2.0 * PI)).ln() / base.ln() * d / 2.0;
                 let (mut low, mut high) = (pair(fast), pair(slow));
                 if truncate {

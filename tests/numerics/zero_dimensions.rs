@@ -35,7 +35,8 @@ fn workspace(bytes: usize) -> Workspace {
     Workspace::new(bytes).unwrap()
 }
 
-/// A product into rows of `n + 3`, by each epilogue; checks what was written where, and the values where k is 0.
+/// A product into rows of `n + 3`, by each epilogue; checks what was written where, and the values where k is
+/// 0.
 fn product(
     what: &str,
     (m, n, k): (usize, usize, usize),
