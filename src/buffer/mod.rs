@@ -1,8 +1,8 @@
 //! Aligned storage and the caller-owned workspace.
 //!
 //! Every buffer starts at a 64-byte boundary: a cache line and a zmm register. Buffers of 2 MiB and more
-//! ask Linux for 2 MiB pages: a sequential read of packed weights from memory runs 1.3x (one thread) to
-//! 1.65x (two threads) faster with them on a Zen 4 machine, because each 4 KiB page costs a TLB walk.
+//! request 2 MiB pages from Linux, because each 4 KiB page costs a sequential read a TLB walk
+//! (docs/TUNING.md, huge pages).
 
 mod fallible;
 mod mapped;
@@ -126,7 +126,8 @@ impl<T: Pod> Clone for AlignedBuf<T> {
         AlignedBuf(match &self.0 {
             Storage::Line(v) => Storage::Line(v.clone()),
             Storage::Huge(v) => {
-                // Not `v.clone()`, whose pages stay small: one row of Q4_0 is read at 16 GB/s from such, not at 24.
+                // Not `v.clone()`, whose pages stay small and are read more slowly
+                // (docs/TUNING.md, huge pages).
                 let mut copy: AVec<T, ConstAlign<HUGE_PAGE>> = AVec::with_capacity(HUGE_PAGE, v.len());
                 advise_huge_pages(copy.as_ptr().cast(), size_of_val(v.as_slice()));
                 copy.extend_from_slice(v);

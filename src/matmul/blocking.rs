@@ -18,12 +18,11 @@ const KC: usize = 512;
 const NC: usize = 256;
 
 /// The same for packed B: a block of 512 KiB stays in half of a 1 MiB L2. Deep blocks store and reload
-/// accumulators less often, and are long streams from memory: 1024^3 takes 1.03x with (512, 256).
+/// accumulators less often, and are long streams from memory. Measured: docs/TUNING.md.
 const PACKED: Cut = Cut { kc: 1024, nc: 128 };
 
 /// In place of [`PACKED`] for up to [`FEW_SHARE_ROWS`] rows that share a prepacked B: the fewer rows, the
-/// more the time is that of reading B. 16 rows x 4096 x 4096: 82 GFLOP/s with (512, 256), 95 with (1024,
-/// 128), 99.
+/// more the time is that of reading B. Measured: docs/TUNING.md.
 const FEW_SHARE: Cut = Cut { kc: 2048, nc: 64 };
 const FEW_SHARE_ROWS: usize = 32;
 
@@ -38,8 +37,7 @@ const STREAM_ROWS: usize = 32;
 
 /// Depth and columns of a block of B that is read where it lies, when it is larger than L2. Few rows of B at
 /// a time, each over a long stretch: 8 sequential streams, which the prefetchers follow, where the usual
-/// block of 512 rows is 512 short pieces in 512 pages. 8 x 4096 x 4096 on Zen 4: 27 GFLOP/s with (512, 256),
-/// 30 with (32, 2048), 45 with (8, 2048); one row: 9, 13 and 15 GB/s, and 21 with (8, 8192).
+/// block of 512 rows is 512 short pieces in 512 pages. Measured: docs/TUNING.md.
 pub(super) const STREAM_KC: usize = 8;
 const STREAM_NC: usize = 2048;
 const STREAM_NC_FEW_ROWS: usize = 8192;
@@ -47,13 +45,12 @@ const STREAM_NC_FEW_ROWS: usize = 8192;
 /// Up to this many rows, the longest contiguous reads of B are fastest.
 const FEW_ROWS: usize = 2;
 
-/// Largest B (elements) that is read in place whatever m is: 1 MiB, an L2. The tile reads
-/// whole lines of it in any case, and a packing pass costs more than it saves: 128^3 is 1.03x, 256^3 1.07x,
-/// 512^3 1.03x faster without.
+/// Largest B (elements) that is read in place whatever m is: 1 MiB, an L2. The tile reads whole lines of it
+/// in any case, and a packing pass costs more than it saves. Measured: docs/TUNING.md.
 const NEAR_ELEMENTS: usize = 256 * 1024;
 
-/// The same for tiles of 16 columns (AVX2), which read one line of each row: 512^3 runs at 63 % of the peak
-/// where B lies, 91 % packed; 128^3 at 90 and 97 %.
+/// The same for tiles of 16 columns (AVX2), which read one line
+/// of each row, so that packing pays for a smaller B. Measured: docs/TUNING.md.
 const NEAR_ELEMENTS_NARROW: usize = 8 * 1024;
 
 /// Whether B is read where it lies for any number of rows.
@@ -62,8 +59,8 @@ fn is_near(shape: &Shape) -> bool {
     shape.k.saturating_mul(shape.n) <= most
 }
 
-/// Multiply-adds below which a product stays on the calling thread: 256 Ki take about 5 us, and entering
-/// a region takes about 1 us.
+/// Multiply-adds below which a product stays on the calling thread: they
+/// take a few times what entering a parallel region takes (docs/TUNING.md, `SERIAL_MACS`).
 const SERIAL_MACS: usize = 256 * 1024;
 
 /// Work items that a product with many rows is cut into at least, so that threads find work.

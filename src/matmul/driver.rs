@@ -17,8 +17,9 @@
 //! items; the other loops run inside one. Where they differ from BLIS:
 //!
 //! - LOOP 2 is outside LOOP 1: the 6-row A micropanel is the operand that stays in L1 (12 KiB), and B
-//!   micropanels stream from L2 at 256 bytes in 24 cycles, a third of what L2 delivers.
-//! - LOOP 2 and LOOP 1 run inside one kernel call: a call for each tile cost 5 % at k = 64.
+//!   micropanels stream from L2, at a third of what L2 delivers (docs/TUNING.md).
+//! - LOOP 2 and LOOP 1 run inside one kernel call: a call for each tile is slower for small k
+//!   (docs/TUNING.md).
 //! - A is read in place unless it is transposed, and B is read in place where packing would not pay
 //!   (`BAccess`).
 //! - The epilogue runs in the tile after the last block of k, before anything is stored.

@@ -146,7 +146,7 @@ impl Item<'_> {
                     let block = BlockOfB { k, cols: Span { start: col0 + whole, len: cols - whole } };
                     pack_panel(self.kernels, b, block, (LANES, 1), &mut pack[..kc * LANES]);
                 }
-                // With few rows of B at a time, wide tiles are slower: 21.4 GB/s with 8 vectors, 22.7 with 4.
+                // With few rows of B at a time, wide tiles are slower (docs/TUNING.md, `widest`).
                 let widest = if kc <= STREAM_KC { panel_width(self.kernels) } else { usize::MAX };
                 BBlock::InPlace { b, p0, col0, whole, ragged: pack, widest }
             }
@@ -155,8 +155,8 @@ impl Item<'_> {
 }
 
 /// A product of a single item and a single part of k, whose operands all lie as the kernel reads them: the
-/// loops without a plan, scratch or a cursor, which are 150 of the 350 cycles that a call costs besides its
-/// arithmetic.
+/// loops without a plan, scratch or a cursor, which are nearly half of what a call costs besides its
+/// arithmetic (docs/TUNING.md, `small`).
 pub(super) fn small<T: Element>(
     kernels: &KernelSet,
     a: MatRef<'_>,

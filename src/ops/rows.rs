@@ -6,7 +6,8 @@ use crate::parallel::Executor;
 use crate::tiles::{Grid, for_each_tile};
 use crate::view::{MatMut, MatRef};
 
-/// Elements below which a row operation stays on the calling thread: 64 Ki take about 5 us.
+/// Elements below which a row operation stays on the calling thread: they take a few times what entering a
+/// parallel region takes (docs/TUNING.md, `SERIAL_MACS`).
 const SERIAL_ELEMENTS: usize = 64 * 1024;
 
 /// Elements of a work item, about: 16 KiB of f32, half of an L1.

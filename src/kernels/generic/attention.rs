@@ -106,7 +106,8 @@ pub(crate) struct ChunkRow {
 /// are all -inf gives m = -inf, l = 0 and zeros.
 ///
 /// The maxima of all rows come first: each is a chain of dependent operations and a fold, which the core
-/// overlaps with the next row's. Row after row took 250 cycles for 176 scores, of which it computed 90.
+/// overlaps with the next row's. Row after row waits more than half of the time (docs/TUNING.md, softmax of a
+/// chunk).
 ///
 /// # Safety
 /// - `rows` is valid for `n` rows, and `s` of each one that is not empty for the vectors of 16 that cover

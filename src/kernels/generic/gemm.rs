@@ -2,8 +2,8 @@
 //! loops around it.
 //!
 //! LOOP 2 (A micropanels of MR rows) and LOOP 1 (B micropanels of NV vectors) run inside the kernel: between
-//! two tiles lie 24 stores and one mispredicted branch, which the FMAs still in flight hide. One call for
-//! each tile, with its checks and its indirect branch, cost 85 cycles a tile, 5 % at k = 64.
+//! two tiles lie 24 stores and one mispredicted branch, which the FMAs still in flight hide. Rejected: one
+//! call for each tile, with its checks and its indirect branch (docs/TUNING.md).
 //!
 //! `c[i][j] = chain over k ascending of fma(a[i][k], b[k][j], acc)` (NUMERICS rule 1). A is broadcast from
 //! memory, B loaded in full vectors; nothing is shuffled, nothing summed across lanes. 6x64 on AVX-512:
@@ -117,8 +117,8 @@ pub(crate) struct GemmTile {
 }
 
 /// Depth from which rows of A and C are far apart and likely not in L1: a tile prefetches its part of C, and
-/// with the last B micropanel the next A micropanel. 1024^3: 104 to 112 GFLOP/s. Software prefetch of
-/// B was rejected: one row fell from 0.96 of the read bandwidth to between 0.5 and 0.9 at every distance.
+/// with the last B micropanel the next A micropanel. Rejected: software prefetch of B, which slows
+/// one row down at every distance (docs/TUNING.md, `FAR_K`).
 const FAR_K: usize = 256;
 
 /// Rows of a tile from which prefetching pays: fewer wait for B.

@@ -18,8 +18,8 @@ use crate::kernels::simd::Simd;
 const HALVES: usize = BLOCK / LANES;
 
 /// Address that the next tile reads; prefetched while this one computes. A decoding step reads each key and
-/// value once, in several streams that the hardware's own prefetch does not follow: 11 GB/s without this,
-/// where memory gives 29.
+/// value once, in several streams that the hardware's own prefetch does not follow (docs/TUNING.md, prefetch
+/// of KV tiles).
 #[derive(Clone, Copy)]
 pub(crate) struct PrefetchAt {
     pub at: *const u8, // never followed: any address will do

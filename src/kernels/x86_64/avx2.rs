@@ -392,9 +392,9 @@ impl Simd for Avx2 {
         v!([_mm256_setzero_si256(); 2])
     }
     /// `|w| * sign(a, w)`: a pair of 8-bit products is at most 2 * 128 * 127 = 32512, so it cannot saturate;
-    /// unsigned weights could (2 * 255 * 127). Rejected: the nibbles of w apart, whose sums fit 16 bits (two
-    /// multiplications as here): 117 GOP/s for 512 rows either way, one row of IQ4_NL a tenth slower. A loop
-    /// of `vpmaddubsw` and `vpaddw` alone, from L1, does 248: the bound of codes of 4 bits, which reach 216.
+    /// unsigned weights could (2 * 255 * 127). Rejected: the nibbles of w apart, whose sums fit 16 bits
+    /// (two multiplications as here): no faster with many rows, and slower with one
+    /// (docs/TUNING.md, `byte_dot`).
     #[inline(always)]
     fn byte_dot(self, acc: Self::I32s, w: Self::Bytes, a: __m256i) -> Self::I32s {
         halves!(h => {
