@@ -26,11 +26,11 @@ pub enum Precision {
     /// One chain of f32 FMA for each element: the same bits on every machine.
     #[default]
     Exact = 0,
-    /// With bf16 weights, on CPUs with bf16 dot instructions: activations are rounded to bf16 (relative error
-    /// 2^-8 each) and summed in f32, at twice the rate. The error is at most
-    /// `(2^-8 + k * 2^-22) * sum |a||b|` while every activation lies below 3.3961775e38 (`2^128 - 2^119`, from
-    /// where it rounds to infinity); activations, weights and sums below `2^-126` may count as 0. The bits
-    /// depend on the instruction set, but not on threads or batch. Everywhere else the same as `Exact`.
+    /// With bf16 weights, on CPUs with bf16 dot instructions: activations are rounded to bf16
+    /// (relative error 2^-8 each) and summed in f32, at twice the rate. The error is at most
+    /// `(2^-8 + k * 2^-22) * sum |a||b|` while every activation lies below 3.3961775e38 (`2^128 - 2^119`,
+    /// from where it rounds to infinity); activations, weights and sums below `2^-126` may count as 0. The
+    /// bits depend on the instruction set, but not on threads or batch. Everywhere else the same as `Exact`.
     Fast = 1,
 }
 

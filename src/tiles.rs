@@ -89,7 +89,8 @@ struct Scratch {
     worker_bytes: usize,
 }
 
-// SAFETY: the pointer is only used to form parts, and whoever forms one promises that no other one overlaps it.
+// SAFETY: the pointer is only used to form parts, and whoever forms one promises that no other one overlaps
+// it.
 unsafe impl Sync for Scratch {}
 
 impl Scratch {
@@ -106,9 +107,9 @@ impl Scratch {
     }
 }
 
-/// Runs `body` once for each item in `0..items` on the executor's workers, with scratch memory that is the worker's
-/// own until the body returns: `scratch` is cut into one part of `worker_bytes` for each worker, and the parts are
-/// reused from item to item.
+/// Runs `body` once for each item in `0..items` on the executor's workers, with scratch memory that is the
+/// worker's own until the body returns: `scratch` is cut into one part of `worker_bytes` for each worker, and
+/// the parts are reused from item to item.
 #[inline(always)]
 fn run_items(
     executor: &Executor,
@@ -121,14 +122,14 @@ fn run_items(
     assert!(scratch.len() >= workers * worker_bytes, "a workspace query forgot the workers");
     let scratch = Scratch { start: scratch.as_mut_ptr(), worker_bytes };
     executor.for_each(items, &|worker, item| {
-        // SAFETY: worker < workers, no two bodies run on one worker at a time, and the memory is borrowed for the
-        // whole call.
+        // SAFETY: worker < workers, no two bodies run on one worker at a time, and the memory is borrowed for
+        // the whole call.
         body(unsafe { scratch.part(worker) }, item);
     });
 }
 
-/// Runs `body` once for each tile of `out`, blocks of columns outer and blocks of rows inner, with scratch memory of
-/// `worker_bytes`.
+/// Runs `body` once for each tile of `out`, blocks of columns outer and blocks of rows inner, with scratch
+/// memory of `worker_bytes`.
 pub(crate) fn for_each_tile<T: Pod + Send>(
     executor: &Executor,
     out: MatMut<'_, T>,
@@ -153,9 +154,9 @@ pub(crate) fn for_each_tile<T: Pod + Send>(
     });
 }
 
-/// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose tile
-/// for each column block has `also_cols` columns. The last row blocks come first: in causal attention they are
-/// the longest items, and a long item that starts last leaves the other workers idle.
+/// [`for_each_tile`] for an output and a smaller one beside it, `also`, of the same rows (or empty), whose
+/// tile for each column block has `also_cols` columns. The last row blocks come first: in causal attention
+/// they are the longest items, and a long item that starts last leaves the other workers idle.
 #[allow(clippy::too_many_arguments, clippy::type_complexity)] // for_each_tile's, and a second output
 pub(crate) fn for_each_tile_pair<T: Pod + Send>(
     executor: &Executor,

@@ -13,10 +13,11 @@ fn extent(rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
     body.checked_add(cols).ok_or(Error::Overflow { what: "rows * row_stride" })
 }
 
-/// Checks shape and stride of a row-major matrix against the slice that holds it, and gives the stride to use.
+/// Checks shape and stride of a row-major matrix against the slice that holds it, and gives the stride to
+/// use.
 ///
-/// A matrix without a second row, or without elements, may have been given any stride. Its columns are as good, and no
-/// row then starts beyond the address space.
+/// A matrix without a second row, or without elements, may have been given any stride. Its columns are as
+/// good, and no row then starts beyond the address space.
 fn validate(what: &'static str, len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
     if rows > 1 {
         at_least("row_stride", row_stride, cols)?;

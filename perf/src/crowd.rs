@@ -48,7 +48,8 @@ fn pin(_: usize) -> Result<()> {
     anyhow::bail!("--cpus is for Linux")
 }
 
-/// Prints microseconds, CPU time and context switches a call on `cpus` CPUs (0: all that the process may use).
+/// Prints microseconds, CPU time and context switches a call on `cpus` CPUs
+/// (0: all that the process may use).
 pub fn print(cpus: usize) -> Result<()> {
     if cpus > 0 {
         pin(cpus)?;

@@ -91,8 +91,8 @@ pub(super) unsafe fn operand<'a>(
 ) -> Checked<MatRef<'a>> {
     let (rows, cols) = if trans.is_transposed() { (cols, rows) } else { (rows, cols) };
     let len = extent((ptr, array), (rows, cols), (ld as usize, leading))?;
-    // SAFETY: `extent` saw a pointer that is aligned, not NULL, and a length that fits. Gaps between rows, which
-    // may be another matrix, are part of the slice, but nothing reads them.
+    // SAFETY: `extent` saw a pointer that is aligned, not NULL, and a length that fits. Gaps between rows,
+    // which may be another matrix, are part of the slice, but nothing reads them.
     let data = if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(ptr, len) } };
     let view = MatRef::new(data, rows, cols, ld as usize).map_err(super::arguments::Refusal::Failure)?;
     Ok(if trans.is_transposed() { view.t() } else { view })

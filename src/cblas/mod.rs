@@ -5,9 +5,9 @@
 //! cblas_sgemm (either layout) -+-> arguments (numbers of the reference) -> gemm -> engine -> matmul
 //! sgemm_ (columns, pointers) --+
 //! ```
-//! **Semantics**: with `beta = 0`, C and y are not read; with `alpha = 0`, A, B and x are not; an empty output
-//! (and for a matrix times a vector an empty input, too) is left alone. A conjugate transpose of f32 is a
-//! transpose. Integers are 32 bits wide (LP64), lengths of Fortran strings are not looked at.
+//! **Semantics**: with `beta = 0`, C and y are not read; with `alpha = 0`, A, B and x are not; an empty
+//! output (and for a matrix times a vector an empty input, too) is left alone. A conjugate transpose of f32
+//! is a transpose. Integers are 32 bits wide (LP64), lengths of Fortran strings are not looked at.
 //!
 //! **Numerics**: each element of the product is one chain of fused multiply-adds over k ascending, then
 //! `fma(beta, c, alpha * ab)`: the bits of [`matmul`](crate::matmul::matmul), for any number of threads.

@@ -201,8 +201,8 @@ impl PackedB {
         run(ctx, ws, &Request { precision, a, b, up: Some(up.panels()), epilogue: *epilogue }, c)
     }
 
-    /// The bytes of workspace that a product (gated with `up`) takes with these arguments, for a caller that starts
-    /// several products only if all of them can run.
+    /// The bytes of workspace that a product (gated with `up`) takes with these arguments, for a caller that
+    /// starts several products only if all of them can run.
     pub(crate) fn bytes_of_multiply(
         &self,
         ctx: &Context,

@@ -7,7 +7,8 @@ use crate::fp_mode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Hands out work items to workers: the calling thread is one of them, number 0 where a context has its own threads.
+/// Hands out work items to workers: the calling thread is one of them, number 0 where a context has its own
+/// threads.
 pub(crate) struct Executor(Threads);
 
 enum Threads {
@@ -58,10 +59,11 @@ impl Executor {
         }
     }
 
-    /// Calls `body(worker, item)` once for each item in `0..items`; `worker < min(workers(), items)`, and no two
-    /// calls run on one worker at a time. Returns when all have returned. Allocates nothing.
+    /// Calls `body(worker, item)` once for each item in `0..items`; `worker < min(workers(), items)`, and no
+    /// two calls run on one worker at a time. Returns when all have returned. Allocates nothing.
     ///
-    /// Other threads run `body` in the default floating-point mode; the calling thread has to be in it already.
+    /// Other threads run `body` in the default floating-point mode; the calling thread has to be in it
+    /// already.
     pub(crate) fn for_each(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let workers = self.workers().min(items);
         if workers <= 1 {

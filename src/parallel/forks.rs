@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// How often this process is the child of a fork since [`watch`] was called first (by it or by a parent): counted
-/// by a handler, because asking for the process id would cost each region a system call.
+/// How often this process is the child of a fork since [`watch`] was called first (by it or by a parent):
+/// counted by a handler, because asking for the process id would cost each region a system call.
 #[cfg(all(unix, not(miri)))]
 static FORKS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 

@@ -1,11 +1,12 @@
 //! Regions for a C caller's threads, which may come when the call is over and even when its context is gone.
 //!
-//! A C `parallel_for` gets a function and an argument, and nothing keeps it from calling the function later. So the
-//! argument points to nothing: it is a ticket, the number of a region of this table and the epoch that the region was
-//! opened for. A late call finds another epoch or a closed region and returns; the regions themselves are never freed.
+//! A C `parallel_for` gets a function and an argument, and nothing keeps it from calling the function later.
+//! So the argument points to nothing: it is a ticket, the number of a region of this table and the epoch that
+//! the region was opened for. A late call finds another epoch or a closed region and returns; the regions
+//! themselves are never freed.
 //!
-//! The table is the only memory that contexts share. No result depends on it: where all of its regions are taken, a
-//! call computes on its own thread.
+//! The table is the only memory that contexts share. No result depends on it: where all of its regions are
+//! taken, a call computes on its own thread.
 
 use super::region::{Body, EPOCH_BITS, MOST_PLACES, Payload, Region};
 
@@ -18,8 +19,8 @@ const _: () = assert!(SLOT_BITS + EPOCH_BITS <= 32, "a ticket is a pointer of a 
 
 static TABLE: [Region; REGIONS] = [const { Region::new() }; REGIONS];
 
-/// Runs `call`, which is to have [`enter`] called with the ticket that it is given, and returns when nobody is
-/// inside of the region any more. `None` when all regions are taken: then `call` was not run.
+/// Runs `call`, which is to have [`enter`] called with the ticket that it is given, and returns when nobody
+/// is inside of the region any more. `None` when all regions are taken: then `call` was not run.
 ///
 /// **Errors**: the panic of `call`, or else the first of a thread inside.
 pub(crate) fn region(body: &Body<'_>, call: impl FnOnce(usize)) -> Option<Result<(), Payload>> {

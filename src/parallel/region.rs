@@ -1,8 +1,8 @@
 //! A parallel region: a job on the caller's stack that other threads enter while it is open.
 //!
-//! A region has an owner, the calling thread. The owner opens it, works, closes it when no work is left, and waits
-//! for those who are inside, not for those who were called: a thread that comes late finds the region closed and
-//! has cost nothing. One word says all that decides this:
+//! A region has an owner, the calling thread. The owner opens it, works, closes it when no work is left, and
+//! waits for those who are inside, not for those who were called: a thread that comes late finds the region
+//! closed and has cost nothing. One word says all that decides this:
 //!
 //! ```text
 //! state:  epoch | PANICKED | WAITING | OPEN | places left | threads inside
@@ -11,18 +11,19 @@
 //!
 //! # Why a thread inside may follow the job
 //! The job is a borrow whose lifetime is erased. Four facts keep it alive and unchanged while it is followed:
-//! 1. A thread enters by one compare-and-exchange of the whole word that demands OPEN and adds one to "inside".
-//!    It leaves by one subtraction, after its last use of the job.
-//! 2. The owner takes OPEN away by one atomic operation. All operations on one word have one order, so each entry
-//!    comes before it and is counted, or comes after it and fails.
+//! 1. A thread enters by one compare-and-exchange of the whole word that demands OPEN and adds one to
+//!    "inside". It leaves by one subtraction, after its last use of the job.
+//! 2. The owner takes OPEN away by one atomic operation. All operations on one word have one order, so each
+//!    entry comes before it and is counted, or comes after it and fails.
 //! 3. [`Owner::run`] ends, by return or by unwinding, only after it has closed the region and then read
 //!    "inside = 0". The borrow outlives `run`, so it outlives every entry.
 //! 4. Only the owner writes the job, while the region is closed and nobody is inside: the swap that opens
 //!    (release) happens before each entry (acquire), and each leave (release) happens before the read of
-//!    "inside = 0" (acquire), through the release sequence of the word, which consists of read-modify-writes alone.
+//!    "inside = 0" (acquire), through the release sequence of the word, which consists of read-modify-writes
+//!    alone.
 //!
-//! An epoch that wraps around is no danger: it tells a thread whether the open region is the one that it was called
-//! for, and a thread that enters another one is counted all the same.
+//! An epoch that wraps around is no danger: it tells a thread whether the open region is the one that it was
+//! called for, and a thread that enters another one is counted all the same.
 
 use super::patience::wait_awake;
 use crate::fp_mode;
@@ -70,8 +71,8 @@ pub(super) struct Region {
     emptied: Condvar,
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself: written by the one owner while nobody is inside, read
-// by threads inside, as the module's comment shows.
+// SAFETY: `job` is the only field that is not Sync by itself: written by the one owner while nobody is
+// inside, read by threads inside, as the module's comment shows.
 unsafe impl Sync for Region {}
 // SAFETY: the pointer in `job` is only followed inside of an open region, whose owner keeps the body alive.
 unsafe impl Send for Region {}
@@ -94,7 +95,8 @@ impl Region {
         free.then(|| Owner { region: self })
     }
 
-    /// The epoch of the region if it is open and has a place left. In the one order of all `SeqCst` operations.
+    /// The epoch of the region if it is open and has a place left. In the one order of all `SeqCst`
+    /// operations.
     pub fn open_epoch(&self) -> Option<u32> {
         let state = self.state.load(SeqCst);
         (state & OPEN != 0 && state & PLACES != 0).then_some(epoch_of(state))
@@ -144,15 +146,16 @@ pub(super) struct Owner<'a> {
 
 impl Owner<'_> {
     /// Opens the region with `places` for other threads, each of which calls `body` with a number; runs
-    /// `meanwhile`, which is told the epoch; closes the region, and returns when nobody is inside. Allocates nothing.
+    /// `meanwhile`, which is told the epoch; closes the region, and returns when nobody is inside. Allocates
+    /// nothing.
     ///
     /// **Errors**: the panic of `meanwhile`, or else the first of a thread inside.
     pub fn run(&self, places: usize, body: &Body<'_>, meanwhile: impl FnOnce(u32)) -> Result<(), Payload> {
         let region = self.region;
         let epoch = epoch_of(region.state.load(Relaxed)).wrapping_add(1) & ((1 << EPOCH_BITS) - 1);
         let erased: *const Body<'_> = body;
-        // SAFETY: this thread owns the region, which is closed and empty, so nobody reads `job`. The lifetime is
-        // erased, and the close below keeps the promise that it made.
+        // SAFETY: this thread owns the region, which is closed and empty, so nobody reads `job`. The lifetime
+        // is erased, and the close below keeps the promise that it made.
         unsafe { *region.job.get() = Some(erase(erased)) };
         let places = places.min(MOST_PLACES) as u64 * PLACE;
         region.state.swap((u64::from(epoch) << EPOCH_SHIFT) | OPEN | places, SeqCst);
@@ -181,9 +184,11 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Calls the region's body with `worker`, in kvern's floating-point mode, and leaves. A panic stays in the region.
+    /// Calls the region's body with `worker`, in kvern's floating-point mode, and leaves. A panic stays in
+    /// the region.
     pub fn work(self, worker: usize) {
-        // SAFETY: this thread is inside, so `job` was written before it entered and is not written until it leaves.
+        // SAFETY: this thread is inside, so `job` was written before it entered and is not written until it
+        // leaves.
         let job = unsafe { *self.region.job.get() };
         let Some(job) = job else { return };
         // SAFETY: the owner keeps the body alive until nobody is inside.

@@ -1,12 +1,12 @@
 //! The threads that a context owns.
 //!
-//! A worker is the calling thread or one of these. A thread that has just left a region stays awake for a moment
-//! ([`super::patience`]) and enters the next one in well under a microsecond; then it sleeps and uses no CPU. A region
-//! calls sleeping threads only as far as there are work items and CPUs for them, and nobody calls all: each that
-//! wakes calls two more.
+//! A worker is the calling thread or one of these. A thread that has just left a region stays awake for a
+//! moment ([`super::patience`]) and enters the next one in well under a microsecond; then it sleeps and uses
+//! no CPU. A region calls sleeping threads only as far as there are work items and CPUs for them, and nobody
+//! calls all: each that wakes calls two more.
 //!
-//! The threads are plain threads of the standard library. A pool that schedules tasks would add nothing but its own
-//! wake-ups and allocations: what runs here is one loop.
+//! The threads are plain threads of the standard library. A pool that schedules tasks would add nothing but
+//! its own wake-ups and allocations: what runs here is one loop.
 
 use super::forks::{forks, watch};
 use super::options::MAX_WORKERS;
@@ -81,8 +81,8 @@ impl Shared {
 
     /// Waits for a region after that of `seen`, awake and then asleep: its epoch, or `None` at the end.
     ///
-    /// No region is missed that wants this worker: the worker sets its bit and then looks at the region's word, a
-    /// caller swaps that word and then looks at the bits, and the four operations have one order.
+    /// No region is missed that wants this worker: the worker sets its bit and then looks at the region's
+    /// word, a caller swaps that word and then looks at the bits, and the four operations have one order.
     fn next_region(&self, thread: usize, seen: u32) -> Option<u32> {
         let open = || self.region.open_epoch().filter(|&epoch| epoch != seen);
         let ready = || open().is_some() || self.shutdown.load(SeqCst);
@@ -159,11 +159,12 @@ impl Team {
         self.workers
     }
 
-    /// Calls `body` with distinct numbers below `workers`, 0 on this thread and others on workers that come while this
-    /// thread works, and returns when all calls have returned. Each call has to work until no work is left.
+    /// Calls `body` with distinct numbers below `workers`, 0 on this thread and others on workers that come
+    /// while this thread works, and returns when all calls have returned. Each call has to work until no work
+    /// is left.
     ///
-    /// This thread works alone when another thread's region runs, where there is no CPU for a worker, and in a child
-    /// process that a fork made.
+    /// This thread works alone when another thread's region runs, where there is no CPU for a worker, and in
+    /// a child process that a fork made.
     pub fn run(&self, workers: usize, body: &Body<'_>) {
         if self.useful == 0 || self.forks != forks() {
             return body(0);
@@ -188,14 +189,14 @@ impl Drop for Team {
     fn drop(&mut self) {
         let handles = std::mem::take(&mut self.handles);
         if self.forks != forks() {
-            // In a forked child nobody waits. The handles must not even be dropped: that would detach threads by
-            // numbers which the child's own threads have by now.
+            // In a forked child nobody waits. The handles must not even be dropped: that would detach threads
+            // by numbers which the child's own threads have by now.
             return std::mem::forget(handles);
         }
         self.shared.shutdown.store(true, SeqCst);
         handles.iter().for_each(|handle| handle.thread().unpark());
-        // Joined, not only told to end: they would still run when a program that destroyed its context unloads the
-        // library, and count as lost to a memory checker.
+        // Joined, not only told to end: they would still run when a program that destroyed its context
+        // unloads the library, and count as lost to a memory checker.
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 }
@@ -389,7 +390,8 @@ mod tests {
 
     #[test]
     fn no_thread_is_left_after_the_drop() {
-        thread_local!(static MARK: std::cell::RefCell<Option<AtExit>> = const { std::cell::RefCell::new(None) });
+        use std::cell::RefCell;
+        thread_local!(static MARK: RefCell<Option<AtExit>> = const { RefCell::new(None) });
         let (ended, came) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
         let team = Team::on_cpus(4, 4).unwrap();
         team.run(4, &|worker| {

@@ -324,8 +324,8 @@ fn check(call: &Call, cache: &KvCache, outs: &(Out, Out), random: &mut Random, w
             }
             let distance = at.abs_diff(key) as f64;
             let alibi = call.alibi.as_ref().map_or(0.0, |slopes| f64::from(slopes[h]) * distance);
-            // Scores live in the exp2 domain, where each is rounded once more for each term, and where a finite
-            // mask takes them no further than f32 reaches.
+            // Scores live in the exp2 domain, where each is rounded once more for each term, and where a
+            // finite mask takes them no further than f32 reaches.
             let sum = s - alibi + f64::from(mask);
             if sum.abs() < LIMIT {
                 let terms = scale * all + alibi + f64::from(mask.abs()) + 3.0;
