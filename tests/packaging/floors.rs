@@ -67,7 +67,9 @@ fn modules(src: &Path) -> Modules {
             if path.is_dir() {
                 walk(&path, &module(), found);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let own = name == "mod" || at.is_empty() && (name == "lib" || name == "main");
+                // Beside a library, `main.rs` is a crate of its own, which imports the library by its name.
+                let root = at.is_empty() && (name == "lib" || name == "main" && !dir.join("lib.rs").exists());
+                let own = name == "mod" || root;
                 found.insert(if own { at.to_vec() } else { module() }, path);
             }
         }
