@@ -169,7 +169,7 @@ pub(super) fn affine(codec: &Codec, x: &[f32], (low, high): (f32, f32), out: &mu
     let limit = MOST * (top + 1.0);
     let (low, high) = (low.clamp(-limit, limit), high.clamp(-limit, limit));
     let code = |x: f32, per_step: f32, m: f32| round(((x - m) * per_step).clamp(0.0, top));
-    let [zeros] = sums(x, |x| [x.clamp(-limit, limit).powi(2)]);
+    let [zeros] = sums(x, |x| [x.clamp(-limit, limit) * x.clamp(-limit, limit)]);
     let mut best = (zeros, 0.0, 0.0);
     let mut attempt = |d: f32, m: f32| {
         let per_step = inverse(d);

@@ -22,7 +22,8 @@ fn unless_better(codec: &Codec, x: &[f32], d: f32, out: &mut Decoded, search: im
     let error = |block: &Decoded| {
         let mut back = [0.0; MAX_BLOCK];
         codec.floats(block, &mut back[..x.len()]);
-        x.iter().zip(back).map(|(x, back)| (f64::from(*x) - f64::from(back)).powi(2)).sum::<f64>()
+        let misses = x.iter().zip(back).map(|(x, back)| f64::from(*x) - f64::from(back));
+        misses.map(|miss| miss * miss).sum::<f64>()
     };
     let mut found = *out;
     search(&mut found);
