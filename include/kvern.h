@@ -265,7 +265,7 @@ typedef struct {
      */
     uint32_t threads;
     /**
-     * The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
+     * The tier to use; KVERN_ISA_DEFAULT for the one that the machine prefers.
      */
     kvern_isa isa_cap;
     /**
@@ -296,7 +296,7 @@ typedef struct {
 } kvern_context_options;
 
 /**
- * As an option: the machine's best tier.
+ * As an option: the tier that the machine prefers.
  */
 #define KVERN_ISA_DEFAULT 0
 
@@ -393,7 +393,7 @@ kvern_status kvern_context_kernel(const kvern_context *ctx,
 int32_t kvern_isa_is_available(kvern_isa isa);
 
 /**
- * The highest tier of this machine, a `KVERN_ISA_*` number.
+ * The tier that this machine prefers, a `KVERN_ISA_*` number.
  *
  * Threads: any.
  * Since: 0.1

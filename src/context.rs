@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ContextOptions {
-    /// The highest tier to use; `None` for the machine's best one.
+    /// The tier to use; `None` for the one that the machine prefers.
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
@@ -25,7 +25,7 @@ pub struct ContextOptions {
 }
 
 impl ContextOptions {
-    /// Caps the tier. A cap above the machine's best tier is an error of [`Context::new`].
+    /// Sets the tier. A tier that the machine lacks is an error of [`Context::new`].
     pub fn isa_cap(mut self, isa: Isa) -> ContextOptions {
         self.isa_cap = Some(isa);
         self

@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 /// An instruction-set tier: a `KVERN_ISA_*` number. All tiers give the same bits.
 pub type kvern_isa = i32;
 
-/// As an option: the machine's best tier.
+/// As an option: the tier that the machine prefers.
 pub const KVERN_ISA_DEFAULT: kvern_isa = 0;
 /// Portable code.
 pub const KVERN_ISA_SCALAR: kvern_isa = 1;
@@ -59,7 +59,7 @@ pub struct kvern_context_options {
     /// Threads that compute, the calling one included: 1..=256; 0 means 1. Others are started at once and
     /// belong to the context. More than there are CPUs gain nothing.
     pub threads: u32,
-    /// The highest tier to use; KVERN_ISA_DEFAULT for the machine's best.
+    /// The tier to use; KVERN_ISA_DEFAULT for the one that the machine prefers.
     pub isa_cap: kvern_isa,
     /// With `parallel_for`: how many workers are useful, 1..=256, typically its number of threads. Else 0.
     pub workers: usize,
@@ -352,7 +352,7 @@ pub extern "C" fn kvern_isa_is_available(isa: kvern_isa) -> i32 {
     catch_unwind(available).unwrap_or(false).into()
 }
 
-/// The highest tier of this machine, a `KVERN_ISA_*` number.
+/// The tier that this machine prefers, a `KVERN_ISA_*` number.
 ///
 /// Threads: any.
 /// Since: 0.1
