@@ -1,8 +1,9 @@
-# Shortcuts with the names of the project that mini/ reproduces. Each is one call.
+# Shortcuts, each one call. `make check` is what CI runs; the others have the names of the project that mini/
+# reproduces.
 MINI = cargo run --release --quiet --
 
-# make install PREFIX=/usr/local [DESTDIR=] [LIBDIR=lib] [FEATURES=cblas]: the C library, its headers, and what
-# pkg-config and CMake read.
+# make install PREFIX=/usr/local [DESTDIR=] [LIBDIR=lib] [FEATURES=cblas]: the C library, its headers, and
+# what pkg-config and CMake read.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 FEATURES ?= capi
@@ -23,6 +24,7 @@ test-idem:      ; $(MINI) test-idem
 pack:           ; $(MINI) pack
 verify:         ; $(MINI) verify
 test:           ; cargo test
+check:          ; .ci/run
 coverage:       ; perf/coverage.sh
 coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
@@ -32,5 +34,5 @@ install: library
 	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(LIBRARY)/shipped
 clean:          ; cargo clean
 
-.PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify test \
-        coverage coverage-mini gate bless library install clean
+.PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify \
+        test check coverage coverage-mini gate bless library install clean

@@ -311,7 +311,7 @@ typedef struct {
 #define KVERN_ISA_AVX2 2
 
 /**
- * x86-64 with AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
+ * What KVERN_ISA_AVX2 needs, and AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
  */
 #define KVERN_ISA_AVX512 3
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks an installed release: check.sh PREFIX. The shared library is below 3 MiB and both libraries export what
-# tests/fixtures/symbols.txt lists, nothing else: the features are `capi` alone.
+# Checks an installed release: check.sh PREFIX. The shared library is below 3 MiB and both libraries export
+# what tests/fixtures/symbols.txt lists, nothing else: the features are `capi` alone.
 set -eu
 lib=$1/lib
 names=$(dirname "$0")/../tests/fixtures/symbols.txt

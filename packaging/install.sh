@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what cargo has built: install.sh DIRECTORY_OF_libkvern, with PREFIX (/usr/local), LIBDIR (lib, or what
-# a distribution has below the prefix, such as lib/x86_64-linux-gnu) and DESTDIR from the environment. ELF only.
+# Installs what cargo has built: install.sh DIRECTORY_OF_libkvern, with PREFIX (/usr/local), LIBDIR (lib, or
+# what a distribution has below the prefix, such as lib/x86_64-linux-gnu) and DESTDIR from the environment.
+# ELF only.
 set -eu
 built=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -33,16 +34,17 @@ put 755 "$work/libkvern.so" "$lib/libkvern.so.$version"
 ln -sf "libkvern.so.$version" "$lib/libkvern.so.$abi"
 ln -sf "libkvern.so.$abi" "$lib/libkvern.so"
 
-# The static library is one object whose only global names are those that the shared one exports, and whose only
-# sections are those that they reach: 4 MB of 17. Two libraries made by rustc, of whatever versions, then link into
-# one program, each with a standard library of its own. Groups are dissolved, or the linker would fold those of two
-# libraries although their names are local; sections of LLVM bitcode do not survive being joined.
+# The static library is one object whose only global names are those that the shared one exports, and whose
+# only sections are those that they reach: 4 MB of 17. Two libraries made by rustc, of whatever versions, then
+# link into one program, each with a standard library of its own. Groups are dissolved, or the linker would
+# fold those of two libraries although their names are local; sections of LLVM bitcode do not survive being
+# joined.
 "$NM" -D --defined-only "$built/libkvern.so" | awk '{ print $NF }' >"$work/names"
 "$STRIP" --strip-debug -o "$work/stripped.a" "$built/libkvern.a"
 "$LD" -r --gc-sections --force-group-allocation $(sed 's/^/-u /' "$work/names") --whole-archive -o "$work/kvern.o" "$work/stripped.a"
 "$OBJCOPY" --keep-global-symbols="$work/names" -R .llvmbc -R .llvmcmd "$work/kvern.o"
-# Names that only removed sections used are gone as well: here weak references of the standard library would have
-# become strong ones.
+# Names that only removed sections used are gone as well: here weak references of the standard library would
+# have become strong ones.
 "$STRIP" --strip-unneeded "$work/kvern.o"
 "$AR" rcsD "$work/libkvern.a" "$work/kvern.o"
 put 644 "$work/libkvern.a" "$lib/libkvern.a"

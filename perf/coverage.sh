@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Line coverage by tests: `perf/coverage.sh [ARGUMENTS OF CARGO LLVM-COV]` of the library, `perf/coverage.sh mini
-# [ARGUMENTS]` of the application, which also counts the modules at 100 % and fails below 97 %.
+# Line coverage by tests: `perf/coverage.sh [ARGUMENTS OF CARGO LLVM-COV]` of the library, `perf/coverage.sh
+# mini [ARGUMENTS]` of the application, which also counts the modules at 100 % and fails below 97 %.
 #
-# Needs cargo-llvm-cov (`cargo install cargo-llvm-cov --root target/tools`) and the llvm-cov and llvm-profdata of
-# rustc's own LLVM release (rustc -vV names it).
+# Needs cargo-llvm-cov (`cargo install cargo-llvm-cov --root target/tools`) and the llvm-cov and llvm-profdata
+# of rustc's own LLVM release (rustc -vV names it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/target/tools/bin:$PATH"
@@ -19,8 +19,8 @@ if [ "${1:-}" != mini ]; then
     exec cargo llvm-cov --package kvern --features capi --ignore-filename-regex '(^|/)(tests|mini|perf)/' "$@"
 fi
 shift
-# The golden training on every tier is left out: with counters in its software FMAs, the scalar tier takes many
-# minutes, and other tests run the same lines.
+# The golden training on every tier is left out: with counters in its software FMAs, the scalar tier takes
+# many minutes, and other tests run the same lines.
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 cargo llvm-cov --package mini --ignore-filename-regex "^$PWD/(src|perf|tests)/" --fail-under-lines 97 "$@" \

@@ -48,10 +48,12 @@ int main(void) {
     CHECK(kvern_weights_workspace_bytes(ctx, layer, KVERN_COMPUTE_INT8, TOKENS, &bytes));
     CHECK(kvern_workspace_create(bytes > most ? bytes : most, &ws));
 
-    /* Activations in f32: the error is that of f32 sums. Activations in int8: faster, and each is rounded by up to
-     * 1/254 of the largest one of its block of 32. */
-    CHECK(kvern_weights_multiply(ctx, ws, layer, KVERN_COMPUTE_F32, TOKENS, OUT, IN, x, IN, exact, OUT, NULL));
-    CHECK(kvern_weights_multiply(ctx, ws, layer, KVERN_COMPUTE_INT8, TOKENS, OUT, IN, x, IN, fast, OUT, NULL));
+    /* Activations in f32: the error is that of f32 sums. Activations in int8: faster, and each is rounded by
+     * up to 1/254 of the largest one of its block of 32. */
+    CHECK(
+        kvern_weights_multiply(ctx, ws, layer, KVERN_COMPUTE_F32, TOKENS, OUT, IN, x, IN, exact, OUT, NULL));
+    CHECK(
+        kvern_weights_multiply(ctx, ws, layer, KVERN_COMPUTE_INT8, TOKENS, OUT, IN, x, IN, fast, OUT, NULL));
     worst = worst_error(layer, x, exact, &scale);
     expect_below("f32 activations", worst, IN * ldexp(1.0, -24) * scale);
     worst = worst_error(layer, x, fast, &scale);
@@ -65,7 +67,8 @@ int main(void) {
         return 1;
     CHECK(kvern_weights_to_blocks(layer, blocks, blocks_bytes));
     CHECK(kvern_weights_from_blocks(KVERN_WEIGHTS_Q4_0, OUT, IN, blocks, blocks_bytes, &loaded));
-    CHECK(kvern_weights_multiply(ctx, ws, loaded, KVERN_COMPUTE_INT8, TOKENS, OUT, IN, x, IN, again, OUT, NULL));
+    CHECK(kvern_weights_multiply(ctx, ws, loaded, KVERN_COMPUTE_INT8, TOKENS, OUT, IN, x, IN, again, OUT,
+                                 NULL));
     if (memcmp(fast, again, sizeof fast) != 0) {
         fprintf(stderr, "weights from blocks multiply differently\n");
         return 1;

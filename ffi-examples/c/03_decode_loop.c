@@ -1,5 +1,6 @@
-/* A small attention block, decoded token by token, with a sliding window over a ring cache that is shorter than
- * the text; then the same in prefill, a chunk at a time. The bits must be the same, and close to plain C.
+/* A small attention block, decoded token by token, with a sliding window over a ring cache that is shorter
+ * than the text; then the same in prefill, a chunk at a time. The bits must be the same, and close to plain
+ * C.
  *
  *     cc -std=c99 03_decode_loop.c $(pkg-config --cflags --libs kvern) -lm && ./a.out
  */
@@ -52,8 +53,8 @@ int main(void) {
     kvern_kv_cache_options cache = KVERN_KV_CACHE_OPTIONS_INIT;
     layer l = {0};
     double worst = 0.0;
-    /* A query sees WINDOW tokens. Of a chunk of q queries, the first one's window has to be there still when the
-     * last one's key is: a capacity of WINDOW + q - 1. What is older is overwritten. */
+    /* A query sees WINDOW tokens. Of a chunk of q queries, the first one's window has to be there still when
+     * the last one's key is: a capacity of WINDOW + q - 1. What is older is overwritten. */
     cache.kv_heads = KV_HEADS, cache.head_dim = HEAD_DIM, cache.capacity = CAPACITY, cache.window = WINDOW;
     CHECK(kvern_context_create(NULL, &l.ctx));
     CHECK(kvern_workspace_create(0, &l.ws));
@@ -84,7 +85,8 @@ int main(void) {
         for (size_t i = 0; i < DIM; i++)
             worst = fmax(worst, fabs(x[i] - (double)decoded[t * DIM + i]));
     }
-    printf("%d tokens, window %d, ring of %d: decoding and prefill agree bit for bit\n", TOKENS, WINDOW, CAPACITY);
+    printf("%d tokens, window %d, ring of %d: decoding and prefill agree bit for bit\n", TOKENS, WINDOW,
+           CAPACITY);
     expect_below("against plain C", worst, 1e-5); /* a few dozen roundings of 2^-24 on values of about 1 */
     kvern_weights_destroy(l.wq);
     kvern_weights_destroy(l.wk);

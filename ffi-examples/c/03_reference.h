@@ -1,4 +1,5 @@
-/* What 03_decode_loop.c is checked against: the same block in plain C, in double, and the names of both files. */
+/* What 03_decode_loop.c is checked against: the same block in plain C, in double, and the names of both
+ * files. */
 #include "example.h"
 
 enum { TOKENS = 20, WINDOW = 5, CAPACITY = 8, CHUNK = CAPACITY - WINDOW + 1 };

@@ -1,5 +1,5 @@
-/* kvern on the caller's threads, a pool of pthreads behind kvern_parallel_for, and in the caller's memory. The bits
- * depend on neither.
+/* kvern on the caller's threads, a pool of pthreads behind kvern_parallel_for, and in the caller's memory.
+ * The bits depend on neither.
  *
  *     cc -std=c99 04_own_threads.c $(pkg-config --cflags --libs kvern) -lpthread -lm && ./a.out
  */
@@ -68,8 +68,8 @@ static void run_on_pool(void *user, size_t workers, kvern_worker_body body, void
     pthread_mutex_unlock(&p->mutex);
 }
 
-/* Memory that is counted; another program has an arena here, or a NUMA node. Only main() makes objects, or the count
- * would need a lock. */
+/* Memory that is counted; another program has an arena here, or a NUMA node. Only main() makes objects, or
+ * the count would need a lock. */
 typedef struct {
     size_t held, most;
 } memory;
@@ -131,8 +131,8 @@ int main(void) {
     for (size_t i = 0; i < WORKERS; i++)
         pthread_join(p.threads[i], NULL);
 
-    printf("%zu regions, %zu calls on the pool's own threads, %zu bytes of its own memory\n", p.regions, p.by_threads,
-           own.most);
+    printf("%zu regions, %zu calls on the pool's own threads, %zu bytes of its own memory\n", p.regions,
+           p.by_threads, own.most);
     if (own.most == 0 || own.held != 0) {
         fprintf(stderr, "the memory was not used, or not given back\n");
         return 1;

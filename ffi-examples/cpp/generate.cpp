@@ -1,6 +1,6 @@
 // A decoder of one layer with random 8-bit weights writes a text: embedding, attention with a cache, a gated
-// feed-forward, the likeliest token as the next one. Checks that reading its text again at once gives the same
-// bits, and that the logits are those of plain C++ in double.
+// feed-forward, the likeliest token as the next one. Checks that reading its text again at once gives the
+// same bits, and that the logits are those of plain C++ in double.
 //
 //     c++ -std=c++17 generate.cpp $(pkg-config --cflags --libs kvern) && ./a.out
 #include "reference.hpp"
@@ -65,8 +65,8 @@ int run() {
     const bool same = forward(m, ctx, ws, cache, table, {text.data(), length - 1}) == written;
     for (std::uint32_t id : text)
         std::printf("%u ", id);
-    std::printf("\nread again: %s bits; logits against plain C++: %.1e, bound 1e-3\n", same ? "the same" : "other",
-                worst);
+    std::printf("\nread again: %s bits; logits against plain C++: %.1e, bound 1e-3\n",
+                same ? "the same" : "other", worst);
     return same && worst < 1e-3 ? 0 : 1;
 }
 

@@ -31,7 +31,8 @@ inline kvern::weights random_weights(std::size_t n, std::size_t k) {
 struct model {
     kvern::weights embedding = random_weights(vocabulary, dim);
     kvern::weights head = random_weights(vocabulary, dim);
-    kvern::weights q = random_weights(dim, dim), k = random_weights(kv_dim, dim), v = random_weights(kv_dim, dim);
+    kvern::weights q = random_weights(dim, dim), k = random_weights(kv_dim, dim),
+                   v = random_weights(kv_dim, dim);
     kvern::weights o = random_weights(dim, dim), gate = random_weights(hidden, dim);
     kvern::weights up = random_weights(hidden, dim), down = random_weights(dim, hidden);
     floats gain = floats(dim, 1.5f);

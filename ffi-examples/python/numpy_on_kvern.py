@@ -4,7 +4,7 @@
     LD_PRELOAD=/tmp/kvern/lib/libkvern.so.0 python3 numpy_on_kvern.py
 
 A numpy from PyPI brings an OpenBLAS whose names have a suffix (`scipy_cblas_sgemm64_`), so that no other
-library can take its place. So this program looks at the addresses that numpy's own code calls. Linux, 64 bits.
+library can take its place. So this program looks at the addresses that numpy calls. Linux, 64 bits.
 """
 import ctypes
 import os

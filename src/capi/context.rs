@@ -21,7 +21,7 @@ pub const KVERN_ISA_DEFAULT: kvern_isa = 0;
 pub const KVERN_ISA_SCALAR: kvern_isa = 1;
 /// x86-64 with AVX2, FMA, F16C, BMI1, BMI2, LZCNT and POPCNT.
 pub const KVERN_ISA_AVX2: kvern_isa = 2;
-/// x86-64 with AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
+/// What KVERN_ISA_AVX2 needs, and AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
 pub const KVERN_ISA_AVX512: kvern_isa = 3;
 
 /// One worker of a parallel region, to be called as `body(arg, worker)`.

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::path::Path;
 
+const WORDS: [&str; 11] =
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -171,9 +174,8 @@ fn the_library_names_its_modules_with_unsafe_code() {
     let text = text.replace("//!", " ");
     let named: BTreeSet<String> = text.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     assert!(allowed.is_subset(&named), "{named:?} lacks some of {allowed:?}");
-    let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
     assert!(
-        text.contains(&format!("{} modules", words[allowed.len()])),
+        text.contains(&format!("{} modules", WORDS[allowed.len()])),
         "{allowed:?} are not counted so: {text}"
     );
     // Modules inside others state it again for themselves; none of another name does.
@@ -227,7 +229,7 @@ fn documented_commands_exist() {
     let (perf, makefile) = (read("perf/src/main.rs"), read("Makefile"));
     let capitalised = |word: &str| format!("{}{}", word[..1].to_uppercase(), &word[1..]);
     let mut seen = 0;
-    for file in ["README.md", "perf/README.md", "fuzz/README.md"] {
+    for file in ["README.md", "docs/PERFORMANCE.md", "RELEASING.md", "perf/README.md", "fuzz/README.md"] {
         let text = unwrapped(&read(file));
         for call in text.split("kvern-perf -- ").skip(1) {
             let words: Vec<&str> = call.split(|c: char| !c.is_ascii_lowercase()).collect();
@@ -261,4 +263,45 @@ fn the_changelog_and_the_packages_state_one_version() {
     assert_eq!(newest.as_deref(), Some(version));
     let minor = version.rsplit_once('.').unwrap().0.to_owned();
     assert!(read("README.md").contains(&format!("find_package(kvern {minor} ")));
+}
+
+#[test]
+fn the_dependencies_and_the_oldest_rust_are_counted_and_named() {
+    let manifest = read("Cargo.toml");
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let count = section.lines().filter(|line| line.contains('=') && !line.starts_with('#')).count();
+    let security = unwrapped(&read("SECURITY.md"));
+    assert!(
+        security.contains(&format!("The library has {} dependencies", WORDS[count])),
+        "{count} dependencies"
+    );
+    let oldest = manifest.split("rust-version = \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(unwrapped(&read("README.md")).contains(&format!("Rust {oldest} or newer")), "Rust {oldest}");
+}
+
+/// The first sentence of a tier's comment lists what the tier needs: what `src/isa.rs` detects.
+#[test]
+fn the_header_names_the_extensions_that_each_tier_needs() {
+    let isa = read("src/isa.rs");
+    // The lists of the macro `with_features!`; that of AVX-512 stands before that of AVX2.
+    let needed = |marker: &str| -> BTreeSet<String> {
+        let list = isa.split(marker).nth(1).unwrap().split('$').next().unwrap();
+        let features = list.split_whitespace().map(|name| name.trim_matches('"'));
+        features.map(|name| name.trim_start_matches("avx512").to_uppercase()).collect()
+    };
+    for (constant, number, marker) in [("KVERN_ISA_AVX2", 2, "@to [\""), ("KVERN_ISA_AVX512", 3, "@avx2 [\"")]
+    {
+        let (_, value, comment) = constants().into_iter().find(|(name, ..)| name == constant).unwrap();
+        assert_eq!(value, number);
+        let first = comment.split(". ").next().unwrap().replace("AVX-512", "");
+        let words =
+            first.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        let stated = words.filter(|word| word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()));
+        let stated = stated.filter(|word| word.chars().any(|c| c.is_ascii_uppercase()));
+        assert_eq!(
+            stated.map(str::to_owned).collect::<BTreeSet<_>>(),
+            needed(marker),
+            "{constant}: {comment}"
+        );
+    }
 }
