@@ -3,8 +3,7 @@
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
-/// Looks at the condition before the first look at
-/// the clock (docs/TUNING.md has the time of a look).
+/// Looks at the condition before the first look at the clock (docs/TUNING.md has the time of a look).
 const LOOKS: usize = 64;
 
 /// Looks between two yields.

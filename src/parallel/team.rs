@@ -110,8 +110,9 @@ impl Shared {
             seen = epoch;
             #[cfg(test)]
             self.gate.pass();
+            // Before this thread is inside: a thread that is preempted in a system call would keep the caller waiting.
+            self.call_some();
             if let Some(inside) = self.region.enter(epoch) {
-                self.call_some();
                 let number = inside.place;
                 inside.work(number);
             }
@@ -177,6 +178,7 @@ impl Team {
             shared.wanted.store(places.min(self.useful).saturating_sub(awake), Relaxed);
             shared.call_some();
             body(0);
+            shared.wanted.store(0, Relaxed); // no work is left
         });
         drop(owner);
         if let Err(payload) = result {
