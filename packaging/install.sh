@@ -23,7 +23,8 @@ put() { # MODE FROM TO, replacing a file that runs
 }
 fill() { # TEMPLATE TO
     up=$(printf '%s' "$LIBDIR" | sed 's,[^/][^/]*,..,g')
-    sed -e "s,@PREFIX@,$PREFIX,g; s,@LIBDIR@,$LIBDIR,g; s,@UP@,$up,g; s,@VERSION@,$version,g; s,@ABI@,$abi,g" \
+    sed -e "s,@PREFIX@,$PREFIX,g; s,@LIBDIR@,$LIBDIR,g; s,@UP@,$up,g" \
+        -e "s,@VERSION@,$version,g; s,@ABI@,$abi,g" \
         -e "s,@MAJOR@,$(macro VERSION_MAJOR),g; s,@MINOR@,$(macro VERSION_MINOR),g" \
         "$root/packaging/$1" >"$work/filled"
     put 644 "$work/filled" "$2"
@@ -41,7 +42,8 @@ ln -sf "libkvern.so.$abi" "$lib/libkvern.so"
 # joined.
 "$NM" -D --defined-only "$built/libkvern.so" | awk '{ print $NF }' >"$work/names"
 "$STRIP" --strip-debug -o "$work/stripped.a" "$built/libkvern.a"
-"$LD" -r --gc-sections --force-group-allocation $(sed 's/^/-u /' "$work/names") --whole-archive -o "$work/kvern.o" "$work/stripped.a"
+"$LD" -r --gc-sections --force-group-allocation $(sed 's/^/-u /' "$work/names") --whole-archive \
+    -o "$work/kvern.o" "$work/stripped.a"
 "$OBJCOPY" --keep-global-symbols="$work/names" -R .llvmbc -R .llvmcmd "$work/kvern.o"
 # Names that only removed sections used are gone as well: here weak references of the standard library would
 # have become strong ones.
@@ -57,4 +59,5 @@ done
 fill kvern.pc.in "$lib/pkgconfig/kvern.pc"
 fill kvern-config.cmake.in "$lib/cmake/kvern/kvern-config.cmake"
 fill kvern-config-version.cmake.in "$lib/cmake/kvern/kvern-config-version.cmake"
-echo "installed kvern $version in $PREFIX: libkvern.so.$version has $(wc -c <"$lib/libkvern.so.$version") bytes"
+bytes=$(wc -c <"$lib/libkvern.so.$version")
+echo "installed kvern $version in $PREFIX: libkvern.so.$version has $bytes bytes"

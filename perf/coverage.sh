@@ -25,4 +25,5 @@ table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 cargo llvm-cov --package mini --ignore-filename-regex "^$PWD/(src|perf|tests)/" --fail-under-lines 97 "$@" \
     -- --skip the_default_training_gives_the_golden_weights | tee "$table"
-awk '/\.rs / && $10 == "100.00%" { whole++ } END { print whole + 0 " modules of mini have 100 % line coverage" }' "$table"
+awk '/\.rs / && $10 == "100.00%" { whole++ }
+    END { print whole + 0 " modules of mini have 100 % line coverage" }' "$table"
