@@ -1,7 +1,8 @@
 //! kvern is the BLAS for transformers on CPUs: matrix products with f32, f16, bf16, int8 and int4 weights
 //! (dequantised in registers), fused attention over a ring-buffer KV cache, and the row-wise operators of a
-//! decoder layer. Results have the same bits on every machine: any instruction set, any number of threads, any batch,
-//! prefilled or decoded, cached or recomputed, in any floating-point mode of the caller (see [`Context`]).
+//! decoder layer. Results have the same bits on every machine: any instruction set, any number of threads,
+//! any batch, prefilled or decoded, cached or recomputed, in any floating-point mode of the caller
+//! (see [`Context`]).
 //!
 //! # Conventions
 //! Matrices are row-major; strides are in elements and called `row_stride`; `C = A * B` is (m, k) x (k, n).
@@ -49,9 +50,9 @@
 //! ```
 //!
 //! # Unsafe code
-//! is confined to eight modules: `kernels` (behind entries that check every bound), `view`, `tiles`, `buffer`, the C
-//! interfaces `capi` and `cblas`, `parallel`, which has to hand a borrowed job to its threads without
-//! allocating, and `fp_mode`, which reads and sets one register.
+//! is confined to eight modules: `kernels` (behind entries that check every bound), `view`, `tiles`,
+//! `buffer`, the C interfaces `capi` and `cblas`, `parallel`, which has to hand a borrowed job to its threads
+//! without allocating, and `fp_mode`, which reads and sets one register.
 #![deny(unsafe_code)]
 
 pub mod attention;

@@ -110,7 +110,8 @@ impl Shared {
             seen = epoch;
             #[cfg(test)]
             self.gate.pass();
-            // Before this thread is inside: a thread that is preempted in a system call would keep the caller waiting.
+            // Before this thread is inside: a thread that is preempted in a system call would keep the caller
+            // waiting.
             self.call_some();
             if let Some(inside) = self.region.enter(epoch) {
                 let number = inside.place;
