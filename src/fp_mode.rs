@@ -12,9 +12,10 @@
 //! It takes a floating-point operation for a pure function of its operands, so it may move one past the
 //! instruction that sets the mode. Kernels cannot move: they are called through function pointers of a table. What
 //! a driver computes beside them stands behind a branch whose other side does nothing but call [`set`], a function that
-//! is not inlined; what is found at the end is hidden from the optimiser, so that it cannot merge the two branches of
-//! a guard, make two copies of the code between them, and hoist what the copies have in common to before the first.
-//! Results go to memory, before the second. A public function that returned a float would need more than this.
+//! is not inlined. What the guard found is hidden from the optimiser before it is asked again: otherwise the two
+//! branches would become one, with two copies of the code between them, and what the copies have in common could be
+//! hoisted to before it. Results go to memory, which [`set`] may write for all that the compiler knows. A public
+//! function that returned a float would need more than this.
 
 /// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's start.
 #[cfg(all(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")), not(miri)))]

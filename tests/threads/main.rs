@@ -2,12 +2,20 @@
 
 #[path = "../support/capi.rs"]
 mod capi;
+#[cfg(unix)]
+#[path = "../support/functions/mod.rs"]
+mod functions;
 #[path = "../support/mod.rs"]
 mod support;
+
+#[cfg(all(unix, any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod every_function;
 
 #[cfg(unix)]
 mod forks;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod fp_mode;
 mod late;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod mode;
 mod pools;

@@ -16,16 +16,35 @@ const SLOTS: usize = 48;
 thread_local! {
     /// Whether the library is at work on this thread: from the last argument of a call until it returns.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static AROUND: Cell<Option<Around>> = const { Cell::new(None) };
+}
+
+/// What runs right before and right after a call of the library that has arguments.
+#[derive(Clone, Copy)]
+pub struct Around {
+    pub before: fn(),
+    pub after: fn(),
+}
+
+/// Has something run around the calls of this thread, or nothing.
+pub fn around(functions: Option<Around>) {
+    AROUND.set(functions);
 }
 
 /// The last argument of a call.
 pub fn enter<T>(last: T) -> T {
     INSIDE.set(true);
+    if let Some(Around { before, .. }) = AROUND.get() {
+        before();
+    }
     last
 }
 
 /// The result of a call.
 pub fn leave<T>(result: T) -> T {
+    if let Some(Around { after, .. }) = AROUND.get().filter(|_| is_inside()) {
+        after();
+    }
     INSIDE.set(false);
     result
 }
@@ -324,6 +343,15 @@ impl Arguments {
             true if align_of::<T>() > 1 => self.guard().wrapping_byte_add(1).cast(),
             _ => good,
         }
+    }
+
+    /// What the arrays hold that the call may write.
+    pub fn written(&self) -> Vec<u8> {
+        let written = self.buffers.iter().filter(|buffer| buffer.kind == Kind::Written);
+        // SAFETY: live buffers of slots.
+        written
+            .flat_map(|b| unsafe { std::slice::from_raw_parts(b.start, b.before.len()) }.to_vec())
+            .collect()
     }
 
     /// A call that was refused has changed nothing; one that succeeded, no input.
