@@ -175,6 +175,7 @@ fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
             Err(option("options->workers", options.workers, "1..=256 with a parallel_for"))
         }
         Some(run) => {
+            late::prepare();
             Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, workers: options.workers })))
         }
     }

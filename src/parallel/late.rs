@@ -19,6 +19,11 @@ const _: () = assert!(SLOT_BITS + EPOCH_BITS <= 32, "a ticket is a pointer of a 
 
 static TABLE: [Region; REGIONS] = [const { Region::new() }; REGIONS];
 
+/// Readies the table for [`region`], which allocates nothing.
+pub(crate) fn prepare() {
+    TABLE.iter().for_each(Region::prepare);
+}
+
 /// Runs `call`, which is to have [`enter`] called with the ticket that it is given, and returns when nobody
 /// is inside of the region any more. `None` when all regions are taken: then `call` was not run.
 ///

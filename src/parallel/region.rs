@@ -89,6 +89,13 @@ impl Region {
         }
     }
 
+    /// Uses each lock once: on some systems the first use of a lock allocates, and [`Owner::run`] must not.
+    pub fn prepare(&self) {
+        drop(self.lock());
+        drop(self.panic.lock());
+        self.emptied.notify_one();
+    }
+
     /// The right to open the region, unless another thread has it.
     pub fn try_own(&self) -> Option<Owner<'_>> {
         let free = self.owned.compare_exchange(false, true, Acquire, Relaxed).is_ok();

@@ -144,6 +144,7 @@ impl Team {
         watch()?;
         let threads = workers - 1;
         let shared = Arc::new(Shared::new());
+        shared.region.prepare();
         let handles = Vec::with_capacity(threads);
         // From here on dropped where a thread cannot be started, so that the others end.
         let mut team = Team { shared, workers, useful: threads.min(cpus - 1), forks: forks(), handles };
