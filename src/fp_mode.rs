@@ -1,23 +1,26 @@
 //! The floating-point mode of a thread: kvern computes in the default one, whatever mode it is called in.
 //!
 //! The mode is a register of the thread: rounding direction, flushing of subnormal numbers, which exceptions
-//! trap. A library that was built with `-ffast-math` changes it as soon as it is loaded, `fesetround` does, and a
-//! thread inherits it from the thread that started it. Each of these would change bits, and with two threads at random.
+//! trap. A library that was built with `-ffast-math` changes it as soon as it is loaded, `fesetround` does,
+//! and a thread inherits it from the thread that started it. Each of these would change bits, and with two
+//! threads at random.
 //!
-//! [`default_mode`] stands at the head of each public function that computes and around each body that another
-//! thread runs. In the default mode it costs eleven instructions: a read and a comparison, a comparison at the end. In
-//! another one the mode is set, and set back when the guard is dropped, by a return or by a panic.
+//! [`default_mode`] stands at the head of each public function that computes and around each body that
+//! another thread runs. In the default mode it costs eleven instructions: a read and a comparison, a
+//! comparison at the end. In another one the mode is set, and set back when the guard is dropped, by a return
+//! or by a panic.
 //!
 //! # What the compiler may do
 //! It takes a floating-point operation for a pure function of its operands, so it may move one past the
-//! instruction that sets the mode. Kernels cannot move: they are called through function pointers of a table. What
-//! a driver computes beside them stands behind a branch whose other side does nothing but call [`set`], a function that
-//! is not inlined. What the guard found is hidden from the optimiser before it is asked again: otherwise the two
-//! branches would become one, with two copies of the code between them, and what the copies have in common could be
-//! hoisted to before it. Results go to memory, which [`set`] may write for all that the compiler knows. A public
-//! function that returned a float would need more than this.
+//! instruction that sets the mode. Kernels cannot move: they are called through function pointers of a table.
+//! What a driver computes beside them stands behind a branch whose other side does nothing but call [`set`],
+//! a function that is not inlined. What the guard found is hidden from the optimiser before it is asked
+//! again: otherwise the two branches would become one, with two copies of the code between them, and what the
+//! copies have in common could be hoisted to before it. Results go to memory, which [`set`] may write for all
+//! that the compiler knows. A public function that returned a float would need more than this.
 
-/// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's start.
+/// Exceptions masked, round to nearest even, subnormal numbers kept: the value of the register at a program's
+/// start.
 #[cfg(all(any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")), not(miri)))]
 mod register {
     use std::arch::asm;
@@ -50,8 +53,8 @@ mod register {
 
     #[inline(always)]
     pub fn set(mode: Mode) {
-        // SAFETY: each value comes from `get` or is the default, so no reserved bit is set. The mode of Rust code is
-        // the default one, and the guard is what makes that true for the code behind it.
+        // SAFETY: each value comes from `get` or is the default, so no reserved bit is set. The mode of Rust
+        // code is the default one, and the guard is what makes that true for the code behind it.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mode, options(nostack, preserves_flags)) };
     }
 
@@ -88,8 +91,8 @@ mod register {
 
     #[inline(always)]
     pub fn set(mode: Mode) {
-        // SAFETY: each value comes from `get` or is the default. The mode of Rust code is the default one, and the
-        // guard is what makes that true for the code behind it.
+        // SAFETY: each value comes from `get` or is the default. The mode of Rust code is the default one,
+        // and the guard is what makes that true for the code behind it.
         unsafe { asm!("msr fpcr, {}", in(reg) mode, options(nostack, preserves_flags)) };
     }
 
@@ -133,7 +136,8 @@ fn set(mode: Mode) {
     register::set(mode);
 }
 
-/// While this lives, the thread computes in the default mode; the mode that it found comes back when it is dropped.
+/// While this lives, the thread computes in the default mode; the mode that it found comes back when it is
+/// dropped.
 #[must_use]
 pub(crate) struct DefaultMode {
     found: Mode,

@@ -1,5 +1,6 @@
-//! Every function of the C ABI in other floating-point modes of the caller: the same status, the same bytes in every
-//! output, the caller's mode afterwards. With all traps on, one operation outside of kvern's own mode ends the process.
+//! Every function of the C ABI in other floating-point modes of the caller: the same status, the same bytes
+//! in every output, the caller's mode afterwards. With all traps on, one operation outside of kvern's own
+//! mode ends the process.
 
 use crate::functions::arguments::{Arguments, Around, around};
 use crate::functions::calls;

@@ -1,4 +1,5 @@
-//! What threads may do to a result: the floating-point mode they are in, pools that lie or come late, and forks.
+//! What threads may do to a result: the floating-point mode they are in, pools that lie or come late, and
+//! forks.
 
 #[path = "../support/capi.rs"]
 mod capi;

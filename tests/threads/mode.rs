@@ -12,8 +12,8 @@ mod register {
     /// What is a mode and no record of exceptions that have happened.
     pub const MODE: u64 = !0x3f;
 
-    /// Flush to zero, denormals are zero, both; the three other directions, plain and with both; exceptions that
-    /// trap: all but the inexact one.
+    /// Flush to zero, denormals are zero, both; the three other directions, plain and with both; exceptions
+    /// that trap: all but the inexact one.
     pub const OTHERS: [u64; 10] =
         [0x9f80, 0x1fc0, 0x9fc0, 0x3f80, 0x5f80, 0x7f80, 0xbfc0, 0xdfc0, 0xffc0, 0x1000];
 
