@@ -1,4 +1,4 @@
-/* The check of these programs: prints the line and the condition that does not hold, and ends `main` with 1. */
+/* The check of these programs: prints the line and the condition that does not hold, and ends `main`. */
 #ifndef KVERN_TESTS_EXPECT_HPP
 #define KVERN_TESTS_EXPECT_HPP
 
