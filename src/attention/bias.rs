@@ -1,22 +1,23 @@
-//! What enters the scores besides `q . k`: ALiBi, masks, learned sinks.
+//! Score modifiers that a call brings: ALiBi slopes, masks, learned sinks.
 
 use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::view::MatRef;
 use std::ops::Range;
 
-/// What a call adds to its scores, borrowed from the caller. Everything is absent by default.
+/// Score modifiers of a call, borrowed from the caller. All are absent by default.
 ///
-/// Rows of masks are rows of the queries; with several sequences in a call those of one after the other, over
-/// as many columns as the longest one has keys. For query i, head h and key j, with `s = scale * q . k` (soft-capped where the options say so):
-/// `s - alibi[h] * |position of i - j| + mask[i][j]`, and -inf where `seen[i][j]` or the tree says false.
-/// A key whose mask is -inf or false contributes exactly nothing, whatever is stored there. Masks narrow what
-/// causality and window leave.
-///
-/// **Finite masks hide nothing.** A finite mask adds to the score. Sums beyond the range of f32 / log2 e, about 2.36e38
-/// in magnitude, count as that number: where every key that a row may see has the mask -FLT_MAX, as frameworks
-/// write for padding, the scores are equal, the row is the mean of those values, and its log-sum-exp about -2.36e38.
-/// Learned sinks are limited to the same range.
+/// - **Formula**: for query i, head h and key j, with `s = scale * q . k` (soft-capped where the options say
+///   so): `s - alibi[h] * |position of i - j| + mask[i][j]`, and -inf where `seen[i][j]` or the tree is
+///   false. Masks narrow what causality and window leave.
+/// - **Shapes**: a row of a mask belongs to a row of the queries; with several sequences in a call the rows
+///   of a sequence follow those of the sequence before it. A mask has as many columns as the longest sequence
+///   has keys.
+/// - **Numerics**: a key whose mask is -inf or false contributes exactly nothing, whatever is stored there. A
+///   finite mask only adds to the score: a sum beyond FLT_MAX / log2 e (2.358e38) in magnitude counts as that
+///   number. Where every key that a row may see has the mask -FLT_MAX, as frameworks write for padding, the
+///   scores are equal, the row is the mean of the values, and its log-sum-exp is about -2.358e38. Learned
+///   sinks have the same limit.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Bias<'a> {
@@ -31,6 +32,18 @@ pub struct Bias<'a> {
     pub tree: Option<MatRef<'a, bool>>, // (q.rows, queries of a sequence)
     /// Learned sinks: a score for each query head that takes part in its softmax without a value.
     pub sink_logits: Option<&'a [f32]>, // (heads)
+}
+
+/// Sizes that modifiers depend on.
+#[derive(Clone, Copy)]
+pub(super) struct BiasShape {
+    pub heads: usize,
+    /// Rows of the queries of all sequences.
+    pub q_rows: usize,
+    /// Queries of each sequence.
+    pub q_len: usize,
+    /// Keys of the longest sequence.
+    pub kv_len: usize,
 }
 
 impl<'a> Bias<'a> {
@@ -74,9 +87,9 @@ impl<'a> Bias<'a> {
         self.mask.is_some() || self.seen.is_some() || self.tree.is_some()
     }
 
-    /// Checks all shapes: `q_rows` rows of queries, `q_len` of them for each sequence, `kv_len` keys in the
-    /// longest.
-    pub(super) fn check(&self, heads: usize, q_rows: usize, q_len: usize, kv_len: usize) -> Result<()> {
+    /// Checks all shapes.
+    pub(super) fn check(&self, shape: BiasShape) -> Result<()> {
+        let BiasShape { heads, q_rows, q_len, kv_len } = shape;
         if let Some(slopes) = self.alibi {
             equal("alibi.len", slopes.len(), "must equal heads =", heads)?;
         }
@@ -97,8 +110,8 @@ impl<'a> Bias<'a> {
         Ok(())
     }
 
-    /// The rows of query row `i` of `q_rows` and head `h` for the keys `keys` (absolute): additive mask, boolean
-    /// mask.
+    /// The rows of query row `i` of `q_rows` and head `h` for the keys `keys` (absolute): additive mask,
+    /// boolean mask.
     pub(super) fn rows(
         &self,
         q_rows: usize,
@@ -112,7 +125,8 @@ impl<'a> Bias<'a> {
         )
     }
 
-    /// The tree's row of query row `i` for those of `keys` (absolute) that are at `first` or after; empty without.
+    /// The tree's row of query row `i` for those of `keys` (absolute) that are at `first` or after; empty
+    /// without.
     pub(super) fn tree_row(&self, i: usize, first: usize, keys: &Range<usize>) -> &'a [bool] {
         let row = self.tree.and_then(|tree| tree.row(i)).unwrap_or_default();
         let (start, end) = (keys.start.saturating_sub(first), keys.end.saturating_sub(first));
@@ -151,8 +165,8 @@ fn plain<T: Copy>(what: &'static str, view: &MatRef<'_, T>) -> Result<()> {
 /// The usual ALiBi slopes of `slopes.len()` heads: `2^(-8 (h + 1) / n)` for the first n heads, n the greatest
 /// power of two in it, and for the others every second slope of 2n heads.
 ///
-/// **Numerics**: f64 by `libm`, rounded once. **Source**: Press, Smith & Lewis 2022, with the authors' rule for
-/// other numbers of heads.
+/// - **Numerics**: f64 by `libm`, rounded once.
+/// - **Source**: Press, Smith & Lewis 2022, with the authors' rule for other numbers of heads.
 pub fn alibi_slopes(slopes: &mut [f32]) {
     let _mode = fp_mode::default_mode();
     let heads = slopes.len();

@@ -1,10 +1,10 @@
-//! One chunk of one kv head: its two products, and what is asked for meanwhile.
+//! One chunk of one kv head: `Q K^T`, `P V`, and the prefetch that overlaps them.
 
-use super::CHUNK;
 use super::fast::Fast;
-use crate::kernels::{BLOCK, Elements, KernelSet, KeyCodes, LANES, Operand, Panel, Prefetch, ValueCodes};
+use super::options::CHUNK;
+use super::prefetch::{ChunkBytes, DISTANCE, KeyTile, Queue};
+use crate::kernels::{BLOCK, Elements, KernelSet, KeyCodes, LANES, Operand, Panel, ValueCodes};
 use crate::view::MatMut;
-use std::cell::Cell;
 use std::ops::Range;
 
 /// Keys of a chunk: `(CHUNK / 16, dim, 16)`.
@@ -27,68 +27,12 @@ pub(super) struct Chunk<'a> {
     pub key_stride: usize,
     pub values: Values<'a>,
     pub value_stride: usize,
-    /// For few rows, whose time is that of reading: what is asked for while tiles compute.
-    pub stream: Option<Stream<'a>>,
+    /// For few query rows, whose time is that of reading: what each tile prefetches.
+    pub stream: Option<ChunkBytes<'a>>,
     /// The same numbers for bf16 dot products.
     pub fast: Option<Fast<'a>>,
-    pub next: Next<'a>,
-}
-
-/// What the next chunk will read, asked for little by little while tiles compute: as many lines at a time as the
-/// core has buffers for misses, or it would wait for them. For many rows all of it; for few the scales, which
-/// [`Stream`] does not reach.
-#[derive(Default)]
-pub(super) struct Next<'a> {
-    pub bytes: Cell<&'a [u8]>,
-    /// What comes after them.
-    pub then: Cell<&'a [u8]>,
-    /// Bytes before each tile.
-    pub share: usize,
-}
-
-impl Next<'_> {
-    pub fn ask(&self, kernels: &KernelSet) {
-        let mut bytes = self.bytes.get();
-        if bytes.is_empty() {
-            bytes = self.then.take();
-        }
-        if !bytes.is_empty() {
-            let (now, later) = bytes.split_at(self.share.min(bytes.len()));
-            kernels.prefetch(now);
-            self.bytes.set(later);
-        }
-    }
-}
-
-/// The bytes of a chunk in the order in which they are read.
-pub(super) struct Stream<'a> {
-    pub key_bytes: &'a [u8],
-    pub value_bytes: &'a [u8],
-    /// The keys of the chunk that is likely to be next.
-    pub next: &'a [u8],
-}
-
-/// Values that are asked for ahead of those that are read: about as much time as a tile of 64 keys takes.
-const AHEAD: usize = 64;
-
-impl Stream<'_> {
-    /// What follows a tile of `width` keys that ends before key `end` of `last`: keys, then values from `value` on.
-    fn after_keys(&self, end: usize, last: usize, value: usize, width: usize, steps: usize) -> Prefetch<'_> {
-        let (unit, row) = (self.key_bytes.len() / CHUNK, self.value_bytes.len() / CHUNK);
-        let data = if end < last { &self.key_bytes[end * unit..] } else { &self.value_bytes[value * row..] };
-        Prefetch { data, stride: width * unit / steps }
-    }
-
-    /// What follows values from `key` on, of which a tile takes those from byte `at` of a row on.
-    fn after_values(&self, key: usize, at: usize) -> Prefetch<'_> {
-        let row = self.value_bytes.len() / CHUNK;
-        let data = if key + AHEAD < CHUNK {
-            &self.value_bytes[(key + AHEAD) * row + at..]
-        } else {
-            self.next.get(at..).unwrap_or_default()
-        };
-        Prefetch { data, stride: row }
-    }
+    /// What is prefetched between tiles.
+    pub queue: Queue<'a>,
 }
 
 /// Parts of `rows` rows, as even as possible, none longer than `most`.
@@ -114,7 +58,7 @@ impl<'a> Chunk<'a> {
             value_stride,
             stream: None,
             fast: None,
-            next: Next::default(),
+            queue: Queue::default(),
         }
     }
 
@@ -122,19 +66,20 @@ impl<'a> Chunk<'a> {
     pub fn scores(&self, kernels: &KernelSet, q: Operand<'_>, keys: Range<usize>, mut scores: MatMut<'_>) {
         let (dim, rows) = (self.key_dim, scores.rows());
         if let Some(fast) = &self.fast {
-            return fast.scores(kernels, dim, q, keys, scores, &self.next);
+            return fast.scores(kernels, dim, q, keys, scores, &self.queue);
         }
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
         let Some(stream) = &self.stream else {
             let Keys::Plain(elements) = &self.keys else { return };
-            self.ask(kernels, rows, end - first);
+            self.prefetch_shares(kernels, rows, end - first);
             let k = key_panel(elements, self.key_stride, first);
             kernels.gemm(dim, q, k, scores.tile(0, first, rows, end - first), false);
             return;
         };
-        // One tile of 16 keys after the other is one stream, which the hardware asks for by itself: 31 GB/s, where
-        // four tiles at a time with software prefetch, a miss buffer for each line, stay below 20. Codes and 16-bit
-        // numbers take too few bytes a step for the hardware to run ahead: they keep the software's.
+        // One tile of 16 keys after the next is one stream, which the hardware prefetches by itself: 31 GB/s,
+        // where four tiles at a time with software prefetch, a miss buffer for each line, stay below 20.
+        // Codes and 16-bit numbers take too few bytes a step for the hardware to run ahead: their tiles
+        // prefetch by software.
         if let Keys::Plain(elements @ Elements::F32(_)) = &self.keys {
             let k = key_panel(elements, self.key_stride, first);
             return kernels.gemm_panels(dim, q, k, scores.tile(0, first, rows, end - first), false, 1);
@@ -145,30 +90,24 @@ impl<'a> Chunk<'a> {
             for key in (first..end).step_by(most) {
                 let width = most.min(end - key);
                 let tile = scores.tile(row, key, rows, width);
-                self.next.ask(kernels);
-                let follow = |steps| stream.after_keys(key + width, end, keys.start, width, steps);
+                self.queue.prefetch_share(kernels);
+                let behind =
+                    |steps| stream.behind_keys(KeyTile { end: key + width, width, steps }, end, keys.start);
                 match &self.keys {
                     Keys::Plain(elements) => {
-                        let follow = follow(dim / elements.step());
-                        kernels.gemm_prefetch(
-                            dim,
-                            q,
-                            key_panel(elements, self.key_stride, key),
-                            tile,
-                            false,
-                            follow,
-                        );
+                        let k = key_panel(elements, self.key_stride, key);
+                        kernels.gemm_prefetch(dim, q, k, tile, false, behind(dim / elements.step()));
                     }
                     Keys::Codes(codes) => {
-                        kernels.key_codes(q, *codes, key / LANES, tile, follow(dim / codes.bits.step()));
+                        kernels.key_codes(q, *codes, key / LANES, tile, behind(dim / codes.bits.step()));
                     }
                 }
             }
         }
     }
 
-    /// `sums[i] += p[i] . V[keys]` for keys ascending, or from zero where `fresh`; element (i, 0) of `p` belongs to
-    /// key `keys.start`; `sums`: (rows, value_dim).
+    /// `sums[i] += p[i] . V[keys]` for keys ascending, or from zero where `fresh`; element (i, 0) of `p`
+    /// belongs to key `keys.start`; `sums`: (rows, value_dim).
     pub fn values(
         &self,
         kernels: &KernelSet,
@@ -187,7 +126,7 @@ impl<'a> Chunk<'a> {
             fresh = false;
         }
         if first < end {
-            self.next.ask(kernels);
+            self.queue.prefetch_share(kernels);
             fast.values(kernels, behind(first), first..end, self.value_stride, sums.reborrow(), fresh);
             fresh = false;
         }
@@ -196,15 +135,16 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Asks for as much of the next chunk as the tiles of a product of `cols` columns have time for.
-    fn ask(&self, kernels: &KernelSet, rows: usize, cols: usize) {
+    /// Prefetches a share of the queue for each tile of a product of `cols` columns.
+    fn prefetch_shares(&self, kernels: &KernelSet, rows: usize, cols: usize) {
         for _ in 0..cols.div_ceil(kernels.nv(rows) * LANES) {
-            self.next.ask(kernels);
+            self.queue.prefetch_share(kernels);
         }
     }
 
-    /// Where keys that all rows of a strip see may be taken apart from the others.
-    pub fn split(&self, common: Range<usize>) -> Range<usize> {
+    /// The part of `common`, keys that all rows of a strip see, that one product may take for all of the
+    /// rows.
+    pub fn whole_steps(&self, common: Range<usize>) -> Range<usize> {
         match self.fast {
             Some(_) => common.start.next_multiple_of(2)..common.end / 2 * 2,
             None => common,
@@ -222,44 +162,44 @@ impl<'a> Chunk<'a> {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
             let Values::Plain(elements) = &self.values else { return };
-            self.ask(kernels, rows, dim);
+            self.prefetch_shares(kernels, rows, dim);
             kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, !fresh);
             return;
         };
         if fresh {
             (0..rows).for_each(|i| sums.row(i).fill(0.0));
         }
-        // Only where a tile takes whole values: 256-bit tiles of 2 rows take 128 bytes, and on a quarter of each
-        // row the hardware asks for too little (13 GB/s; 16 with what the tile asks for).
+        // Only where a tile takes whole values: 256-bit tiles of 2 rows take 128 bytes, and on a quarter of
+        // each row the hardware prefetches too little (13 GB/s; 16 with software prefetch).
         if let Values::Plain(elements @ Elements::F32(_)) = &self.values
             && kernels.nv(2) * LANES >= dim
         {
             return self.read_values(kernels, elements, p, keys, sums);
         }
-        let bytes = stream.value_bytes.len() / CHUNK;
+        let bytes = stream.values.len() / CHUNK;
         let (key_rows, value_rows) = kernels.code_rows();
         let plain = matches!(self.values, Values::Plain(_));
         for (row, rows) in parts(rows, if plain { key_rows } else { value_rows }) {
             let width =
                 if plain { kernels.key_tiles(rows) * LANES } else { kernels.value_blocks(rows) * BLOCK };
             for d in (0..dim).step_by(width) {
-                // The last values ask for what comes after them.
-                let turn = (CHUNK - AHEAD).clamp(keys.start, keys.end);
+                // The last values prefetch the next keys.
+                let turn = (CHUNK - DISTANCE).clamp(keys.start, keys.end);
                 for part in [keys.start..turn, turn..keys.end] {
                     if part.is_empty() {
                         continue;
                     }
-                    self.next.ask(kernels);
+                    self.queue.prefetch_share(kernels);
                     let tile = sums.tile(row, d, rows, width);
                     let p = Operand { data: &p.data[row * p.row_stride + part.start - keys.start..], ..p };
-                    let follow = stream.after_values(part.start, d * bytes / stride);
+                    let behind = stream.behind_values(part.start, d * bytes / stride);
                     match &self.values {
                         Values::Plain(elements) => {
                             let v = value_panel(elements, stride, part.start, d);
-                            kernels.gemm_prefetch(part.len(), p, v, tile, true, follow);
+                            kernels.gemm_prefetch(part.len(), p, v, tile, true, behind);
                         }
                         Values::Codes(codes) => {
-                            kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, follow);
+                            kernels.value_codes(part.len(), p, *codes, part.start, d / BLOCK, tile, behind);
                         }
                     }
                 }
@@ -272,10 +212,11 @@ impl<'a> Chunk<'a> {
 const NEAR: usize = 8 << 10;
 
 impl Chunk<'_> {
-    /// Values of f32 for few rows, as one stream: two rows of probabilities at a time take whole values, and the
-    /// next two find a short run of them in L1. 28 GB/s by itself, where four rows that take half of each value in
-    /// two passes got 13 without and 19 with what they ask for ahead; runs of 4 KiB and of 16 KiB are slower, and
-    /// so is a row of three and a row of one. Asking for the first 8 KiB of the next keys meanwhile gained nothing.
+    /// Values of f32 for few rows, as one stream: two rows of probabilities at a time take whole values, and
+    /// the next two rows find a short run of the values in L1. 28 GB/s by hardware prefetch alone, where four
+    /// rows that take half of each value in two passes got 13 without software prefetch and 19 with it; runs
+    /// of 4 KiB and of 16 KiB are slower, and so are three rows and one row at a time. Prefetching the first
+    /// 8 KiB of the next keys gained nothing.
     fn read_values(
         &self,
         kernels: &KernelSet,

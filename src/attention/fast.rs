@@ -1,7 +1,7 @@
 //! A chunk as operands of bf16 dot products, for `Precision::Fast`.
 
-use super::CHUNK;
-use super::chunk::Next;
+use super::options::CHUNK;
+use super::prefetch::Queue;
 use crate::kernels::{Elements, KernelSet, LANES, Operand, Panel};
 use crate::view::MatMut;
 use std::cell::Cell;
@@ -23,6 +23,16 @@ pub(super) struct Fast<'a> {
     rows: Cell<&'a mut [[u16; 2]]>, // (ROWS, max(key_dim, CHUNK) / 2): queries or probabilities of a strip
 }
 
+/// Keys and values of a chunk in f32.
+#[derive(Clone, Copy)]
+pub(super) struct F32Chunk<'a> {
+    pub keys: &'a [f32], // (CHUNK / 16, key_dim, 16), tiles `key_stride` apart
+    pub key_dim: usize,
+    pub key_stride: usize,
+    pub values: &'a [f32], // (CHUNK, value_stride)
+    pub value_stride: usize,
+}
+
 impl<'a> Fast<'a> {
     /// Elements of f32 that the pairs and the rounded rows take.
     pub fn len(key_dim: usize, value_stride: usize) -> usize {
@@ -30,13 +40,8 @@ impl<'a> Fast<'a> {
     }
 
     /// Rounds the keys `seen` of a chunk and their values.
-    pub fn new(
-        kernels: &KernelSet,
-        (k, key_dim, key_stride): (&[f32], usize, usize),
-        (v, value_stride): (&[f32], usize),
-        seen: &Range<usize>,
-        panel: &'a mut [f32],
-    ) -> Fast<'a> {
+    pub fn new(kernels: &KernelSet, of: F32Chunk<'_>, seen: &Range<usize>, panel: &'a mut [f32]) -> Fast<'a> {
+        let F32Chunk { keys: k, key_dim, key_stride, values: v, value_stride } = of;
         let (keys, rest) = panel.split_at_mut(CHUNK / LANES * padded(key_dim) / 2);
         let (values, rows) = rest.split_at_mut(CHUNK * value_stride / 2);
         let keys: &mut [u16] = bytemuck::cast_slice_mut(keys);
@@ -77,13 +82,13 @@ impl<'a> Fast<'a> {
         q: Operand<'_>,
         keys: Range<usize>,
         mut scores: MatMut<'_>,
-        next: &Next<'_>,
+        queue: &Queue<'_>,
     ) {
         let rows = scores.rows();
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
         let vectors = kernels.nv(kernels.mr());
         for _ in (first..end).step_by(vectors * LANES) {
-            next.ask(kernels);
+            queue.prefetch_share(kernels);
         }
         self.rounded(kernels, q, (rows, dim), |q| {
             let data = Elements::Bf16(&self.keys[first / LANES * padded(dim)..]);

@@ -1,14 +1,16 @@
-//! Keys and values in the caller's own memory, brought into the order of the tiles chunk by chunk.
+//! Keys and values in the caller's own memory, packed into tiles chunk by chunk.
 
-use super::CHUNK;
 use super::chunk::Chunk;
+use super::key_values::{ChunkAt, Dims, Extent, KeyValues};
+use super::options::CHUNK;
 use crate::error::{Error, Result, equal, product, text};
-use crate::kernels::LANES;
+use crate::kernels::{KernelSet, LANES};
+use crate::matmul::Precision;
 use crate::view::MatRef;
 use std::ops::Range;
 
-/// Keys and values as plain rows, one token a row, heads side by side. Head sizes of keys and values may differ
-/// and may be any number.
+/// Keys and values as plain rows, one token a row, heads side by side. Head sizes of keys and values may
+/// differ and may be any number.
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<'a> {
     k: MatRef<'a>, // (kv_len, kv_heads * key_dim)
@@ -21,8 +23,8 @@ pub struct Plain<'a> {
 impl<'a> Plain<'a> {
     /// Keys `k`: (tokens, kv_heads * key_dim) and values `v`: (tokens, kv_heads * value_dim).
     ///
-    /// **Errors**: `Shape` when columns are no multiple of kv_heads or rows differ; `Option` for a transposed
-    /// view.
+    /// - **Errors**: `Shape` when columns are no multiple of kv_heads or rows differ; `Option` for a
+    ///   transposed view.
     pub fn new(k: MatRef<'a>, v: MatRef<'a>, kv_heads: usize) -> Result<Plain<'a>> {
         for (what, cols) in [("k.cols", k.cols()), ("v.cols", v.cols())] {
             if kv_heads == 0 || cols == 0 || !cols.is_multiple_of(kv_heads) {
@@ -54,18 +56,7 @@ impl<'a> Plain<'a> {
         )
     }
 
-    pub(super) fn kv_heads(&self) -> usize {
-        self.kv_heads
-    }
-
-    pub(super) fn key_dim(&self) -> usize {
-        self.key_dim
-    }
-
-    pub(super) fn value_dim(&self) -> usize {
-        self.value_dim
-    }
-
+    /// Tokens.
     pub(super) fn len(&self) -> usize {
         self.k.rows()
     }
@@ -74,9 +65,23 @@ impl<'a> Plain<'a> {
     fn in_place(&self) -> bool {
         self.value_dim.is_multiple_of(LANES)
     }
+}
 
-    /// Elements of scratch of a lane: the keys of a chunk, and its values where they are not read in place.
-    pub(super) fn panel_len(&self) -> Result<usize> {
+impl KeyValues for Plain<'_> {
+    fn dims(&self) -> Dims {
+        Dims { kv_heads: self.kv_heads, key_dim: self.key_dim, value_dim: self.value_dim }
+    }
+
+    fn sequences(&self) -> usize {
+        1
+    }
+
+    fn extent(&self, _slot: usize) -> Result<Extent> {
+        Ok(Extent { len: self.len(), start: 0, window: None, sinks: 0, cached: false })
+    }
+
+    /// The keys of a chunk, and its values where they are not read in place.
+    fn panel_len(&self, _rows: usize, _precision: Precision) -> Result<usize> {
         let stride = self.value_dim.checked_next_multiple_of(LANES);
         let stride = stride.ok_or(Error::Overflow { what: "v.cols" })?;
         let copied = if self.in_place() { 0 } else { stride };
@@ -84,12 +89,14 @@ impl<'a> Plain<'a> {
         product("k.cols + v.cols", &[width, CHUNK])
     }
 
-    /// Packs the keys `keys` of a chunk (counted from its start) for the tiles that cover them.
-    pub(super) fn chunk<'s>(
+    /// Packs the keys for the tiles that cover them.
+    fn chunk<'s>(
         &'s self,
-        head: usize,
-        chunk: usize,
+        _kernels: &KernelSet,
+        ChunkAt { kv_head: head, chunk, .. }: ChunkAt,
         keys: Range<usize>,
+        _rows: usize,
+        _precision: Precision,
         panel: &'s mut [f32],
     ) -> Chunk<'s> {
         let dim = self.key_dim;

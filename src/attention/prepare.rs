@@ -1,6 +1,6 @@
 //! From projections to the cache in one call: norms of queries and keys, rotation, and the append.
 
-use super::KvCache;
+use super::cache::KvCache;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
@@ -65,7 +65,7 @@ impl<'a> Preparation<'a> {
         }
     }
 
-    /// The heads of token `i` (at `first + i`), in place.
+    /// The heads of token `i`, at position `first + i` of the sequence, in place.
     fn row(
         &self,
         kernels: &KernelSet,
@@ -89,11 +89,13 @@ impl<'a> Preparation<'a> {
 impl KvCache {
     /// Prepares queries and keys in place, and appends keys and values to a sequence.
     ///
-    /// **Formula**: for each head `x = rope(rms_norm(x))`, each part where [`Preparation`] asks for it; then
-    /// [`KvCache::append_to`]. **Shapes**: `q`: (tokens, heads * head_dim), or (0, 0) for none; `k`, `v`: as for the
-    /// append. **Numerics**: the bits of the norm, the rotation and the append on their own. **Errors**: as
-    /// [`KvCache::append_to`]; `Shape` for gains, positions or a table that do not fit; nothing is changed then.
-    /// **Cost**: one pass over queries and keys; allocates nothing.
+    /// - **Formula**: for each head `x = rope(rms_norm(x))`, each part where [`Preparation`] has it; then
+    ///   [`KvCache::append_to`].
+    /// - **Shapes**: `q`: (tokens, heads * head_dim), or (0, 0) for none; `k`, `v`: as for the append.
+    /// - **Numerics**: the bits of the norm, the rotation and the append on their own.
+    /// - **Errors**: as [`KvCache::append_to`]; `Shape` for gains, positions or a table that do not fit;
+    ///   nothing is changed then.
+    /// - **Cost**: one pass over queries and keys; allocates nothing.
     pub fn append_prepared(
         &mut self,
         ctx: &Context,

@@ -51,8 +51,8 @@ pub struct Row<'a> {
     pub sink: Option<f64>,
 }
 
-/// Attention of one query head in f64, `k`: (tokens, kv_heads * key_dim), `v`: (tokens, kv_heads * value_dim):
-/// the output and the natural logarithm of the softmax's denominator. Two passes, key by key.
+/// Attention of one query head in f64, `k`: (tokens, kv_heads * key_dim), `v`: (tokens, kv_heads *
+/// value_dim): the output and the natural logarithm of the softmax's denominator. Two passes, key by key.
 pub fn attend_row(row: &Row<'_>, k: MatRef<'_>, v: MatRef<'_>) -> (Vec<f64>, f64) {
     let dim = row.q.len();
     let scores: Vec<(usize, f64)> = (0..k.rows())

@@ -1,19 +1,17 @@
-//! What changes the scores of a row between the product and the softmax, and what masks mean for its values.
+//! Score modifiers (soft cap, ALiBi, masks) between `Q K^T` and softmax, and which keys masks leave to a row.
 
-use super::CHUNK;
-use super::chunk::Chunk;
-use super::item::{Block, Item, Query};
+use super::call::{Block, Call, Query};
+use super::options::CHUNK;
 use super::visible::Seen;
-use crate::kernels::{Adjust, Operand};
-use crate::view::MatMut;
+use crate::kernels::Adjust;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-impl Item<'_> {
-    /// Softcap, ALiBi and masks of one row; `keys` counted from the chunk's start.
-    pub(super) fn adjust(
+impl Call<'_> {
+    /// Modifies the scores `keys` (counted from the chunk's start) of one row.
+    pub(super) fn modify(
         &self,
-        block: &Block<'_>,
+        block: &Block,
         query: Query,
         index: usize,
         keys: &Range<usize>,
@@ -21,7 +19,7 @@ impl Item<'_> {
     ) {
         let scores = &mut scores[keys.clone()];
         let first = block.visible.first;
-        let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
+        let keys = positions(index, keys);
         let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
         let slope = self.bias.alibi.map_or(0.0, |slopes| slopes[query.head] * LOG2_E);
         if self.cap != 0.0 || slope != 0.0 || mask.is_some() {
@@ -38,14 +36,8 @@ impl Item<'_> {
     }
 
     /// Whether the masks leave any of `keys` (counted from the chunk's start) to a row.
-    pub(super) fn sees_any(
-        &self,
-        block: &Block<'_>,
-        query: Query,
-        index: usize,
-        keys: &Range<usize>,
-    ) -> bool {
-        let keys = index * CHUNK + keys.start..index * CHUNK + keys.end;
+    pub(super) fn sees_any(&self, block: &Block, query: Query, index: usize, keys: &Range<usize>) -> bool {
+        let keys = positions(index, keys);
         let (mask, seen) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
         let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
         mask.is_none_or(|mask| mask.iter().any(|&x| x != f32::NEG_INFINITY))
@@ -53,42 +45,29 @@ impl Item<'_> {
             && (tree.len() < keys.len() || tree.contains(&true))
     }
 
-    /// The sum of one row over the keys that it sees, one run of them after the other.
-    #[cold]
-    #[allow(clippy::too_many_arguments)] // what `strip` knows of one row
-    pub(super) fn repair(
+    /// Whether a row sees a key of `seen` (counted from the chunk's start), masks and hole included.
+    pub(super) fn sees(
         &self,
-        block: &Block<'_>,
-        chunk: &Chunk<'_>,
+        block: &Block,
         query: Query,
         index: usize,
         seen: &Seen,
-        p: &[f32],
-        sum: &mut [f32],
-    ) {
-        let start = index * CHUNK + seen.keys.start;
-        let keys = start..start + seen.keys.len();
+    ) -> impl Fn(usize) -> bool {
+        let keys = positions(index, &seen.keys);
         let (mask, allowed) = self.bias.rows(self.q.rows(), query.row, query.head, keys.clone());
         let tree = self.bias.tree_row(query.row, block.visible.first, &keys);
         let prefix = keys.len() - tree.len();
-        let sees = |key: usize| {
+        move |key: usize| {
             let n = key - seen.keys.start;
             !seen.hole.contains(&key)
                 && mask.is_none_or(|mask| mask[n] != f32::NEG_INFINITY)
                 && allowed.is_none_or(|allowed| allowed[n])
                 && (n < prefix || tree[n - prefix])
-        };
-        sum.fill(0.0);
-        let mut key = seen.keys.start;
-        while key < seen.keys.end {
-            let run = (key..seen.keys.end).take_while(|&key| sees(key)).count();
-            if run > 0
-                && let Ok(sum) = MatMut::dense(sum, 1, self.shape.value_dim)
-            {
-                let p = Operand { data: &p[key..], row_stride: CHUNK, k_stride: 1 };
-                chunk.values(self.kernels, p, key..key + run, sum, false);
-            }
-            key += run + 1;
         }
     }
+}
+
+/// Keys counted from the start of the chunk `index`, as positions.
+fn positions(index: usize, keys: &Range<usize>) -> Range<usize> {
+    index * CHUNK + keys.start..index * CHUNK + keys.end
 }

@@ -1,7 +1,7 @@
 //! Which keys a query sees by its position: causality, the sliding window, pinned first tokens.
 
-use super::source::Source;
-use super::{AttentionOptions, CHUNK};
+use super::key_values::Extent;
+use super::options::{AttentionOptions, CHUNK};
 use crate::error::{Error, Result, text};
 use std::ops::Range;
 
@@ -28,47 +28,40 @@ pub(super) struct Seen {
 }
 
 impl Visible {
-    /// The rule of a call with `q_len` queries, the last tokens of `source`; `tree`: whether a mask speaks of
-    /// the tokens of the queries.
-    pub fn new(options: &AttentionOptions, source: &Source<'_>, q_len: usize, tree: bool) -> Result<Visible> {
-        if let Source::Cache(cache, sequence) = source {
-            cache.check_sequence(*sequence)?;
-        }
-        let len = source.len();
+    /// The rule of a call with `q_len` queries, the last tokens of a sequence; `tree`: whether a tree mask
+    /// covers the query tokens.
+    pub fn new(options: &AttentionOptions, extent: &Extent, q_len: usize, tree: bool) -> Result<Visible> {
+        let &Extent { len, start, cached, .. } = extent;
         let ordered = options.causal || options.window.is_some() || tree;
-        if q_len > len && (ordered || matches!(source, Source::Cache(..))) {
-            let relation = match source {
-                Source::Cache(..) => "must be at most the cache's len =",
-                Source::Plain(_) => "must be at most k.rows =",
+        if q_len > len && (ordered || cached) {
+            let relation = match cached {
+                true => "must be at most the cache's len =",
+                false => "must be at most k.rows =",
             };
             return Err(Error::Shape { what: "q.rows", got: q_len, relation, want: len });
         }
         if options.window == Some(0) {
             return Err(Error::Option { what: "window", got: text(0), allowed: "at least 1 token" });
         }
-        let first = len.saturating_sub(q_len);
-        let (mut window, mut sinks) = (options.window.unwrap_or(usize::MAX), options.sinks);
-        if let Source::Cache(cache, sequence) = source {
-            let (kept, start) = (cache.options(), cache.start_of(*sequence));
-            if let Some(own) = kept.window {
-                if !options.causal {
-                    let (got, allowed) = (text("false"), "true for a cache with a window");
-                    return Err(Error::Option { what: "causal", got, allowed });
-                }
-                window = window.min(own);
-            }
-            // The first query's window must not have been overwritten by the last one's key.
-            if q_len > 0 && (first + 1).saturating_sub(window) < start {
-                let want = (len + 1).saturating_sub(start).saturating_sub(window);
-                let relation = "must be at most the cache's len - start - window + 1 =";
-                return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
-            }
-            if sinks > kept.sinks && start > 0 {
-                let relation = "must be at most the sinks that the cache was made with =";
-                return Err(Error::Shape { what: "sinks", got: sinks, relation, want: kept.sinks });
-            }
-            sinks = sinks.max(kept.sinks);
+        if extent.window.is_some() && !options.causal {
+            let (got, allowed) = (text("false"), "true for a cache with a window");
+            return Err(Error::Option { what: "causal", got, allowed });
         }
+        let first = len.saturating_sub(q_len);
+        let [own, cache] = [options.window, extent.window].map(|window| window.unwrap_or(usize::MAX));
+        let window = own.min(cache);
+        // The first query's window must not have been overwritten by the last one's key.
+        if q_len > 0 && (first + 1).saturating_sub(window) < start {
+            let want = (len + 1).saturating_sub(start).saturating_sub(window);
+            let relation = "must be at most the cache's len - start - window + 1 =";
+            return Err(Error::Shape { what: "q.rows", got: q_len, relation, want });
+        }
+        if options.sinks > extent.sinks && start > 0 {
+            let (got, want) = (options.sinks, extent.sinks);
+            let relation = "must be at most the sinks that the cache was made with =";
+            return Err(Error::Shape { what: "sinks", got, relation, want });
+        }
+        let sinks = options.sinks.max(extent.sinks);
         Ok(Visible { first, len, window, sinks, causal: options.causal })
     }
 

@@ -46,7 +46,8 @@ fn a_row_of_the_lowest_masks_is_the_mean_of_its_values() {
     }
 }
 
-/// One key that is seen, among keys of the lowest mask, has all the weight; a mask of -inf hides a key from the mean.
+/// One key that is seen, among keys of the lowest mask, has all the weight; a mask of -inf hides a key from
+/// the mean.
 #[test]
 fn infinite_masks_hide_and_finite_ones_only_weigh() {
     let mut call = Call::new("weigh", [2, 1, 16, 16, 3, 300]).options(|o| o.causal(false));

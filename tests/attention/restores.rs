@@ -1,5 +1,5 @@
-//! A saved cache in one of other capacity, sequences or pages: what fits comes back, token by token, and goes on as
-//! if its tokens had been appended there.
+//! A saved cache in one of other capacity, sequences or pages: what fits comes back, token by token, and goes
+//! on as if its tokens had been appended there.
 
 use crate::support::{Random, temp};
 use kvern::attention::{KvCache, KvCacheOptions, KvType};

@@ -1,5 +1,5 @@
-//! Rings: any number of tokens at once is stored, attention over what is left has the bits of plain rows, and a
-//! refusal states the relation that it checked.
+//! Rings: any number of tokens at once is stored, attention over what is left has the bits of plain rows, and
+//! a refusal states the relation that it checked.
 
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
 use kvern::attention::*;
@@ -79,7 +79,8 @@ fn any_chunk_is_stored_and_what_is_held_has_the_bits_of_plain_rows() {
             let len = kv[0].len() / DIM;
             let oldest = if len > capacity { len - (capacity - sinks) } else { 0 };
             assert_eq!((cache.len(), cache.start()), (len, oldest));
-            // The newest query sees its window whatever was appended; n of them where all their windows are held.
+            // The newest query sees its window whatever was appended; n of them where all their windows are
+            // held.
             for q_len in [1, n.min(spare + 1), n.min(spare + 2), n] {
                 let q = r.vec(q_len * 2 * DIM);
                 let ctx = &contexts[r.below(contexts.len())];
@@ -107,8 +108,8 @@ fn any_chunk_is_stored_and_what_is_held_has_the_bits_of_plain_rows() {
     assert!(answered > 500 && refused > 50, "{answered} {refused}");
 }
 
-/// A fork keeps what it had while its sibling takes a chunk of several rings, and a pool without room for the copies
-/// refuses without a change. Norms, rotation and append in one call do the same.
+/// A fork keeps what it had while its sibling takes a chunk of several rings, and a pool without room for the
+/// copies refuses without a change. Norms, rotation and append in one call do the same.
 #[test]
 fn long_chunks_leave_forks_alone_and_are_refused_as_a_whole() {
     let mut r = Random::new(3);

@@ -5,8 +5,8 @@ use crate::support::context;
 use kvern::attention::*;
 use kvern::{Context, Isa, MatMut, Precision, Workspace};
 
-/// What the documentation states, and what a thread itself takes of its stack: thread-local storage, its descriptor,
-/// and the frames of its start.
+/// What the documentation states, and what a thread itself takes of its stack: thread-local storage, its
+/// descriptor, and the frames of its start.
 const STACK: usize = (16 << 10) + (4 << 10);
 
 /// Runs `body` on a thread of little stack; the process dies where it is too little.

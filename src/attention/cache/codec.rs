@@ -43,8 +43,8 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Calls `write(part of the head, slot, numbers)` for each row of each head of a page. Heads outer: the tile
-    /// that is scattered into stays in L1.
+    /// Calls `write(part of the head, slot, numbers)` for each row of each head of a page. Heads outer: the
+    /// tile that is scattered into stays in L1.
     #[inline(never)] // one function for each type: beside the loops of the others, this one's state was spilled
     fn each(self, layout: &Layout, page: &mut [u8], write: impl Fn(&mut [u8], usize, &[f32])) {
         let Rows { x, rows, dim, slot } = self;
@@ -57,9 +57,9 @@ impl Rows<'_> {
     }
 }
 
-/// Writes the units of a key, a multiple of `STEP`, from unit `first` on: one column of a tile of 16 keys. Two
-/// instructions a unit, a load and a store; the general way over [`units`] takes ten, and a wider store would
-/// touch other keys.
+/// Writes the units of a key, a multiple of `STEP`, from unit `first` on: one column of a tile of 16 keys.
+/// Two instructions a unit, a load and a store; the general way over [`units`] takes ten, and a wider store
+/// would touch other keys.
 #[inline(always)]
 fn scatter<U: Pod, const STEP: usize>(
     head: &mut [u8],

@@ -1,7 +1,11 @@
 //! Changing what a cache holds: forgetting, removing, forking, and keys at other positions.
 
-use super::options::at_most;
-use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
+use super::codec;
+use super::kv_cache::KvCache;
+use super::options::{KvCacheOptions, at_most};
+use super::pool::NONE;
+use super::sequence::Sequence;
+use crate::attention::options::CHUNK;
 use crate::error::{Error, Result, text};
 use crate::fma::fma;
 use crate::fp_mode;
@@ -11,14 +15,14 @@ use std::ops::Range;
 impl KvCache {
     /// Forgets every sequence; keeps the memory.
     pub fn clear(&mut self) {
-        self.tables.fill(super::NONE);
+        self.tables.fill(NONE);
         self.sequences.fill(Sequence::default());
         self.pool.reset();
     }
 
     /// Forgets one sequence; its pages are free for others.
     ///
-    /// **Errors**: `Option` for a sequence that is not there.
+    /// - **Errors**: `Option` for a sequence that is not there.
     pub fn clear_in(&mut self, sequence: usize) -> Result<()> {
         self.sequence(sequence)?;
         self.sequences[sequence] = Sequence::default();
@@ -28,15 +32,15 @@ impl KvCache {
 
     /// Forgets all tokens from position `len` on: the next append continues there.
     ///
-    /// **Errors**: `Shape` when `len` is beyond the end, or when a wrapped ring no longer holds every token
-    /// that a query at `len` would see; nothing is changed then.
+    /// - **Errors**: `Shape` when `len` is beyond the end, or when a wrapped ring no longer holds every token
+    ///   that a query at `len` would see; nothing is changed then.
     pub fn truncate(&mut self, len: usize) -> Result<()> {
         self.truncate_in(0, len)
     }
 
     /// [`KvCache::truncate`] of a sequence.
     ///
-    /// **Errors**: also `Option` for a sequence that is not there.
+    /// - **Errors**: also `Option` for a sequence that is not there.
     pub fn truncate_in(&mut self, sequence: usize, len: usize) -> Result<()> {
         let state = self.sequence(sequence)?;
         at_most("len", len, "must be at most the cache's len =", state.len)?;
@@ -54,17 +58,17 @@ impl KvCache {
     /// Removes the tokens of some positions; later ones move down and have lower positions from then on.
     /// Keys keep the rotation of their old position: see [`KvCache::rotate`].
     ///
-    /// **Errors**: `Shape` for a range that is not held or is reversed, for one before tokens that the
-    /// sequence has forgotten, or when a wrapped ring would no longer hold every token that the next query
-    /// sees; `PoolFull` when pages are shared and too few are free to copy them; nothing is changed then.
-    /// **Cost**: one copy of the later tokens; allocates nothing.
+    /// - **Errors**: `Shape` for a range that is not held or is reversed, for one before tokens that the
+    ///   sequence has forgotten, or when a wrapped ring would no longer hold every token that the next query
+    ///   sees; `PoolFull` when pages are shared and too few are free to copy them; nothing is changed then.
+    /// - **Cost**: one copy of the later tokens; allocates nothing.
     pub fn remove(&mut self, positions: Range<usize>) -> Result<()> {
         self.remove_in(0, positions)
     }
 
     /// [`KvCache::remove`] from a sequence.
     ///
-    /// **Errors**: also `Option` for a sequence that is not there.
+    /// - **Errors**: also `Option` for a sequence that is not there.
     pub fn remove_in(&mut self, sequence: usize, positions: Range<usize>) -> Result<()> {
         let state = self.check_range(sequence, &positions)?;
         let (to, from) = (positions.start, positions.end);
@@ -76,7 +80,7 @@ impl KvCache {
             return self.clear_in(sequence);
         }
         self.check_seen(&state, len)?;
-        self.own(sequence, to..len)?;
+        self.make_unique(sequence, to..len)?;
         for (to, from) in (to..len).zip(from..state.len) {
             self.copy_token(sequence, from, to);
         }
@@ -89,12 +93,13 @@ impl KvCache {
     /// rotation from position p to `p + by`: after [`KvCache::remove`] of n tokens, the keys behind them by
     /// `-n`. Positions themselves do not change.
     ///
-    /// **Numerics**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)`, one product and one FMA an element in
-    /// f32, rounded to the type of the keys: each call adds an error of one rounding to theirs. A table whose
-    /// cosines are scaled (attention factors) is used with the factor taken out. **Errors**: `Shape` for a
-    /// range that is not held, a table that is too short or wider than a head; `Option` for quantised keys,
-    /// whose codes a rotation would quantise a second time, and for a sequence that is not there; `PoolFull`;
-    /// nothing is changed then. **Cost**: one pass over the keys; allocates nothing.
+    /// - **Numerics**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)`, one product and one FMA an element
+    ///   in f32, rounded to the type of the keys: each call adds an error of one rounding to theirs. A table
+    ///   whose cosines are scaled (attention factors) is used with the factor taken out.
+    /// - **Errors**: `Shape` for a range that is not held, a table that is too short or wider than a head;
+    ///   `Option` for quantised keys, whose codes a rotation would quantise a second time, and for a sequence
+    ///   that is not there; `PoolFull`; nothing is changed then.
+    /// - **Cost**: one pass over the keys; allocates nothing.
     pub fn rotate(
         &mut self,
         sequence: usize,
@@ -118,7 +123,7 @@ impl KvCache {
             "must be at most the table's positions =",
             table.positions(),
         )?;
-        self.own(sequence, positions.clone())?;
+        self.make_unique(sequence, positions.clone())?;
         let ((cos, sin), (unit, _)) = (table.angles(angle), table.angles(0));
         for position in positions {
             self.rotate_token(
@@ -137,7 +142,8 @@ impl KvCache {
 
     /// Makes `to` a copy of `from` that shares its pages until one of them writes to them.
     ///
-    /// **Errors**: `Option` for a sequence that is not there. **Cost**: copies the page table, no token.
+    /// - **Errors**: `Option` for a sequence that is not there.
+    /// - **Cost**: copies the page table, no token.
     pub fn fork(&mut self, from: usize, to: usize) -> Result<()> {
         let state = self.sequence(from)?;
         if from == to {
@@ -187,7 +193,7 @@ impl KvCache {
         }
     }
 
-    /// Copies a token to another position, whose page is the sequence's own.
+    /// Copies a token to another position, whose page is exclusive to the sequence.
     fn copy_token(&mut self, sequence: usize, from: usize, to: usize) {
         let entries = self.geometry.entries();
         let page = |p: usize| self.tables[sequence * entries + self.geometry.entry(p / CHUNK)];
@@ -205,7 +211,7 @@ impl KvCache {
         }
     }
 
-    /// Rotates the keys of a position, whose page is the sequence's own.
+    /// Rotates the keys of a position, whose page is exclusive to the sequence.
     fn rotate_token(
         &mut self,
         sequence: usize,

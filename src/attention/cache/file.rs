@@ -10,12 +10,13 @@
 //!    192  for each sequence: len, oldest position, u64; its table, u32 (2^32 - 1: no page); zeros up to 64
 //!         the stored pages, as they lie in memory
 //! ```
-//! All numbers are little-endian, of 64 bits where nothing else is said. A file is read into a cache that exists, so
-//! that nothing of a size that the file claims is ever allocated; it is checked as a whole before the cache is
-//! touched: see `restore`.
+//! All numbers are little-endian, of 64 bits where nothing else is said. A file is read into a cache that
+//! exists, so that nothing of a size that the file claims is ever allocated; it is checked as a whole before
+//! the cache is touched: see `restore`.
 
+use super::kv_cache::KvCache;
 use super::pool::NONE;
-use super::{CHUNK, KvCache};
+use crate::attention::options::CHUNK;
 use crate::buffer::vector;
 use crate::error::{Error, Result, product};
 use crate::file;
@@ -52,7 +53,8 @@ impl KvCache {
     ///
     /// The file is replaced as a whole: an error leaves the old one.
     ///
-    /// **Errors**: `Io`; `Resource`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one write.
+    /// - **Errors**: `Io`; `Resource`; `Unsupported` on a big-endian machine.
+    /// - **Cost**: one pass for the checksum, one write.
     pub fn save(&self, path: &Path) -> Result<()> {
         if cfg!(target_endian = "big") {
             return Err(Error::Unsupported { what: "a cache file" });

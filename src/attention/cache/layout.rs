@@ -10,7 +10,7 @@
 //! a byte of 4-bit codes holds elements d and d + 16 of a block. Codes have scales, other types have none.
 
 use super::options::{KvCacheOptions, KvType};
-use crate::attention::CHUNK;
+use crate::attention::options::CHUNK;
 use crate::error::{Error, Result, product};
 use crate::kernels::{BLOCK, LANES};
 use std::ops::Range;
@@ -53,9 +53,9 @@ impl Geometry {
             (first, usize::MAX)
         } else {
             let first = (positions.start / CHUNK).max(self.sink_pages);
-            let ahead =
+            let steps =
                 entry - self.sink_pages + self.ring_pages - (first - self.sink_pages) % self.ring_pages;
-            (first.saturating_add(ahead % self.ring_pages), self.ring_pages)
+            (first.saturating_add(steps % self.ring_pages), self.ring_pages)
         };
         (first..end).step_by(step)
     }

@@ -1,15 +1,15 @@
 //! What a cache is made from.
 
-use super::layout::{Geometry, Layout};
-use crate::error::{Error, Result, product, text};
+use crate::error::{Error, Result};
 
 /// How keys or values are stored.
 ///
-/// **Numerics**: `F32` is exact. `F16` and `Bf16` round once, ties to even (relative error 2^-11 and 2^-8
-/// of normal numbers; f16 ends at 65504). `Int8` and `Int4` store, for each key or value and each block of 32
-/// elements of the head, `d = absmax / 127` (`/ 7`), rounded up to f16, and `q = round(x / d)`; the number is
-/// `q * d`, at most `d / 2` off, with `d <= absmax / 127 * (1 + 2^-10) + 2^-24` (`/ 7`). A block with a NaN,
-/// an infinity, or an absmax that makes `d` exceed 65504 is NaN. Attention widens every type exactly to f32.
+/// - **Numerics**: `F32` is exact. `F16` and `Bf16` round once, ties to even (relative error 2^-11 and 2^-8
+///   of normal numbers; f16 ends at 65504). `Int8` and `Int4` store, for each key or value and each block of
+///   32 elements of the head, `d = absmax / 127` (`/ 7`), rounded up to f16, and `q = round(x / d)`; the
+///   number is `q * d`, at most `d / 2` off, with `d <= absmax / 127 * (1 + 2^-10) + 2^-24` (`/ 7`). A block
+///   with a NaN, an infinity, or an absmax that makes `d` exceed 65504 is NaN. Attention widens every type
+///   exactly to f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
@@ -69,9 +69,9 @@ pub struct KvCacheOptions {
     pub value_dim: usize,
     /// Tokens that a sequence holds.
     pub capacity: usize,
-    /// Tokens that a query sees, itself included; `None` for all. With a window, at most `capacity - sinks`, a full
-    /// cache forgets its oldest token; without one it refuses more. Attention of `n` queries at once, the
-    /// last tokens of a sequence that has forgotten some, needs `capacity >= sinks + window + n - 1`.
+    /// Tokens that a query sees, itself included; `None` for all. With a window, at most `capacity - sinks`,
+    /// a full cache forgets its oldest token; without one it refuses more. Attention of `n` queries at once,
+    /// the last tokens of a sequence that has forgotten some, needs `capacity >= sinks + window + n - 1`.
     pub window: Option<usize>,
     /// First tokens of a sequence that every query sees besides its window, and that are never forgotten
     /// (attention sinks, Xiao et al. 2023). They count towards the capacity. 0 without a window.
@@ -145,42 +145,6 @@ impl KvCacheOptions {
     pub(in crate::attention) fn sliding(&self) -> usize {
         self.capacity - self.sinks
     }
-
-    /// Checks everything and computes what follows from it: geometry, layout and pages of the pool.
-    pub(super) fn plan(&self) -> Result<(Geometry, Layout, usize)> {
-        let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, sinks, sequences, .. } = *self;
-        bounded("kv_heads", kv_heads, usize::MAX, "at least 1")?;
-        bounded("capacity", capacity, isize::MAX as usize, "at least 1 token")?;
-        bounded("sequences", sequences, u32::MAX as usize, "at least 1")?;
-        for (what, dim) in [("head_dim", head_dim), ("value_dim", value_dim)] {
-            if dim == 0 || !dim.is_multiple_of(8) {
-                let (got, allowed) = (text(dim), "a multiple of 8, at least 8");
-                return Err(Error::Option { what, got, allowed });
-            }
-        }
-        match window {
-            Some(window) => {
-                bounded("window", window, usize::MAX, "at least 1 token")?;
-                at_most("window", window, "must be at most capacity =", capacity)?;
-                at_most("sinks", sinks, "must be at most capacity - window =", capacity - window)?;
-            }
-            None if sinks > 0 => {
-                let allowed = "0 for a cache without a window, which forgets nothing";
-                return Err(Error::Option { what: "sinks", got: text(sinks), allowed });
-            }
-            None => {}
-        }
-        let geometry = Geometry::new(self);
-        let most = product("pages", &[sequences, geometry.entries()])?;
-        let pages = self.pages.unwrap_or(most);
-        bounded("pages", pages, u32::MAX as usize - 1, "from 1 to 2^32 - 2")?;
-        Ok((geometry, Layout::new(self)?, pages))
-    }
-}
-
-/// `what` must lie in 1..=limit.
-fn bounded(what: &'static str, got: usize, limit: usize, allowed: &'static str) -> Result<()> {
-    if (1..=limit).contains(&got) { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
 }
 
 /// `what` must be at most `want`.

@@ -12,9 +12,9 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) struct Pool {
     data: AlignedBuf<u8>, // (pages, page_bytes)
     page_bytes: usize,
-    /// Entries of page tables that name a page.
+    /// Entries of page tables that name each page.
     counts: Vec<u32>, // (pages)
-    /// Pages that none names, the next one last.
+    /// Pages that no entry names; the last of the list is handed out next.
     free: Vec<u32>,
 }
 
@@ -82,9 +82,9 @@ impl Pool {
         if need <= free { Ok(()) } else { Err(Error::PoolFull { need, free }) }
     }
 
-    /// A page of one's own for an entry: as it is, a free one, or a copy of a shared one. Only after
-    /// [`Pool::check`]: without a free page the entry stays.
-    pub fn own(&mut self, entry: &mut u32) {
+    /// Makes the entry's page exclusive (copy on write): keeps it, allocates a page, or copies a shared one.
+    /// Only after [`Pool::check`]: without a free page the entry stays as it is.
+    pub fn make_unique(&mut self, entry: &mut u32) {
         if *entry != NONE && !self.is_shared(*entry) {
             return;
         }
@@ -106,14 +106,14 @@ impl Pool {
         }
     }
 
-    /// One entry more that names the page of `entry`.
+    /// Counts one more entry that names the page of `entry`.
     pub fn share(&mut self, entry: u32) {
         if entry != NONE {
             self.counts[entry as usize] += 1;
         }
     }
 
-    /// Empties an entry; its page is free when none names it any more.
+    /// Empties an entry; its page is free when no entry names it any more.
     pub fn release(&mut self, entry: &mut u32) {
         let page = std::mem::replace(entry, NONE);
         if page == NONE {

@@ -1,14 +1,19 @@
 //! Caches from files: what another cache held, in the page tables of this one.
 //!
 //! The cache that was saved and the one that restores agree in everything but capacity, sequences and pages.
-//! Their rings may have different numbers of pages, so a page of this cache is made of at most two stored ones:
-//! where the ring is the shorter one, its newest tokens share a page with its oldest. Pages that
+//! Their rings may have different numbers of pages, so a page of this cache is made of at most two stored
+//! ones: where the ring is the shorter one, its newest tokens share a page with its oldest. Pages that
 //! sequences shared stay shared.
 
+use super::codec;
 use super::file::{CHECKSUM, HEADER, MAGIC, NAMES, NUMBERS, VERSION, table_bytes, u64_of};
+use super::kv_cache::KvCache;
 use super::layout::Geometry;
+use super::options::KvCacheOptions;
+use super::plan::Plan;
 use super::pool::NONE;
-use super::{CHUNK, KvCache, KvCacheOptions, Sequence, codec};
+use super::sequence::Sequence;
+use crate::attention::options::CHUNK;
 use crate::blob::{Hex, wrong};
 use crate::buffer::{vector, vector_of};
 use crate::error::{Error, Result, product};
@@ -29,8 +34,8 @@ struct Saved {
     pages: usize,
 }
 
-/// What a page of this cache is made of. Sequences whose pages are made of the same share one. The order is that
-/// of the stored pages.
+/// What a page of this cache is made of. Sequences whose pages are made of the same share one. The order is
+/// that of the stored pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Recipe {
     page: u32,
@@ -49,24 +54,24 @@ impl Recipe {
 impl KvCache {
     /// A cache made from `options`, with what a file holds.
     ///
-    /// **Errors**: as [`KvCache::new`] and [`KvCache::restore`].
+    /// - **Errors**: as [`KvCache::new`] and [`KvCache::restore`].
     pub fn load(options: KvCacheOptions, path: &Path) -> Result<KvCache> {
         let mut cache = KvCache::new(options)?;
         cache.restore(path)?;
         Ok(cache)
     }
 
-    /// Replaces all sequences by those of a file that [`KvCache::save`] wrote from a cache of the same heads, sizes,
-    /// types, window and sinks. Capacity, number of sequences and pages may differ where everything fits: a
-    /// sequence without a window in the capacity, sequences beyond this cache's number empty, the pages in the
-    /// pool. With a window a sequence beyond the capacity keeps its last tokens, as if it had been appended here;
-    /// what the saved cache had forgotten stays forgotten.
+    /// Replaces all sequences by those of a file that [`KvCache::save`] wrote from a cache of the same heads,
+    /// sizes, types, window and sinks. Capacity, number of sequences and pages may differ where everything
+    /// fits: a sequence without a window in the capacity, sequences beyond this cache's number empty, the
+    /// pages in the pool. With a window a sequence beyond the capacity keeps its last tokens, as if it had
+    /// been appended here; what the saved cache had forgotten stays forgotten.
     ///
-    /// **Errors**: `Io`, for what is no regular file too; `Blob` for a file that is truncated, too long, foreign, of
-    /// another version, of other options or damaged, or that does not fit; `Resource`; `Unsupported` on a big-endian
-    /// machine; nothing is changed then. Where reading fails after the
-    /// checksum was found right, the cache is empty. **Cost**: two passes over the file; allocates page tables,
-    /// and one page where rings differ.
+    /// - **Errors**: `Io`, for what is no regular file too; `Blob` for a file that is truncated, too long,
+    ///   foreign, of another version, of other options or damaged, or that does not fit; `Resource`;
+    ///   `Unsupported` on a big-endian machine; nothing is changed then. Where reading fails after the
+    ///   checksum was found right, the cache is empty.
+    /// - **Cost**: two passes over the file; allocates page tables, and one page where rings differ.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         if cfg!(target_endian = "big") {
             return Err(Error::Unsupported { what: "a cache file" });
@@ -134,8 +139,8 @@ impl KvCache {
         let [capacity, sequences, pages] =
             [3, 8, 10].map(|i| usize::try_from(stored[i]).unwrap_or(usize::MAX));
         let options = KvCacheOptions { capacity, sequences, pages: Some(1), ..self.options };
-        let geometry = match options.plan() {
-            Ok((geometry, ..)) => geometry,
+        let geometry = match Plan::new(&options) {
+            Ok(plan) => plan.geometry,
             Err(e) => return wrong("options", format_args!("{capacity} tokens, {sequences} sequences"), e),
         };
         if stored[9] != geometry.entries() as u64 {
@@ -147,8 +152,8 @@ impl KvCache {
         Ok(Saved { options, geometry, pages })
     }
 
-    /// Checks the stored tables: each held token has a stored page, each page belongs to a sequence, and everything
-    /// fits. The sequences, and what each entry of the tables is made of.
+    /// Checks the stored tables: each held token has a stored page, each page belongs to a sequence, and
+    /// everything fits. The sequences, and what each entry of the tables is made of.
     fn read_tables(&self, saved: &Saved, input: &mut Input<'_>) -> Result<(Vec<Sequence>, Vec<Recipe>)> {
         let mut sequences = vector_of(Sequence::default(), self.options.sequences)?;
         let mut recipes = vector_of(Recipe::EMPTY, self.tables.len())?;
@@ -230,7 +235,7 @@ impl KvCache {
         newer: &mut [u8],
     ) -> Result<()> {
         let mut page = NONE;
-        self.pool.own(&mut page); // pages of an empty pool come in ascending order
+        self.pool.make_unique(&mut page); // pages of an empty pool come in ascending order
         let bytes = self.layout.page_bytes;
         input.read_at(first_page + recipe.page as usize * bytes, self.pool.page_mut(page))?;
         if recipe.newer == NONE {
