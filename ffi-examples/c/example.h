@@ -1,5 +1,5 @@
-/* What the examples share: failing calls end the program, numbers come from one generator, errors are judged.
- */
+/* What the examples share: failing calls end the program, numbers come from one generator, errors
+ * are judged. */
 #ifndef EXAMPLE_H
 #define EXAMPLE_H
 

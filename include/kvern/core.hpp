@@ -1,4 +1,5 @@
-/* What all of kvern for C++ is made of: errors or results, views of the caller's memory, owners of C objects. */
+/* What all of kvern for C++ is made of: errors or results, views of the caller's memory, owners of
+ * C objects. */
 #ifndef KVERN_CORE_HPP
 #define KVERN_CORE_HPP
 
@@ -93,7 +94,8 @@ using returns = T;
 
 #endif
 
-/** `size` elements from `data` on, of the caller. Made from whatever has data() and size(): vectors, arrays. */
+/** `size` elements from `data` on, of the caller. Made from whatever has data() and size():
+ * vectors, arrays. */
 template <class T>
 class span {
   public:
@@ -101,8 +103,8 @@ class span {
     constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
     template <std::size_t N>
     constexpr span(T (&array)[N]) noexcept : data_(array), size_(N) {}
-    template <class C, class = std::enable_if_t<
-                           std::is_convertible_v<decltype(std::declval<C &>().data()), T *>>>
+    template <class C,
+              class = std::enable_if_t<std::is_convertible_v<decltype(std::declval<C &>().data()), T *>>>
     constexpr span(C &&container) noexcept : data_(container.data()), size_(container.size()) {}
 
     constexpr T *data() const noexcept { return data_; }
@@ -131,7 +133,9 @@ class matrix {
     constexpr std::size_t rows() const noexcept { return rows_; }
     constexpr std::size_t cols() const noexcept { return cols_; }
     constexpr std::size_t row_stride() const noexcept { return row_stride_; }
-    constexpr T &operator()(std::size_t i, std::size_t j) const noexcept { return data_[i * row_stride_ + j]; }
+    constexpr T &operator()(std::size_t i, std::size_t j) const noexcept {
+        return data_[i * row_stride_ + j];
+    }
     constexpr span<T> row(std::size_t i) const noexcept { return {data_ + i * row_stride_, cols_}; }
 
   private:
@@ -142,7 +146,8 @@ class matrix {
 using input = matrix<const float>;
 using output = matrix<float>;
 
-/** The bits of an IEEE binary16, and of the upper half of a binary32: elements of matrices, without arithmetic. */
+/** The bits of an IEEE binary16, and of the upper half of a binary32: elements of matrices, without
+ * arithmetic. */
 enum class f16 : std::uint16_t {};
 enum class bf16 : std::uint16_t {};
 
@@ -208,7 +213,8 @@ constexpr std::size_t stored_cols(const matrix<T> &b, bool transposed) {
 template <class T>
 constexpr kvern_dtype dtype_of() {
     using element = std::remove_const_t<T>;
-    static_assert(std::is_same_v<element, float> || std::is_same_v<element, f16> || std::is_same_v<element, bf16>,
+    static_assert(std::is_same_v<element, float> || std::is_same_v<element, f16> ||
+                      std::is_same_v<element, bf16>,
                   "elements are float, kvern::f16 or kvern::bf16");
     return std::is_same_v<element, float> ? KVERN_DTYPE_F32
            : std::is_same_v<element, f16> ? KVERN_DTYPE_F16

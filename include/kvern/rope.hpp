@@ -33,8 +33,8 @@ class rope_table : public detail::handle<kvern_rope_table, kvern_rope_table_dest
     static returns<rope_table> from_frequencies(span<const double> frequencies, std::size_t positions,
                                                 double amplitude = 1.0) {
         return detail::make<rope_table>([&](kvern_rope_table **out) {
-            return kvern_rope_table_from_frequencies(frequencies.size(), frequencies.data(), positions, amplitude,
-                                                     out);
+            return kvern_rope_table_from_frequencies(frequencies.size(), frequencies.data(), positions,
+                                                     amplitude, out);
         });
     }
     returns<std::size_t> positions() const { return number(kvern_rope_table_positions); }
@@ -70,8 +70,8 @@ inline done rope_at(const context &ctx, const rope_table &table, kvern_rope_pair
     return detail::checked({{"x.cols", x.cols(), "heads * head_dim", heads * head_dim},
                             {"positions.size", positions.size(), "x.rows", x.rows()}},
                            [&] {
-                               return kvern_rope_at(ctx.get(), table.get(), pairs, positions.data(), x.rows(), heads,
-                                                    head_dim, x.data(), x.row_stride());
+                               return kvern_rope_at(ctx.get(), table.get(), pairs, positions.data(), x.rows(),
+                                                    heads, head_dim, x.data(), x.row_stride());
                            });
 }
 

@@ -15,8 +15,9 @@ inline done layer_norm(const context &ctx, input x, span<const float> gain, span
                             {"y.rows", y.rows(), "x.rows", x.rows()},
                             {"y.cols", y.cols(), "x.cols", x.cols()}},
                            [&] {
-                               return kvern_layer_norm(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(),
-                                                       gain.data(), bias.data(), eps, y.data(), y.row_stride());
+                               return kvern_layer_norm(ctx.get(), x.rows(), x.cols(), x.data(),
+                                                       x.row_stride(), gain.data(), bias.data(), eps,
+                                                       y.data(), y.row_stride());
                            });
 }
 
@@ -46,21 +47,23 @@ inline kvern_softmax_options softmax_options() {
 inline done softmax_with(const context &ctx, const kvern_softmax_options &options, input x, output y) {
     return detail::checked(
         {{"y.rows", y.rows(), "x.rows", x.rows()}, {"y.cols", y.cols(), "x.cols", x.cols()}}, [&] {
-            return kvern_softmax_with(ctx.get(), &options, x.rows(), x.cols(), x.data(), x.row_stride(), y.data(),
-                                      y.row_stride());
+            return kvern_softmax_with(ctx.get(), &options, x.rows(), x.cols(), x.data(), x.row_stride(),
+                                      y.data(), y.row_stride());
         });
 }
 
 /** `x = act(x)`. */
 inline done activate(const context &ctx, kvern_activation activation, output x) {
-    return detail::finish(kvern_activate(ctx.get(), activation, x.rows(), x.cols(), x.data(), x.row_stride()));
+    return detail::finish(
+        kvern_activate(ctx.get(), activation, x.rows(), x.cols(), x.data(), x.row_stride()));
 }
 
 /** `x = silu(x) * z`. */
 inline done silu_mul(const context &ctx, output x, input z) {
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
-            return kvern_silu_mul(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(), z.row_stride());
+            return kvern_silu_mul(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
+                                  z.row_stride());
         });
 }
 
@@ -68,18 +71,20 @@ inline done silu_mul(const context &ctx, output x, input z) {
 inline done add(const context &ctx, output x, input z) {
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
-            return kvern_add(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(), z.row_stride());
+            return kvern_add(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
+                             z.row_stride());
         });
 }
 
 /** `out[i] = table[ids[i]]`. */
 inline done embedding(const context &ctx, input table, span<const std::uint32_t> ids, output out) {
-    return detail::checked(
-        {{"out.rows", out.rows(), "ids.size", ids.size()}, {"out.cols", out.cols(), "table.cols", table.cols()}},
-        [&] {
-            return kvern_embedding(ctx.get(), table.rows(), table.cols(), table.data(), table.row_stride(),
-                                   ids.size(), ids.data(), out.data(), out.row_stride());
-        });
+    return detail::checked({{"out.rows", out.rows(), "ids.size", ids.size()},
+                            {"out.cols", out.cols(), "table.cols", table.cols()}},
+                           [&] {
+                               return kvern_embedding(ctx.get(), table.rows(), table.cols(), table.data(),
+                                                      table.row_stride(), ids.size(), ids.data(), out.data(),
+                                                      out.row_stride());
+                           });
 }
 
 /** The index of the greatest element, the first of equals. */

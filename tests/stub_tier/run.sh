@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes a tier of the stub beside this file, in a copy of the repository, and runs the tests there: the tests that go
-# through every tier then hold the tier's bits against the scalar ones. So a new instruction set takes the files that
-# this script edits and no others, and the default methods of `Simd` have the right bits in every kernel.
+# Makes a tier of the stub beside this file, in a copy of the repository, and runs the tests there: the tests
+# that go through every tier then hold the tier's bits against the scalar ones. So a new instruction set takes
+# the files that this script edits and no others, and the default methods of `Simd` have the right bits in
+# every kernel.
 #
-#   tests/stub_tier/run.sh [arguments of cargo test]      # default: the groups numerics, attention, quant and capi
+#   tests/stub_tier/run.sh [arguments of cargo test]     # default: numerics, attention, quant and capi
 #
-# On an architecture of its own a tier has a folder (`mod.rs`, the tier, its quantised tables): two files more.
+# On an architecture of its own a tier has a folder (`mod.rs`, the tier, its quantised tables): two files
+# more.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 copy="$root/target/stub-tier"
@@ -40,7 +42,8 @@ after src/kernels/mod.rs "            Isa::Scalar => Some(&scalar::KERNELS)," \
 after src/capi/context.rs "pub const KVERN_ISA_DEFAULT: kvern_isa = 0;" \
     "/// The scalar code under a second name."$'\n'"pub const KVERN_ISA_STUB: kvern_isa = 99;"
 
-files=$({ diff -rq "$root/src" src || true; } | sed 's/^Files .* and \(.*\) differ$/\1/; s/^Only in \(.*\): /\1\//' | sort)
+differ='s/^Files .* and \(.*\) differ$/\1/; s/^Only in \(.*\): /\1\//'
+files=$({ diff -rq "$root/src" src || true; } | sed "$differ" | sort)
 count=$(wc -l <<< "$files")
 printf 'a tier takes %s files:\n%s\n' "$count" "$files"
 [ "$count" -le "$most" ] || { echo "more than $most" >&2; exit 1; }

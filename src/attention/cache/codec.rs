@@ -45,7 +45,8 @@ pub(super) struct Rows<'a> {
 impl Rows<'_> {
     /// Calls `write(part of the head, slot, numbers)` for each row of each head of a page. Heads outer: the
     /// tile that is scattered into stays in L1.
-    #[inline(never)] // one function for each type: beside the loops of the others, this one's state was spilled
+    // One function for each type: beside the loops of the others, this one's state was spilled.
+    #[inline(never)]
     fn each(self, layout: &Layout, page: &mut [u8], write: impl Fn(&mut [u8], usize, &[f32])) {
         let Rows { x, rows, dim, slot } = self;
         let (x, (stride, _)) = (x.from(rows.start, 0), x.strides());
