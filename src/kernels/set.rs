@@ -148,7 +148,7 @@ macro_rules! instantiate_entry {
 }
 pub(super) use instantiate_entry;
 
-/// Instantiates every algorithm for one ISA, and the table of the entries, which `kernel_set` gives out
+/// Instantiates every algorithm for one ISA, and the table of them, which [`KernelSet::for_isa`] gives out
 /// only where the CPU has the features.
 macro_rules! instantiate {
     (
