@@ -19,7 +19,8 @@ use crate::parallel::Executor;
 use crate::tiles::{Grid, for_each_tile_pair};
 use crate::view::{MatMut, MatRef};
 
-/// Multiply-adds below which a call stays on the calling thread: about 5 us of work.
+/// Multiply-adds below which a call stays on the calling thread: they take a few times what entering a
+/// parallel region takes (docs/TUNING.md, `SERIAL_MACS`).
 const SERIAL_MACS: usize = 256 * 1024;
 
 /// What a call writes.
