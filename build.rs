@@ -71,9 +71,20 @@ mod capi {
             let mut section = Vec::new();
             Builder::new().with_config(config.clone()).with_src(path).generate().unwrap().write(&mut section);
             text.push('\n');
-            text.push_str(String::from_utf8(section).unwrap().trim());
+            text.push_str(&in_parentheses(String::from_utf8(section).unwrap().trim()));
         }
         text + "\n\n" + trailer.trim_start()
+    }
+
+    /// The section with parentheses around negative numbers of macros: `x -KVERN_STATUS_IO` would be `x --15`.
+    fn in_parentheses(section: &str) -> String {
+        let line = |line: &str| match line.rsplit_once(' ') {
+            Some((name, number)) if name.starts_with("#define ") && number.starts_with('-') => {
+                format!("{name} ({number})\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        section.lines().map(line).collect::<String>().trim_end().to_owned()
     }
 
     /// From Cargo.toml, so that they are typed once.

@@ -47,11 +47,11 @@ fn main() {
     // SAFETY: all pointers point to live locals.
     unsafe {
         assert_eq!(kvern_context_create(null(), &mut c_ctx), 0);
-        assert_eq!(kvern_workspace_create(1 << 20, &mut c_ws), 0);
+        assert_eq!(kvern_workspace_create(null(), 1 << 20, &mut c_ws), 0);
         assert_eq!(kvern_packed_b_pack(c_ctx, N, N, b.as_ptr(), N, 0, &mut c_packed), 0);
     }
     let (run_c, multiply_c) =
-        (black_box(kvern_matmul_run as MatmulRun), black_box(kvern_packed_b_multiply as Multiply));
+        (black_box(kvern_matmul as MatmulRun), black_box(kvern_packed_b_multiply as Multiply));
     let mut rust_ws = Workspace::new(1 << 20).unwrap();
     best(
         "1 x 16 x 16",

@@ -1,21 +1,21 @@
 /*
- * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of 16 GGUF formats (F32, F16, BF16,
- * Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4) and with codes in groups; fused attention over key-value
- * caches; and the row-wise operators of a decoder layer (norms, RoPE, softmax, activations).
+ * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of 16 GGUF formats (F32, F16,
+ * BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4) and with codes in groups; fused attention over
+ * key-value caches; and the row-wise operators of a decoder layer (norms, RoPE, softmax, activations).
  *
  * This file is generated from src/capi. C99 and C++.
  *
  * What
  *   The same input gives the same output bits on every machine, for any number of threads, and for a token
- *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which instruction
- *   set, which threads, whose memory), a workspace (scratch memory), its weights, and then calls:
+ *   alone or in a batch, unless KVERN_PRECISION_FAST is asked for. A program makes a context (which
+ *   instruction set, which threads, whose memory), a workspace (scratch memory), its weights, and then calls:
  *
  *       kvern_context *ctx = NULL;
  *       if (kvern_context_create(NULL, &ctx) != KVERN_STATUS_OK)
  *           die(kvern_last_error_message());
  *
  *   One decoder layer is kvern_rms_norm, kvern_weights_multiply_many (q, k, v of one input),
- *   kvern_kv_cache_append_prepared (rotation and append), kvern_attention_run, kvern_weights_multiply with
+ *   kvern_kv_cache_append_prepared (rotation and append), kvern_attention, kvern_weights_multiply with
  *   beta = 1 (projection and residual), kvern_rms_norm, kvern_weights_multiply_gated, and once more
  *   kvern_weights_multiply.
  *
@@ -27,9 +27,9 @@
  *   An output must not overlap an input, counted from the first element to the last one, gaps included.
  *   Compute calls allocate nothing: ask the function *_workspace_bytes once for the largest sizes that will
  *   come, and make a workspace of the largest answer. One workspace serves calls of all kinds.
- *   Create functions that take a context (kvern_*_with among them) work on its threads, and put what the object
- *   holds into the memory that kvern_context_options name; those that take none use the calling thread and the
- *   process's allocator.
+ *   Functions that make an object take a context first, which may be NULL. They work on its threads, and put
+ *   what the object holds into the memory that kvern_context_options name; with NULL on the calling thread,
+ *   and into memory of the process's allocator.
  *
  * Options
  *   Options are passed by pointer and start with struct_size. Initialise them with the macro that is named
@@ -42,13 +42,13 @@
  *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A call waits for threads
  *   that compute, never for one that has not come yet, and no more compute at a time than the CPUs that the
  *   thread which made the context was allowed; a thread that has found nothing to do for 50 us sleeps.
- *   A child process after fork goes on with the objects of its parent, on the calling thread alone; it may make
- *   and destroy contexts in any order, its parent's too.
+ *   A child process after fork goes on with the objects of its parent, on the calling thread alone; it may
+ *   make and destroy contexts in any order, its parent's too.
  *
  * Floating-point mode
  *   Every call computes in the default mode (round to nearest even, subnormal numbers kept, exceptions
- *   masked), on every thread, whatever mode the thread is in (fesetround, -ffast-math), and sets the mode back.
- *   So it is with x86-64 and arm64; on other CPUs threads have to be in the default mode.
+ *   masked), on every thread, whatever mode the thread is in (fesetround, -ffast-math), and sets the mode
+ *   back. So it is with x86-64 and arm64; on other CPUs threads have to be in the default mode.
  *
  * Errors
  *   A call returns KVERN_STATUS_OK or a negative status, and kvern_last_error_message then names the
@@ -116,81 +116,83 @@ typedef int32_t kvern_status;
 /**
  * A pointer is NULL that must not be.
  */
-#define KVERN_STATUS_NULL_POINTER -1
+#define KVERN_STATUS_NULL_POINTER (-1)
 
 /**
  * A dimension, a stride or an index disagrees with another one.
  */
-#define KVERN_STATUS_SHAPE -2
+#define KVERN_STATUS_SHAPE (-2)
 
 /**
  * This CPU, this build or this version lacks what was asked for.
  */
-#define KVERN_STATUS_UNSUPPORTED -3
+#define KVERN_STATUS_UNSUPPORTED (-3)
 
 /**
  * An output overlaps an input.
  */
-#define KVERN_STATUS_ALIASED -4
+#define KVERN_STATUS_ALIASED (-4)
 
 /**
  * The workspace is smaller than the query said.
  */
-#define KVERN_STATUS_WORKSPACE -5
+#define KVERN_STATUS_WORKSPACE (-5)
 
 /**
  * A size does not fit the address space.
  */
-#define KVERN_STATUS_OVERFLOW -6
+#define KVERN_STATUS_OVERFLOW (-6)
 
 /**
  * A value is outside of its range: an enum number, a flag, an option.
  */
-#define KVERN_STATUS_OPTION -7
+#define KVERN_STATUS_OPTION (-7)
 
 /**
- * The key-value cache has no window that would let it forget, and no room; or its pool has too few free pages.
+ * The key-value cache has no window that would let it forget, and no room; or its pool has too few free
+ * pages.
  */
-#define KVERN_STATUS_CACHE_FULL -8
+#define KVERN_STATUS_CACHE_FULL (-8)
 
 /**
  * The system gave no memory or no thread.
  */
-#define KVERN_STATUS_RESOURCE -9
+#define KVERN_STATUS_RESOURCE (-9)
 
 /**
  * A pointer is not aligned to its type.
  */
-#define KVERN_STATUS_MISALIGNED -10
+#define KVERN_STATUS_MISALIGNED (-10)
 
 /**
  * A fault of the library, caught. Report it with the message.
  */
-#define KVERN_STATUS_PANIC -11
+#define KVERN_STATUS_PANIC (-11)
 
 /**
  * An earlier call on this object ended with PANIC: only destroy it.
  */
-#define KVERN_STATUS_POISONED -12
+#define KVERN_STATUS_POISONED (-12)
 
 /**
  * A buffer is too short.
  */
-#define KVERN_STATUS_LENGTH -13
+#define KVERN_STATUS_LENGTH (-13)
 
 /**
  * A stored object is truncated, foreign or damaged.
  */
-#define KVERN_STATUS_BLOB -14
+#define KVERN_STATUS_BLOB (-14)
 
 /**
  * Reading or writing a file failed.
  */
-#define KVERN_STATUS_IO -15
+#define KVERN_STATUS_IO (-15)
 
 /**
  * Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
- * `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that succeeded.
+ * `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that
+ * succeeded.
  *
  * The text belongs to the library and is valid until the next kvern call on this thread; this function,
  * `kvern_status_name` and the version functions are not such calls.
@@ -227,22 +229,22 @@ typedef void (*kvern_worker_body)(void *arg, size_t worker);
 
 /**
  * The caller's own threads: calls `body(arg, worker)` for each worker in 0..workers, on any threads in any
- * order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
- * once when the context is. The calling thread is in the default floating-point mode meanwhile.
+ * order, and returns when all of these calls have returned. Must not throw; may be called from several
+ * threads at once when the context is. The calling thread is in the default floating-point mode meanwhile.
  *
- * What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and none
- * when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory.
- * A second call of a worker does nothing, nor does a number that is no worker. The calling thread does the work of
- * workers that are not called, and all work where 64 such regions of the process are being computed already. The
- * call of kvern returns when no thread is inside of `body` any more. `body` itself is there as long as the library
- * is loaded.
+ * What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and
+ * none when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the
+ * region, no memory. A second call of a worker does nothing, nor does a number that is no worker. The
+ * calling thread does the work of workers that are not called, and all work where 64 such regions of the
+ * process are being computed already. The call of kvern returns when no thread is inside of `body` any more.
+ * `body` itself is there as long as the library is loaded.
  */
 typedef void (*kvern_parallel_for)(void *user, size_t workers, kvern_worker_body body, void *arg);
 
 /**
- * The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
- * there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another alignment.
- * Must not throw and not call kvern; may be called from several threads at once.
+ * The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL
+ * when there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another
+ * alignment. Must not throw and not call kvern; may be called from several threads at once.
  */
 typedef void *(*kvern_allocate)(void *user, size_t bytes, size_t alignment);
 
@@ -269,9 +271,9 @@ typedef struct {
      */
     kvern_isa isa_cap;
     /**
-     * With `parallel_for`: how many workers are useful, 1..=256, typically its number of threads. Else 0.
+     * With `parallel_for`: the most threads that it computes on, 1..=256. Else 0.
      */
-    size_t workers;
+    size_t max_threads;
     /**
      * The caller's own threads, instead of `threads`; NULL for none.
      */
@@ -281,8 +283,9 @@ typedef struct {
      */
     void *user;
     /**
-     * Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL for
-     * the process's allocator. It is used until the last of these objects is destroyed, even after the context.
+     * Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL
+     * for the process's allocator. It is used until the last of these objects is destroyed, even after the
+     * context.
      */
     kvern_allocate allocate;
     /**
@@ -344,12 +347,12 @@ void kvern_context_destroy(kvern_context *ctx);
 kvern_status kvern_context_isa(const kvern_context *ctx, kvern_isa *out);
 
 /**
- * `*out` = the most workers that compute at once: 1 for a context without threads.
+ * `*out` = the most threads that compute at once: 1 for a context without threads.
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_context_workers(const kvern_context *ctx, size_t *out);
+kvern_status kvern_context_max_threads(const kvern_context *ctx, size_t *out);
 
 /**
  * `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.
@@ -419,22 +422,14 @@ typedef struct kvern_workspace kvern_workspace;
 /**
  * Makes a workspace of `bytes` bytes, 64-byte aligned. 0 is allowed: `kvern_workspace_reserve` grows it.
  *
- * `out`: receives the workspace, NULL on failure.
- * Errors: NULL_POINTER, OVERFLOW, RESOURCE. Threads: any.
+ * `ctx`: whose memory it lies and grows in; NULL for the process's allocator. `out`: receives the workspace,
+ * NULL on failure.
+ * Errors: NULL_POINTER, OVERFLOW, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_workspace_create(size_t bytes,
+kvern_status kvern_workspace_create(const kvern_context *ctx,
+                                    size_t bytes,
                                     kvern_workspace **out);
-
-/**
- * `kvern_workspace_create` in the memory of a context, where it also grows.
- *
- * Errors: as `kvern_workspace_create`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_workspace_create_with(const kvern_context *ctx,
-                                         size_t bytes,
-                                         kvern_workspace **out);
 
 /**
  * Grows the workspace to at least `bytes` bytes; it never shrinks. What it held is lost.
@@ -520,7 +515,7 @@ typedef struct {
 #define KVERN_ACTIVATION_SILU 3
 
 /**
- * `*out` = the bytes of workspace that `kvern_matmul_run` needs for these sizes, whatever the strides.
+ * `*out` = the bytes of workspace that `kvern_matmul` needs for these sizes, whatever the strides.
  *
  * Errors: NULL_POINTER, OVERFLOW. Threads: any.
  * Since: 0.1
@@ -541,20 +536,20 @@ kvern_status kvern_matmul_workspace_bytes(const kvern_context *ctx,
  * WORKSPACE, POISONED; C is unchanged then. Threads: `ctx` shared, `ws` and C exclusive.
  * Since: 0.1
  */
-kvern_status kvern_matmul_run(const kvern_context *ctx,
-                              kvern_workspace *ws,
-                              size_t m,
-                              size_t n,
-                              size_t k,
-                              const float *a,
-                              size_t a_row_stride,
-                              int32_t transpose_a,
-                              const float *b,
-                              size_t b_row_stride,
-                              int32_t transpose_b,
-                              float *c,
-                              size_t c_row_stride,
-                              const kvern_epilogue *epilogue);
+kvern_status kvern_matmul(const kvern_context *ctx,
+                          kvern_workspace *ws,
+                          size_t m,
+                          size_t n,
+                          size_t k,
+                          const float *a,
+                          size_t a_row_stride,
+                          int32_t transpose_a,
+                          const float *b,
+                          size_t b_row_stride,
+                          int32_t transpose_b,
+                          float *c,
+                          size_t c_row_stride,
+                          const kvern_epilogue *epilogue);
 
 /* ---- Packed matrices --------------------------------------------------------------------------- */
 
@@ -594,10 +589,10 @@ typedef int32_t kvern_precision;
 #define KVERN_PRECISION_EXACT 0
 
 /**
- * With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32, at
- * twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below 3.3961775e38, from
- * where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0. Bits depend on the
- * instruction set, but not on threads or batch. Everywhere else as EXACT.
+ * With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32,
+ * at twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below
+ * 3.3961775e38, from where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0.
+ * Bits depend on the instruction set, but not on threads or batch. Everywhere else as EXACT.
  */
 #define KVERN_PRECISION_FAST 1
 
@@ -605,7 +600,8 @@ typedef int32_t kvern_precision;
  * Packs an f32 B for many products: `kvern_packed_b_pack_dtype` of KVERN_DTYPE_F32.
  *
  * `b`: (k, n), f32, row-major, stride in elements; stored (n, k) when `transpose_b` is 1, as weights
- * (out_features, in_features) are. `out`: receives the object, NULL on failure. Any context may use it.
+ * (out_features, in_features) are. `ctx`: NULL for the machine's best tier and the process's allocator.
+ * `out`: receives the object, NULL on failure. Any context may use it.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -621,8 +617,9 @@ kvern_status kvern_packed_b_pack(const kvern_context *ctx,
  * Packs B for many products, in its own element type: 2 bytes stay 2 bytes. `b` is not needed afterwards.
  *
  * `dtype`: a `KVERN_DTYPE_*` number. `b`: (k, n) of that type, row-major, stride in elements; stored (n, k)
- * when `transpose_b` is 1, as weights (out_features, in_features) are. `out`: receives the object, NULL on
- * failure. Any context may use it; panels are as wide as the tile of this one.
+ * when `transpose_b` is 1, as weights (out_features, in_features) are. `ctx`: whose tiles the panels are as
+ * wide as and whose memory they lie in; NULL for the machine's best tier and the process's allocator. `out`:
+ * receives the object, NULL on failure. Any context may use it.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -636,38 +633,33 @@ kvern_status kvern_packed_b_pack_dtype(const kvern_context *ctx,
                                        kvern_packed_b **out);
 
 /**
- * Writes the packed matrix to a file: a header of 128 bytes with a checksum, and the packed bytes.
+ * Writes the packed matrix to a file: a header of 128 bytes with a checksum, and the packed bytes. The file
+ * is replaced as a whole: an error leaves the old one, and a matrix that is mapped from it keeps it.
  *
  * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
- * Errors: NULL_POINTER, IO. Threads: `b` shared.
+ * Errors: NULL_POINTER, IO, RESOURCE, UNSUPPORTED (a big-endian machine). Threads: `b` shared.
  * Since: 0.1
  */
-kvern_status kvern_packed_b_save(const kvern_packed_b *b, const char *path);
+kvern_status kvern_packed_b_save(const kvern_packed_b *b,
+                                 const char *path);
 
 /**
  * Reads a matrix that `kvern_packed_b_save` wrote, on any machine, into memory of its own.
  *
- * `path`: as for `kvern_packed_b_save`. `out`: receives the object, NULL on failure.
- * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
- * Threads: any.
+ * `ctx`: whose memory the object lies in; NULL for the process's allocator. `path`: as for
+ * `kvern_packed_b_save`. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, IO (no regular file, for one), BLOB (truncated, too long, foreign, of another
+ * version, damaged), RESOURCE, UNSUPPORTED (a big-endian machine). Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_packed_b_load(const char *path,
+kvern_status kvern_packed_b_load(const kvern_context *ctx,
+                                 const char *path,
                                  kvern_packed_b **out);
 
 /**
- * `kvern_packed_b_load` into the memory of a context.
- *
- * Errors: as `kvern_packed_b_load`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_packed_b_load_with(const kvern_context *ctx,
-                                      const char *path,
-                                      kvern_packed_b **out);
-
-/**
- * As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and programs
- * that map one file share its memory. Nobody may change or truncate the file while the object lives.
+ * As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and
+ * programs that map one file share its memory. Nobody may write into the file or shorten it while the object
+ * lives: a page that is gone ends the process when it is touched. A save to the same path does neither.
  *
  * Errors: as `kvern_packed_b_load`; UNSUPPORTED on systems without mmap. Threads: any.
  * Since: 0.1
@@ -708,8 +700,8 @@ kvern_status kvern_packed_b_n(const kvern_packed_b *b, size_t *out);
 kvern_status kvern_packed_b_dtype(const kvern_packed_b *b, kvern_dtype *out);
 
 /**
- * `*out` = the id of the kernel that the layout was made for, such as `avx512-f32-6x64`: a text that lives as
- * long as the object.
+ * `*out` = the id of the kernel that the layout was made for, such as `avx512-f32-6x64`: a text that lives
+ * as long as the object.
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
@@ -730,11 +722,11 @@ kvern_status kvern_packed_b_workspace_bytes(const kvern_context *ctx,
 
 /**
  * `C = beta * C + act(alpha * A * B + bias)` in f32: `kvern_packed_b_multiply_with` of KVERN_PRECISION_EXACT
- * and KVERN_DTYPE_F32. With a B of f32 the bits of `kvern_matmul_run`, sooner.
+ * and KVERN_DTYPE_F32. With a B of f32 the bits of `kvern_matmul`, sooner.
  *
  * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of B. `c` must not
  * overlap the inputs. `epilogue`: NULL for `C = A * B`. Allocates nothing.
- * Errors: as `kvern_matmul_run`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
+ * Errors: as `kvern_matmul`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
  * Since: 0.1
  */
 kvern_status kvern_packed_b_multiply(const kvern_context *ctx,
@@ -754,9 +746,9 @@ kvern_status kvern_packed_b_multiply(const kvern_context *ctx,
  *
  * `precision`: a `KVERN_PRECISION_*` number. `a`: (m, k), f32; `c`: (m, n) of `c_dtype`, a `KVERN_DTYPE_*`
  * number: f16 and bf16 are the f32 result rounded once, ties to even. Row-major, strides in elements; n and
- * k must be those of B. `c` must not overlap the inputs. `epilogue`: NULL for `C = A * B`; a beta needs a C of
- * f32. B of f16 or bf16 gives the bits of B widened to f32. Allocates nothing.
- * Errors: as `kvern_matmul_run`; OPTION for a beta with a C that is not f32. Threads: `ctx` and `b` shared,
+ * k must be those of B. `c` must not overlap the inputs. `epilogue`: NULL for `C = A * B`; a beta needs a C
+ * of f32. B of f16 or bf16 gives the bits of B widened to f32. Allocates nothing.
+ * Errors: as `kvern_matmul`; OPTION for a beta with a C that is not f32. Threads: `ctx` and `b` shared,
  * `ws` and C exclusive.
  * Since: 0.1
  */
@@ -775,13 +767,13 @@ kvern_status kvern_packed_b_multiply_with(const kvern_context *ctx,
                                           const kvern_epilogue *epilogue);
 
 /**
- * `C = act(alpha * A * B + bias) * (A * UP)`, the gate of a feed-forward layer in one pass: neither product is
- * written to memory.
+ * `C = act(alpha * A * B + bias) * (A * UP)`, the gate of a feed-forward layer in one pass: neither product
+ * is written to memory.
  *
- * `up`: packed, (k, n) as B. Everything else as for `kvern_packed_b_multiply_with`; the epilogue's activation
- * is usually KVERN_ACTIVATION_SILU, and its beta must be 0.
- * Errors: as `kvern_packed_b_multiply_with`; OPTION for a beta. Threads: `ctx`, `b` and `up` shared, `ws` and C
- * exclusive.
+ * `up`: packed, (k, n) as B. Everything else as for `kvern_packed_b_multiply_with`; the epilogue's
+ * activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0.
+ * Errors: as `kvern_packed_b_multiply_with`; OPTION for a beta. Threads: `ctx`, `b` and `up` shared, `ws`
+ * and C exclusive.
  * Since: 0.1
  */
 kvern_status kvern_packed_b_multiply_gated(const kvern_context *ctx,
@@ -815,8 +807,8 @@ void kvern_packed_b_destroy(kvern_packed_b *b);
 typedef struct kvern_weights kvern_weights;
 
 /**
- * How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Every format that has a number here is
- * converted, packed and multiplied; GGUF's other types are refused with OPTION.
+ * How weights are stored: a `KVERN_WEIGHT_FORMAT_*` number, the type id of GGUF. Every format that has a
+ * number here is converted, packed and multiplied; GGUF's other types are refused with OPTION.
  */
 typedef int32_t kvern_weight_format;
 
@@ -828,82 +820,82 @@ typedef int32_t kvern_compute;
 /**
  * 32 bits a weight: the weight itself.
  */
-#define KVERN_WEIGHTS_F32 0
+#define KVERN_WEIGHT_FORMAT_F32 0
 
 /**
  * 16 bits a weight: IEEE binary16.
  */
-#define KVERN_WEIGHTS_F16 1
+#define KVERN_WEIGHT_FORMAT_F16 1
 
 /**
  * 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
  */
-#define KVERN_WEIGHTS_Q4_0 2
+#define KVERN_WEIGHT_FORMAT_Q4_0 2
 
 /**
  * 5 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=15.
  */
-#define KVERN_WEIGHTS_Q4_1 3
+#define KVERN_WEIGHT_FORMAT_Q4_1 3
 
 /**
  * 5.5 bits a weight, blocks of 32: w = d * (q - 16), d in f16, q in 0..=31.
  */
-#define KVERN_WEIGHTS_Q5_0 6
+#define KVERN_WEIGHT_FORMAT_Q5_0 6
 
 /**
  * 6 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=31.
  */
-#define KVERN_WEIGHTS_Q5_1 7
+#define KVERN_WEIGHT_FORMAT_Q5_1 7
 
 /**
  * 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
  */
-#define KVERN_WEIGHTS_Q8_0 8
+#define KVERN_WEIGHT_FORMAT_Q8_0 8
 
 /**
  * 2.625 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=3, s and t of 4 bits for each 16.
  */
-#define KVERN_WEIGHTS_Q2_K 10
+#define KVERN_WEIGHT_FORMAT_Q2_K 10
 
 /**
  * 3.4375 bits a weight, blocks of 256: w = d * s * (q - 4), q in 0..=7, s of 6 bits for each 16.
  */
-#define KVERN_WEIGHTS_Q3_K 11
+#define KVERN_WEIGHT_FORMAT_Q3_K 11
 
 /**
  * 4.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=15, s and t of 6 bits for each 32.
  */
-#define KVERN_WEIGHTS_Q4_K 12
+#define KVERN_WEIGHT_FORMAT_Q4_K 12
 
 /**
  * 5.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=31, s and t of 6 bits for each 32.
  */
-#define KVERN_WEIGHTS_Q5_K 13
+#define KVERN_WEIGHT_FORMAT_Q5_K 13
 
 /**
  * 6.5625 bits a weight, blocks of 256: w = d * s * (q - 32), q in 0..=63, s of 8 bits for each 16.
  */
-#define KVERN_WEIGHTS_Q6_K 14
+#define KVERN_WEIGHT_FORMAT_Q6_K 14
 
 /**
  * 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
  */
-#define KVERN_WEIGHTS_IQ4_NL 20
+#define KVERN_WEIGHT_FORMAT_IQ4_NL 20
 
 /**
  * 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
  */
-#define KVERN_WEIGHTS_IQ4_XS 23
+#define KVERN_WEIGHT_FORMAT_IQ4_XS 23
 
 /**
  * 16 bits a weight: the upper half of an f32.
  */
-#define KVERN_WEIGHTS_BF16 30
+#define KVERN_WEIGHT_FORMAT_BF16 30
 
 /**
  * 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
  */
-#define KVERN_WEIGHTS_MXFP4 39
+#define KVERN_WEIGHT_FORMAT_MXFP4 39
 
 /**
  * Activations are rounded to int8 in blocks of 32: fast, the default.
@@ -918,13 +910,15 @@ typedef int32_t kvern_compute;
 /**
  * Quantises and packs f32 weights. `w` is not needed afterwards.
  *
- * `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of the
- * block of the format.
+ * `ctx`: whose threads it runs on and whose memory the object lies in; NULL for the calling thread and the
+ * process's allocator. `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a
+ * multiple of the block of the format.
  * `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_weights_quantize(kvern_weight_format format,
+kvern_status kvern_weights_quantize(const kvern_context *ctx,
+                                    kvern_weight_format format,
                                     size_t n,
                                     size_t k,
                                     const float *w,
@@ -932,28 +926,17 @@ kvern_status kvern_weights_quantize(kvern_weight_format format,
                                     kvern_weights **out);
 
 /**
- * `kvern_weights_quantize` on the threads of a context, into its memory.
- *
- * Errors: as `kvern_weights_quantize`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_weights_quantize_with(const kvern_context *ctx,
-                                         kvern_weight_format format,
-                                         size_t n,
-                                         size_t k,
-                                         const float *w,
-                                         size_t w_row_stride,
-                                         kvern_weights **out);
-
-/**
  * Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
  *
- * `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+ * `ctx`: whose threads it runs on and whose memory the object lies in; NULL for the calling thread and the
+ * process's allocator. `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any
+ * alignment.
  * `out`: receives the object, NULL on failure.
- * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_weights_from_blocks(kvern_weight_format format,
+kvern_status kvern_weights_from_blocks(const kvern_context *ctx,
+                                       kvern_weight_format format,
                                        size_t n,
                                        size_t k,
                                        const uint8_t *blocks,
@@ -961,25 +944,11 @@ kvern_status kvern_weights_from_blocks(kvern_weight_format format,
                                        kvern_weights **out);
 
 /**
- * `kvern_weights_from_blocks` on the threads of a context, into its memory.
- *
- * Errors: as `kvern_weights_from_blocks`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_weights_from_blocks_with(const kvern_context *ctx,
-                                            kvern_weight_format format,
-                                            size_t n,
-                                            size_t k,
-                                            const uint8_t *blocks,
-                                            size_t blocks_bytes,
-                                            kvern_weights **out);
-
-/**
  * Writes the weights as GGUF blocks, bit for bit what was packed.
  *
  * `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
- * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have no
- * blocks). Threads: `weights` shared.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have
+ * no blocks). Threads: `weights` shared.
  * Since: 0.1
  */
 kvern_status kvern_weights_to_blocks(const kvern_weights *weights,
@@ -1025,8 +994,8 @@ kvern_status kvern_weights_workspace_bytes(const kvern_context *ctx,
  *
  * `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
  * must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
- * row alone. Weights of single floats are multiplied exactly whatever `compute` says. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
- * Allocates nothing.
+ * row alone. Weights of single floats are multiplied exactly whatever `compute` says. With
+ * KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN. Allocates nothing.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
  * unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
  * Since: 0.1
@@ -1067,9 +1036,9 @@ kvern_status kvern_blocks_bytes(kvern_weight_format format,
  * Quantises f32 values into GGUF blocks: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 byte for byte as the reference
  * implementation of the formats, the others by a search for the least squared error.
  *
- * `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4, which
- * has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
- * any alignment; must not overlap `x`.
+ * `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4,
+ * which has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)`
+ * bytes, any alignment; must not overlap `x`.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
  * Since: 0.1
  */
@@ -1098,7 +1067,7 @@ kvern_status kvern_blocks_dequantize(kvern_weight_format format,
 /**
  * The most products of one `kvern_weights_multiply_many`.
  */
-#define KVERN_WEIGHTS_MANY 16
+#define KVERN_WEIGHTS_MAX_PRODUCTS 16
 
 /**
  * One of the products that share their activations. Its layout is final.
@@ -1131,43 +1100,39 @@ typedef struct {
 } kvern_weights_product;
 
 /**
- * What `kvern_weights_format` says of weights that are no blocks of a format: codes in groups.
+ * What `kvern_weights_get_format` says of weights that are no blocks of a format: codes in groups.
  */
-#define KVERN_WEIGHTS_GROUPS -1
+#define KVERN_WEIGHT_FORMAT_GROUPS (-1)
 
 /**
- * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
+ * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes. The file is
+ * replaced as a whole: an error leaves the old one, and weights that are mapped from it keep it.
  *
  * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
- * Errors: NULL_POINTER, IO. Threads: `weights` shared.
+ * Errors: NULL_POINTER, IO, RESOURCE, UNSUPPORTED (single floats on a big-endian machine). Threads:
+ * `weights` shared.
  * Since: 0.1
  */
-kvern_status kvern_weights_save(const kvern_weights *weights, const char *path);
+kvern_status kvern_weights_save(const kvern_weights *weights,
+                                const char *path);
 
 /**
  * Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
  *
- * `out`: receives the object, NULL on failure.
- * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
- * Threads: any.
+ * `ctx`: whose memory the object lies in; NULL for the process's allocator. `out`: receives the object, NULL
+ * on failure.
+ * Errors: NULL_POINTER, IO (no regular file, for one), BLOB (truncated, too long, foreign, of another
+ * version, damaged), RESOURCE, UNSUPPORTED (single floats on a big-endian machine). Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_weights_load(const char *path,
+kvern_status kvern_weights_load(const kvern_context *ctx,
+                                const char *path,
                                 kvern_weights **out);
 
 /**
- * `kvern_weights_load` into the memory of a context.
- *
- * Errors: as `kvern_weights_load`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_weights_load_with(const kvern_context *ctx,
-                                     const char *path,
-                                     kvern_weights **out);
-
-/**
- * As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
- * map one file share its memory. Nobody may change or truncate the file while the object lives.
+ * As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs
+ * that map one file share its memory. Nobody may write into the file or shorten it while the object lives: a
+ * page that is gone ends the process when it is touched. A save to the same path does neither.
  *
  * Errors: as `kvern_weights_load`; UNSUPPORTED on systems without mmap. Threads: any.
  * Since: 0.1
@@ -1192,22 +1157,24 @@ kvern_status kvern_weights_n(const kvern_weights *weights, size_t *out);
 kvern_status kvern_weights_k(const kvern_weights *weights, size_t *out);
 
 /**
- * `*out` = the format, a `KVERN_WEIGHTS_*` number; KVERN_WEIGHTS_GROUPS for codes in groups.
+ * `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups.
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
  */
-kvern_status kvern_weights_format(const kvern_weights *weights, kvern_weight_format *out);
+kvern_status kvern_weights_get_format(const kvern_weights *weights,
+                                      kvern_weight_format *out);
 
 /**
- * `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations are
- * quantised once, and neither product is written to memory.
+ * `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations
+ * are quantised once, and neither product is written to memory.
  *
- * `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as for
- * `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0. For
- * weights of two formats ask `kvern_weights_many_workspace_bytes`.
- * Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws` and C
- * exclusive.
+ * `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as
+ * for
+ * `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be
+ * 0. For weights of two formats ask `kvern_weights_many_workspace_bytes`.
+ * Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws`
+ * and C exclusive.
  * Since: 0.1
  */
 kvern_status kvern_weights_multiply_gated(const kvern_context *ctx,
@@ -1225,8 +1192,8 @@ kvern_status kvern_weights_multiply_gated(const kvern_context *ctx,
                                           const kvern_epilogue *epilogue);
 
 /**
- * `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these weights, gated
- * or not.
+ * `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these
+ * weights, gated or not.
  *
  * `weights`: count pointers, those of every `up` among them.
  * Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW. Threads: any.
@@ -1240,11 +1207,11 @@ kvern_status kvern_weights_many_workspace_bytes(const kvern_context *ctx,
                                                 size_t *out);
 
 /**
- * Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls, with the
- * activations quantised once, and threads that meet once.
+ * Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls,
+ * with the activations quantised once, and threads that meet once.
  *
- * `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most KVERN_WEIGHTS_MANY, all with
- * the same k; formats may differ. Allocates nothing.
+ * `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most
+ * KVERN_WEIGHTS_MAX_PRODUCTS, all with the same k; formats may differ. Allocates nothing.
  * Errors: as `kvern_weights_multiply` and `kvern_weights_multiply_gated`; nothing is changed then.
  * Threads: `ctx` and weights shared, `ws` and each C exclusive.
  * Since: 0.1
@@ -1279,9 +1246,12 @@ typedef int32_t kvern_gptq_zeros;
 /**
  * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
  *
- * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
- * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
- * which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15
+ * or
+ * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around
+ * zero, which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `ctx`: whose threads it runs on
+ * and whose memory the object lies in; NULL for the calling thread and the process's allocator (the same for
+ * GPTQ and AWQ). `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -1296,13 +1266,14 @@ kvern_status kvern_weights_from_groups(const kvern_context *ctx,
                                        kvern_weights **out);
 
 /**
- * Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j]. Words
- * hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
+ * Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j].
+ * Words hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
  *
- * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word holds
- * consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a `KVERN_GPTQ_*` number,
- * says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. `g_idx`: (k), the group of each
- * input feature (act-order), each group named `group` times; NULL: j is in group j / group. Arrays without gaps.
+ * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word
+ * holds consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a
+ * `KVERN_GPTQ_*` number, says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number.
+ * `g_idx`: (k), the group of each input feature (act-order), each group named `group` times; NULL: j is in
+ * group j / group. Arrays without gaps.
  * `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
@@ -1322,12 +1293,12 @@ kvern_status kvern_weights_from_gptq(const kvern_context *ctx,
 
 /**
  * Packs the tensors of an AWQ layer of 4 bits (layout GEMM): `w[i][j] = scales[g][i] * (qweight[j][i] -
- * qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits
- * up; n must be a multiple of 8.
+ * qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the
+ * lowest bits up; n must be a multiple of 8.
  *
- * `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8). `scales`:
- * (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the object, NULL
- * on failure.
+ * `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8).
+ * `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives
+ * the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -1344,8 +1315,8 @@ kvern_status kvern_weights_from_awq(const kvern_context *ctx,
 /* ---- Rotary position embedding ----------------------------------------------------------------- */
 
 /**
- * A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false` of
- * model configurations; gpt-oss).
+ * A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false`
+ * of model configurations; gpt-oss).
  */
 #define KVERN_ROPE_SCALING_FLAG_UNROUNDED 1
 
@@ -1481,7 +1452,8 @@ kvern_status kvern_rope_table_create_scaled(size_t rotary_dim,
  *
  * `frequencies`: pairs elements, f64; rotary_dim is 2 * pairs. `amplitude`: usually 1.
  * `out`: receives the table, NULL on failure.
- * Errors: NULL_POINTER, MISALIGNED, OPTION (no frequency, or a number that is not finite), OVERFLOW, RESOURCE.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION (no frequency, or a number that is not finite), OVERFLOW,
+ * RESOURCE.
  * Threads: any.
  * Since: 0.1
  */
@@ -1607,9 +1579,9 @@ typedef struct {
      */
     size_t capacity;
     /**
-     * Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full cache
-     * forgets its oldest token; without one, it refuses more. To attend with the last n tokens at once, capacity
-     * must be at least sinks + window + n - 1: see `kvern_attention_run`.
+     * Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full
+     * cache forgets its oldest token; without one, it refuses more. To attend with the last n tokens at
+     * once, capacity must be at least sinks + window + n - 1: see `kvern_attention`.
      */
     size_t window;
     /**
@@ -1617,8 +1589,8 @@ typedef struct {
      */
     size_t value_dim;
     /**
-     * First tokens of a sequence that every query sees besides its window, and that are never forgotten. They
-     * count towards the capacity; 0 without a window.
+     * First tokens of a sequence that every query sees besides its window, and that are never forgotten.
+     * They count towards the capacity; 0 without a window.
      */
     size_t sinks;
     /**
@@ -1634,7 +1606,8 @@ typedef struct {
      */
     size_t sequences;
     /**
-     * Pages of 256 tokens in the pool that all sequences share; 0 for as many as they could all need at once.
+     * Pages of 256 tokens in the pool that all sequences share; 0 for as many as they could all need at
+     * once.
      */
     size_t pages;
 } kvern_kv_cache_options;
@@ -1665,26 +1638,18 @@ typedef struct {
 #define KVERN_KV_BF16 30
 
 /**
- * Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each key-value
- * head head_dim keys and value_dim values (rounded up to 16) of their types.
+ * Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each
+ * key-value head head_dim keys and value_dim values (rounded up to 16) of their types.
  *
- * `out`: receives the cache, NULL on failure.
+ * `ctx`: whose memory the cache lies in; NULL for the process's allocator. `out`: receives the cache, NULL
+ * on failure.
  * Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a window, or sinks and a window, beyond the capacity),
- * UNSUPPORTED, OVERFLOW, RESOURCE. Threads: any.
+ * UNSUPPORTED, OVERFLOW, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_kv_cache_create(const kvern_kv_cache_options *options,
+kvern_status kvern_kv_cache_create(const kvern_context *ctx,
+                                   const kvern_kv_cache_options *options,
                                    kvern_kv_cache **out);
-
-/**
- * `kvern_kv_cache_create` in the memory of a context.
- *
- * Errors: as `kvern_kv_cache_create`. Threads: `ctx` shared.
- * Since: 0.1
- */
-kvern_status kvern_kv_cache_create_with(const kvern_context *ctx,
-                                        const kvern_kv_cache_options *options,
-                                        kvern_kv_cache **out);
 
 /**
  * Appends tokens to sequence 0: `kvern_kv_cache_append_to`.
@@ -1700,15 +1665,15 @@ kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
                                    size_t v_row_stride);
 
 /**
- * Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first. With a
- * window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last capacity - sinks
- * tokens.
+ * Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first.
+ * With a window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last
+ * capacity - sinks tokens.
  *
- * `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides in
- * elements. Allocates nothing.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and more tokens
- * than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then. Threads: `cache`
- * exclusive.
+ * `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides
+ * in elements. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and
+ * more tokens than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then.
+ * Threads: `cache` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
@@ -1722,10 +1687,10 @@ kvern_status kvern_kv_cache_append_to(kvern_kv_cache *cache,
 /**
  * Copies the key and the value of a position, widened to f32.
  *
- * `key_width`, `value_width`: kv_heads * head_dim and kv_heads * value_dim. `k`, `v`: receive as many elements;
- * they must not overlap. Not the fast path: attention reads the cache in place.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position that is not held, a wrong width), OPTION (no such
- * sequence), ALIASED, POISONED. Threads: `cache` shared.
+ * `key_width`, `value_width`: kv_heads * head_dim and kv_heads * value_dim. `k`, `v`: receive as many
+ * elements; they must not overlap. Not the fast path: attention reads the cache in place.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position that is not held, a wrong width), OPTION (no
+ * such sequence), ALIASED, POISONED. Threads: `cache` shared.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_token(const kvern_kv_cache *cache,
@@ -1801,23 +1766,25 @@ kvern_status kvern_kv_cache_pages(const kvern_kv_cache *cache, size_t *out);
 kvern_status kvern_kv_cache_free_pages(const kvern_kv_cache *cache, size_t *out);
 
 /**
- * Writes all sequences to a file with a checksum: the pages in use, as they are.
+ * Writes all sequences to a file with a checksum: the pages in use, as they are. The file is replaced as a
+ * whole: an error leaves the old one.
  *
  * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
  * Errors: NULL_POINTER, IO, UNSUPPORTED (a big-endian machine), POISONED. Threads: `cache` shared.
  * Since: 0.1
  */
-kvern_status kvern_kv_cache_save(const kvern_kv_cache *cache, const char *path);
+kvern_status kvern_kv_cache_save(const kvern_kv_cache *cache,
+                                 const char *path);
 
 /**
- * Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads, sizes,
- * types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence without a
- * window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With a window a
- * sequence keeps the last tokens that the capacity has room for.
+ * Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads,
+ * sizes, types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence
+ * without a window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With
+ * a window a sequence keeps the last tokens that the capacity has room for.
  *
- * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, or it
- * does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after
- * the checksum was found right, the cache is empty. Threads: `cache` exclusive.
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
+ * damaged, or it does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but
+ * where reading fails after the checksum was found right, the cache is empty. Threads: `cache` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_restore(kvern_kv_cache *cache,
@@ -1826,11 +1793,12 @@ kvern_status kvern_kv_cache_restore(kvern_kv_cache *cache,
 /**
  * Makes a cache with what a file holds: `kvern_kv_cache_create`, then `kvern_kv_cache_restore`.
  *
- * `out`: receives the cache, NULL on failure.
- * Errors: as those two. Threads: any.
+ * `ctx`: as for `kvern_kv_cache_create`. `out`: receives the cache, NULL on failure.
+ * Errors: as those two. Threads: `ctx` shared.
  * Since: 0.1
  */
-kvern_status kvern_kv_cache_load(const kvern_kv_cache_options *options,
+kvern_status kvern_kv_cache_load(const kvern_context *ctx,
+                                 const kvern_kv_cache_options *options,
                                  const char *path,
                                  kvern_kv_cache **out);
 
@@ -1845,8 +1813,8 @@ void kvern_kv_cache_destroy(kvern_kv_cache *cache);
 /* ---- Key-value cache: preparation and append --------------------------------------------------- */
 
 /**
- * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
- * asked for. Start from KVERN_PREPARATION_INIT.
+ * What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it
+ * is asked for. Start from KVERN_PREPARATION_INIT.
  */
 typedef struct {
     /**
@@ -1889,13 +1857,15 @@ typedef struct {
 
 /**
  * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
- * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
+ * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those
+ * calls.
  *
  * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
  * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
  * Allocates nothing.
- * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
- * ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
+ * Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION,
+ * UNSUPPORTED, ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k`
+ * exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_append_prepared(const kvern_context *ctx,
@@ -1950,12 +1920,12 @@ kvern_status kvern_kv_cache_truncate_in(kvern_kv_cache *cache,
                                         size_t len);
 
 /**
- * Removes the tokens at positions start..end of a sequence; later ones move down, and have lower positions from
- * then on. Keys keep the rotation of their old position: see `kvern_kv_cache_rotate`.
+ * Removes the tokens at positions start..end of a sequence; later ones move down, and have lower positions
+ * from then on. Keys keep the rotation of their old position: see `kvern_kv_cache_rotate`.
  *
- * Errors: NULL_POINTER, SHAPE (a range that is reversed, not held, or before forgotten tokens, or a ring that
- * would no longer hold what the next query sees), OPTION (no such sequence), CACHE_FULL (too few free pages to
- * copy shared ones), POISONED; nothing is changed then. Threads: `cache` exclusive.
+ * Errors: NULL_POINTER, SHAPE (a range that is reversed, not held, or before forgotten tokens, or a ring
+ * that would no longer hold what the next query sees), OPTION (no such sequence), CACHE_FULL (too few free
+ * pages to copy shared ones), POISONED; nothing is changed then. Threads: `cache` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_kv_cache_remove(kvern_kv_cache *cache,
@@ -1983,8 +1953,8 @@ kvern_status kvern_kv_cache_rotate(kvern_kv_cache *cache,
                                    kvern_rope_pairs pairs);
 
 /**
- * Makes sequence `to` a copy of sequence `from` that shares its pages until one of them writes to them: copies
- * a page table, no token. What `to` held is forgotten.
+ * Makes sequence `to` a copy of sequence `from` that shares its pages until one of them writes to them:
+ * copies a page table, no token. What `to` held is forgotten.
  *
  * Errors: NULL_POINTER, OPTION (no such sequence), POISONED; nothing is changed then.
  * Threads: `cache` exclusive.
@@ -2000,9 +1970,10 @@ kvern_status kvern_kv_cache_fork(kvern_kv_cache *cache,
  * What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
  *
  * For query i, query head h and key j, with s = scale * q . k, then softcap * tanh(s / softcap):
- * s - alibi[h] * |position of i - j| + mask[i][j], and -inf where `seen` or `tree` says 0. A key whose mask is -inf
- * or 0 contributes nothing, whatever is stored there. Masks narrow what causality and window leave. Their rows
- * are rows of the queries; their columns are positions: as many as the longest sequence of the call has keys.
+ * s - alibi[h] * |position of i - j| + mask[i][j], and -inf where `seen` or `tree` says 0. A key whose mask
+ * is -inf or 0 contributes nothing, whatever is stored there. Masks narrow what causality and window leave.
+ * Their rows are rows of the queries; their columns are positions: as many as the longest sequence of the
+ * call has keys.
  */
 typedef struct {
     /**
@@ -2027,19 +1998,20 @@ typedef struct {
      */
     float softcap;
     /**
-     * KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys, probabilities
-     * and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|, an output by
-     * (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for prompts.
+     * KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys,
+     * probabilities and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|,
+     * an output by (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for
+     * prompts.
      */
     kvern_precision precision;
     /**
-     * Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
-     * all. Of this and the cache's window the smaller one holds.
+     * Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0
+     * for all. Of this and the cache's window the smaller one holds.
      */
     size_t window;
     /**
-     * First tokens of a sequence that every query sees whatever the window: causal queries those of them at their
-     * own position and before, non-causal queries all of them.
+     * First tokens of a sequence that every query sees whatever the window: causal queries those of them at
+     * their own position and before, non-causal queries all of them.
      */
     size_t sinks;
     /**
@@ -2047,12 +2019,14 @@ typedef struct {
      */
     const float *alibi;
     /**
-     * A score for each query head, heads elements, that takes part in its softmax without a value; NULL for none.
+     * A score for each query head, heads elements, that takes part in its softmax without a value; NULL for
+     * none.
      */
     const float *sink_logits;
     /**
-     * Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38 in
-     * magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of their values.
+     * Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38
+     * in magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of
+     * their values.
      */
     const float *mask;
     /**
@@ -2060,7 +2034,8 @@ typedef struct {
      */
     size_t mask_row_stride;
     /**
-     * Boolean mask: bytes 1 for keys that are seen and 0 for others, the gaps between rows included; NULL for none.
+     * Boolean mask: bytes 1 for keys that are seen and 0 for others, the gaps between rows included; NULL
+     * for none.
      */
     const uint8_t *seen;
     /**
@@ -2068,8 +2043,8 @@ typedef struct {
      */
     size_t seen_row_stride;
     /**
-     * Boolean mask, as `seen`, among the last q_len keys of each sequence, those of the queries themselves: branches
-     * of a tree of drafts. (rows of the queries, q_len); NULL for none.
+     * Boolean mask, as `seen`, among the last q_len keys of each sequence, those of the queries themselves:
+     * branches of a tree of drafts. (rows of the queries, q_len); NULL for none.
      */
     const uint8_t *tree;
     /**
@@ -2085,8 +2060,8 @@ typedef struct {
      */
     int32_t seen_per_head;
     /**
-     * Receives the natural logarithm of each softmax's denominator, (rows of the queries, heads), f32: what merges
-     * results over disjoint keys. -inf for a row that sees no key. NULL: not asked for.
+     * Receives the natural logarithm of each softmax's denominator, (rows of the queries, heads), f32: what
+     * merges results over disjoint keys. -inf for a row that sees no key. NULL: not asked for.
      */
     float *lse;
     /**
@@ -2104,7 +2079,7 @@ typedef struct {
 } kvern_attention_options;
 
 /**
- * `*out` = the bytes of workspace that `kvern_attention_run` needs for up to q_len queries of each sequence,
+ * `*out` = the bytes of workspace that `kvern_attention` needs for up to q_len queries of each sequence,
  * whatever the cache holds by then. Arrays of the options are not looked at.
  *
  * Errors: NULL_POINTER, OPTION, SHAPE (heads no multiple of kv_heads), UNSUPPORTED, OVERFLOW, POISONED.
@@ -2121,30 +2096,31 @@ kvern_status kvern_attention_workspace_bytes(const kvern_context *ctx,
  * Attention of the last q_len tokens of each sequence over all of it: append their keys and values first.
  * `out[i][h] = softmax(scale * q[i][h] . K^T, masked) V` over the keys that query i sees.
  *
- * `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in elements,
- * with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s]. Outputs must
- * overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing. Takes at most
- * 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are enough.
- * With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the window of the first
- * query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always meets this after an append
- * of q_len tokens; append in shorter pieces, with a call after each of them, where it is less.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held, sinks
- * that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
+ * `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in
+ * elements, with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s].
+ * Outputs must overlap neither each other nor an input. A row has the bits that it has alone. Allocates
+ * nothing. Takes at most 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are
+ * enough. With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the
+ * window of the first query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always
+ * meets this after an append of q_len tokens; append in shorter pieces, with a call after each of them,
+ * where it is less.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held,
+ * sinks that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
  * Threads: `ctx` and `cache` shared, `ws` and outputs exclusive.
  * Since: 0.1
  */
-kvern_status kvern_attention_run(const kvern_context *ctx,
-                                 kvern_workspace *ws,
-                                 const kvern_attention_options *options,
-                                 const kvern_kv_cache *cache,
-                                 size_t q_len,
-                                 const float *q,
-                                 size_t q_row_stride,
-                                 float *out,
-                                 size_t out_row_stride);
+kvern_status kvern_attention(const kvern_context *ctx,
+                             kvern_workspace *ws,
+                             const kvern_attention_options *options,
+                             const kvern_kv_cache *cache,
+                             size_t q_len,
+                             const float *q,
+                             size_t q_row_stride,
+                             float *out,
+                             size_t out_row_stride);
 
 /**
- * `*out` = the bytes of workspace that `kvern_attention_run_plain` needs for up to q_len queries over up to
+ * `*out` = the bytes of workspace that `kvern_attention_plain` needs for up to q_len queries over up to
  * kv_len keys. Arrays of the options are not looked at.
  *
  * Errors: as `kvern_attention_workspace_bytes`. Threads: any.
@@ -2160,32 +2136,33 @@ kvern_status kvern_attention_plain_workspace_bytes(const kvern_context *ctx,
                                                    size_t *out);
 
 /**
- * `kvern_attention_run` over keys and values in the caller's own rows, one token a row: the bits of a cache of
- * f32 that holds the same tokens. Query i stands at position kv_len - q_len + i; non-causal without window and
- * tree, there may be more queries than keys.
+ * `kvern_attention` over keys and values in the caller's own rows, one token a row: the bits of a cache of
+ * f32 that holds the same tokens. Query i stands at position kv_len - q_len + i; non-causal without window
+ * and tree, there may be more queries than keys.
  *
  * `k`: (kv_len, kv_heads * key_dim), `v`: (kv_len, kv_heads * value_dim), `q`: (q_len, heads * key_dim),
- * `out`: (q_len, heads * value_dim), f32, heads side by side, strides in elements; key_dim and value_dim may be any
- * number from 1 on. `options`: without sequences. Outputs must overlap neither each other nor an input.
- * Errors: as `kvern_attention_run`. Threads: `ctx` shared, `ws` and outputs exclusive.
+ * `out`: (q_len, heads * value_dim), f32, heads side by side, strides in elements; key_dim and value_dim may
+ * be any number from 1 on. `options`: without sequences. Outputs must overlap neither each other nor an
+ * input.
+ * Errors: as `kvern_attention`. Threads: `ctx` shared, `ws` and outputs exclusive.
  * Since: 0.1
  */
-kvern_status kvern_attention_run_plain(const kvern_context *ctx,
-                                       kvern_workspace *ws,
-                                       const kvern_attention_options *options,
-                                       size_t kv_heads,
-                                       size_t key_dim,
-                                       size_t value_dim,
-                                       size_t kv_len,
-                                       const float *k,
-                                       size_t k_row_stride,
-                                       const float *v,
-                                       size_t v_row_stride,
-                                       size_t q_len,
-                                       const float *q,
-                                       size_t q_row_stride,
-                                       float *out,
-                                       size_t out_row_stride);
+kvern_status kvern_attention_plain(const kvern_context *ctx,
+                                   kvern_workspace *ws,
+                                   const kvern_attention_options *options,
+                                   size_t kv_heads,
+                                   size_t key_dim,
+                                   size_t value_dim,
+                                   size_t kv_len,
+                                   const float *k,
+                                   size_t k_row_stride,
+                                   const float *v,
+                                   size_t v_row_stride,
+                                   size_t q_len,
+                                   const float *q,
+                                   size_t q_row_stride,
+                                   float *out,
+                                   size_t out_row_stride);
 
 /**
  * Writes the usual ALiBi slopes: `2^(-8 (h + 1) / n)` for the first n heads, n the greatest power of two in
@@ -2217,8 +2194,8 @@ typedef struct {
      */
     float softcap;
     /**
-     * Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows. -inf
-     * leaves an element out whatever x holds there. Must not overlap `y`.
+     * Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows.
+     * -inf leaves an element out whatever x holds there. Must not overlap `y`.
      */
     const float *mask;
     /**
@@ -2234,7 +2211,8 @@ typedef struct {
 /**
  * `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
  *
- * `x`, `y`: (rows, n), f32, strides in elements. `gain`, `bias`: n elements. `y` must not overlap the inputs.
+ * `x`, `y`: (rows, n), f32, strides in elements. `gain`, `bias`: n elements. `y` must not overlap the
+ * inputs.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `y` exclusive.
  * Since: 0.1
  */
@@ -2282,8 +2260,8 @@ kvern_status kvern_softmax(const kvern_context *ctx,
 /**
  * `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where the options ask for it.
  *
- * `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap the
- * inputs. A row that is masked everywhere becomes zeros.
+ * `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap
+ * the inputs. A row that is masked everywhere becomes zeros.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (rows no multiple of mask_rows), OPTION, UNSUPPORTED,
  * ALIASED; `y` is unchanged then. Threads: `ctx` shared, `y` exclusive.
  * Since: 0.1

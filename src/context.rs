@@ -150,7 +150,7 @@ impl Workspace {
     /// A workspace of `bytes` bytes in the context's [`Memory`], where it also grows.
     ///
     /// **Errors**: as [`Workspace::new`].
-    pub fn new_with(ctx: &Context, bytes: usize) -> Result<Workspace> {
+    pub fn new_on(ctx: &Context, bytes: usize) -> Result<Workspace> {
         Workspace::new_in(ctx.memory(), bytes)
     }
 }

@@ -1,8 +1,9 @@
 //! Files: opened only where they are regular, and replaced as a whole.
 //!
-//! A save writes a temporary file beside the target, flushes it to the disk and renames it. Whatever stops it (a full
-//! disk, an error, a crash) leaves the old file as it was, and a program that has the old file mapped, or is reading
-//! it, keeps the old bytes. `File::create` would cut the file that such a mapping looks into.
+//! A save writes a temporary file beside the target, flushes it to the disk and renames it. Whatever stops it
+//! (a full disk, an error, a crash) leaves the old file as it was, and a program that has the old file
+//! mapped, or is reading it, keeps the old bytes. `File::create` would cut the file that such a mapping looks
+//! into.
 
 use crate::error::{Error, Result, text};
 use std::fs::{self, File, OpenOptions};
@@ -47,8 +48,8 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     if about.is_file() { Ok((file, about.len())) } else { Err(not_regular(path)) }
 }
 
-/// Replaces a file by what `write` writes, or makes it: all of it or nothing. The permissions of a file that is
-/// replaced stay; a symbolic link stays one, and the file that it names is replaced.
+/// Replaces a file by what `write` writes, or makes it: all of it or nothing. The permissions of a file that
+/// is replaced stay; a symbolic link stays one, and the file that it names is replaced.
 ///
 /// **Errors**: `Io`, for a target that is no regular file too. The target is unchanged then, and no temporary
 /// file is left.

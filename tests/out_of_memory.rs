@@ -1,6 +1,7 @@
-//! Every function of the C ABI while the process's allocator refuses: the first allocation of a call, the second, and
-//! so on, alone and with all that follow. The call answers RESOURCE or does without; it leaves nothing behind, and it
-//! succeeds when there is memory again. An allocation that cannot fail would end this process.
+//! Every function of the C ABI while the process's allocator refuses: the first allocation of a call, the
+//! second, and so on, alone and with all that follow. The call answers RESOURCE or does without; it leaves
+//! nothing behind, and it succeeds when there is memory again. An allocation that cannot fail would end this
+//! process.
 
 #[path = "support/functions/mod.rs"]
 mod functions;

@@ -108,7 +108,7 @@ fn groups(n: usize, bits: u32) -> GroupWise {
 
 fn group_call(isa: Isa, compute: Compute, bits: u32, m: usize, n: usize) -> Call {
     let ctx = context(isa);
-    Call::new(isa, compute, vec![PackedWeights::from_groups_with(&ctx, &groups(n, bits)).expect("shape")], m)
+    Call::new(isa, compute, vec![PackedWeights::from_groups_on(&ctx, &groups(n, bits)).expect("shape")], m)
 }
 
 #[library_benchmark(setup = group_call)]
@@ -137,7 +137,7 @@ fn to_pack(isa: Isa, bits: u32, n: usize) -> ToPack {
 #[bench::any_4bit_512(Isa::Scalar, 4, 512)]
 #[bench::any_8bit_512(Isa::Scalar, 8, 512)]
 fn pack_groups(p: ToPack) -> (ToPack, PackedWeights) {
-    let packed = PackedWeights::from_groups_with(&p.ctx, &p.groups).expect("shape");
+    let packed = PackedWeights::from_groups_on(&p.ctx, &p.groups).expect("shape");
     (p, packed)
 }
 

@@ -31,10 +31,10 @@ int main(void) {
     CHECK(kvern_packed_b_pack(ctx, K, N, b, N, 0, &packed));
     CHECK(kvern_matmul_workspace_bytes(ctx, M, N, K, &bytes));
     CHECK(kvern_packed_b_workspace_bytes(ctx, packed, M, &packed_bytes));
-    CHECK(kvern_workspace_create(bytes > packed_bytes ? bytes : packed_bytes, &ws));
+    CHECK(kvern_workspace_create(NULL, bytes > packed_bytes ? bytes : packed_bytes, &ws));
 
     /* C = A * B. Row strides are in elements; those of dense matrices are their columns. */
-    CHECK(kvern_matmul_run(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
+    CHECK(kvern_matmul(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
 
     /* The packed matrix gives the same bits, sooner. */
     CHECK(kvern_packed_b_multiply(ctx, ws, packed, M, N, K, a, K, layer, N, NULL));

@@ -39,14 +39,14 @@ int main(void) {
     fill_random(TOKENS * IN, x);
 
     CHECK(kvern_context_create(NULL, &ctx));
-    CHECK(kvern_weights_quantize(KVERN_WEIGHTS_Q4_0, OUT, IN, w, IN, &layer));
+    CHECK(kvern_weights_quantize(NULL, KVERN_WEIGHT_FORMAT_Q4_0, OUT, IN, w, IN, &layer));
     CHECK(kvern_weights_bytes(layer, &packed_bytes));
     printf("%d x %d weights: %zu bytes instead of %zu\n", OUT, IN, packed_bytes, sizeof w);
 
     /* A workspace for the larger one of both ways to compute. */
     CHECK(kvern_weights_workspace_bytes(ctx, layer, KVERN_COMPUTE_F32, TOKENS, &most));
     CHECK(kvern_weights_workspace_bytes(ctx, layer, KVERN_COMPUTE_INT8, TOKENS, &bytes));
-    CHECK(kvern_workspace_create(bytes > most ? bytes : most, &ws));
+    CHECK(kvern_workspace_create(NULL, bytes > most ? bytes : most, &ws));
 
     /* Activations in f32: the error is that of f32 sums. Activations in int8: faster, and each is rounded by
      * up to 1/254 of the largest one of its block of 32. */
@@ -61,12 +61,12 @@ int main(void) {
     expect_below("int8 activations", worst, scale / 100.0);
 
     /* The blocks are the bytes of a GGUF tensor of type Q4_0: what a model file holds. */
-    CHECK(kvern_blocks_bytes(KVERN_WEIGHTS_Q4_0, OUT, IN, &blocks_bytes));
+    CHECK(kvern_blocks_bytes(KVERN_WEIGHT_FORMAT_Q4_0, OUT, IN, &blocks_bytes));
     blocks = malloc(blocks_bytes);
     if (blocks == NULL)
         return 1;
     CHECK(kvern_weights_to_blocks(layer, blocks, blocks_bytes));
-    CHECK(kvern_weights_from_blocks(KVERN_WEIGHTS_Q4_0, OUT, IN, blocks, blocks_bytes, &loaded));
+    CHECK(kvern_weights_from_blocks(NULL, KVERN_WEIGHT_FORMAT_Q4_0, OUT, IN, blocks, blocks_bytes, &loaded));
     CHECK(kvern_weights_multiply(ctx, ws, loaded, KVERN_COMPUTE_INT8, TOKENS, OUT, IN, x, IN, again, OUT,
                                  NULL));
     if (memcmp(fast, again, sizeof fast) != 0) {

@@ -13,7 +13,7 @@ static kvern_weights *weights(size_t n) {
     kvern_weights *packed = NULL;
     for (size_t i = 0; i < n * DIM; i++)
         w[i] = next_random() / 8.0f;
-    CHECK(kvern_weights_quantize(KVERN_WEIGHTS_Q4_0, n, DIM, w, DIM, &packed));
+    CHECK(kvern_weights_quantize(NULL, KVERN_WEIGHT_FORMAT_Q4_0, n, DIM, w, DIM, &packed));
     return packed;
 }
 
@@ -43,7 +43,7 @@ static void forward(layer *l, size_t m, float *x) {
     CHECK(kvern_kv_cache_append(l->cache, m, k, KV_DIM, v, KV_DIM));
     CHECK(kvern_attention_workspace_bytes(l->ctx, &attention, l->cache, m, &bytes));
     CHECK(kvern_workspace_reserve(l->ws, bytes));
-    CHECK(kvern_attention_run(l->ctx, l->ws, &attention, l->cache, m, q, DIM, y, DIM));
+    CHECK(kvern_attention(l->ctx, l->ws, &attention, l->cache, m, q, DIM, y, DIM));
     multiply(l, l->wo, m, DIM, y, x, &residual);
 }
 
@@ -57,9 +57,9 @@ int main(void) {
      * the last one's key is: a capacity of WINDOW + q - 1. What is older is overwritten. */
     cache.kv_heads = KV_HEADS, cache.head_dim = HEAD_DIM, cache.capacity = CAPACITY, cache.window = WINDOW;
     CHECK(kvern_context_create(NULL, &l.ctx));
-    CHECK(kvern_workspace_create(0, &l.ws));
+    CHECK(kvern_workspace_create(NULL, 0, &l.ws));
     CHECK(kvern_rope_table_create(HEAD_DIM, TOKENS, 10000.0, &l.rope));
-    CHECK(kvern_kv_cache_create(&cache, &l.cache));
+    CHECK(kvern_kv_cache_create(NULL, &cache, &l.cache));
     l.wq = weights(DIM), l.wk = weights(KV_DIM), l.wv = weights(KV_DIM), l.wo = weights(DIM);
     for (size_t i = 0; i < DIM; i++)
         l.gain[i] = 1.0f + next_random() / 4.0f;

@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKERS = 3, M = 200, N = 300, K = 100 };
+enum { THREADS = 3, M = 200, N = 300, K = 100 };
 
 /* One region at a time: the calls `next..calls` of its body wait for a thread, `running` are being made. */
 typedef struct {
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
-    pthread_t threads[WORKERS];
+    pthread_t threads[THREADS];
     kvern_worker_body body; /* NULL: no region */
     void *arg;
     size_t next, calls, running, regions, by_threads;
@@ -95,8 +95,8 @@ static void multiply(const kvern_context_options *options, const float *a, const
     size_t bytes = 0;
     CHECK(kvern_context_create(options, &ctx));
     CHECK(kvern_matmul_workspace_bytes(ctx, M, N, K, &bytes));
-    CHECK(kvern_workspace_create_with(ctx, bytes, &ws));
-    CHECK(kvern_matmul_run(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
+    CHECK(kvern_workspace_create(ctx, bytes, &ws));
+    CHECK(kvern_matmul(ctx, ws, M, N, K, a, K, 0, b, N, 0, c, N, NULL));
     kvern_workspace_destroy(ws);
     kvern_context_destroy(ctx);
 }
@@ -111,11 +111,11 @@ int main(void) {
     double worst = 0.0;
     fill_random(M * K, a);
     fill_random(K * N, b);
-    for (size_t i = 0; i < WORKERS; i++)
+    for (size_t i = 0; i < THREADS; i++)
         if (pthread_create(&p.threads[i], NULL, worker, &p) != 0)
             return 1;
 
-    options.workers = WORKERS + 1;
+    options.max_threads = THREADS + 1;
     options.parallel_for = run_on_pool;
     options.user = &p;
     options.allocate = allocate;
@@ -128,7 +128,7 @@ int main(void) {
     p.stop = 1;
     pthread_cond_broadcast(&p.work);
     pthread_mutex_unlock(&p.mutex);
-    for (size_t i = 0; i < WORKERS; i++)
+    for (size_t i = 0; i < THREADS; i++)
         pthread_join(p.threads[i], NULL);
 
     printf("%zu regions, %zu calls on the pool's own threads, %zu bytes of its own memory\n", p.regions,

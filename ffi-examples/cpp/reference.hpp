@@ -25,7 +25,7 @@ inline kvern::weights random_weights(std::size_t n, std::size_t k) {
     floats w(n * k);
     for (float &x : w)
         x = next_random() / 4.0f;
-    return kvern::weights::quantize(KVERN_WEIGHTS_Q8_0, {w.data(), n, k});
+    return kvern::weights::quantize(KVERN_WEIGHT_FORMAT_Q8_0, {w.data(), n, k});
 }
 
 struct model {

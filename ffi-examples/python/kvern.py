@@ -25,22 +25,22 @@ _size, _pointer, _number = c_size_t, c_void_p, c_int32
 # Parameters of each function. Without them ctypes would pass a Python integer as a C int.
 _signatures = {
     "kvern_context_create": [_pointer] * 2,
-    "kvern_workspace_create": [_size, _pointer],
+    "kvern_workspace_create": [_pointer, _size, _pointer],
     "kvern_workspace_reserve": [_pointer, _size],
     "kvern_matmul_workspace_bytes": [_pointer, _size, _size, _size, _pointer],
     # context, workspace, m, n, k, then A and B with stride and transposition, C with its stride, epilogue
-    "kvern_matmul_run":
+    "kvern_matmul":
         [_pointer] * 2 + [_size] * 3 + [_pointer, _size, _number] * 2 + [_pointer, _size, _pointer],
-    "kvern_weights_quantize": [_number, _size, _size, _pointer, _size, _pointer],
+    "kvern_weights_quantize": [_pointer, _number, _size, _size, _pointer, _size, _pointer],
     "kvern_weights_workspace_bytes": [_pointer, _pointer, _number, _size, _pointer],
     # context, workspace, weights, compute, m, n, k, A and C with their strides, epilogue
     "kvern_weights_multiply": [_pointer] * 3 + [_number] + [_size] * 3 + [_pointer, _size] * 2 + [_pointer],
     "kvern_weights_dequantize_row": [_pointer, _size, _size, _pointer],
-    "kvern_kv_cache_create": [_pointer] * 2,
+    "kvern_kv_cache_create": [_pointer] * 3,
     "kvern_kv_cache_append": [_pointer, _size] + [_pointer, _size] * 2,
     "kvern_attention_workspace_bytes": [_pointer] * 3 + [_size, _pointer],
     # context, workspace, options, cache, q_len, Q and OUT with their strides
-    "kvern_attention_run": [_pointer] * 4 + [_size] + [_pointer, _size] * 2,
+    "kvern_attention": [_pointer] * 4 + [_size] + [_pointer, _size] * 2,
 }
 for _name, _parameters in _signatures.items():
     getattr(lib, _name).argtypes, getattr(lib, _name).restype = _parameters, c_int32
@@ -155,7 +155,7 @@ def handle(x, kind):
 
 class ContextOptions(ctypes.Structure):
     """The first fields of kvern_context_options: struct_size says that the others are default."""
-    _fields_ = [("struct_size", c_size_t), ("threads", c_uint32), ("isa_cap", c_int32), ("workers", c_size_t),
+    _fields_ = [("struct_size", c_size_t), ("threads", c_uint32), ("isa_cap", c_int32), ("max_threads", c_size_t),
                 ("parallel_for", c_void_p), ("user", c_void_p)]
 
 
@@ -173,7 +173,7 @@ class Workspace(Handle):
     """Scratch memory of compute calls."""
 
     def __init__(self):
-        super().__init__("workspace", "kvern_workspace_create", 0)
+        super().__init__("workspace", "kvern_workspace_create", None, 0)
 
     def reserve(self, bytes):
         call("kvern_workspace_reserve", self.handle, bytes)
@@ -197,7 +197,7 @@ class Context(Handle):
         c = output(out, (m, n))
         with self.lock:
             ws = self.workspace.reserve(size("kvern_matmul_workspace_bytes", self.handle, m, n, k))
-            call("kvern_matmul_run", self.handle, ws, m, n, k, pointer(a), stride(a), 0,
+            call("kvern_matmul", self.handle, ws, m, n, k, pointer(a), stride(a), 0,
                  pointer(b), stride(b), 0, pointer(c), stride(c), None)
         return c
 
@@ -214,7 +214,7 @@ class Context(Handle):
         args = self.handle, byref(options), keys, len(q)
         with self.lock, cache.lock:
             ws = self.workspace.reserve(size("kvern_attention_workspace_bytes", *args))
-            call("kvern_attention_run", self.handle, ws, *args[1:], pointer(q), stride(q), pointer(out),
+            call("kvern_attention", self.handle, ws, *args[1:], pointer(q), stride(q), pointer(out),
                  stride(out))
         return out
 
@@ -226,7 +226,7 @@ class Weights(Handle):
         w = rows("w", w)
         self._shape = w.shape
         format = count("format", format, 2**31 - 1)
-        super().__init__("weights", "kvern_weights_quantize", format, *w.shape, pointer(w), stride(w))
+        super().__init__("weights", "kvern_weights_quantize", None, format, *w.shape, pointer(w), stride(w))
 
     @property
     def shape(self):
@@ -260,7 +260,7 @@ class KvCache(Handle):
         names = ("kv_heads", "head_dim", "capacity", "window")
         sizes = [count(*pair) for pair in zip(names, (kv_heads, head_dim, capacity, window))]
         options = CacheOptions(ctypes.sizeof(CacheOptions), *sizes)
-        super().__init__("kv_cache", "kvern_kv_cache_create", byref(options))
+        super().__init__("kv_cache", "kvern_kv_cache_create", None, byref(options))
         self._kv_heads, self._head_dim = sizes[:2]
 
     @property

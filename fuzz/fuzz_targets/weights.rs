@@ -75,7 +75,7 @@ fn good_file(kind: Kind) -> Vec<u8> {
                 let number = number - WeightFormat::ALL.len();
                 let of = (4 << (number & 1), [32, 64, 128][number / 4 % 3], number & 2 == 0);
                 let groups = if number == 12 { in_order(n, k) } else { groups(of, n, k) };
-                PackedWeights::from_groups_with(&contexts()[0], &groups)
+                PackedWeights::from_groups_on(&contexts()[0], &groups)
             }
         };
         file_of(|path| weights.expect("small weights").save(path))

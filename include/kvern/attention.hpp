@@ -30,7 +30,7 @@ inline done attention(const context &ctx, workspace &ws, const kvern_attention_o
                 return kvern_attention_workspace_bytes(ctx.get(), &options, cache.get(), q_len, bytes);
             };
             return detail::grown(ws, query, [&] {
-                return kvern_attention_run(ctx.get(), ws.get(), &options, cache.get(), q_len, q.data(),
+                return kvern_attention(ctx.get(), ws.get(), &options, cache.get(), q_len, q.data(),
                                            q.row_stride(), out.data(), out.row_stride());
             });
         });
@@ -56,7 +56,7 @@ inline done attention_plain(const context &ctx, workspace &ws, const kvern_atten
                                                              k.rows(), q.rows(), bytes);
             };
             return detail::grown(ws, query, [&] {
-                return kvern_attention_run_plain(ctx.get(), ws.get(), &options, kv_heads, key_dim, value_dim,
+                return kvern_attention_plain(ctx.get(), ws.get(), &options, kv_heads, key_dim, value_dim,
                                                  k.rows(), k.data(), k.row_stride(), v.data(), v.row_stride(),
                                                  q.rows(), q.data(), q.row_stride(), out.data(), out.row_stride());
             });

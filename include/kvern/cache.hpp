@@ -27,12 +27,13 @@ class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
         : handle(raw), kv_heads_(kv_heads), head_dim_(head_dim), value_dim_(value_dim == 0 ? head_dim : value_dim) {}
 
     static returns<kv_cache> create(const kvern_kv_cache_options &options) {
-        return made(options, [&](kvern_kv_cache **out) { return kvern_kv_cache_create(&options, out); });
+        return made(options,
+                    [&](kvern_kv_cache **out) { return kvern_kv_cache_create(nullptr, &options, out); });
     }
     /** In the memory of the context. */
     static returns<kv_cache> create(const context &ctx, const kvern_kv_cache_options &options) {
         return made(options,
-                    [&](kvern_kv_cache **out) { return kvern_kv_cache_create_with(ctx.get(), &options, out); });
+                    [&](kvern_kv_cache **out) { return kvern_kv_cache_create(ctx.get(), &options, out); });
     }
     /** `window`: tokens that a query sees; 0 for all. */
     static returns<kv_cache> create(std::size_t kv_heads, std::size_t head_dim, std::size_t capacity,
@@ -46,7 +47,13 @@ class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
     }
     /** A cache of these options with what a file holds. */
     static returns<kv_cache> load(const kvern_kv_cache_options &options, const char *path) {
-        return made(options, [&](kvern_kv_cache **out) { return kvern_kv_cache_load(&options, path, out); });
+        return made(options,
+                    [&](kvern_kv_cache **out) { return kvern_kv_cache_load(nullptr, &options, path, out); });
+    }
+    /** In the memory of the context. */
+    static returns<kv_cache> load(const context &ctx, const kvern_kv_cache_options &options, const char *path) {
+        return made(options,
+                    [&](kvern_kv_cache **out) { return kvern_kv_cache_load(ctx.get(), &options, path, out); });
     }
     done save(const char *path) const { return detail::finish(kvern_kv_cache_save(get(), path)); }
     done restore(const char *path) { return detail::finish(kvern_kv_cache_restore(get(), path)); }

@@ -30,8 +30,9 @@ class context : public detail::handle<kvern_context, kvern_context_destroy> {
     returns<kvern_isa> isa() const {
         return detail::ask<kvern_isa>([&](kvern_isa *out) { return kvern_context_isa(get(), out); });
     }
-    returns<std::size_t> workers() const {
-        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_workers(get(), out); });
+    /** The most threads that compute at once. */
+    returns<std::size_t> max_threads() const {
+        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_max_threads(get(), out); });
     }
     /** The id of the kernel for an operation; lives as long as the context. */
     returns<const char *> kernel_name(const char *operation) const {
@@ -55,12 +56,13 @@ class workspace : public detail::handle<kvern_workspace, kvern_workspace_destroy
     using handle::handle;
 
     static returns<workspace> create(std::size_t bytes = 0) {
-        return detail::make<workspace>([&](kvern_workspace **out) { return kvern_workspace_create(bytes, out); });
+        return detail::make<workspace>(
+            [&](kvern_workspace **out) { return kvern_workspace_create(nullptr, bytes, out); });
     }
     /** In the memory of the context. */
     static returns<workspace> create(const context &ctx, std::size_t bytes = 0) {
         return detail::make<workspace>(
-            [&](kvern_workspace **out) { return kvern_workspace_create_with(ctx.get(), bytes, out); });
+            [&](kvern_workspace **out) { return kvern_workspace_create(ctx.get(), bytes, out); });
     }
     done reserve(std::size_t bytes) { return detail::finish(kvern_workspace_reserve(get(), bytes)); }
     returns<std::size_t> bytes() const {

@@ -25,7 +25,7 @@ inline done matmul(const context &ctx, workspace &ws, input a, input b, output c
             return detail::grown(
                 ws, [&](std::size_t *out) { return kvern_matmul_workspace_bytes(ctx.get(), m, n, k, out); },
                 [&] {
-                    return kvern_matmul_run(ctx.get(), ws.get(), m, n, k, a.data(), a.row_stride(), 0, b.data(),
+                    return kvern_matmul(ctx.get(), ws.get(), m, n, k, a.data(), a.row_stride(), 0, b.data(),
                                             b.row_stride(), transpose_b, c.data(), c.row_stride(), epilogue);
                 });
         });
@@ -49,12 +49,13 @@ class packed_b : public detail::handle<kvern_packed_b, kvern_packed_b_destroy> {
         });
     }
     static returns<packed_b> load(const char *path) {
-        return detail::make<packed_b>([&](kvern_packed_b **out) { return kvern_packed_b_load(path, out); });
+        return detail::make<packed_b>(
+            [&](kvern_packed_b **out) { return kvern_packed_b_load(nullptr, path, out); });
     }
     /** Into the memory of the context. */
     static returns<packed_b> load(const context &ctx, const char *path) {
         return detail::make<packed_b>(
-            [&](kvern_packed_b **out) { return kvern_packed_b_load_with(ctx.get(), path, out); });
+            [&](kvern_packed_b **out) { return kvern_packed_b_load(ctx.get(), path, out); });
     }
     /** The file stays as it is while the object lives. */
     static returns<packed_b> map(const char *path) {

@@ -37,27 +37,27 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
 
     static returns<weights> quantize(kvern_weight_format format, input w) {
         return made([&](kvern_weights **out) {
-            return kvern_weights_quantize(format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
+            return kvern_weights_quantize(nullptr, format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
         });
     }
     /** On the threads of the context, into its memory. */
     static returns<weights> quantize(const context &ctx, kvern_weight_format format, input w) {
         return made([&](kvern_weights **out) {
-            return kvern_weights_quantize_with(ctx.get(), format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
+            return kvern_weights_quantize(ctx.get(), format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
         });
     }
     /** From the data of a GGUF tensor. */
     static returns<weights> from_blocks(kvern_weight_format format, std::size_t n, std::size_t k,
                                         span<const std::uint8_t> blocks) {
         return made([&](kvern_weights **out) {
-            return kvern_weights_from_blocks(format, n, k, blocks.data(), blocks.size(), out);
+            return kvern_weights_from_blocks(nullptr, format, n, k, blocks.data(), blocks.size(), out);
         });
     }
     /** On the threads of the context, into its memory. */
     static returns<weights> from_blocks(const context &ctx, kvern_weight_format format, std::size_t n,
                                         std::size_t k, span<const std::uint8_t> blocks) {
         return made([&](kvern_weights **out) {
-            return kvern_weights_from_blocks_with(ctx.get(), format, n, k, blocks.data(), blocks.size(), out);
+            return kvern_weights_from_blocks(ctx.get(), format, n, k, blocks.data(), blocks.size(), out);
         });
     }
     /** Codes around zero in groups: (n, k) codes, (n, k / group) scales. */
@@ -108,11 +108,11 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
                      });
     }
     static returns<weights> load(const char *path) {
-        return made([&](kvern_weights **out) { return kvern_weights_load(path, out); });
+        return made([&](kvern_weights **out) { return kvern_weights_load(nullptr, path, out); });
     }
     /** Into the memory of the context. */
     static returns<weights> load(const context &ctx, const char *path) {
-        return made([&](kvern_weights **out) { return kvern_weights_load_with(ctx.get(), path, out); });
+        return made([&](kvern_weights **out) { return kvern_weights_load(ctx.get(), path, out); });
     }
     /** The file stays as it is while the object lives. */
     static returns<weights> map(const char *path) {
@@ -130,7 +130,7 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
     returns<std::size_t> k() const { return number(kvern_weights_k); }
     returns<kvern_weight_format> format() const {
         return detail::ask<kvern_weight_format>(
-            [&](kvern_weight_format *out) { return kvern_weights_format(get(), out); });
+            [&](kvern_weight_format *out) { return kvern_weights_get_format(get(), out); });
     }
     /** `C = beta * C + act(alpha * A * W^T + bias)`. Grows `ws`. */
     done multiply(const context &ctx, workspace &ws, input a, output c,
@@ -201,14 +201,14 @@ struct product {
     const weights *up = nullptr;
 };
 
-/** Several products of one A, such as q, k, v: at most KVERN_WEIGHTS_MANY. Grows `ws`. */
+/** Several products of one A, such as q, k, v: at most KVERN_WEIGHTS_MAX_PRODUCTS. Grows `ws`. */
 inline done multiply_many(const context &ctx, workspace &ws, input a, span<const product> products,
                           kvern_compute compute = KVERN_COMPUTE_INT8) {
-    kvern_weights_product list[KVERN_WEIGHTS_MANY] = {};
-    const kvern_weights *all[2 * KVERN_WEIGHTS_MANY] = {};
-    if (products.size() > KVERN_WEIGHTS_MANY)
+    kvern_weights_product list[KVERN_WEIGHTS_MAX_PRODUCTS] = {};
+    const kvern_weights *all[2 * KVERN_WEIGHTS_MAX_PRODUCTS] = {};
+    if (products.size() > KVERN_WEIGHTS_MAX_PRODUCTS)
         return detail::refuse({KVERN_STATUS_OPTION, "products.size = " + std::to_string(products.size()) +
-                                                        " must be at most " + std::to_string(KVERN_WEIGHTS_MANY)});
+                                                        " must be at most " + std::to_string(KVERN_WEIGHTS_MAX_PRODUCTS)});
     std::size_t count = 0, rows = a.rows();
     for (std::size_t i = 0; i < products.size(); ++i) {
         const product &p = products[i];

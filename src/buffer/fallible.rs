@@ -1,5 +1,5 @@
-//! Small allocations that can fail. `Box::new`, `Arc::new` and `Vec::with_capacity` end the process where there is no
-//! memory; here that is an error of the call that needed it.
+//! Small allocations that can fail. `Box::new`, `Arc::new` and `Vec::with_capacity` end the process where
+//! there is no memory; here that is an error of the call that needed it.
 
 use crate::error::{Error, Result};
 use std::alloc::{Layout, alloc, dealloc};

@@ -8,10 +8,11 @@ use std::path::Path;
 /// A file in memory, read-only, shared by the objects that were loaded from it. Pages are read when they are
 /// first touched and belong to the system's cache.
 ///
-/// A save of kvern replaces a file and does not write into it, so that saving to the path of a mapped file (an object
-/// that lies in it, for one) leaves the mapping as it is. Whoever else shortens the file breaks the promise of
-/// [`MappedFile::open`]: the first touch of a page that is gone ends the process (SIGBUS), and a page that is
-/// overwritten changes weights after their checksum was found right. Read files that others may change with `load`.
+/// A save of kvern replaces a file and does not write into it, so that saving to the path of a mapped file
+/// (an object that lies in it, for one) leaves the mapping as it is. Whoever else shortens the file breaks
+/// the promise of [`MappedFile::open`]: the first touch of a page that is gone ends the process (SIGBUS), and
+/// a page that is overwritten changes weights after their checksum was found right. Read files that others
+/// may change with `load`.
 #[derive(Clone, Debug)]
 pub struct MappedFile(Shared<Mapping>);
 
@@ -29,7 +30,8 @@ unsafe impl Sync for Mapping {}
 impl MappedFile {
     /// Maps a whole file.
     ///
-    /// **Errors**: [`Error::Io`], for a directory, a pipe or a device too; [`Error::Unsupported`] on systems without
+    /// **Errors**: [`Error::Io`], for a directory, a pipe or a device too; [`Error::Unsupported`] on systems
+    /// without
     /// `mmap`.
     ///
     /// # Safety

@@ -17,7 +17,8 @@ pub const ALIGN: usize = 64;
 /// - `allocate` returns NULL, or `bytes` readable and writable bytes that nothing else uses before `free` got
 ///   them back, on whatever threads the two are called.
 pub unsafe trait Memory: Send + Sync {
-    /// `bytes` bytes, at least 1, from a multiple of [`ALIGN`] on, with any contents; NULL when there are none.
+    /// `bytes` bytes, at least 1, from a multiple of [`ALIGN`] on, with any contents; NULL when there are
+    /// none.
     fn allocate(&self, bytes: usize) -> *mut u8;
 
     /// Takes memory back.
@@ -173,7 +174,7 @@ mod tests {
     fn workspaces_grow_in_the_memory_of_their_context() {
         let tiny = tiny(0);
         let ctx = Context::new(&ContextOptions::default().memory(Arc::clone(&tiny) as _)).unwrap();
-        let mut ws = Workspace::new_with(&ctx, 0).unwrap();
+        let mut ws = Workspace::new_on(&ctx, 0).unwrap();
         drop(ctx);
         ws.reserve(128).unwrap();
         assert_eq!((ws.bytes(), tiny.out.load(Relaxed)), (128, 128));

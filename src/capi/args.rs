@@ -1,7 +1,6 @@
 //! Arguments: the only place where what C passes becomes references. Everything that can be checked without
 //! reading memory is checked first, in constant time, and a refusal names the argument.
 
-use super::Checked;
 use super::status::*;
 use crate::error::{Error, product, text};
 use crate::view::{MatMut, MatRef};
@@ -213,6 +212,18 @@ impl Array<u8> {
         })?;
         Ok(MatRef::new(flags, self.rows, self.cols, self.row_stride)?)
     }
+}
+
+/// Rows of heads side by side: (rows, heads * dim).
+#[inline(always)]
+pub(super) fn heads_of<T: Pod>(
+    what: &'static str,
+    x: *const T,
+    rows: usize,
+    (heads, dim): (usize, usize),
+    row_stride: usize,
+) -> Checked<Array<T>> {
+    Array::matrix(what, x, rows, product("heads * head_dim", &[heads, dim])?, row_stride)
 }
 
 /// A matrix that is stored transposed when the flag says so: stored `(cols, rows)` then.

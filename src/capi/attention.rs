@@ -1,12 +1,14 @@
 //! Fused attention, over a cache and over plain rows.
 
-use super::args::{Array, Options, Span, exclusive, flag, nonzero, optional, put, read, shared, span_of};
+use super::args::{
+    Array, Options, Span, exclusive, flag, heads_of, nonzero, optional, put, read, shared, span_of,
+};
 use super::cache::kvern_kv_cache;
 use super::context::kvern_context;
+use super::guard;
 use super::packed_b::{kvern_precision, precision};
-use super::status::kvern_status;
+use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
-use super::{Checked, guard};
 use crate::attention::{self, AttentionOptions, Bias, Outputs, Plain, Sequences};
 use crate::error::{product, text};
 use crate::{Context, MatRef, Workspace};
@@ -14,9 +16,10 @@ use crate::{Context, MatRef, Workspace};
 /// What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
 ///
 /// For query i, query head h and key j, with s = scale * q . k, then softcap * tanh(s / softcap):
-/// s - alibi[h] * |position of i - j| + mask[i][j], and -inf where `seen` or `tree` says 0. A key whose mask is -inf
-/// or 0 contributes nothing, whatever is stored there. Masks narrow what causality and window leave. Their rows
-/// are rows of the queries; their columns are positions: as many as the longest sequence of the call has keys.
+/// s - alibi[h] * |position of i - j| + mask[i][j], and -inf where `seen` or `tree` says 0. A key whose mask
+/// is -inf or 0 contributes nothing, whatever is stored there. Masks narrow what causality and window leave.
+/// Their rows are rows of the queries; their columns are positions: as many as the longest sequence of the
+/// call has keys.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct kvern_attention_options {
@@ -31,31 +34,35 @@ pub struct kvern_attention_options {
     pub non_causal: i32,
     /// Soft cap of the scores, positive; 0 for none.
     pub softcap: f32,
-    /// KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys, probabilities
-    /// and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|, an output by
-    /// (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for prompts.
+    /// KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys,
+    /// probabilities and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|,
+    /// an output by (exp(2 e) - 1 + 2^-7) * max |v|; the bits depend on the instruction set. Meant for
+    /// prompts.
     pub precision: kvern_precision,
-    /// Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0 for
-    /// all. Of this and the cache's window the smaller one holds.
+    /// Keys that a query sees back from its own position, itself included (non_causal: and as many ahead); 0
+    /// for all. Of this and the cache's window the smaller one holds.
     pub window: usize,
-    /// First tokens of a sequence that every query sees whatever the window: causal queries those of them at their
-    /// own position and before, non-causal queries all of them.
+    /// First tokens of a sequence that every query sees whatever the window: causal queries those of them at
+    /// their own position and before, non-causal queries all of them.
     pub sinks: usize,
     /// ALiBi slopes, heads elements: see `kvern_alibi_slopes`; NULL for none.
     pub alibi: *const f32,
-    /// A score for each query head, heads elements, that takes part in its softmax without a value; NULL for none.
+    /// A score for each query head, heads elements, that takes part in its softmax without a value; NULL for
+    /// none.
     pub sink_logits: *const f32,
-    /// Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38 in
-    /// magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of their values.
+    /// Additive mask, f32; NULL for none. Only -inf hides a key: finite numbers weigh. Sums beyond 2.358e38
+    /// in magnitude (FLT_MAX / log2 e) count as that, so a row whose keys all have -FLT_MAX is the mean of
+    /// their values.
     pub mask: *const f32,
     /// Elements from one row of the mask to the next one.
     pub mask_row_stride: usize,
-    /// Boolean mask: bytes 1 for keys that are seen and 0 for others, the gaps between rows included; NULL for none.
+    /// Boolean mask: bytes 1 for keys that are seen and 0 for others, the gaps between rows included; NULL
+    /// for none.
     pub seen: *const u8,
     /// Bytes from one row of `seen` to the next one.
     pub seen_row_stride: usize,
-    /// Boolean mask, as `seen`, among the last q_len keys of each sequence, those of the queries themselves: branches
-    /// of a tree of drafts. (rows of the queries, q_len); NULL for none.
+    /// Boolean mask, as `seen`, among the last q_len keys of each sequence, those of the queries themselves:
+    /// branches of a tree of drafts. (rows of the queries, q_len); NULL for none.
     pub tree: *const u8,
     /// Bytes from one row of `tree` to the next one.
     pub tree_row_stride: usize,
@@ -63,8 +70,8 @@ pub struct kvern_attention_options {
     pub mask_per_head: i32,
     /// As `mask_per_head`, of `seen`.
     pub seen_per_head: i32,
-    /// Receives the natural logarithm of each softmax's denominator, (rows of the queries, heads), f32: what merges
-    /// results over disjoint keys. -inf for a row that sees no key. NULL: not asked for.
+    /// Receives the natural logarithm of each softmax's denominator, (rows of the queries, heads), f32: what
+    /// merges results over disjoint keys. -inf for a row that sees no key. NULL: not asked for.
     pub lse: *mut f32,
     /// Elements from one row of `lse` to the next one.
     pub lse_row_stride: usize,
@@ -203,17 +210,7 @@ impl Call {
     }
 }
 
-fn heads_of(
-    what: &'static str,
-    x: *const f32,
-    rows: usize,
-    (heads, dim): (usize, usize),
-    row_stride: usize,
-) -> Checked<Array<f32>> {
-    Array::matrix(what, x, rows, product("heads * head_dim", &[heads, dim])?, row_stride)
-}
-
-/// `*out` = the bytes of workspace that `kvern_attention_run` needs for up to q_len queries of each sequence,
+/// `*out` = the bytes of workspace that `kvern_attention` needs for up to q_len queries of each sequence,
 /// whatever the cache holds by then. Arrays of the options are not looked at.
 ///
 /// Errors: NULL_POINTER, OPTION, SHAPE (heads no multiple of kv_heads), UNSUPPORTED, OVERFLOW, POISONED.
@@ -238,19 +235,20 @@ pub unsafe extern "C" fn kvern_attention_workspace_bytes(
 /// Attention of the last q_len tokens of each sequence over all of it: append their keys and values first.
 /// `out[i][h] = softmax(scale * q[i][h] . K^T, masked) V` over the keys that query i sees.
 ///
-/// `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in elements,
-/// with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s]. Outputs must
-/// overlap neither each other nor an input. A row has the bits that it has alone. Allocates nothing. Takes at most
-/// 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are enough.
-/// With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the window of the first
-/// query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always meets this after an append
-/// of q_len tokens; append in shorter pieces, with a call after each of them, where it is less.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held, sinks
-/// that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
+/// `q`: (rows, heads * head_dim), `out`: (rows, heads * value_dim), f32, heads side by side, strides in
+/// elements, with rows = q_len, or q_len * sequences_len: row s * q_len + i is query i of sequences[s].
+/// Outputs must overlap neither each other nor an input. A row has the bits that it has alone. Allocates
+/// nothing. Takes at most 16 KiB of stack, of the calling thread and of each worker: threads of 32 KiB are
+/// enough. With a window, once a sequence has forgotten tokens: q_len <= len - start - window + 1, or the
+/// window of the first query is gone. A cache whose capacity is at least sinks + window + q_len - 1 always
+/// meets this after an append of q_len tokens; append in shorter pieces, with a call after each of them,
+/// where it is less.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more queries than tokens or than windows that are held,
+/// sinks that were forgotten), OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; outputs are unchanged then.
 /// Threads: `ctx` and `cache` shared, `ws` and outputs exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_attention_run(
+pub unsafe extern "C" fn kvern_attention(
     ctx: *const kvern_context,
     ws: *mut kvern_workspace,
     options: *const kvern_attention_options,
@@ -280,7 +278,7 @@ pub unsafe extern "C" fn kvern_attention_run(
     })
 }
 
-/// `*out` = the bytes of workspace that `kvern_attention_run_plain` needs for up to q_len queries over up to
+/// `*out` = the bytes of workspace that `kvern_attention_plain` needs for up to q_len queries over up to
 /// kv_len keys. Arrays of the options are not looked at.
 ///
 /// Errors: as `kvern_attention_workspace_bytes`. Threads: any.
@@ -305,17 +303,18 @@ pub unsafe extern "C" fn kvern_attention_plain_workspace_bytes(
     })
 }
 
-/// `kvern_attention_run` over keys and values in the caller's own rows, one token a row: the bits of a cache of
-/// f32 that holds the same tokens. Query i stands at position kv_len - q_len + i; non-causal without window and
-/// tree, there may be more queries than keys.
+/// `kvern_attention` over keys and values in the caller's own rows, one token a row: the bits of a cache of
+/// f32 that holds the same tokens. Query i stands at position kv_len - q_len + i; non-causal without window
+/// and tree, there may be more queries than keys.
 ///
 /// `k`: (kv_len, kv_heads * key_dim), `v`: (kv_len, kv_heads * value_dim), `q`: (q_len, heads * key_dim),
-/// `out`: (q_len, heads * value_dim), f32, heads side by side, strides in elements; key_dim and value_dim may be any
-/// number from 1 on. `options`: without sequences. Outputs must overlap neither each other nor an input.
-/// Errors: as `kvern_attention_run`. Threads: `ctx` shared, `ws` and outputs exclusive.
+/// `out`: (q_len, heads * value_dim), f32, heads side by side, strides in elements; key_dim and value_dim may
+/// be any number from 1 on. `options`: without sequences. Outputs must overlap neither each other nor an
+/// input.
+/// Errors: as `kvern_attention`. Threads: `ctx` shared, `ws` and outputs exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_attention_run_plain(
+pub unsafe extern "C" fn kvern_attention_plain(
     ctx: *const kvern_context,
     ws: *mut kvern_workspace,
     options: *const kvern_attention_options,

@@ -1,9 +1,9 @@
 //! The key-value cache: what it is made from, appending, asking, files.
 
 use super::args::{Array, Options, choose, exclusive, nonzero, path, put, read, shared};
-use super::context::kvern_context;
-use super::status::kvern_status;
-use super::{Checked, Guarded, create, destroy, guard};
+use super::context::{kvern_context, with_context};
+use super::status::{Checked, kvern_status};
+use super::{Guarded, create, destroy, guard};
 use crate::attention::{KvCache, KvCacheOptions, KvType};
 use crate::error::{Error, product, text};
 use std::ffi::c_char;
@@ -34,14 +34,14 @@ pub struct kvern_kv_cache_options {
     pub head_dim: usize,
     /// Tokens that a sequence holds, at least 1.
     pub capacity: usize,
-    /// Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full cache
-    /// forgets its oldest token; without one, it refuses more. To attend with the last n tokens at once, capacity
-    /// must be at least sinks + window + n - 1: see `kvern_attention_run`.
+    /// Tokens that a query sees, itself included; 0 for all. With a window, at most capacity - sinks, a full
+    /// cache forgets its oldest token; without one, it refuses more. To attend with the last n tokens at
+    /// once, capacity must be at least sinks + window + n - 1: see `kvern_attention`.
     pub window: usize,
     /// Elements of a value, a multiple of 8; 0 for head_dim.
     pub value_dim: usize,
-    /// First tokens of a sequence that every query sees besides its window, and that are never forgotten. They
-    /// count towards the capacity; 0 without a window.
+    /// First tokens of a sequence that every query sees besides its window, and that are never forgotten.
+    /// They count towards the capacity; 0 without a window.
     pub sinks: usize,
     /// How keys are stored, a `KVERN_KV_*` number.
     pub keys: kvern_kv_type,
@@ -49,7 +49,8 @@ pub struct kvern_kv_cache_options {
     pub values: kvern_kv_type,
     /// Sequences that the cache holds side by side; 0 for 1.
     pub sequences: usize,
-    /// Pages of 256 tokens in the pool that all sequences share; 0 for as many as they could all need at once.
+    /// Pages of 256 tokens in the pool that all sequences share; 0 for as many as they could all need at
+    /// once.
     pub pages: usize,
 }
 
@@ -97,33 +98,16 @@ fn existing(cache: &KvCache, sequence: usize) -> Checked<usize> {
     Err(Error::Option { what: "sequence", got, allowed }.into())
 }
 
-/// Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each key-value
-/// head head_dim keys and value_dim values (rounded up to 16) of their types.
+/// Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each
+/// key-value head head_dim keys and value_dim values (rounded up to 16) of their types.
 ///
-/// `out`: receives the cache, NULL on failure.
+/// `ctx`: whose memory the cache lies in; NULL for the process's allocator. `out`: receives the cache, NULL
+/// on failure.
 /// Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a window, or sinks and a window, beyond the capacity),
-/// UNSUPPORTED, OVERFLOW, RESOURCE. Threads: any.
+/// UNSUPPORTED, OVERFLOW, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_create(
-    options: *const kvern_kv_cache_options,
-    out: *mut *mut kvern_kv_cache,
-) -> kvern_status {
-    // SAFETY: both are NULL or live, by the header's contract.
-    guard(|| unsafe {
-        create(out, || {
-            let options = self::options(&read("options", options)?)?;
-            Ok(kvern_kv_cache(Guarded::new(KvCache::new(options)?)))
-        })
-    })
-}
-
-/// `kvern_kv_cache_create` in the memory of a context.
-///
-/// Errors: as `kvern_kv_cache_create`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_kv_cache_create_with(
     ctx: *const kvern_context,
     options: *const kvern_kv_cache_options,
     out: *mut *mut kvern_kv_cache,
@@ -131,9 +115,8 @@ pub unsafe extern "C" fn kvern_kv_cache_create_with(
     // SAFETY: all are NULL or live, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = &shared("ctx", ctx)?.context;
             let options = self::options(&read("options", options)?)?;
-            Ok(kvern_kv_cache(Guarded::new(KvCache::new_with(ctx, options)?)))
+            with_context(ctx, |ctx| Ok(kvern_kv_cache(Guarded::new(KvCache::new_on(ctx, options)?))))
         })
     })
 }
@@ -155,15 +138,15 @@ pub unsafe extern "C" fn kvern_kv_cache_append(
     unsafe { kvern_kv_cache_append_to(cache, 0, tokens, k, k_row_stride, v, v_row_stride) }
 }
 
-/// Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first. With a
-/// window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last capacity - sinks
-/// tokens.
+/// Appends tokens at positions len..len + tokens of a sequence. Keys are stored as given: rotate them first.
+/// With a window any number of tokens is taken: beyond the capacity a sequence keeps its sinks and its last
+/// capacity - sinks tokens.
 ///
-/// `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides in
-/// elements. Allocates nothing.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and more tokens
-/// than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then. Threads: `cache`
-/// exclusive.
+/// `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides
+/// in elements. Allocates nothing.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and
+/// more tokens than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then.
+/// Threads: `cache` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_append_to(
@@ -187,10 +170,10 @@ pub unsafe extern "C" fn kvern_kv_cache_append_to(
 
 /// Copies the key and the value of a position, widened to f32.
 ///
-/// `key_width`, `value_width`: kv_heads * head_dim and kv_heads * value_dim. `k`, `v`: receive as many elements;
-/// they must not overlap. Not the fast path: attention reads the cache in place.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position that is not held, a wrong width), OPTION (no such
-/// sequence), ALIASED, POISONED. Threads: `cache` shared.
+/// `key_width`, `value_width`: kv_heads * head_dim and kv_heads * value_dim. `k`, `v`: receive as many
+/// elements; they must not overlap. Not the fast path: attention reads the cache in place.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (a position that is not held, a wrong width), OPTION (no
+/// such sequence), ALIASED, POISONED. Threads: `cache` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_token(
@@ -318,7 +301,8 @@ pub unsafe extern "C" fn kvern_kv_cache_free_pages(
     unsafe { ask(cache, out, |cache| Ok(cache.free_pages())) }
 }
 
-/// Writes all sequences to a file with a checksum: the pages in use, as they are.
+/// Writes all sequences to a file with a checksum: the pages in use, as they are. The file is replaced as a
+/// whole: an error leaves the old one.
 ///
 /// `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
 /// Errors: NULL_POINTER, IO, UNSUPPORTED (a big-endian machine), POISONED. Threads: `cache` shared.
@@ -332,14 +316,14 @@ pub unsafe extern "C" fn kvern_kv_cache_save(
     guard(|| unsafe { Ok(shared("cache", cache)?.0.get("cache")?.save(self::path("path", path)?)?) })
 }
 
-/// Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads, sizes,
-/// types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence without a
-/// window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With a window a
-/// sequence keeps the last tokens that the capacity has room for.
+/// Replaces all sequences by those of a file that `kvern_kv_cache_save` wrote from a cache of the same heads,
+/// sizes, types, window and sinks. capacity, sequences and pages may differ where everything fits: a sequence
+/// without a window in the capacity, sequences beyond this cache's number empty, the pages in the pool. With
+/// a window a sequence keeps the last tokens that the capacity has room for.
 ///
-/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options, damaged, or it
-/// does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but where reading fails after
-/// the checksum was found right, the cache is empty. Threads: `cache` exclusive.
+/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
+/// damaged, or it does not fit), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then, but
+/// where reading fails after the checksum was found right, the cache is empty. Threads: `cache` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_restore(
@@ -355,11 +339,12 @@ pub unsafe extern "C" fn kvern_kv_cache_restore(
 
 /// Makes a cache with what a file holds: `kvern_kv_cache_create`, then `kvern_kv_cache_restore`.
 ///
-/// `out`: receives the cache, NULL on failure.
-/// Errors: as those two. Threads: any.
+/// `ctx`: as for `kvern_kv_cache_create`. `out`: receives the cache, NULL on failure.
+/// Errors: as those two. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_load(
+    ctx: *const kvern_context,
     options: *const kvern_kv_cache_options,
     path: *const c_char,
     out: *mut *mut kvern_kv_cache,
@@ -368,7 +353,7 @@ pub unsafe extern "C" fn kvern_kv_cache_load(
     guard(|| unsafe {
         create(out, || {
             let (options, path) = (self::options(&read("options", options)?)?, self::path("path", path)?);
-            Ok(kvern_kv_cache(Guarded::new(KvCache::load(options, path)?)))
+            with_context(ctx, |ctx| Ok(kvern_kv_cache(Guarded::new(KvCache::load_on(ctx, options, path)?))))
         })
     })
 }

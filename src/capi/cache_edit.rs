@@ -71,12 +71,12 @@ pub unsafe extern "C" fn kvern_kv_cache_truncate_in(
     unsafe { edit(cache, |cache| cache.truncate_in(sequence, len)) }
 }
 
-/// Removes the tokens at positions start..end of a sequence; later ones move down, and have lower positions from
-/// then on. Keys keep the rotation of their old position: see `kvern_kv_cache_rotate`.
+/// Removes the tokens at positions start..end of a sequence; later ones move down, and have lower positions
+/// from then on. Keys keep the rotation of their old position: see `kvern_kv_cache_rotate`.
 ///
-/// Errors: NULL_POINTER, SHAPE (a range that is reversed, not held, or before forgotten tokens, or a ring that
-/// would no longer hold what the next query sees), OPTION (no such sequence), CACHE_FULL (too few free pages to
-/// copy shared ones), POISONED; nothing is changed then. Threads: `cache` exclusive.
+/// Errors: NULL_POINTER, SHAPE (a range that is reversed, not held, or before forgotten tokens, or a ring
+/// that would no longer hold what the next query sees), OPTION (no such sequence), CACHE_FULL (too few free
+/// pages to copy shared ones), POISONED; nothing is changed then. Threads: `cache` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_remove(
@@ -116,8 +116,8 @@ pub unsafe extern "C" fn kvern_kv_cache_rotate(
     })
 }
 
-/// Makes sequence `to` a copy of sequence `from` that shares its pages until one of them writes to them: copies
-/// a page table, no token. What `to` held is forgotten.
+/// Makes sequence `to` a copy of sequence `from` that shares its pages until one of them writes to them:
+/// copies a page table, no token. What `to` held is forgotten.
 ///
 /// Errors: NULL_POINTER, OPTION (no such sequence), POISONED; nothing is changed then.
 /// Threads: `cache` exclusive.

@@ -1,8 +1,8 @@
 //! Contexts: a tier and the threads.
 
 use super::args::{Options, put, read_or_default, shared};
-use super::status::{Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
-use super::{Checked, create, destroy, guard};
+use super::status::{Checked, Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
+use super::{create, destroy, guard};
 use crate::buffer::{ALIGN, Memory, Shared, vector};
 use crate::error::{Error, text};
 use crate::parallel::{MAX_WORKERS, late};
@@ -28,22 +28,22 @@ pub const KVERN_ISA_AVX512: kvern_isa = 3;
 pub type kvern_worker_body = unsafe extern "C" fn(arg: *mut c_void, worker: usize);
 
 /// The caller's own threads: calls `body(arg, worker)` for each worker in 0..workers, on any threads in any
-/// order, and returns when all of these calls have returned. Must not throw; may be called from several threads at
-/// once when the context is. The calling thread is in the default floating-point mode meanwhile.
+/// order, and returns when all of these calls have returned. Must not throw; may be called from several
+/// threads at once when the context is. The calling thread is in the default floating-point mode meanwhile.
 ///
-/// What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and none
-/// when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the region, no memory.
-/// A second call of a worker does nothing, nor does a number that is no worker. The calling thread does the work of
-/// workers that are not called, and all work where 64 such regions of the process are being computed already. The
-/// call of kvern returns when no thread is inside of `body` any more. `body` itself is there as long as the library
-/// is loaded.
+/// What it does wrong costs time, never memory or a result. A worker that is called late finds less work, and
+/// none when the call of kvern is over, or its context destroyed: `arg` is a number that stands for the
+/// region, no memory. A second call of a worker does nothing, nor does a number that is no worker. The
+/// calling thread does the work of workers that are not called, and all work where 64 such regions of the
+/// process are being computed already. The call of kvern returns when no thread is inside of `body` any more.
+/// `body` itself is there as long as the library is loaded.
 pub type kvern_parallel_for = Option<
     unsafe extern "C" fn(user: *mut c_void, workers: usize, body: kvern_worker_body, arg: *mut c_void),
 >;
 
-/// The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL when
-/// there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another alignment.
-/// Must not throw and not call kvern; may be called from several threads at once.
+/// The caller's own memory: returns `bytes` bytes (never 0) from a multiple of `alignment` (64) on, or NULL
+/// when there are none: the call that needs them is refused with RESOURCE then, and with OPTION for another
+/// alignment. Must not throw and not call kvern; may be called from several threads at once.
 pub type kvern_allocate =
     Option<unsafe extern "C" fn(user: *mut c_void, bytes: usize, alignment: usize) -> *mut c_void>;
 
@@ -61,14 +61,15 @@ pub struct kvern_context_options {
     pub threads: u32,
     /// The tier to use; KVERN_ISA_DEFAULT for the one that the machine prefers.
     pub isa_cap: kvern_isa,
-    /// With `parallel_for`: how many workers are useful, 1..=256, typically its number of threads. Else 0.
-    pub workers: usize,
+    /// With `parallel_for`: the most threads that it computes on, 1..=256. Else 0.
+    pub max_threads: usize,
     /// The caller's own threads, instead of `threads`; NULL for none.
     pub parallel_for: kvern_parallel_for,
     /// Passed to `parallel_for`. Must stay valid until the context is destroyed.
     pub user: *mut c_void,
-    /// Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL for
-    /// the process's allocator. It is used until the last of these objects is destroyed, even after the context.
+    /// Where packed matrices, packed weights, caches and workspaces lie that are made with this context; NULL
+    /// for the process's allocator. It is used until the last of these objects is destroyed, even after the
+    /// context.
     pub allocate: kvern_allocate,
     /// Takes memory back; NULL where `allocate` is.
     pub release: kvern_release,
@@ -103,6 +104,22 @@ impl kvern_context {
         };
         std::iter::from_fn(move || Some((next()?, next()?)))
     }
+}
+
+/// The context of a call that makes an object: NULL is the calling thread, the machine's best tier, and the
+/// process's allocator.
+///
+/// # Safety
+/// - `ctx` is NULL or points to a live context.
+pub(super) unsafe fn with_context<R>(
+    ctx: *const kvern_context,
+    make: impl FnOnce(&Context) -> Checked<R>,
+) -> Checked<R> {
+    if ctx.is_null() {
+        return make(&Context::serial());
+    }
+    // SAFETY: handed on to the caller.
+    make(unsafe { &shared("ctx", ctx)?.context })
 }
 
 /// The names of operations, for a message.
@@ -165,18 +182,18 @@ fn option(what: &'static str, got: usize, allowed: &'static str) -> Failure {
 fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
     let threads = options.threads as usize;
     match options.parallel_for {
-        None if options.workers != 0 => {
-            Err(option("options->workers", options.workers, "0 without a parallel_for"))
+        None if options.max_threads != 0 => {
+            Err(option("options->max_threads", options.max_threads, "0 without a parallel_for"))
         }
         None if threads > MAX_WORKERS => Err(option("options->threads", threads, "0..=256")),
         None => Ok(Parallelism::Threads(threads.max(1))),
         Some(_) if threads > 1 => Err(option("options->threads", threads, "0 or 1 with a parallel_for")),
-        Some(_) if !(1..=MAX_WORKERS).contains(&options.workers) => {
-            Err(option("options->workers", options.workers, "1..=256 with a parallel_for"))
+        Some(_) if !(1..=MAX_WORKERS).contains(&options.max_threads) => {
+            Err(option("options->max_threads", options.max_threads, "1..=256 with a parallel_for"))
         }
         Some(run) => {
             late::prepare();
-            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, workers: options.workers })))
+            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, workers: options.max_threads })))
         }
     }
 }
@@ -262,12 +279,15 @@ pub unsafe extern "C" fn kvern_context_isa(ctx: *const kvern_context, out: *mut 
     guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.isa() as kvern_isa) })
 }
 
-/// `*out` = the most workers that compute at once: 1 for a context without threads.
+/// `*out` = the most threads that compute at once: 1 for a context without threads.
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_context_workers(ctx: *const kvern_context, out: *mut usize) -> kvern_status {
+pub unsafe extern "C" fn kvern_context_max_threads(
+    ctx: *const kvern_context,
+    out: *mut usize,
+) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
     guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.workers()) })
 }

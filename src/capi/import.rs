@@ -1,11 +1,11 @@
 //! Weights that other tools quantised in groups along k.
 
-use super::args::{Array, choose, optional, shared};
-use super::context::kvern_context;
+use super::args::{Array, choose, optional};
+use super::context::{kvern_context, with_context};
 use super::packed_b::{dtype, kvern_dtype};
 use super::quant::kvern_weights;
-use super::status::kvern_status;
-use super::{Checked, create, guard};
+use super::status::{Checked, kvern_status};
+use super::{create, guard};
 use crate::Dtype;
 use crate::buffer::vector;
 use crate::error::product;
@@ -51,9 +51,12 @@ unsafe fn widened(number: kvern_dtype, scales: *const c_void, len: usize) -> Che
 
 /// Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
 ///
-/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15 or
-/// 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around zero,
-/// which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `out`: receives the object, NULL on failure.
+/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15
+/// or
+/// 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around
+/// zero, which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `ctx`: whose threads it runs on
+/// and whose memory the object lies in; NULL for the calling thread and the process's allocator (the same for
+/// GPTQ and AWQ). `out`: receives the object, NULL on failure.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -71,7 +74,6 @@ pub unsafe extern "C" fn kvern_weights_from_groups(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = shared("ctx", ctx)?;
             let (elements, groups) = GroupWise::sizes((n, k), bits, group)?;
             let codes = Array::new("codes", codes, elements)?.get();
             let scales = Array::new("scales", scales, groups)?.get();
@@ -79,18 +81,19 @@ pub unsafe extern "C" fn kvern_weights_from_groups(
                 Some(zeros) => GroupWise::with_zeros((n, k), bits, group, codes, scales, zeros.get())?,
                 None => GroupWise::symmetric((n, k), bits, group, bytemuck::cast_slice(codes), scales)?,
             };
-            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+            with_context(ctx, |ctx| Ok(kvern_weights(PackedWeights::from_groups_on(ctx, &w)?)))
         })
     })
 }
 
-/// Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j]. Words
-/// hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
+/// Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j].
+/// Words hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
 ///
-/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word holds
-/// consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a `KVERN_GPTQ_*` number,
-/// says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. `g_idx`: (k), the group of each
-/// input feature (act-order), each group named `group` times; NULL: j is in group j / group. Arrays without gaps.
+/// `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word
+/// holds consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a
+/// `KVERN_GPTQ_*` number, says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number.
+/// `g_idx`: (k), the group of each input feature (act-order), each group named `group` times; NULL: j is in
+/// group j / group. Arrays without gaps.
 /// `out`: receives the object, NULL on failure.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
@@ -112,7 +115,6 @@ pub unsafe extern "C" fn kvern_weights_from_gptq(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = shared("ctx", ctx)?;
             let (_, groups) = GroupWise::sizes((n, k), bits, group)?;
             let values = [
                 (KVERN_GPTQ_ZEROS_MINUS_ONE, StoredZeros::MinusOne),
@@ -126,18 +128,18 @@ pub unsafe extern "C" fn kvern_weights_from_gptq(
             let g_idx = optional(g_idx, |g_idx| Array::new("g_idx", g_idx, k))?.map(|array| array.get());
             let t = Gptq { n, k, bits, group, qweight, qzeros, scales, g_idx, stored_zeros };
             let w = GroupWise::from_gptq(&t)?;
-            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+            with_context(ctx, |ctx| Ok(kvern_weights(PackedWeights::from_groups_on(ctx, &w)?)))
         })
     })
 }
 
 /// Packs the tensors of an AWQ layer of 4 bits (layout GEMM): `w[i][j] = scales[g][i] * (qweight[j][i] -
-/// qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits
-/// up; n must be a multiple of 8.
+/// qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the
+/// lowest bits up; n must be a multiple of 8.
 ///
-/// `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8). `scales`:
-/// (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the object, NULL
-/// on failure.
+/// `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8).
+/// `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives
+/// the object, NULL on failure.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -155,13 +157,12 @@ pub unsafe extern "C" fn kvern_weights_from_awq(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = shared("ctx", ctx)?;
             let (_, groups) = GroupWise::sizes((n, k), 4, group)?;
             let qweight = Array::new("qweight", qweight, product("qweight", &[k, n / 8])?)?.get();
             let qzeros = Array::new("qzeros", qzeros, product("qzeros", &[k / group, n / 8])?)?.get();
             let scales = &widened(scales_dtype, scales, groups)?[..];
             let w = GroupWise::from_awq(&Awq { n, k, group, qweight, qzeros, scales })?;
-            Ok(kvern_weights(PackedWeights::from_groups_with(&ctx.context, &w)?))
+            with_context(ctx, |ctx| Ok(kvern_weights(PackedWeights::from_groups_on(ctx, &w)?)))
         })
     })
 }

@@ -5,9 +5,9 @@ use super::args::{
     stored,
 };
 use super::context::kvern_context;
-use super::status::kvern_status;
+use super::guard;
+use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
-use super::{Checked, guard};
 use crate::matmul::{Element, matmul, matmul_workspace_bytes};
 use crate::{Activation, Epilogue, MatMut, MatRef, Workspace};
 
@@ -140,7 +140,7 @@ impl<T: Element> Operands<T> {
     }
 }
 
-/// `*out` = the bytes of workspace that `kvern_matmul_run` needs for these sizes, whatever the strides.
+/// `*out` = the bytes of workspace that `kvern_matmul` needs for these sizes, whatever the strides.
 ///
 /// Errors: NULL_POINTER, OVERFLOW. Threads: any.
 /// Since: 0.1
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn kvern_matmul_workspace_bytes(
 /// WORKSPACE, POISONED; C is unchanged then. Threads: `ctx` shared, `ws` and C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_matmul_run(
+pub unsafe extern "C" fn kvern_matmul(
     ctx: *const kvern_context,
     ws: *mut kvern_workspace,
     m: usize,

@@ -31,13 +31,10 @@ pub mod workspace;
 
 use crate::buffer::boxed;
 use args::{check, put};
-use status::{Failure, KVERN_STATUS_OK, KVERN_STATUS_PANIC, KVERN_STATUS_POISONED, kvern_status};
+use status::{Checked, Failure, KVERN_STATUS_OK, KVERN_STATUS_PANIC, KVERN_STATUS_POISONED, kvern_status};
 use status::{clear, report};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// What a checked step of an exported function gives.
-type Checked<T> = std::result::Result<T, Failure>;
 
 /// The frame of every exported function that can fail: clears the thread's message, runs `body`, and turns
 /// a refusal or a panic into a status and a message. Nothing unwinds out of it.

@@ -2,10 +2,10 @@
 
 use super::args::{Array, Options, nonzero, optional, put, read_or_default, shared, span_of};
 use super::context::kvern_context;
+use super::guard;
 use super::matmul::{activation, kvern_activation};
 use super::quant::kvern_weights;
-use super::status::{Failure, KVERN_STATUS_OPTION, kvern_status};
-use super::{Checked, guard};
+use super::status::{Checked, Failure, KVERN_STATUS_OPTION, kvern_status};
 use crate::Context;
 use crate::ops;
 use crate::view::{MatMut, MatRef};
@@ -20,8 +20,8 @@ pub struct kvern_softmax_options {
     pub scale: f32,
     /// Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x; 0 for none.
     pub softcap: f32,
-    /// Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows. -inf
-    /// leaves an element out whatever x holds there. Must not overlap `y`.
+    /// Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows.
+    /// -inf leaves an element out whatever x holds there. Must not overlap `y`.
     pub mask: *const f32,
     /// Rows of the mask, of which the rows of x are a multiple; 0 for as many as x has.
     pub mask_rows: usize,
@@ -38,7 +38,8 @@ unsafe impl Options for kvern_softmax_options {}
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
 ///
-/// `x`, `y`: (rows, n), f32, strides in elements. `gain`, `bias`: n elements. `y` must not overlap the inputs.
+/// `x`, `y`: (rows, n), f32, strides in elements. `gain`, `bias`: n elements. `y` must not overlap the
+/// inputs.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `y` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -160,8 +161,8 @@ unsafe fn in_place(
 
 /// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where the options ask for it.
 ///
-/// `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap the
-/// inputs. A row that is masked everywhere becomes zeros.
+/// `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap
+/// the inputs. A row that is masked everywhere becomes zeros.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (rows no multiple of mask_rows), OPTION, UNSUPPORTED,
 /// ALIASED; `y` is unchanged then. Threads: `ctx` shared, `y` exclusive.
 /// Since: 0.1

@@ -1,11 +1,11 @@
 //! Products with a B that was packed once, of f32, f16 or bf16.
 
 use super::args::{choose, flag, path, put, shared, stored};
-use super::context::kvern_context;
+use super::context::{kvern_context, with_context};
 use super::matmul::{Operands, kvern_epilogue};
-use super::status::kvern_status;
+use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
-use super::{Checked, create, destroy, guard};
+use super::{create, destroy, guard};
 use crate::blob;
 use crate::buffer::MappedFile;
 use crate::matmul::{Element, Weight};
@@ -29,10 +29,10 @@ pub type kvern_precision = i32;
 
 /// One chain of f32 FMA for each element: the same bits on every machine.
 pub const KVERN_PRECISION_EXACT: kvern_precision = 0;
-/// With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32, at
-/// twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below 3.3961775e38, from
-/// where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0. Bits depend on the
-/// instruction set, but not on threads or batch. Everywhere else as EXACT.
+/// With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32,
+/// at twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below
+/// 3.3961775e38, from where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0.
+/// Bits depend on the instruction set, but not on threads or batch. Everywhere else as EXACT.
 pub const KVERN_PRECISION_FAST: kvern_precision = 1;
 
 /// A matrix B of f32, f16 or bf16, packed once and multiplied many times. Immutable.
@@ -80,7 +80,8 @@ unsafe fn pack<T: Weight + Pod>(
 /// Packs an f32 B for many products: `kvern_packed_b_pack_dtype` of KVERN_DTYPE_F32.
 ///
 /// `b`: (k, n), f32, row-major, stride in elements; stored (n, k) when `transpose_b` is 1, as weights
-/// (out_features, in_features) are. `out`: receives the object, NULL on failure. Any context may use it.
+/// (out_features, in_features) are. `ctx`: NULL for the machine's best tier and the process's allocator.
+/// `out`: receives the object, NULL on failure. Any context may use it.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -100,8 +101,9 @@ pub unsafe extern "C" fn kvern_packed_b_pack(
 /// Packs B for many products, in its own element type: 2 bytes stay 2 bytes. `b` is not needed afterwards.
 ///
 /// `dtype`: a `KVERN_DTYPE_*` number. `b`: (k, n) of that type, row-major, stride in elements; stored (n, k)
-/// when `transpose_b` is 1, as weights (out_features, in_features) are. `out`: receives the object, NULL on
-/// failure. Any context may use it; panels are as wide as the tile of this one.
+/// when `transpose_b` is 1, as weights (out_features, in_features) are. `ctx`: whose tiles the panels are as
+/// wide as and whose memory they lie in; NULL for the machine's best tier and the process's allocator. `out`:
+/// receives the object, NULL on failure. Any context may use it.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -118,21 +120,21 @@ pub unsafe extern "C" fn kvern_packed_b_pack_dtype(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = &shared("ctx", ctx)?.context;
             let (dtype, transposed) = (self::dtype("dtype", dtype)?, flag("transpose_b", transpose_b)?);
-            match dtype {
+            with_context(ctx, |ctx| match dtype {
                 Dtype::F32 => pack::<f32>(ctx, (k, n), b.cast(), b_row_stride, transposed),
                 Dtype::F16 => pack::<f16>(ctx, (k, n), b.cast(), b_row_stride, transposed),
                 Dtype::Bf16 => pack::<bf16>(ctx, (k, n), b.cast(), b_row_stride, transposed),
-            }
+            })
         })
     })
 }
 
-/// Writes the packed matrix to a file: a header of 128 bytes with a checksum, and the packed bytes.
+/// Writes the packed matrix to a file: a header of 128 bytes with a checksum, and the packed bytes. The file
+/// is replaced as a whole: an error leaves the old one, and a matrix that is mapped from it keeps it.
 ///
 /// `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
-/// Errors: NULL_POINTER, IO. Threads: `b` shared.
+/// Errors: NULL_POINTER, IO, RESOURCE, UNSUPPORTED (a big-endian machine). Threads: `b` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_packed_b_save(b: *const kvern_packed_b, path: *const c_char) -> kvern_status {
@@ -142,25 +144,13 @@ pub unsafe extern "C" fn kvern_packed_b_save(b: *const kvern_packed_b, path: *co
 
 /// Reads a matrix that `kvern_packed_b_save` wrote, on any machine, into memory of its own.
 ///
-/// `path`: as for `kvern_packed_b_save`. `out`: receives the object, NULL on failure.
-/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
-/// Threads: any.
+/// `ctx`: whose memory the object lies in; NULL for the process's allocator. `path`: as for
+/// `kvern_packed_b_save`. `out`: receives the object, NULL on failure.
+/// Errors: NULL_POINTER, IO (no regular file, for one), BLOB (truncated, too long, foreign, of another
+/// version, damaged), RESOURCE, UNSUPPORTED (a big-endian machine). Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_packed_b_load(
-    path: *const c_char,
-    out: *mut *mut kvern_packed_b,
-) -> kvern_status {
-    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { create(out, || Ok(kvern_packed_b::new(PackedB::load(self::path("path", path)?)?))) })
-}
-
-/// `kvern_packed_b_load` into the memory of a context.
-///
-/// Errors: as `kvern_packed_b_load`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_packed_b_load_with(
     ctx: *const kvern_context,
     path: *const c_char,
     out: *mut *mut kvern_packed_b,
@@ -168,14 +158,15 @@ pub unsafe extern "C" fn kvern_packed_b_load_with(
     // SAFETY: all are NULL or live, and `path` ends with a NUL, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = &shared("ctx", ctx)?.context;
-            Ok(kvern_packed_b::new(PackedB::load_with(ctx, self::path("path", path)?)?))
+            let path = self::path("path", path)?;
+            with_context(ctx, |ctx| Ok(kvern_packed_b::new(PackedB::load_on(ctx, path)?)))
         })
     })
 }
 
-/// As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and programs
-/// that map one file share its memory. Nobody may change or truncate the file while the object lives.
+/// As `kvern_packed_b_load`, with the file mapped into memory instead of read: nothing is copied, and
+/// programs that map one file share its memory. Nobody may write into the file or shorten it while the object
+/// lives: a page that is gone ends the process when it is touched. A save to the same path does neither.
 ///
 /// Errors: as `kvern_packed_b_load`; UNSUPPORTED on systems without mmap. Threads: any.
 /// Since: 0.1
@@ -237,8 +228,8 @@ pub unsafe extern "C" fn kvern_packed_b_dtype(
     guard(|| unsafe { put("out", out, shared("b", b)?.b.dtype() as kvern_dtype) })
 }
 
-/// `*out` = the id of the kernel that the layout was made for, such as `avx512-f32-6x64`: a text that lives as
-/// long as the object.
+/// `*out` = the id of the kernel that the layout was made for, such as `avx512-f32-6x64`: a text that lives
+/// as long as the object.
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
@@ -273,11 +264,11 @@ pub unsafe extern "C" fn kvern_packed_b_workspace_bytes(
 }
 
 /// `C = beta * C + act(alpha * A * B + bias)` in f32: `kvern_packed_b_multiply_with` of KVERN_PRECISION_EXACT
-/// and KVERN_DTYPE_F32. With a B of f32 the bits of `kvern_matmul_run`, sooner.
+/// and KVERN_DTYPE_F32. With a B of f32 the bits of `kvern_matmul`, sooner.
 ///
 /// `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of B. `c` must not
 /// overlap the inputs. `epilogue`: NULL for `C = A * B`. Allocates nothing.
-/// Errors: as `kvern_matmul_run`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
+/// Errors: as `kvern_matmul`. Threads: `ctx` and `b` shared, `ws` and C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_packed_b_multiply(
@@ -302,9 +293,9 @@ pub unsafe extern "C" fn kvern_packed_b_multiply(
 ///
 /// `precision`: a `KVERN_PRECISION_*` number. `a`: (m, k), f32; `c`: (m, n) of `c_dtype`, a `KVERN_DTYPE_*`
 /// number: f16 and bf16 are the f32 result rounded once, ties to even. Row-major, strides in elements; n and
-/// k must be those of B. `c` must not overlap the inputs. `epilogue`: NULL for `C = A * B`; a beta needs a C of
-/// f32. B of f16 or bf16 gives the bits of B widened to f32. Allocates nothing.
-/// Errors: as `kvern_matmul_run`; OPTION for a beta with a C that is not f32. Threads: `ctx` and `b` shared,
+/// k must be those of B. `c` must not overlap the inputs. `epilogue`: NULL for `C = A * B`; a beta needs a C
+/// of f32. B of f16 or bf16 gives the bits of B widened to f32. Allocates nothing.
+/// Errors: as `kvern_matmul`; OPTION for a beta with a C that is not f32. Threads: `ctx` and `b` shared,
 /// `ws` and C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -328,13 +319,13 @@ pub unsafe extern "C" fn kvern_packed_b_multiply_with(
     guard(|| unsafe { Product::read(ctx, b, precision)?.into_dtype(ws, c_dtype, operands) })
 }
 
-/// `C = act(alpha * A * B + bias) * (A * UP)`, the gate of a feed-forward layer in one pass: neither product is
-/// written to memory.
+/// `C = act(alpha * A * B + bias) * (A * UP)`, the gate of a feed-forward layer in one pass: neither product
+/// is written to memory.
 ///
-/// `up`: packed, (k, n) as B. Everything else as for `kvern_packed_b_multiply_with`; the epilogue's activation
-/// is usually KVERN_ACTIVATION_SILU, and its beta must be 0.
-/// Errors: as `kvern_packed_b_multiply_with`; OPTION for a beta. Threads: `ctx`, `b` and `up` shared, `ws` and C
-/// exclusive.
+/// `up`: packed, (k, n) as B. Everything else as for `kvern_packed_b_multiply_with`; the epilogue's
+/// activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0.
+/// Errors: as `kvern_packed_b_multiply_with`; OPTION for a beta. Threads: `ctx`, `b` and `up` shared, `ws`
+/// and C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_packed_b_multiply_gated(

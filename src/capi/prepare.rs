@@ -9,8 +9,8 @@ use super::status::kvern_status;
 use crate::attention::Preparation;
 use crate::error::product;
 
-/// What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it is
-/// asked for. Start from KVERN_PREPARATION_INIT.
+/// What happens to each head of queries and keys before the append: x = rope(rms_norm(x)), each part where it
+/// is asked for. Start from KVERN_PREPARATION_INIT.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct kvern_preparation {
@@ -42,13 +42,15 @@ const _: () = assert!(
 unsafe impl Options for kvern_preparation {}
 
 /// Prepares queries and keys in place, then appends keys and values to a sequence: for each head
-/// `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those calls.
+/// `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those
+/// calls.
 ///
 /// `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
 /// `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
 /// Allocates nothing.
-/// Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION, UNSUPPORTED,
-/// ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k` exclusive.
+/// Errors: as `kvern_kv_cache_append_to`; SHAPE for a table or positions that do not fit, OPTION,
+/// UNSUPPORTED, ALIASED; nothing is changed then. Threads: `ctx` and the table shared, `cache`, `q` and `k`
+/// exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_kv_cache_append_prepared(

@@ -1,50 +1,50 @@
 //! Quantised weights and blocks.
 
 use super::args::{Array, choose, put, shared};
-use super::context::kvern_context;
+use super::context::{kvern_context, with_context};
 use super::matmul::{Operands, kvern_epilogue};
-use super::status::kvern_status;
+use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
-use super::{Checked, create, destroy, guard};
+use super::{create, destroy, guard};
 use crate::Context;
 use crate::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
 
-/// How weights are stored: a `KVERN_WEIGHTS_*` number, the type id of GGUF. Every format that has a number here is
-/// converted, packed and multiplied; GGUF's other types are refused with OPTION.
+/// How weights are stored: a `KVERN_WEIGHT_FORMAT_*` number, the type id of GGUF. Every format that has a
+/// number here is converted, packed and multiplied; GGUF's other types are refused with OPTION.
 pub type kvern_weight_format = i32;
 
 /// 32 bits a weight: the weight itself.
-pub const KVERN_WEIGHTS_F32: kvern_weight_format = 0;
+pub const KVERN_WEIGHT_FORMAT_F32: kvern_weight_format = 0;
 /// 16 bits a weight: IEEE binary16.
-pub const KVERN_WEIGHTS_F16: kvern_weight_format = 1;
+pub const KVERN_WEIGHT_FORMAT_F16: kvern_weight_format = 1;
 /// 4.5 bits a weight, blocks of 32: w = d * (q - 8), d in f16, q in 0..=15.
-pub const KVERN_WEIGHTS_Q4_0: kvern_weight_format = 2;
+pub const KVERN_WEIGHT_FORMAT_Q4_0: kvern_weight_format = 2;
 /// 5 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=15.
-pub const KVERN_WEIGHTS_Q4_1: kvern_weight_format = 3;
+pub const KVERN_WEIGHT_FORMAT_Q4_1: kvern_weight_format = 3;
 /// 5.5 bits a weight, blocks of 32: w = d * (q - 16), d in f16, q in 0..=31.
-pub const KVERN_WEIGHTS_Q5_0: kvern_weight_format = 6;
+pub const KVERN_WEIGHT_FORMAT_Q5_0: kvern_weight_format = 6;
 /// 6 bits a weight, blocks of 32: w = d * q + m, d and m in f16, q in 0..=31.
-pub const KVERN_WEIGHTS_Q5_1: kvern_weight_format = 7;
+pub const KVERN_WEIGHT_FORMAT_Q5_1: kvern_weight_format = 7;
 /// 8.5 bits a weight, blocks of 32: w = d * q, d in f16, q in -128..=127.
-pub const KVERN_WEIGHTS_Q8_0: kvern_weight_format = 8;
+pub const KVERN_WEIGHT_FORMAT_Q8_0: kvern_weight_format = 8;
 /// 2.625 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=3, s and t of 4 bits for each 16.
-pub const KVERN_WEIGHTS_Q2_K: kvern_weight_format = 10;
+pub const KVERN_WEIGHT_FORMAT_Q2_K: kvern_weight_format = 10;
 /// 3.4375 bits a weight, blocks of 256: w = d * s * (q - 4), q in 0..=7, s of 6 bits for each 16.
-pub const KVERN_WEIGHTS_Q3_K: kvern_weight_format = 11;
+pub const KVERN_WEIGHT_FORMAT_Q3_K: kvern_weight_format = 11;
 /// 4.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=15, s and t of 6 bits for each 32.
-pub const KVERN_WEIGHTS_Q4_K: kvern_weight_format = 12;
+pub const KVERN_WEIGHT_FORMAT_Q4_K: kvern_weight_format = 12;
 /// 5.5 bits a weight, blocks of 256: w = d * s * q - dmin * t, q in 0..=31, s and t of 6 bits for each 32.
-pub const KVERN_WEIGHTS_Q5_K: kvern_weight_format = 13;
+pub const KVERN_WEIGHT_FORMAT_Q5_K: kvern_weight_format = 13;
 /// 6.5625 bits a weight, blocks of 256: w = d * s * (q - 32), q in 0..=63, s of 8 bits for each 16.
-pub const KVERN_WEIGHTS_Q6_K: kvern_weight_format = 14;
+pub const KVERN_WEIGHT_FORMAT_Q6_K: kvern_weight_format = 14;
 /// 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
-pub const KVERN_WEIGHTS_IQ4_NL: kvern_weight_format = 20;
+pub const KVERN_WEIGHT_FORMAT_IQ4_NL: kvern_weight_format = 20;
 /// 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
-pub const KVERN_WEIGHTS_IQ4_XS: kvern_weight_format = 23;
+pub const KVERN_WEIGHT_FORMAT_IQ4_XS: kvern_weight_format = 23;
 /// 16 bits a weight: the upper half of an f32.
-pub const KVERN_WEIGHTS_BF16: kvern_weight_format = 30;
+pub const KVERN_WEIGHT_FORMAT_BF16: kvern_weight_format = 30;
 /// 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
-pub const KVERN_WEIGHTS_MXFP4: kvern_weight_format = 39;
+pub const KVERN_WEIGHT_FORMAT_MXFP4: kvern_weight_format = 39;
 
 /// How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.
 pub type kvern_compute = i32;
@@ -60,7 +60,7 @@ pub struct kvern_weights(pub(super) PackedWeights);
 
 fn format(number: kvern_weight_format) -> Checked<WeightFormat> {
     let values = WeightFormat::ALL.map(|format| (format as i32, format));
-    choose("format", number, "a KVERN_WEIGHTS number", &values)
+    choose("format", number, "a KVERN_WEIGHT_FORMAT number", &values)
 }
 
 /// The way of computing of a number.
@@ -71,30 +71,14 @@ pub(super) fn compute(number: kvern_compute) -> Checked<Compute> {
 
 /// Quantises and packs f32 weights. `w` is not needed afterwards.
 ///
-/// `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a multiple of the
-/// block of the format.
+/// `ctx`: whose threads it runs on and whose memory the object lies in; NULL for the calling thread and the
+/// process's allocator. `w`: (n, k), f32, row-major, stride in elements; rows are output features, k a
+/// multiple of the block of the format.
 /// `out`: receives the object, NULL on failure. A NaN or infinity makes its block NaN.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: any.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_quantize(
-    format: kvern_weight_format,
-    n: usize,
-    k: usize,
-    w: *const f32,
-    w_row_stride: usize,
-    out: *mut *mut kvern_weights,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
-    guard(|| unsafe { create(out, || quantized(&Context::serial(), format, (n, k), w, w_row_stride)) })
-}
-
-/// `kvern_weights_quantize` on the threads of a context, into its memory.
-///
-/// Errors: as `kvern_weights_quantize`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_weights_quantize_with(
     ctx: *const kvern_context,
     format: kvern_weight_format,
     n: usize,
@@ -105,7 +89,7 @@ pub unsafe extern "C" fn kvern_weights_quantize_with(
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
-        create(out, || quantized(&shared("ctx", ctx)?.context, format, (n, k), w, w_row_stride))
+        create(out, || with_context(ctx, |ctx| quantized(ctx, format, (n, k), w, w_row_stride)))
     })
 }
 
@@ -121,34 +105,19 @@ unsafe fn quantized(
     let format = self::format(format)?;
     // SAFETY: handed on to the caller.
     let w = unsafe { Array::matrix("w", w, n, k, w_row_stride)?.view()? };
-    Ok(kvern_weights(PackedWeights::quantize_with(ctx, format, w)?))
+    Ok(kvern_weights(PackedWeights::quantize_on(ctx, format, w)?))
 }
 
 /// Packs weights that are quantised already: the data of a GGUF tensor. `blocks` is not needed afterwards.
 ///
-/// `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any alignment.
+/// `ctx`: whose threads it runs on and whose memory the object lies in; NULL for the calling thread and the
+/// process's allocator. `blocks`: n rows of blocks, exactly `kvern_blocks_bytes(format, n, k)` bytes, any
+/// alignment.
 /// `out`: receives the object, NULL on failure.
-/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: any.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), OPTION, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_from_blocks(
-    format: kvern_weight_format,
-    n: usize,
-    k: usize,
-    blocks: *const u8,
-    blocks_bytes: usize,
-    out: *mut *mut kvern_weights,
-) -> kvern_status {
-    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
-    guard(|| unsafe { create(out, || from_blocks(&Context::serial(), format, (n, k), blocks, blocks_bytes)) })
-}
-
-/// `kvern_weights_from_blocks` on the threads of a context, into its memory.
-///
-/// Errors: as `kvern_weights_from_blocks`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_weights_from_blocks_with(
     ctx: *const kvern_context,
     format: kvern_weight_format,
     n: usize,
@@ -159,7 +128,7 @@ pub unsafe extern "C" fn kvern_weights_from_blocks_with(
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
     guard(|| unsafe {
-        create(out, || from_blocks(&shared("ctx", ctx)?.context, format, (n, k), blocks, blocks_bytes))
+        create(out, || with_context(ctx, |ctx| from_blocks(ctx, format, (n, k), blocks, blocks_bytes)))
     })
 }
 
@@ -175,14 +144,14 @@ unsafe fn from_blocks(
     let format = self::format(format)?;
     // SAFETY: handed on to the caller.
     let blocks = unsafe { Array::new("blocks", blocks, blocks_bytes)?.get() };
-    Ok(kvern_weights(PackedWeights::from_blocks_with(ctx, format, n, k, blocks)?))
+    Ok(kvern_weights(PackedWeights::from_blocks_on(ctx, format, n, k, blocks)?))
 }
 
 /// Writes the weights as GGUF blocks, bit for bit what was packed.
 ///
 /// `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
-/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have no
-/// blocks). Threads: `weights` shared.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a wrong `blocks_bytes`), UNSUPPORTED (codes in groups, which have
+/// no blocks). Threads: `weights` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_to_blocks(
@@ -250,8 +219,8 @@ pub unsafe extern "C" fn kvern_weights_workspace_bytes(
 ///
 /// `a`: (m, k), `c`: (m, n), f32, row-major, strides in elements; n and k must be those of the weights. `c`
 /// must not overlap the inputs. `epilogue`: NULL for `C = A * W^T`. Row i of a batch has the bits of the same
-/// row alone. Weights of single floats are multiplied exactly whatever `compute` says. With KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN.
-/// Allocates nothing.
+/// row alone. Weights of single floats are multiplied exactly whatever `compute` says. With
+/// KVERN_COMPUTE_INT8, a NaN or infinity in a row of A makes its row of C NaN. Allocates nothing.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, UNSUPPORTED, ALIASED, WORKSPACE, POISONED; C is
 /// unchanged then. Threads: `ctx` and `weights` shared, `ws` and C exclusive.
 /// Since: 0.1
@@ -307,9 +276,9 @@ pub unsafe extern "C" fn kvern_blocks_bytes(
 /// Quantises f32 values into GGUF blocks: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 byte for byte as the reference
 /// implementation of the formats, the others by a search for the least squared error.
 ///
-/// `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4, which
-/// has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)` bytes,
-/// any alignment; must not overlap `x`.
+/// `x`: len elements, a multiple of the block of the format. A NaN or infinity makes its block NaN; MXFP4,
+/// which has neither, refuses it with OPTION. `blocks`: receives exactly `kvern_blocks_bytes(format, 1, len)`
+/// bytes, any alignment; must not overlap `x`.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -359,22 +328,22 @@ mod tests {
     #[test]
     fn enums_have_the_numbers_of_the_safe_api() {
         let numbers = [
-            KVERN_WEIGHTS_F32,
-            KVERN_WEIGHTS_F16,
-            KVERN_WEIGHTS_Q4_0,
-            KVERN_WEIGHTS_Q4_1,
-            KVERN_WEIGHTS_Q5_0,
-            KVERN_WEIGHTS_Q5_1,
-            KVERN_WEIGHTS_Q8_0,
-            KVERN_WEIGHTS_Q2_K,
-            KVERN_WEIGHTS_Q3_K,
-            KVERN_WEIGHTS_Q4_K,
-            KVERN_WEIGHTS_Q5_K,
-            KVERN_WEIGHTS_Q6_K,
-            KVERN_WEIGHTS_IQ4_NL,
-            KVERN_WEIGHTS_IQ4_XS,
-            KVERN_WEIGHTS_BF16,
-            KVERN_WEIGHTS_MXFP4,
+            KVERN_WEIGHT_FORMAT_F32,
+            KVERN_WEIGHT_FORMAT_F16,
+            KVERN_WEIGHT_FORMAT_Q4_0,
+            KVERN_WEIGHT_FORMAT_Q4_1,
+            KVERN_WEIGHT_FORMAT_Q5_0,
+            KVERN_WEIGHT_FORMAT_Q5_1,
+            KVERN_WEIGHT_FORMAT_Q8_0,
+            KVERN_WEIGHT_FORMAT_Q2_K,
+            KVERN_WEIGHT_FORMAT_Q3_K,
+            KVERN_WEIGHT_FORMAT_Q4_K,
+            KVERN_WEIGHT_FORMAT_Q5_K,
+            KVERN_WEIGHT_FORMAT_Q6_K,
+            KVERN_WEIGHT_FORMAT_IQ4_NL,
+            KVERN_WEIGHT_FORMAT_IQ4_XS,
+            KVERN_WEIGHT_FORMAT_BF16,
+            KVERN_WEIGHT_FORMAT_MXFP4,
         ];
         assert_eq!(WeightFormat::ALL.map(|f| f as i32), numbers);
         assert_eq!(compute(KVERN_COMPUTE_INT8).ok(), Some(Compute::default()));

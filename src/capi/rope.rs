@@ -1,10 +1,10 @@
 //! Rotary position embedding.
 
-use super::args::{Array, Options, choose, no_flags, nonzero, put, read_or_default, shared};
+use super::args::{Array, Options, choose, heads_of, no_flags, nonzero, put, read_or_default, shared};
 use super::context::kvern_context;
-use super::status::{Failure, KVERN_STATUS_UNSUPPORTED, kvern_status};
-use super::{Checked, create, destroy, guard};
-use crate::error::{equal, product};
+use super::status::{Checked, Failure, KVERN_STATUS_UNSUPPORTED, kvern_status};
+use super::{create, destroy, guard};
+use crate::error::equal;
 use crate::ops::{self, RopePairs, RopeScaling, RopeTable};
 use crate::{Context, MatMut};
 
@@ -33,8 +33,8 @@ pub const KVERN_ROPE_SCALING_YARN: kvern_rope_scaling_kind = 3;
 /// are divided by factor, with a ramp between: Llama 3.1. Equal frequencies make a step: Llama 4 Scout.
 pub const KVERN_ROPE_SCALING_LLAMA3: kvern_rope_scaling_kind = 4;
 
-/// A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false` of
-/// model configurations; gpt-oss).
+/// A flag for KVERN_ROPE_SCALING_YARN: the ends of the ramp are not rounded to whole pairs (`truncate: false`
+/// of model configurations; gpt-oss).
 pub const KVERN_ROPE_SCALING_FLAG_UNROUNDED: u32 = 1;
 
 /// Frequencies for a longer context than the model was trained on. Start from KVERN_ROPE_SCALING_INIT.
@@ -159,7 +159,8 @@ pub unsafe extern "C" fn kvern_rope_table_create_scaled(
 ///
 /// `frequencies`: pairs elements, f64; rotary_dim is 2 * pairs. `amplitude`: usually 1.
 /// `out`: receives the table, NULL on failure.
-/// Errors: NULL_POINTER, MISALIGNED, OPTION (no frequency, or a number that is not finite), OVERFLOW, RESOURCE.
+/// Errors: NULL_POINTER, MISALIGNED, OPTION (no frequency, or a number that is not finite), OVERFLOW,
+/// RESOURCE.
 /// Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -279,7 +280,7 @@ pub unsafe extern "C" fn kvern_rope(
 ) -> kvern_status {
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
-        let x = heads_of(tokens, heads, head_dim, x, x_row_stride)?;
+        let x = heads_of("x", x, tokens, (heads, head_dim), x_row_stride)?;
         rotate(ctx, table, pairs, x, |ctx, table, pairs, x| ops::rope(ctx, table, pairs, head_dim, first, x))
     })
 }
@@ -304,22 +305,11 @@ pub unsafe extern "C" fn kvern_rope_at(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         let positions = Array::new("positions", positions, tokens)?;
-        let x = heads_of(tokens, heads, head_dim, x, x_row_stride)?.apart_from(&[positions.span()])?;
+        let x = heads_of("x", x, tokens, (heads, head_dim), x_row_stride)?.apart_from(&[positions.span()])?;
         rotate(ctx, table, pairs, x, |ctx, table, pairs, x| {
             ops::rope_at(ctx, table, pairs, head_dim, positions.get(), x)
         })
     })
-}
-
-/// A checked (tokens, heads * head_dim).
-fn heads_of(
-    tokens: usize,
-    heads: usize,
-    head_dim: usize,
-    x: *mut f32,
-    x_row_stride: usize,
-) -> Checked<Array<f32>> {
-    Array::matrix("x", x, tokens, product("heads * head_dim", &[heads, head_dim])?, x_row_stride)
 }
 
 /// # Safety

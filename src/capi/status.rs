@@ -24,7 +24,8 @@ pub const KVERN_STATUS_WORKSPACE: kvern_status = -5;
 pub const KVERN_STATUS_OVERFLOW: kvern_status = -6;
 /// A value is outside of its range: an enum number, a flag, an option.
 pub const KVERN_STATUS_OPTION: kvern_status = -7;
-/// The key-value cache has no window that would let it forget, and no room; or its pool has too few free pages.
+/// The key-value cache has no window that would let it forget, and no room; or its pool has too few free
+/// pages.
 pub const KVERN_STATUS_CACHE_FULL: kvern_status = -8;
 /// The system gave no memory or no thread.
 pub const KVERN_STATUS_RESOURCE: kvern_status = -9;
@@ -41,8 +42,11 @@ pub const KVERN_STATUS_BLOB: kvern_status = -14;
 /// Reading or writing a file failed.
 pub const KVERN_STATUS_IO: kvern_status = -15;
 
-/// Why a call is refused. Its message is the thread's as soon as the value is made: a call that was refused because
-/// there is no memory needs none to say so.
+/// What a checked step of an exported function gives.
+pub(super) type Checked<T> = std::result::Result<T, Failure>;
+
+/// Why a call is refused. Its message is the thread's as soon as the value is made: a call that was refused
+/// because there is no memory needs none to say so.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub status: kvern_status,
@@ -127,7 +131,8 @@ pub(super) fn message() -> String {
 }
 
 /// Why the calling thread's last call failed: one sentence that names the argument and the numbers, such as
-/// `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that succeeded.
+/// `b_row_stride = 64 must be at least 128`. UTF-8, at most 1023 bytes, never NULL, "" after a call that
+/// succeeded.
 ///
 /// The text belongs to the library and is valid until the next kvern call on this thread; this function,
 /// `kvern_status_name` and the version functions are not such calls.

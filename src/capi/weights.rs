@@ -1,23 +1,23 @@
 //! Products that share activations, gates and files of quantised weights.
 
 use super::args::{Array, check, exclusive, path, put, shared};
-use super::context::kvern_context;
+use super::context::{kvern_context, with_context};
 use super::matmul::{Finish, Operands, kvern_epilogue};
 use super::quant::{compute, kvern_compute, kvern_weight_format, kvern_weights};
-use super::status::kvern_status;
+use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
-use super::{Checked, create, guard};
+use super::{create, guard};
 use crate::buffer::MappedFile;
 use crate::error::{Error, text};
 use crate::quant::{PackedWeights, Product, multiply_many, workspace_bytes_each};
 use crate::{Context, MatMut};
 use std::ffi::c_char;
 
-/// What `kvern_weights_format` says of weights that are no blocks of a format: codes in groups.
-pub const KVERN_WEIGHTS_GROUPS: kvern_weight_format = -1;
+/// What `kvern_weights_get_format` says of weights that are no blocks of a format: codes in groups.
+pub const KVERN_WEIGHT_FORMAT_GROUPS: kvern_weight_format = -1;
 
 /// The most products of one `kvern_weights_multiply_many`.
-pub const KVERN_WEIGHTS_MANY: usize = 16;
+pub const KVERN_WEIGHTS_MAX_PRODUCTS: usize = 16;
 
 /// One of the products that share their activations. Its layout is final.
 #[derive(Clone, Copy)]
@@ -37,10 +37,12 @@ pub struct kvern_weights_product {
     pub epilogue: *const kvern_epilogue,
 }
 
-/// Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes.
+/// Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes. The file is
+/// replaced as a whole: an error leaves the old one, and weights that are mapped from it keep it.
 ///
 /// `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
-/// Errors: NULL_POINTER, IO. Threads: `weights` shared.
+/// Errors: NULL_POINTER, IO, RESOURCE, UNSUPPORTED (single floats on a big-endian machine). Threads:
+/// `weights` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_save(
@@ -53,25 +55,13 @@ pub unsafe extern "C" fn kvern_weights_save(
 
 /// Reads weights that `kvern_weights_save` wrote, on any machine, into memory of their own.
 ///
-/// `out`: receives the object, NULL on failure.
-/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version, damaged), RESOURCE.
-/// Threads: any.
+/// `ctx`: whose memory the object lies in; NULL for the process's allocator. `out`: receives the object, NULL
+/// on failure.
+/// Errors: NULL_POINTER, IO (no regular file, for one), BLOB (truncated, too long, foreign, of another
+/// version, damaged), RESOURCE, UNSUPPORTED (single floats on a big-endian machine). Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_load(
-    path: *const c_char,
-    out: *mut *mut kvern_weights,
-) -> kvern_status {
-    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
-    guard(|| unsafe { create(out, || Ok(kvern_weights(PackedWeights::load(self::path("path", path)?)?))) })
-}
-
-/// `kvern_weights_load` into the memory of a context.
-///
-/// Errors: as `kvern_weights_load`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_weights_load_with(
     ctx: *const kvern_context,
     path: *const c_char,
     out: *mut *mut kvern_weights,
@@ -79,14 +69,15 @@ pub unsafe extern "C" fn kvern_weights_load_with(
     // SAFETY: all are NULL or live, and `path` ends with a NUL, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            let ctx = &shared("ctx", ctx)?.context;
-            Ok(kvern_weights(PackedWeights::load_with(ctx, self::path("path", path)?)?))
+            let path = self::path("path", path)?;
+            with_context(ctx, |ctx| Ok(kvern_weights(PackedWeights::load_on(ctx, path)?)))
         })
     })
 }
 
-/// As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs that
-/// map one file share its memory. Nobody may change or truncate the file while the object lives.
+/// As `kvern_weights_load`, with the file mapped into memory instead of read: nothing is copied, and programs
+/// that map one file share its memory. Nobody may write into the file or shorten it while the object lives: a
+/// page that is gone ends the process when it is touched. A save to the same path does neither.
 ///
 /// Errors: as `kvern_weights_load`; UNSUPPORTED on systems without mmap. Threads: any.
 /// Since: 0.1
@@ -125,30 +116,31 @@ pub unsafe extern "C" fn kvern_weights_k(weights: *const kvern_weights, out: *mu
     guard(|| unsafe { put("out", out, shared("weights", weights)?.0.k()) })
 }
 
-/// `*out` = the format, a `KVERN_WEIGHTS_*` number; KVERN_WEIGHTS_GROUPS for codes in groups.
+/// `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups.
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_weights_format(
+pub unsafe extern "C" fn kvern_weights_get_format(
     weights: *const kvern_weights,
     out: *mut kvern_weight_format,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
     guard(|| unsafe {
         let format = shared("weights", weights)?.0.format();
-        put("out", out, format.map_or(KVERN_WEIGHTS_GROUPS, |format| format as kvern_weight_format))
+        put("out", out, format.map_or(KVERN_WEIGHT_FORMAT_GROUPS, |format| format as kvern_weight_format))
     })
 }
 
-/// `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations are
-/// quantised once, and neither product is written to memory.
+/// `C = act(alpha * A * W^T + bias) * (A * UP^T)`, the gate of a feed-forward layer in one pass: activations
+/// are quantised once, and neither product is written to memory.
 ///
-/// `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as for
-/// `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be 0. For
-/// weights of two formats ask `kvern_weights_many_workspace_bytes`.
-/// Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws` and C
-/// exclusive.
+/// `up`: of the shape of `weights`, of any format of blocks (or of floats, like these). Everything else as
+/// for
+/// `kvern_weights_multiply`; the epilogue's activation is usually KVERN_ACTIVATION_SILU, and its beta must be
+/// 0. For weights of two formats ask `kvern_weights_many_workspace_bytes`.
+/// Errors: as `kvern_weights_multiply`; OPTION for a beta. Threads: `ctx`, `weights` and `up` shared, `ws`
+/// and C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_weights_multiply_gated(
@@ -175,8 +167,8 @@ pub unsafe extern "C" fn kvern_weights_multiply_gated(
     })
 }
 
-/// `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these weights, gated
-/// or not.
+/// `*out` = the bytes of workspace that `kvern_weights_multiply_many` of up to m rows needs with these
+/// weights, gated or not.
 ///
 /// `weights`: count pointers, those of every `up` among them.
 /// Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW. Threads: any.
@@ -199,11 +191,11 @@ pub unsafe extern "C" fn kvern_weights_many_workspace_bytes(
     })
 }
 
-/// Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls, with the
-/// activations quantised once, and threads that meet once.
+/// Several products with the same activations, such as q, k, v or gate and up: the bits of separate calls,
+/// with the activations quantised once, and threads that meet once.
 ///
-/// `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most KVERN_WEIGHTS_MANY, all with
-/// the same k; formats may differ. Allocates nothing.
+/// `a`: (m, k), f32, row-major, stride in elements. `products`: count of them, at most
+/// KVERN_WEIGHTS_MAX_PRODUCTS, all with the same k; formats may differ. Allocates nothing.
 /// Errors: as `kvern_weights_multiply` and `kvern_weights_multiply_gated`; nothing is changed then.
 /// Threads: `ctx` and weights shared, `ws` and each C exclusive.
 /// Since: 0.1
@@ -224,7 +216,7 @@ pub unsafe extern "C" fn kvern_weights_multiply_many(
         let (ctx, ws, compute) = (shared("ctx", ctx)?, exclusive("ws", ws)?, self::compute(compute)?);
         let a = Array::matrix("a", a, m, k, a_row_stride)?;
         check("products", products, count)?;
-        if count > KVERN_WEIGHTS_MANY {
+        if count > KVERN_WEIGHTS_MAX_PRODUCTS {
             let (what, got, allowed) = ("count", text(count), "at most 16");
             return Err(Error::Option { what, got, allowed }.into());
         }
@@ -246,7 +238,7 @@ pub unsafe extern "C" fn kvern_weights_multiply_many(
         }
         // Those beyond `count` are never looked at: an array on the stack instead of an allocation.
         let spare = &shared("weights", raw[0].weights)?.0;
-        let mut list: [Product<'_>; KVERN_WEIGHTS_MANY] =
+        let mut list: [Product<'_>; KVERN_WEIGHTS_MAX_PRODUCTS] =
             std::array::from_fn(|_| Product::new(spare, MatMut::empty()));
         for (p, product) in raw.iter().zip(&mut list) {
             product.weights = &shared("weights", p.weights)?.0;

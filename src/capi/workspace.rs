@@ -1,7 +1,7 @@
 //! Scratch memory of the caller.
 
 use super::args::{exclusive, put, shared};
-use super::context::kvern_context;
+use super::context::{kvern_context, with_context};
 use super::status::kvern_status;
 use super::{Guarded, create, destroy, guard};
 use crate::Workspace;
@@ -13,24 +13,12 @@ pub struct kvern_workspace(pub(super) Guarded<Workspace>);
 
 /// Makes a workspace of `bytes` bytes, 64-byte aligned. 0 is allowed: `kvern_workspace_reserve` grows it.
 ///
-/// `out`: receives the workspace, NULL on failure.
-/// Errors: NULL_POINTER, OVERFLOW, RESOURCE. Threads: any.
+/// `ctx`: whose memory it lies and grows in; NULL for the process's allocator. `out`: receives the workspace,
+/// NULL on failure.
+/// Errors: NULL_POINTER, OVERFLOW, RESOURCE. Threads: `ctx` shared.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_workspace_create(
-    bytes: usize,
-    out: *mut *mut kvern_workspace,
-) -> kvern_status {
-    // SAFETY: `out` is NULL or writable, by the header's contract.
-    guard(|| unsafe { create(out, || Ok(kvern_workspace(Guarded::new(Workspace::new(bytes)?)))) })
-}
-
-/// `kvern_workspace_create` in the memory of a context, where it also grows.
-///
-/// Errors: as `kvern_workspace_create`. Threads: `ctx` shared.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_workspace_create_with(
     ctx: *const kvern_context,
     bytes: usize,
     out: *mut *mut kvern_workspace,
@@ -38,7 +26,7 @@ pub unsafe extern "C" fn kvern_workspace_create_with(
     // SAFETY: pointers are NULL or live, by the header's contract.
     guard(|| unsafe {
         create(out, || {
-            Ok(kvern_workspace(Guarded::new(Workspace::new_with(&shared("ctx", ctx)?.context, bytes)?)))
+            with_context(ctx, |ctx| Ok(kvern_workspace(Guarded::new(Workspace::new_on(ctx, bytes)?))))
         })
     })
 }

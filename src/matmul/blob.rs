@@ -90,11 +90,11 @@ impl PackedB {
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or
     /// damaged; `Unsupported` on a big-endian machine, whose floats are not those of the file.
     pub fn load(path: &Path) -> Result<PackedB> {
-        PackedB::load_with(&Context::serial(), path)
+        PackedB::load_on(&Context::serial(), path)
     }
 
     /// [`PackedB::load`] into the context's [`Memory`](crate::buffer::Memory).
-    pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedB> {
+    pub fn load_on(ctx: &Context, path: &Path) -> Result<PackedB> {
         little_endian()?;
         let mut file = Reader::open(path)?;
         let header = Header::parse(&file.header)?;

@@ -142,14 +142,14 @@ impl PackedWeights {
     ///
     /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
     pub fn load(path: &Path) -> Result<PackedWeights> {
-        PackedWeights::load_with(&Context::serial(), path)
+        PackedWeights::load_on(&Context::serial(), path)
     }
 
     /// [`PackedWeights::load`] into the context's [`Memory`](crate::buffer::Memory).
-    pub fn load_with(ctx: &Context, path: &Path) -> Result<PackedWeights> {
+    pub fn load_on(ctx: &Context, path: &Path) -> Result<PackedWeights> {
         let mut file = Reader::open(path)?;
         if file.header.starts_with(&FLOATS_MAGIC) {
-            return Ok(floats(PackedB::load_with(ctx, path)?));
+            return Ok(floats(PackedB::load_on(ctx, path)?));
         }
         let header = Header::parse(&file.header)?;
         file.check_length(header.data_bytes)?;

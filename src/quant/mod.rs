@@ -6,7 +6,7 @@
 //! GPTQ, AWQ, own codes --import--> GroupWise --pack--> PackedWeights
 //! ```
 //! [`quantize`], [`dequantize`] and [`PackedWeights`] know every [`WeightFormat`]. Weights that other tools
-//! quantised in groups come in through [`import`] and [`PackedWeights::from_groups_with`]. Products that share
+//! quantised in groups come in through [`import`] and [`PackedWeights::from_groups_on`]. Products that share
 //! their activations (q, k, v; gate, up) run together: [`multiply_many`], [`PackedWeights::multiply_gated`].
 //!
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses

@@ -51,9 +51,9 @@ pub(super) struct Packed {
 type PutRow<'a> = dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
 
 impl PackedWeights {
-    /// [`PackedWeights::quantize_with`] on the calling thread.
+    /// [`PackedWeights::quantize_on`] on the calling thread.
     pub fn quantize(format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
-        PackedWeights::quantize_with(&Context::serial(), format, w)
+        PackedWeights::quantize_on(&Context::serial(), format, w)
     }
 
     /// Quantises and packs f32 weights.
@@ -62,7 +62,7 @@ impl PackedWeights {
     /// **Errors**: `Option` for a ragged k, a transposed view or a format that [`quantize`] lacks, `Overflow`,
     /// `Resource`. **Cost**: one pass, on the context's threads; allocates the packed bytes and a row of
     /// blocks for each thread.
-    pub fn quantize_with(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
+    pub fn quantize_on(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
         let _mode = fp_mode::default_mode();
         let (n, k) = (w.rows(), w.cols());
         format.bytes(n, k)?;
@@ -91,9 +91,9 @@ impl PackedWeights {
         )
     }
 
-    /// [`PackedWeights::from_blocks_with`] on the calling thread.
+    /// [`PackedWeights::from_blocks_on`] on the calling thread.
     pub fn from_blocks(format: WeightFormat, n: usize, k: usize, blocks: &[u8]) -> Result<PackedWeights> {
-        PackedWeights::from_blocks_with(&Context::serial(), format, n, k, blocks)
+        PackedWeights::from_blocks_on(&Context::serial(), format, n, k, blocks)
     }
 
     /// Packs the blocks of a GGUF tensor.
@@ -102,7 +102,7 @@ impl PackedWeights {
     /// `Shape` for a wrong length, `Overflow`, `Resource`. **Cost**: one pass, on the context's threads;
     /// allocates the packed bytes (and, for f16, bf16 and f32 blocks that are not aligned to their elements, a
     /// copy of them).
-    pub fn from_blocks_with(
+    pub fn from_blocks_on(
         ctx: &Context,
         format: WeightFormat,
         n: usize,
@@ -123,12 +123,17 @@ impl PackedWeights {
         })
     }
 
+    /// [`PackedWeights::from_groups_on`] on the calling thread.
+    pub fn from_groups(w: &GroupWise) -> Result<PackedWeights> {
+        PackedWeights::from_groups_on(&Context::serial(), w)
+    }
+
     /// Packs group-wise weights.
     ///
     /// The order of k (GPTQ's act-order) is kept: a product gathers its activations in that order.
     /// **Errors**: `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed
     /// bytes: the codes, and 4 (symmetric) or 6 bytes for each group.
-    pub fn from_groups_with(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
+    pub fn from_groups_on(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
         let _mode = fp_mode::default_mode();
         let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
         let put = |i: usize, lane: usize, stripe: &mut [u8], layout: &Layout, _: &mut [u8]| {

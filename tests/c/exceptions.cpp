@@ -23,7 +23,7 @@ int main() {
     const kvern::input left{a.data(), 2, 3};
     kvern::matmul(ctx, ws, left, left, {c.data(), 2, 2}, true);
     EXPECT((c == std::vector<float>{14, 32, 32, 77}));
-    EXPECT(ctx.workers() == 1 && kvern::argmax(ctx, c) == 3);
+    EXPECT(ctx.max_threads() == 1 && kvern::argmax(ctx, c) == 3);
 
     EXPECT(refused(KVERN_STATUS_SHAPE, "b.rows = 2 must equal a.cols = 3",
                    [&] { kvern::matmul(ctx, ws, left, left, {c.data(), 2, 2}); }));
@@ -32,7 +32,7 @@ int main() {
     EXPECT(refused(KVERN_STATUS_OPTION, "threads", [] { (void)kvern::context::with_threads(1000); }));
     EXPECT(refused(KVERN_STATUS_OPTION, "33", [&] {
         std::vector<float> w(33);
-        (void)kvern::weights::quantize(KVERN_WEIGHTS_Q4_0, {w.data(), 1, 33});
+        (void)kvern::weights::quantize(KVERN_WEIGHT_FORMAT_Q4_0, {w.data(), 1, 33});
     }));
 
     kvern::kv_cache cache = kvern::kv_cache::create(1, 8, 4);
@@ -42,9 +42,9 @@ int main() {
 
     kvern::context moved = std::move(ctx);
     EXPECT(ctx.get() == nullptr && moved.get() != nullptr);
-    EXPECT(refused(KVERN_STATUS_NULL_POINTER, "ctx is NULL", [&] { (void)ctx.workers(); }));
+    EXPECT(refused(KVERN_STATUS_NULL_POINTER, "ctx is NULL", [&] { (void)ctx.max_threads(); }));
     ctx = std::move(moved);
-    EXPECT(ctx.workers() == 1);
+    EXPECT(ctx.max_threads() == 1);
     kvern_context_destroy(ctx.release());
     return 0;
 }

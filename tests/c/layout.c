@@ -32,7 +32,7 @@ int main(void) {
     SIZE(kvern_context_options);
     FIELD(kvern_context_options, threads);
     FIELD(kvern_context_options, isa_cap);
-    FIELD(kvern_context_options, workers);
+    FIELD(kvern_context_options, max_threads);
     FIELD(kvern_context_options, parallel_for);
     FIELD(kvern_context_options, user);
     FIELD(kvern_context_options, allocate);

@@ -47,19 +47,19 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
     counted.release = release;
     {
         const kvern::context mine = kvern::context::create(&counted);
-        const auto one = kvern::weights::quantize(KVERN_WEIGHTS_Q8_0, rows);
-        const auto two = kvern::weights::quantize(mine, KVERN_WEIGHTS_Q8_0, rows);
-        EXPECT(held == two.bytes() && two.n() == N && two.k() == K && two.format() == KVERN_WEIGHTS_Q8_0);
-        std::vector<std::uint8_t> blocks(kvern::blocks_bytes(KVERN_WEIGHTS_Q8_0, N, K)), again(blocks.size());
-        kvern::blocks_quantize(KVERN_WEIGHTS_Q8_0, w, blocks);
+        const auto one = kvern::weights::quantize(KVERN_WEIGHT_FORMAT_Q8_0, rows);
+        const auto two = kvern::weights::quantize(mine, KVERN_WEIGHT_FORMAT_Q8_0, rows);
+        EXPECT(held == two.bytes() && two.n() == N && two.k() == K && two.format() == KVERN_WEIGHT_FORMAT_Q8_0);
+        std::vector<std::uint8_t> blocks(kvern::blocks_bytes(KVERN_WEIGHT_FORMAT_Q8_0, N, K)), again(blocks.size());
+        kvern::blocks_quantize(KVERN_WEIGHT_FORMAT_Q8_0, w, blocks);
         two.to_blocks(again);
         EXPECT(blocks == again);
         floats back(N * K);
-        kvern::blocks_dequantize(KVERN_WEIGHTS_Q8_0, blocks, back);
+        kvern::blocks_dequantize(KVERN_WEIGHT_FORMAT_Q8_0, blocks, back);
         two.dequantize_row(3, row);
         EXPECT(row == floats(back.begin() + 3 * K, back.begin() + 4 * K));
-        const auto three = kvern::weights::from_blocks(mine, KVERN_WEIGHTS_Q8_0, N, K, blocks);
-        EXPECT(kvern::weights::from_blocks(KVERN_WEIGHTS_Q8_0, N, K, blocks).bytes() == three.bytes());
+        const auto three = kvern::weights::from_blocks(mine, KVERN_WEIGHT_FORMAT_Q8_0, N, K, blocks);
+        EXPECT(kvern::weights::from_blocks(KVERN_WEIGHT_FORMAT_Q8_0, N, K, blocks).bytes() == three.bytes());
         kvern::workspace scratch = kvern::workspace::create(mine, 64);
         one.multiply(ctx, ws, in, out(y));
         three.multiply(mine, scratch, in, out(z));

@@ -15,7 +15,7 @@ int main() {
     EXPECT(kvern::matmul(*ctx, *ws, left, left, {c, 2, 2}, true));
     EXPECT(c[0] == 14 && c[1] == 32 && c[3] == 77);
     EXPECT(kvern::argmax(*ctx, c).value_or(9) == 3);
-    EXPECT(ctx->workers().value_or(0) == 1);
+    EXPECT(ctx->max_threads().value_or(0) == 1);
 
     const kvern::done shape = kvern::matmul(*ctx, *ws, left, left, {c, 2, 2});
     EXPECT(!shape && shape.status() == KVERN_STATUS_SHAPE);

@@ -1,4 +1,5 @@
-//! Calls that do several things: a refused one has done none of them, whichever argument is wrong, and says so at once.
+//! Calls that do several things: a refused one has done none of them, whichever argument is wrong, and says
+//! so at once.
 
 use crate::capi::*;
 use kvern::capi::packed_b::*;
@@ -20,20 +21,21 @@ fn weights(format: kvern_weight_format, n: usize) -> *mut kvern_weights {
     let w: Vec<f32> = (0..n * COLS).map(|i| (i * 31 % 127) as f32 / 63.0 - 1.0).collect();
     let mut weights = null_mut();
     // SAFETY: both are live, and `w` has n * COLS elements.
-    unsafe { ok(kvern_weights_quantize(format, n, COLS, w.as_ptr(), COLS, &mut weights)) };
+    unsafe { ok(kvern_weights_quantize(null(), format, n, COLS, w.as_ptr(), COLS, &mut weights)) };
     weights
 }
 
-/// Every workspace from nothing to enough, in steps that shrink to a cache line at the end: each that is refused
-/// leaves every output as it was, and the first that is enough is not larger than what the query says.
+/// Every workspace from nothing to enough, in steps that shrink to a cache line at the end: each that is
+/// refused leaves every output as it was, and the first that is enough is not larger than what the query
+/// says.
 #[test]
 fn products_that_share_activations_are_all_made_or_none() {
     let (o, a) = (Objects::new(), vec![0.25f32; ROWS * COLS]);
     let formats = [
-        [KVERN_WEIGHTS_F32, KVERN_WEIGHTS_F32],
-        [KVERN_WEIGHTS_F32, KVERN_WEIGHTS_Q4_0],
-        [KVERN_WEIGHTS_Q8_0, KVERN_WEIGHTS_BF16],
-        [KVERN_WEIGHTS_Q4_K, KVERN_WEIGHTS_Q8_0],
+        [KVERN_WEIGHT_FORMAT_F32, KVERN_WEIGHT_FORMAT_F32],
+        [KVERN_WEIGHT_FORMAT_F32, KVERN_WEIGHT_FORMAT_Q4_0],
+        [KVERN_WEIGHT_FORMAT_Q8_0, KVERN_WEIGHT_FORMAT_BF16],
+        [KVERN_WEIGHT_FORMAT_Q4_K, KVERN_WEIGHT_FORMAT_Q8_0],
     ];
     for formats in formats {
         let sizes = [16, 1024];
@@ -47,7 +49,7 @@ fn products_that_share_activations_are_all_made_or_none() {
             let mut bytes = 0;
             loop {
                 let mut ws = null_mut();
-                ok(kvern_workspace_create(bytes, &mut ws));
+                ok(kvern_workspace_create(null(), bytes, &mut ws));
                 let products = [0, 1].map(|i| kvern_weights_product {
                     weights: objects[i],
                     up: null(),
@@ -80,7 +82,7 @@ fn products_that_share_activations_are_all_made_or_none() {
 #[test]
 fn a_bad_product_behind_good_ones_stops_them_all() {
     let o = Objects::new();
-    let (w, other) = (weights(KVERN_WEIGHTS_F32, 16), weights(KVERN_WEIGHTS_Q8_0, 16));
+    let (w, other) = (weights(KVERN_WEIGHT_FORMAT_F32, 16), weights(KVERN_WEIGHT_FORMAT_Q8_0, 16));
     let mut outputs = [0; 3].map(|_| vec![SENTINEL; ROWS * 16]);
     let pointers = outputs.each_mut().map(|c| c.as_mut_ptr());
     let a = vec![0.25f32; ROWS * COLS];
@@ -127,10 +129,12 @@ fn a_bad_product_behind_good_ones_stops_them_all() {
 #[test]
 fn rows_without_elements_are_dequantized() {
     let (x, mut weights, mut out) = ([1f32; 1], null_mut(), [SENTINEL; 1]);
-    for format in [KVERN_WEIGHTS_F32, KVERN_WEIGHTS_F16, KVERN_WEIGHTS_BF16, KVERN_WEIGHTS_Q8_0] {
+    for format in
+        [KVERN_WEIGHT_FORMAT_F32, KVERN_WEIGHT_FORMAT_F16, KVERN_WEIGHT_FORMAT_BF16, KVERN_WEIGHT_FORMAT_Q8_0]
+    {
         // SAFETY: every pointer is live; no element is read.
         unsafe {
-            ok(kvern_weights_quantize(format, 5, 0, x.as_ptr(), 0, &mut weights));
+            ok(kvern_weights_quantize(null(), format, 5, 0, x.as_ptr(), 0, &mut weights));
             ok(kvern_weights_dequantize_row(weights, 4, 0, out.as_mut_ptr()));
             refused(
                 kvern_weights_dequantize_row(weights, 5, 0, out.as_mut_ptr()),
@@ -165,10 +169,15 @@ fn absurd_sizes_are_answered_at_once() {
             kvern_packed_b_destroy(b);
             ok(kvern_packed_b_pack(o.ctx, n, 0, x.as_ptr(), 0, 0, &mut b));
             kvern_packed_b_destroy(b);
-            for format in [KVERN_WEIGHTS_F32, KVERN_WEIGHTS_BF16, KVERN_WEIGHTS_Q4_0, KVERN_WEIGHTS_Q6_K] {
-                ok(kvern_weights_quantize(format, n, 0, x.as_ptr(), 0, &mut weights));
+            for format in [
+                KVERN_WEIGHT_FORMAT_F32,
+                KVERN_WEIGHT_FORMAT_BF16,
+                KVERN_WEIGHT_FORMAT_Q4_0,
+                KVERN_WEIGHT_FORMAT_Q6_K,
+            ] {
+                ok(kvern_weights_quantize(null(), format, n, 0, x.as_ptr(), 0, &mut weights));
                 kvern_weights_destroy(weights);
-                ok(kvern_weights_from_blocks(format, n, 0, null(), 0, &mut weights));
+                ok(kvern_weights_from_blocks(null(), format, n, 0, null(), 0, &mut weights));
                 kvern_weights_destroy(weights);
             }
         }

@@ -81,7 +81,7 @@ fn caches_of_every_type_are_edited_as_in_the_safe_api() {
         let mut safe = KvCache::new(safe_options(keys, values)).unwrap();
         let (mut cache, mut loaded) = (null_mut(), null_mut());
         // SAFETY: every pointer is live and of the stated size.
-        unsafe { ok(kvern_kv_cache_create(&options, &mut cache)) };
+        unsafe { ok(kvern_kv_cache_create(null(), &options, &mut cache)) };
         for sequence in [0, 2] {
             for tokens in [7, 30, 1] {
                 let (k, v) = (random.vec(tokens * WIDTH), random.vec(tokens * VALUES));
@@ -152,7 +152,7 @@ fn caches_of_every_type_are_edited_as_in_the_safe_api() {
             ok(kvern_kv_cache_append_prepared(o.ctx, cache, 2, null(), 3, 0, none, 0, k, WIDTH, v, VALUES));
             ok(kvern_kv_cache_truncate_in(cache, 2, 3));
             ok(kvern_kv_cache_save(cache, path.as_ptr()));
-            ok(kvern_kv_cache_load(&options, path.as_ptr(), &mut loaded));
+            ok(kvern_kv_cache_load(null(), &options, path.as_ptr(), &mut loaded));
             same(loaded, &safe);
             ok(kvern_kv_cache_clear(loaded));
             ok(kvern_kv_cache_restore(loaded, path.as_ptr()));
@@ -162,7 +162,7 @@ fn caches_of_every_type_are_edited_as_in_the_safe_api() {
             refused(kvern_kv_cache_restore(cache, path.as_ptr()), KVERN_STATUS_BLOB, "stored");
             same(cache, &safe);
             std::fs::remove_file(&file).unwrap();
-            let status = kvern_kv_cache_load(&options, path.as_ptr(), &mut loaded);
+            let status = kvern_kv_cache_load(null(), &options, path.as_ptr(), &mut loaded);
             refused(status, KVERN_STATUS_IO, "cannot");
             assert!(loaded.is_null());
             kvern_kv_cache_destroy(cache);
@@ -188,7 +188,7 @@ fn attention_with_every_option_has_the_bits_of_the_safe_api() {
     let made = KvCacheOptions::new(KV_HEADS, HEAD_DIM, 400).sequences(2).value_dim(VALUE_DIM);
     let (mut cache, mut safe) = (null_mut(), KvCache::new(made).unwrap());
     // SAFETY: every pointer is live and of the stated size.
-    unsafe { ok(kvern_kv_cache_create(&raw_cache, &mut cache)) };
+    unsafe { ok(kvern_kv_cache_create(null(), &raw_cache, &mut cache)) };
     let mut rows = Vec::new();
     for (sequence, tokens) in [(0, TOKENS), (1, 40)] {
         let (k, v) = (random.vec(tokens * WIDTH), random.vec(tokens * VALUES));
@@ -278,7 +278,7 @@ fn attention_with_every_option_has_the_bits_of_the_safe_api() {
             ok(kvern_attention_workspace_bytes(o.ctx, &raw, cache, Q, &mut bytes));
             assert_eq!(bytes, workspace_bytes(&ctx, &options, &safe, Q).unwrap());
             ok(kvern_workspace_reserve(o.ws, bytes));
-            ok(kvern_attention_run(o.ctx, o.ws, &raw, cache, Q, qp, width, out, out_width));
+            ok(kvern_attention(o.ctx, o.ws, &raw, cache, Q, qp, width, out, out_width));
         }
         assert_same_bits(&got, &want, &format!("case {i}"));
         assert_same_bits(&lse, &want_lse, &format!("lse of case {i}"));
@@ -296,7 +296,7 @@ fn attention_with_every_option_has_the_bits_of_the_safe_api() {
                 ok(kvern_attention_plain_workspace_bytes(o.ctx, &raw, h, kd, vd, TOKENS, Q, &mut bytes));
                 assert_eq!(bytes, plain_workspace_bytes(&ctx, &options, &plain, Q).unwrap());
                 ok(kvern_workspace_reserve(o.ws, bytes));
-                ok(kvern_attention_run_plain(
+                ok(kvern_attention_plain(
                     o.ctx, o.ws, &raw, h, kd, vd, TOKENS, k, WIDTH, v, VALUES, Q, qp, width, out, out_width,
                 ));
             }

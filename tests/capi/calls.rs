@@ -47,7 +47,7 @@ fn products_have_the_bits_of_the_safe_api() {
     unsafe {
         ok(kvern_matmul_workspace_bytes(o.ctx, M, N, K, &mut bytes));
         ok(kvern_workspace_reserve(o.ws, bytes));
-        ok(kvern_matmul_run(o.ctx, o.ws, M, N, K, a, K, 0, w, K, 1, got.as_mut_ptr(), N, &finish));
+        ok(kvern_matmul(o.ctx, o.ws, M, N, K, a, K, 0, w, K, 1, got.as_mut_ptr(), N, &finish));
         ok(kvern_packed_b_workspace_bytes(o.ctx, o.packed, M, &mut bytes));
         ok(kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a, K, packed.as_mut_ptr(), N, &finish));
         ok(kvern_packed_b_bytes(o.packed, &mut bytes));
@@ -59,8 +59,8 @@ fn products_have_the_bits_of_the_safe_api() {
     let (mut plain, mut flipped) = (vec![0.0; M * N], vec![0.0; N * M]);
     // SAFETY: as above.
     unsafe {
-        ok(kvern_matmul_run(o.ctx, o.ws, M, N, K, a, K, 0, w, K, 1, plain.as_mut_ptr(), N, null()));
-        ok(kvern_matmul_run(o.ctx, o.ws, N, M, K, w, K, 0, a, K, 1, flipped.as_mut_ptr(), M, &epilogue()));
+        ok(kvern_matmul(o.ctx, o.ws, M, N, K, a, K, 0, w, K, 1, plain.as_mut_ptr(), N, null()));
+        ok(kvern_matmul(o.ctx, o.ws, N, M, K, w, K, 0, a, K, 1, flipped.as_mut_ptr(), M, &epilogue()));
     }
     let back: Vec<f32> = (0..M * N).map(|i| flipped[i % N * M + i / N]).collect();
     assert_same_bits(&plain, &back, "transposed");
@@ -69,7 +69,7 @@ fn products_have_the_bits_of_the_safe_api() {
     unsafe {
         ok(kvern_packed_b_pack(o.ctx, N, K, w, K, 0, &mut unpacked));
         kvern_packed_b_destroy(unpacked);
-        ok(kvern_matmul_run(o.ctx, o.ws, M, M, M, a, K, 1, a, K, 0, plain.as_mut_ptr(), M, null()));
+        ok(kvern_matmul(o.ctx, o.ws, M, M, M, a, K, 1, a, K, 0, plain.as_mut_ptr(), M, null()));
     }
 }
 
@@ -100,21 +100,21 @@ fn quantised_weights_have_the_bits_of_the_safe_api() {
     let (o, ctx, mut ws) = (Objects::new(), Context::serial(), workspace());
     let a = Random::new(2).vec(M * K);
     for (number, format) in
-        [(KVERN_WEIGHTS_Q4_0, WeightFormat::Q4_0), (KVERN_WEIGHTS_Q8_0, WeightFormat::Q8_0)]
+        [(KVERN_WEIGHT_FORMAT_Q4_0, WeightFormat::Q4_0), (KVERN_WEIGHT_FORMAT_Q8_0, WeightFormat::Q8_0)]
     {
         let safe = PackedWeights::quantize(format, MatRef::dense(&o.w, N, K).unwrap()).unwrap();
         let (mut weights, mut again, mut bytes) = (null_mut(), null_mut(), 0);
         let (mut row, mut floats) = (vec![0.0; K], vec![0.0; N * K]);
         // SAFETY: every pointer is live and of the stated size.
         let blocks = unsafe {
-            ok(kvern_weights_quantize(number, N, K, o.w.as_ptr(), K, &mut weights));
+            ok(kvern_weights_quantize(null(), number, N, K, o.w.as_ptr(), K, &mut weights));
             ok(kvern_blocks_bytes(number, N, K, &mut bytes));
             let (mut blocks, mut direct) = (vec![0u8; bytes], vec![0u8; bytes]);
             ok(kvern_weights_to_blocks(weights, blocks.as_mut_ptr(), bytes));
             ok(kvern_blocks_quantize(number, o.w.as_ptr(), N * K, direct.as_mut_ptr(), bytes));
             assert_eq!(blocks, direct);
             ok(kvern_blocks_dequantize(number, blocks.as_ptr(), bytes, floats.as_mut_ptr(), N * K));
-            ok(kvern_weights_from_blocks(number, N, K, blocks.as_ptr(), bytes, &mut again));
+            ok(kvern_weights_from_blocks(null(), number, N, K, blocks.as_ptr(), bytes, &mut again));
             ok(kvern_weights_dequantize_row(again, 2, K, row.as_mut_ptr()));
             ok(kvern_weights_bytes(again, &mut bytes));
             blocks
@@ -165,14 +165,14 @@ fn attention_has_the_bits_of_the_safe_api() {
         unsafe {
             ok(kvern_attention_workspace_bytes(o.ctx, &raw, o.cache, 6, &mut bytes));
             ok(kvern_workspace_reserve(o.ws, bytes));
-            ok(kvern_attention_run(o.ctx, o.ws, &raw, o.cache, 6, q, width, out, width));
+            ok(kvern_attention(o.ctx, o.ws, &raw, o.cache, 6, q, width, out, width));
         }
         assert_same_bits(&got, &want, "attention");
     }
     let mut out = vec![0.0; WIDTH];
     let (raw, q) = (attention_options(0), q.as_ptr());
     // SAFETY: as above; 0 heads are the cache's.
-    unsafe { ok(kvern_attention_run(o.ctx, o.ws, &raw, o.cache, 1, q, WIDTH, out.as_mut_ptr(), WIDTH)) };
+    unsafe { ok(kvern_attention(o.ctx, o.ws, &raw, o.cache, 1, q, WIDTH, out.as_mut_ptr(), WIDTH)) };
     assert!(out.iter().any(|&x| x != 0.0));
 }
 
@@ -182,7 +182,7 @@ fn a_cache_counts_forgets_and_refuses() {
     let k = k.as_ptr();
     // SAFETY: every pointer is live and of the stated size.
     unsafe {
-        ok(kvern_kv_cache_create(&cache_options(4, 3), &mut cache));
+        ok(kvern_kv_cache_create(null(), &cache_options(4, 3), &mut cache));
         for _ in 0..6 {
             ok(kvern_kv_cache_append(cache, 1, k, WIDTH, k, WIDTH));
         }
@@ -202,7 +202,7 @@ fn a_cache_counts_forgets_and_refuses() {
         ok(kvern_kv_cache_len(cache, &mut n));
         assert_eq!(n, 0);
         kvern_kv_cache_destroy(cache);
-        ok(kvern_kv_cache_create(&cache_options(4, 0), &mut cache));
+        ok(kvern_kv_cache_create(null(), &cache_options(4, 0), &mut cache));
         refused(kvern_kv_cache_append(cache, 5, k, WIDTH, k, WIDTH), KVERN_STATUS_CACHE_FULL, "capacity = 4");
         kvern_kv_cache_destroy(cache);
     }
@@ -313,7 +313,7 @@ fn any_threads_give_the_same_bits() {
     const S: usize = 320;
     let (a, counter) = (Random::new(5).vec(S * S), AtomicUsize::new(0));
     let caller = kvern_context_options {
-        workers: 3,
+        max_threads: 3,
         parallel_for: Some(spawn_workers),
         user: std::ptr::from_ref(&counter).cast_mut().cast(),
         ..context_options()
@@ -327,10 +327,10 @@ fn any_threads_give_the_same_bits() {
         // SAFETY: every pointer is live and of the stated size.
         unsafe {
             ok(kvern_context_create(options, &mut ctx));
-            ok(kvern_context_workers(ctx, &mut workers));
+            ok(kvern_context_max_threads(ctx, &mut workers));
             ok(kvern_matmul_workspace_bytes(ctx, S, S, S, &mut bytes));
-            ok(kvern_workspace_create(bytes, &mut ws));
-            ok(kvern_matmul_run(ctx, ws, S, S, S, a, S, 0, a, S, 1, c.as_mut_ptr(), S, null()));
+            ok(kvern_workspace_create(null(), bytes, &mut ws));
+            ok(kvern_matmul(ctx, ws, S, S, S, a, S, 0, a, S, 1, c.as_mut_ptr(), S, null()));
             kvern_workspace_destroy(ws);
             kvern_context_destroy(ctx);
         }
@@ -367,7 +367,7 @@ fn a_context_tells_what_it_runs() {
     unsafe {
         ok(kvern_context_create(null(), &mut ctx));
         kvern_context_destroy(ctx);
-        ok(kvern_workspace_create(10, &mut ws));
+        ok(kvern_workspace_create(null(), 10, &mut ws));
         ok(kvern_workspace_reserve(ws, 100));
         ok(kvern_workspace_bytes(ws, &mut bytes));
         kvern_workspace_destroy(ws);

@@ -54,7 +54,7 @@ fn a_mapped_object_is_saved_onto_its_own_file() {
     let (a, mut want, mut got) = ([0.5f32; K], vec![0f32; ROWS], vec![f32::NAN; ROWS]);
     // SAFETY: every pointer is live and of the stated size; objects are destroyed once.
     unsafe {
-        ok(kvern_weights_quantize(KVERN_WEIGHTS_Q8_0, ROWS, K, w.as_ptr(), K, &mut weights));
+        ok(kvern_weights_quantize(null(), KVERN_WEIGHT_FORMAT_Q8_0, ROWS, K, w.as_ptr(), K, &mut weights));
         let multiply = |weights, out: &mut Vec<f32>| {
             let (a, c) = (a.as_ptr(), out.as_mut_ptr());
             kvern_weights_multiply(o.ctx, o.ws, weights, 1, 1, ROWS, K, a, K, c, ROWS, null())
@@ -98,11 +98,11 @@ fn what_is_no_regular_file_is_neither_read_nor_written() {
         // SAFETY: every pointer is live; nothing is made.
         unsafe {
             for status in [
-                kvern_weights_load(path, &mut w),
+                kvern_weights_load(null(), path, &mut w),
                 kvern_weights_map(path, &mut w),
-                kvern_packed_b_load(path, &mut b),
+                kvern_packed_b_load(null(), path, &mut b),
                 kvern_packed_b_map(path, &mut b),
-                kvern_kv_cache_load(&options, path, &mut cache),
+                kvern_kv_cache_load(null(), &options, path, &mut cache),
                 kvern_kv_cache_restore(o.cache, path),
                 kvern_weights_save(o.weights, path),
                 kvern_packed_b_save(o.packed, path),

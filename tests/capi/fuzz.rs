@@ -1,8 +1,9 @@
-//! Random and hostile arguments for every function of the C ABI, in buffers that end at pages which nobody may touch:
-//! no call crashes or panics, none that is refused has changed anything, and none that succeeds has changed an input.
+//! Random and hostile arguments for every function of the C ABI, in buffers that end at pages which nobody
+//! may touch: no call crashes or panics, none that is refused has changed anything, and none that succeeds
+//! has changed an input.
 //!
-//! `KVERN_FUZZ_CALLS` is the number of calls, `KVERN_FUZZ_SEED` the seed; `KVERN_FUZZ_TRACE=1` names each call before it
-//! is made.
+//! `KVERN_FUZZ_CALLS` is the number of calls, `KVERN_FUZZ_SEED` the seed; `KVERN_FUZZ_TRACE=1` names each
+//! call before it is made.
 
 use crate::functions::arguments::Arguments;
 use crate::functions::calls;

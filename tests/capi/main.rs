@@ -24,6 +24,7 @@ mod files;
 mod fuzz;
 mod import;
 mod memory;
+mod no_context;
 mod null;
 mod products;
 mod refusals;

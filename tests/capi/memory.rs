@@ -101,24 +101,24 @@ fn large_objects_lie_in_the_callers_memory_and_have_the_same_bits() {
         ok(kvern_packed_b_save(o.packed, b_file.as_ptr()));
         assert_eq!(budget.out(), 0, "a context holds none");
 
-        ok(kvern_workspace_create_with(ctx, 1 << 16, &mut ws));
+        ok(kvern_workspace_create(ctx, 1 << 16, &mut ws));
         assert_eq!(budget.out(), 1 << 16);
         ok(kvern_workspace_reserve(ws, 1 << 17));
         assert_eq!(budget.out(), 1 << 17, "it grows where it lies");
-        ok(kvern_kv_cache_create_with(ctx, &cache_options(8, 0), &mut cache));
+        ok(kvern_kv_cache_create(ctx, &cache_options(8, 0), &mut cache));
         ok(kvern_kv_cache_bytes(cache, &mut bytes));
         assert_eq!(budget.out(), (1 << 17) + bytes);
         let before = budget.out();
         ok(kvern_packed_b_pack(ctx, K, N, w, K, 1, &mut packed));
-        ok(kvern_packed_b_load_with(ctx, b_file.as_ptr(), &mut loaded_b));
+        ok(kvern_packed_b_load(ctx, b_file.as_ptr(), &mut loaded_b));
         ok(kvern_packed_b_bytes(packed, &mut bytes));
         assert_eq!(budget.out(), before + 2 * bytes);
         let before = budget.out();
         let [quantized, from_blocks, loaded] = &mut weights;
-        ok(kvern_weights_quantize_with(ctx, KVERN_WEIGHTS_Q8_0, N, K, w, K, quantized));
+        ok(kvern_weights_quantize(ctx, KVERN_WEIGHT_FORMAT_Q8_0, N, K, w, K, quantized));
         let (data, len) = (blocks.as_ptr(), blocks.len());
-        ok(kvern_weights_from_blocks_with(ctx, KVERN_WEIGHTS_Q8_0, N, K, data, len, from_blocks));
-        ok(kvern_weights_load_with(ctx, weights_file.as_ptr(), loaded));
+        ok(kvern_weights_from_blocks(ctx, KVERN_WEIGHT_FORMAT_Q8_0, N, K, data, len, from_blocks));
+        ok(kvern_weights_load(ctx, weights_file.as_ptr(), loaded));
         ok(kvern_weights_bytes(o.weights, &mut bytes));
         assert_eq!(budget.out(), before + 3 * bytes);
         for weights in weights {
@@ -165,15 +165,15 @@ fn memory_that_is_not_there_or_not_aligned_is_refused() {
         let blocks = [0u8; N * 68];
         // SAFETY: every pointer is live and of the stated size.
         unsafe {
-            refused(kvern_workspace_create_with(ctx, 64, &mut ws), status, part);
-            refused(kvern_kv_cache_create_with(ctx, &cache_options(8, 0), &mut cache), status, part);
+            refused(kvern_workspace_create(ctx, 64, &mut ws), status, part);
+            refused(kvern_kv_cache_create(ctx, &cache_options(8, 0), &mut cache), status, part);
             refused(kvern_packed_b_pack(ctx, K, N, w, K, 1, &mut packed), status, part);
-            refused(kvern_weights_quantize_with(ctx, 8, N, K, w, K, &mut weights), status, part);
+            refused(kvern_weights_quantize(ctx, 8, N, K, w, K, &mut weights), status, part);
             let (data, len) = (blocks.as_ptr(), blocks.len());
-            refused(kvern_weights_from_blocks_with(ctx, 8, N, K, data, len, &mut weights), status, part);
+            refused(kvern_weights_from_blocks(ctx, 8, N, K, data, len, &mut weights), status, part);
             assert!(ws.is_null() && cache.is_null() && packed.is_null() && weights.is_null());
             // Nothing is asked for where nothing is needed.
-            ok(kvern_workspace_create_with(ctx, 0, &mut ws));
+            ok(kvern_workspace_create(ctx, 0, &mut ws));
             refused(kvern_workspace_reserve(ws, 64), status, part);
             kvern_workspace_destroy(ws);
             kvern_context_destroy(ctx);
@@ -187,36 +187,31 @@ fn null_and_half_of_a_pair_are_refused() {
     let (o, mut ctx) = (Objects::new(), null_mut());
     let half = kvern_context_options { allocate: Some(allocate), ..context_options() };
     let other = kvern_context_options { release: Some(release), ..context_options() };
-    let (mut ws, mut cache, mut b, mut weights) = (null_mut(), null_mut(), null_mut(), null_mut());
+    let (mut cache, mut b, mut weights) = (null_mut(), null_mut(), null_mut());
     let (null_status, blocks, path) = (KVERN_STATUS_NULL_POINTER, [0u8; 68], c"/nowhere/b".as_ptr());
     let (c, w, data) = (o.ctx.cast_const(), o.w.as_ptr(), blocks.as_ptr());
     // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
     unsafe {
         refused(kvern_context_create(&half, &mut ctx), null_status, "options->release is NULL");
         refused(kvern_context_create(&other, &mut ctx), null_status, "options->allocate is NULL");
-        refused(kvern_workspace_create_with(null(), 1, &mut ws), null_status, "ctx is NULL");
-        refused(kvern_workspace_create_with(c, 1, null_mut()), null_status, "out is NULL");
+        refused(kvern_workspace_create(c, 1, null_mut()), null_status, "out is NULL");
         let options = cache_options(8, 0);
-        refused(kvern_kv_cache_create_with(null(), &options, &mut cache), null_status, "ctx is NULL");
-        refused(kvern_kv_cache_create_with(c, null(), &mut cache), null_status, "options is NULL");
-        refused(kvern_kv_cache_create_with(c, &options, null_mut()), null_status, "out is NULL");
-        refused(kvern_packed_b_load_with(null(), path, &mut b), null_status, "ctx is NULL");
-        refused(kvern_packed_b_load_with(c, null(), &mut b), null_status, "path is NULL");
-        refused(kvern_packed_b_load_with(c, path, null_mut()), null_status, "out is NULL");
-        refused(kvern_packed_b_load_with(c, path, &mut b), KVERN_STATUS_IO, "/nowhere/b");
-        let quantize = |ctx, format, w, out| kvern_weights_quantize_with(ctx, format, N, K, w, K, out);
-        refused(quantize(null(), 8, w, &mut weights), null_status, "ctx is NULL");
+        refused(kvern_kv_cache_create(c, null(), &mut cache), null_status, "options is NULL");
+        refused(kvern_kv_cache_create(c, &options, null_mut()), null_status, "out is NULL");
+        refused(kvern_packed_b_load(c, null(), &mut b), null_status, "path is NULL");
+        refused(kvern_packed_b_load(c, path, null_mut()), null_status, "out is NULL");
+        refused(kvern_packed_b_load(c, path, &mut b), KVERN_STATUS_IO, "/nowhere/b");
+        let quantize = |ctx, format, w, out| kvern_weights_quantize(ctx, format, N, K, w, K, out);
         refused(quantize(c, 8, null(), &mut weights), null_status, "w is NULL");
         refused(quantize(c, 8, w, null_mut()), null_status, "out is NULL");
         refused(quantize(c, 99, w, &mut weights), KVERN_STATUS_OPTION, "format = 99");
         let pack = |ctx, format, blocks, bytes, out| {
-            kvern_weights_from_blocks_with(ctx, format, 1, K, blocks, bytes, out)
+            kvern_weights_from_blocks(ctx, format, 1, K, blocks, bytes, out)
         };
-        refused(pack(null(), 8, data, 68, &mut weights), null_status, "ctx is NULL");
         refused(pack(c, 8, null(), 68, &mut weights), null_status, "blocks is NULL");
         refused(pack(c, 8, data, 68, null_mut()), null_status, "out is NULL");
         refused(pack(c, 99, data, 68, &mut weights), KVERN_STATUS_OPTION, "format = 99");
         refused(pack(c, 8, data, 67, &mut weights), KVERN_STATUS_SHAPE, "blocks.len = 67");
     }
-    assert!(ctx.is_null() && ws.is_null() && cache.is_null() && b.is_null() && weights.is_null());
+    assert!(ctx.is_null() && cache.is_null() && b.is_null() && weights.is_null());
 }

@@ -56,17 +56,17 @@ fn null_objects_and_options_are_refused() {
         NULL_POINTER "out is NULL": kvern_context_create(null(), null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_isa(null(), &mut 0);
         NULL_POINTER "out is NULL": kvern_context_isa(o.ctx, null_mut());
-        NULL_POINTER "ctx is NULL": kvern_context_workers(null(), a.n);
-        NULL_POINTER "out is NULL": kvern_context_workers(o.ctx, null_mut());
+        NULL_POINTER "ctx is NULL": kvern_context_max_threads(null(), a.n);
+        NULL_POINTER "out is NULL": kvern_context_max_threads(o.ctx, null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_kernel_name(null(), c"x".as_ptr(), &mut null());
         NULL_POINTER "operation is NULL": kvern_context_kernel_name(o.ctx, null(), &mut null());
         NULL_POINTER "out is NULL": kvern_context_kernel_name(o.ctx, c"x".as_ptr(), null_mut());
-        NULL_POINTER "out is NULL": kvern_workspace_create(8, null_mut());
+        NULL_POINTER "out is NULL": kvern_workspace_create(null(), 8, null_mut());
         NULL_POINTER "ws is NULL": kvern_workspace_reserve(null_mut(), 8);
         NULL_POINTER "ws is NULL": kvern_workspace_bytes(null(), a.n);
         NULL_POINTER "out is NULL": kvern_workspace_bytes(o.ws, null_mut());
-        NULL_POINTER "out is NULL": kvern_kv_cache_create(&cache, null_mut());
-        NULL_POINTER "options is NULL": kvern_kv_cache_create(null(), &mut null_mut());
+        NULL_POINTER "out is NULL": kvern_kv_cache_create(null(), &cache, null_mut());
+        NULL_POINTER "options is NULL": kvern_kv_cache_create(null(), null(), &mut null_mut());
         NULL_POINTER "cache is NULL": kvern_kv_cache_append(null_mut(), 1, a.x, WIDTH, a.x, WIDTH);
         NULL_POINTER "k is NULL": kvern_kv_cache_append(o.cache, 1, null(), WIDTH, a.x, WIDTH);
         NULL_POINTER "v is NULL": kvern_kv_cache_append(o.cache, 1, a.x, WIDTH, null(), WIDTH);
@@ -86,7 +86,7 @@ fn null_objects_and_options_are_refused() {
     }
     let run = |ctx, ws, options, cache, q, out| {
         // SAFETY: what is not NULL is live.
-        unsafe { kvern_attention_run(ctx, ws, options, cache, 1, q, WIDTH, out, WIDTH) }
+        unsafe { kvern_attention(ctx, ws, options, cache, 1, q, WIDTH, out, WIDTH) }
     };
     let (null_ctx, null_ws) = (null::<kvern_context>(), null_mut::<kvern_workspace>());
     let (ctx, cache) = (o.ctx.cast_const(), o.cache.cast_const());
@@ -108,15 +108,14 @@ fn null_arguments_of_products_are_refused() {
     refuse! {
         NULL_POINTER "ctx is NULL": kvern_matmul_workspace_bytes(null(), 1, 1, 1, a.n);
         NULL_POINTER "out is NULL": kvern_matmul_workspace_bytes(o.ctx, 1, 1, 1, null_mut());
-        NULL_POINTER "ctx is NULL": kvern_matmul_run(null(), o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "ctx is NULL": kvern_matmul(null(), o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
         NULL_POINTER "ws is NULL":
-            kvern_matmul_run(o.ctx, null_mut(), M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
-        NULL_POINTER "a is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, null(), K, 0, a.x, N, 0, a.y, N, e);
-        NULL_POINTER "b is NULL": kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, null(), N, 0, a.y, N, e);
+            kvern_matmul(o.ctx, null_mut(), M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "a is NULL": kvern_matmul(o.ctx, o.ws, M, N, K, null(), K, 0, a.x, N, 0, a.y, N, e);
+        NULL_POINTER "b is NULL": kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, null(), N, 0, a.y, N, e);
         NULL_POINTER "c is NULL":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, null_mut(), N, e);
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, null_mut(), N, e);
         NULL_POINTER "out is NULL": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 0, null_mut());
-        NULL_POINTER "ctx is NULL": kvern_packed_b_pack(null(), K, N, a.x, N, 0, &mut null_mut());
         NULL_POINTER "b is NULL": kvern_packed_b_pack(o.ctx, K, N, null(), N, 0, &mut null_mut());
         NULL_POINTER "b is NULL": kvern_packed_b_bytes(null(), a.n);
         NULL_POINTER "out is NULL": kvern_packed_b_bytes(o.packed, null_mut());
@@ -132,10 +131,11 @@ fn null_arguments_of_products_are_refused() {
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, null(), K, a.y, N, e);
         NULL_POINTER "c is NULL":
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, null_mut(), N, e);
-        NULL_POINTER "out is NULL": kvern_weights_quantize(2, N, K, a.x, K, null_mut());
-        NULL_POINTER "w is NULL": kvern_weights_quantize(2, N, K, null(), K, &mut null_mut());
-        NULL_POINTER "out is NULL": kvern_weights_from_blocks(2, 1, 32, a.bytes, 18, null_mut());
-        NULL_POINTER "blocks is NULL": kvern_weights_from_blocks(2, 1, 32, null(), 18, &mut null_mut());
+        NULL_POINTER "out is NULL": kvern_weights_quantize(null(), 2, N, K, a.x, K, null_mut());
+        NULL_POINTER "w is NULL": kvern_weights_quantize(null(), 2, N, K, null(), K, &mut null_mut());
+        NULL_POINTER "out is NULL": kvern_weights_from_blocks(null(), 2, 1, 32, a.bytes, 18, null_mut());
+        NULL_POINTER "blocks is NULL":
+            kvern_weights_from_blocks(null(), 2, 1, 32, null(), 18, &mut null_mut());
         NULL_POINTER "weights is NULL": kvern_weights_to_blocks(null(), a.bytes, N * 68);
         NULL_POINTER "blocks is NULL": kvern_weights_to_blocks(o.weights, null_mut(), N * 68);
         NULL_POINTER "weights is NULL": kvern_weights_dequantize_row(null(), 0, K, a.y);
@@ -226,7 +226,7 @@ fn unknown_numbers_are_refused() {
     let non_causal = kvern_attention_options { non_causal: 2, ..attention_options(0) };
     let isa = kvern_context_options { isa_cap: -1, ..context_options() };
     let threads = kvern_context_options { threads: 257, ..context_options() };
-    let workers = kvern_context_options { workers: 2, ..context_options() };
+    let workers = kvern_context_options { max_threads: 2, ..context_options() };
     unsafe extern "C" fn idle(
         _: *mut std::ffi::c_void,
         _: usize,
@@ -235,10 +235,10 @@ fn unknown_numbers_are_refused() {
     ) {
     }
     let caller = kvern_context_options { parallel_for: Some(idle), ..context_options() };
-    let both = kvern_context_options { threads: 2, workers: 2, ..caller };
+    let both = kvern_context_options { threads: 2, max_threads: 2, ..caller };
     refuse! {
-        OPTION "format = 4": kvern_weights_quantize(4, N, K, a.x, K, &mut none);
-        OPTION "format = -1": kvern_weights_from_blocks(-1, N, K, a.bytes, 18, &mut null_mut());
+        OPTION "format = 4": kvern_weights_quantize(null(), 4, N, K, a.x, K, &mut none);
+        OPTION "format = -1": kvern_weights_from_blocks(null(), -1, N, K, a.bytes, 18, &mut null_mut());
         OPTION "format = 4": kvern_blocks_bytes(4, 1, 32, a.n);
         OPTION "format = 4": kvern_blocks_quantize(4, a.x, 32, a.bytes, 18);
         OPTION "format = 4": kvern_blocks_dequantize(4, a.bytes, 18, a.y, 32);
@@ -252,17 +252,17 @@ fn unknown_numbers_are_refused() {
         UNSUPPORTED "epilogue->flags = 1":
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &flags);
         OPTION "transpose_a = 2":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 2, a.x, N, 0, a.y, N, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 2, a.x, N, 0, a.y, N, null());
         OPTION "transpose_b = -1":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, -1, a.y, N, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, -1, a.y, N, null());
         OPTION "transpose_b = 3": kvern_packed_b_pack(o.ctx, K, N, a.x, N, 3, &mut null_mut());
         OPTION "pairs = 2": kvern_rope(o.ctx, o.table, 2, 0, 2, KV_HEADS, HEAD_DIM, a.y, WIDTH);
         OPTION "non_causal = 2":
-            kvern_attention_run(o.ctx, o.ws, &non_causal, o.cache, 0, a.x, WIDTH, a.y, WIDTH);
+            kvern_attention(o.ctx, o.ws, &non_causal, o.cache, 0, a.x, WIDTH, a.y, WIDTH);
         OPTION "isa_cap = -1": kvern_context_create(&isa, &mut null_mut());
         OPTION "threads = 257": kvern_context_create(&threads, &mut null_mut());
-        OPTION "workers = 2": kvern_context_create(&workers, &mut null_mut());
-        OPTION "workers = 0": kvern_context_create(&caller, &mut null_mut());
+        OPTION "max_threads = 2": kvern_context_create(&workers, &mut null_mut());
+        OPTION "max_threads = 0": kvern_context_create(&caller, &mut null_mut());
         OPTION "threads = 2": kvern_context_create(&both, &mut null_mut());
         OPTION "rotary_dim = 7": kvern_rope_table_create(7, 8, 1e4, &mut null_mut());
         OPTION "base": kvern_rope_table_create(8, 8, f64::NAN, &mut null_mut());
@@ -283,14 +283,14 @@ fn cache_with(size: usize, excess: u8) -> kvern_status {
     let mut cache = null_mut();
     // SAFETY: the memory holds 8192 bytes, and no size above 4096 is read.
     unsafe {
-        let status = kvern_kv_cache_create(memory.as_ptr().cast(), &mut cache);
+        let status = kvern_kv_cache_create(null(), memory.as_ptr().cast(), &mut cache);
         assert_eq!(status == KVERN_STATUS_OK, !cache.is_null());
         kvern_kv_cache_clear(cache);
         if status == KVERN_STATUS_OK {
             kvern_kv_cache_destroy(cache);
         } else {
             // The message again: clearing NULL replaced it.
-            kvern_kv_cache_create(memory.as_ptr().cast(), &mut cache);
+            kvern_kv_cache_create(null(), memory.as_ptr().cast(), &mut cache);
         }
         status
     }
@@ -318,16 +318,16 @@ fn overlapping_and_misaligned_arrays_are_refused() {
     let attention = attention_options(0);
     refuse! {
         ALIASED "c overlaps a":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, later, K, 0, a.x, N, 0, a.y, N, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, later, K, 0, a.x, N, 0, a.y, N, null());
         ALIASED "c overlaps b":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, later, N, 0, a.y, N, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, later, N, 0, a.y, N, null());
         ALIASED "c overlaps epilogue->bias":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, &bias);
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N, &bias);
         ALIASED "c overlaps a":
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, later, K, a.y, N, null());
         ALIASED "c overlaps a":
             kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, M, N, K, later, K, a.y, N, null());
-        ALIASED "out overlaps q": kvern_attention_run(o.ctx, o.ws, &attention, o.cache, 1, later, w, a.y, w);
+        ALIASED "out overlaps q": kvern_attention(o.ctx, o.ws, &attention, o.cache, 1, later, w, a.y, w);
         ALIASED "y overlaps x": kvern_layer_norm(o.ctx, 2, w, a.y, w, a.gain, a.gain, 0.0, a.y, w);
         ALIASED "y overlaps gain": kvern_rms_norm(o.ctx, 2, w, a.x, w, later, 0.0, a.y, w);
         ALIASED "x overlaps z": kvern_silu_mul(o.ctx, 2, w, a.y, w, later, w);
@@ -337,10 +337,10 @@ fn overlapping_and_misaligned_arrays_are_refused() {
         ALIASED "blocks overlaps x": kvern_blocks_quantize(2, a.y, 32, a.y.cast(), 18);
         ALIASED "out overlaps blocks": kvern_blocks_dequantize(2, a.y.cast(), 18, a.y, 32);
         MISALIGNED "x = ": kvern_softmax(o.ctx, 1, 4, odd, 4);
-        MISALIGNED "a = ": kvern_matmul_run(o.ctx, o.ws, 1, 1, 1, odd, 1, 0, a.x, 1, 0, a.y, 1, null());
+        MISALIGNED "a = ": kvern_matmul(o.ctx, o.ws, 1, 1, 1, odd, 1, 0, a.x, 1, 0, a.y, 1, null());
         MISALIGNED "ids = ": kvern_embedding(o.ctx, 4, w, a.x, w, 2, odd.cast(), a.y, w);
-        MISALIGNED "ctx = ": kvern_context_workers(odd.cast(), a.n);
-        MISALIGNED "options = ": kvern_kv_cache_create(odd.cast(), &mut null_mut());
+        MISALIGNED "ctx = ": kvern_context_max_threads(odd.cast(), a.n);
+        MISALIGNED "options = ": kvern_kv_cache_create(null(), odd.cast(), &mut null_mut());
     }
     assert!(a.unchanged());
 }
@@ -351,12 +351,12 @@ fn wrong_shapes_are_refused_with_both_numbers() {
     let three = attention_options(3);
     let mut small = null_mut();
     // SAFETY: `small` is live.
-    ok(unsafe { kvern_workspace_create(0, &mut small) });
+    ok(unsafe { kvern_workspace_create(null(), 0, &mut small) });
     refuse! {
         SHAPE "a_row_stride = 63 must be at least 64":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K - 1, 0, a.x, N, 0, a.y, N, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K - 1, 0, a.x, N, 0, a.y, N, null());
         SHAPE "c_row_stride = 4":
-            kvern_matmul_run(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N - 1, null());
+            kvern_matmul(o.ctx, o.ws, M, N, K, a.x, K, 0, a.x, N, 0, a.y, N - 1, null());
         SHAPE "a.cols = 32":
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, 32, a.x, 32, a.y, N, null());
         SHAPE "c.cols = 4":
@@ -364,7 +364,7 @@ fn wrong_shapes_are_refused_with_both_numbers() {
         WORKSPACE "workspace = 0 bytes":
             kvern_weights_multiply(o.ctx, small, o.weights, 0, M, N, K, a.x, K, a.y, N, null());
         SHAPE "row = 5": kvern_weights_dequantize_row(o.weights, N, K, a.y);
-        SHAPE "blocks.len = 17": kvern_weights_from_blocks(2, 1, 32, a.bytes, 17, &mut null_mut());
+        SHAPE "blocks.len = 17": kvern_weights_from_blocks(null(), 2, 1, 32, a.bytes, 17, &mut null_mut());
         SHAPE "out.len = 3": kvern_weights_to_blocks(o.weights, a.bytes, 3);
         SHAPE "out.len = 3": kvern_blocks_quantize(2, a.x, 32, a.bytes, 3);
         SHAPE "heads = 3": kvern_attention_workspace_bytes(o.ctx, &three, o.cache, 1, a.n);
@@ -392,25 +392,25 @@ fn absurd_sizes_are_refused() {
         // SAFETY: sizes that no memory has are refused before anything is read.
         let statuses = unsafe {
             [
-                kvern_workspace_create(n & !1, &mut null_mut()),
+                kvern_workspace_create(null(), n & !1, &mut null_mut()),
                 kvern_workspace_reserve(o.ws, n),
-                kvern_matmul_run(o.ctx, o.ws, n, n, n, a.x, n, 0, a.x, n, 0, a.y, n, e),
-                kvern_matmul_run(o.ctx, o.ws, 1, 1, n, a.x, n, 0, a.x, 1, 0, a.y, 1, e),
+                kvern_matmul(o.ctx, o.ws, n, n, n, a.x, n, 0, a.x, n, 0, a.y, n, e),
+                kvern_matmul(o.ctx, o.ws, 1, 1, n, a.x, n, 0, a.x, 1, 0, a.y, 1, e),
                 kvern_packed_b_pack(o.ctx, n, n, a.x, n, 0, &mut null_mut()),
                 kvern_packed_b_multiply(o.ctx, o.ws, o.packed, n, N, K, a.x, K, a.y, N, e),
-                kvern_weights_quantize(2, n, 32, a.x, 32, &mut null_mut()),
-                kvern_weights_quantize(2, 0, n & !31, null(), n, &mut null_mut()),
-                kvern_weights_from_blocks(8, n, n & !31, a.bytes, 34, &mut null_mut()),
+                kvern_weights_quantize(null(), 2, n, 32, a.x, 32, &mut null_mut()),
+                kvern_weights_quantize(null(), 2, 0, n & !31, null(), n, &mut null_mut()),
+                kvern_weights_from_blocks(null(), 8, n, n & !31, a.bytes, 34, &mut null_mut()),
                 kvern_weights_to_blocks(o.weights, a.bytes, n),
                 kvern_weights_dequantize_row(o.weights, n, K, a.y),
                 kvern_weights_multiply(o.ctx, o.ws, o.weights, 0, n, N, K, a.x, K, a.y, N, e),
                 kvern_blocks_bytes(8, n, n & !31, a.n),
                 kvern_blocks_quantize(2, a.x, n & !31, a.bytes, 18),
-                kvern_kv_cache_create(&cache, &mut null_mut()),
-                kvern_kv_cache_create(&heads, &mut null_mut()),
+                kvern_kv_cache_create(null(), &cache, &mut null_mut()),
+                kvern_kv_cache_create(null(), &heads, &mut null_mut()),
                 kvern_kv_cache_append(o.cache, n, a.x, WIDTH, a.x, WIDTH),
                 kvern_kv_cache_truncate(o.cache, n),
-                kvern_attention_run(o.ctx, o.ws, &attention, o.cache, n, a.x, n, a.y, n),
+                kvern_attention(o.ctx, o.ws, &attention, o.cache, n, a.x, n, a.y, n),
                 kvern_layer_norm(o.ctx, n, 2, a.x, 2, a.gain, a.gain, 0.0, a.y, 2),
                 kvern_rms_norm(o.ctx, 1, n, a.x, n, a.gain, 0.0, a.y, n),
                 kvern_softmax(o.ctx, n, n, a.y, n),
@@ -443,7 +443,7 @@ fn absurd_sizes_are_refused() {
         let mut weights = null_mut();
         // SAFETY: nothing is read.
         unsafe {
-            ok(kvern_weights_quantize(2, n, 0, null(), 0, &mut weights));
+            ok(kvern_weights_quantize(null(), 2, n, 0, null(), 0, &mut weights));
             kvern_weights_destroy(weights);
             ok(kvern_softmax(o.ctx, n, 0, null_mut(), 0));
             ok(kvern_rms_norm(o.ctx, n, 0, null(), 0, null(), 0.0, null_mut(), 0));

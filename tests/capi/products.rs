@@ -60,7 +60,7 @@ fn packed_products_of_every_type_have_the_bits_of_the_safe_api() {
         unsafe {
             ok(kvern_packed_b_pack_dtype(o.ctx, number, K, N, w, K, 1, &mut b));
             ok(kvern_packed_b_save(b, name.as_ptr()));
-            ok(kvern_packed_b_load(name.as_ptr(), &mut up));
+            ok(kvern_packed_b_load(null(), name.as_ptr(), &mut up));
             ok(kvern_packed_b_map(name.as_ptr(), &mut mapped));
             for b in [b, up, mapped] {
                 ok(kvern_packed_b_k(b, &mut x));
@@ -115,10 +115,10 @@ fn packed_products_of_every_type_have_the_bits_of_the_safe_api() {
     // SAFETY: as above.
     unsafe {
         std::fs::write(&path, b"not a matrix").unwrap();
-        refused(kvern_packed_b_load(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
+        refused(kvern_packed_b_load(null(), name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
         refused(kvern_packed_b_map(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
         std::fs::remove_file(&path).unwrap();
-        refused(kvern_packed_b_load(name.as_ptr(), &mut none), KVERN_STATUS_IO, "cannot read");
+        refused(kvern_packed_b_load(null(), name.as_ptr(), &mut none), KVERN_STATUS_IO, "cannot read");
         refused(kvern_packed_b_save(o.packed, c"/".as_ptr()), KVERN_STATUS_IO, "cannot");
     }
     assert!(none.is_null());

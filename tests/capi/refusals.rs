@@ -52,7 +52,6 @@ fn packed_matrices_refuse_null_and_garbage() {
     let odd = x.wrapping_byte_add(1);
     let mut out = none;
     refuse! {
-        NULL_POINTER "ctx is NULL": kvern_packed_b_pack_dtype(null(), 0, K, N, a.cast(), N, 0, &mut out);
         NULL_POINTER "b is NULL": kvern_packed_b_pack_dtype(o.ctx, 1, K, N, null(), N, 0, &mut out);
         NULL_POINTER "out is NULL": kvern_packed_b_pack_dtype(o.ctx, 0, K, N, a.cast(), N, 0, null_mut());
         OPTION "dtype = 2 must be a KVERN_DTYPE number":
@@ -64,8 +63,8 @@ fn packed_matrices_refuse_null_and_garbage() {
         NULL_POINTER "b is NULL": kvern_packed_b_save(null(), path);
         NULL_POINTER "path is NULL": kvern_packed_b_save(b, null());
         IO "/nowhere/b": kvern_packed_b_save(b, path);
-        NULL_POINTER "path is NULL": kvern_packed_b_load(null(), &mut out);
-        NULL_POINTER "out is NULL": kvern_packed_b_load(path, null_mut());
+        NULL_POINTER "path is NULL": kvern_packed_b_load(null(), null(), &mut out);
+        NULL_POINTER "out is NULL": kvern_packed_b_load(null(), path, null_mut());
         NULL_POINTER "path is NULL": kvern_packed_b_map(null(), &mut out);
         NULL_POINTER "out is NULL": kvern_packed_b_map(path, null_mut());
         NULL_POINTER "b is NULL": kvern_packed_b_k(null(), n);
@@ -192,12 +191,12 @@ fn caches_refuse_null_and_garbage() {
     let gain = kvern_preparation { q_gain: y, ..preparation() };
     let (z, later) = (x.wrapping_add(256), y.wrapping_add(3));
     refuse! {
-        OPTION "options->keys = 5": kvern_kv_cache_create(&kind, &mut out);
-        OPTION "options->values = -1": kvern_kv_cache_create(&other, &mut out);
-        OPTION "sinks = 1": kvern_kv_cache_create(&sinks, &mut out);
-        OPTION "value_dim = 7": kvern_kv_cache_create(&odd, &mut out);
-        OPTION "sequences = ": kvern_kv_cache_create(&many, &mut out);
-        OPTION "pages = ": kvern_kv_cache_create(&pages, &mut out);
+        OPTION "options->keys = 5": kvern_kv_cache_create(null(), &kind, &mut out);
+        OPTION "options->values = -1": kvern_kv_cache_create(null(), &other, &mut out);
+        OPTION "sinks = 1": kvern_kv_cache_create(null(), &sinks, &mut out);
+        OPTION "value_dim = 7": kvern_kv_cache_create(null(), &odd, &mut out);
+        OPTION "sequences = ": kvern_kv_cache_create(null(), &many, &mut out);
+        OPTION "pages = ": kvern_kv_cache_create(null(), &pages, &mut out);
         NULL_POINTER "cache is NULL": kvern_kv_cache_append_to(nobody, 0, 1, x, w, x, w);
         NULL_POINTER "k is NULL": kvern_kv_cache_append_to(cache, 0, 1, none, w, x, w);
         NULL_POINTER "v is NULL": kvern_kv_cache_append_to(cache, 0, 1, x, w, none, w);
@@ -247,9 +246,9 @@ fn caches_refuse_null_and_garbage() {
         IO "/nowhere/cache": kvern_kv_cache_save(cache, path);
         NULL_POINTER "cache is NULL": kvern_kv_cache_restore(nobody, path);
         NULL_POINTER "path is NULL": kvern_kv_cache_restore(cache, null());
-        NULL_POINTER "options is NULL": kvern_kv_cache_load(null(), path, &mut out);
-        NULL_POINTER "path is NULL": kvern_kv_cache_load(&cache_options(4, 0), null(), &mut out);
-        NULL_POINTER "out is NULL": kvern_kv_cache_load(&cache_options(4, 0), path, null_mut());
+        NULL_POINTER "options is NULL": kvern_kv_cache_load(null(), null(), path, &mut out);
+        NULL_POINTER "path is NULL": kvern_kv_cache_load(null(), &cache_options(4, 0), null(), &mut out);
+        NULL_POINTER "out is NULL": kvern_kv_cache_load(null(), &cache_options(4, 0), path, null_mut());
         NULL_POINTER "cache is NULL": kvern_kv_cache_clear_in(nobody, 0);
         OPTION "sequence = 1": kvern_kv_cache_clear_in(cache, 1);
         NULL_POINTER "cache is NULL": kvern_kv_cache_truncate_in(nobody, 0, 0);
@@ -280,7 +279,7 @@ fn attention_refuses_null_and_garbage() {
     unsafe { ok(kvern_kv_cache_append(o.cache, 4, x, w, x, w)) };
     let run = |options: &kvern_attention_options| {
         // SAFETY: as above; what is wrong about the options is refused before it is read.
-        unsafe { kvern_attention_run(o.ctx, o.ws, options, o.cache, 2, x, w, y, w) }
+        unsafe { kvern_attention(o.ctx, o.ws, options, o.cache, 2, x, w, y, w) }
     };
     let mut later = y.wrapping_add(4);
     let bad = [7u8; 8];
@@ -318,7 +317,7 @@ fn attention_refuses_null_and_garbage() {
         // SAFETY: as above; no sequences are sequence 0.
         let options = O { sequences: none.as_ptr(), ..raw };
         later = x.wrapping_add(128);
-        kvern_attention_run(o.ctx, o.ws, &options, o.cache, 2, x, w, later, w)
+        kvern_attention(o.ctx, o.ws, &options, o.cache, 2, x, w, later, w)
     });
     let (h, d, c) = (KV_HEADS, HEAD_DIM, o.ctx);
     let listed = O { sequences: far.as_ptr(), sequences_len: 1, ..raw };
@@ -330,27 +329,27 @@ fn attention_refuses_null_and_garbage() {
         SHAPE "kv_heads = 0": kvern_attention_plain_workspace_bytes(c, &raw, 0, d, d, 4, 2, n);
         OVERFLOW "head_dim": kvern_attention_plain_workspace_bytes(c, &raw, usize::MAX, d, d, 4, 2, n);
         NULL_POINTER "ctx is NULL":
-            kvern_attention_run_plain(null(), o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+            kvern_attention_plain(null(), o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
         NULL_POINTER "ws is NULL":
-            kvern_attention_run_plain(c, null_mut(), &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+            kvern_attention_plain(c, null_mut(), &all, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
         NULL_POINTER "options is NULL":
-            kvern_attention_run_plain(c, o.ws, null(), h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+            kvern_attention_plain(c, o.ws, null(), h, d, d, 4, x, w, x, w, 2, x, w, y, w);
         NULL_POINTER "k is NULL":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, none, w, x, w, 2, x, w, y, w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, none, w, x, w, 2, x, w, y, w);
         NULL_POINTER "v is NULL":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, none, w, 2, x, w, y, w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, none, w, 2, x, w, y, w);
         NULL_POINTER "q is NULL":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, none, w, y, w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, none, w, y, w);
         NULL_POINTER "out is NULL":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, null_mut(), w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 2, x, w, null_mut(), w);
         ALIASED "out overlaps k":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, y, w, x, w, 2, x, w, y, w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, y, w, x, w, 2, x, w, y, w);
         ALIASED "out overlaps v":
-            kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, y, w, 2, x, w, y, w);
+            kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, y, w, 2, x, w, y, w);
         OPTION "options->sequences_len = 1":
-            kvern_attention_run_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
-        SHAPE "q.rows = 5": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
-        OVERFLOW "q": kvern_attention_run_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
+            kvern_attention_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
+        SHAPE "q.rows = 5": kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
+        OVERFLOW "q": kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
     }
     assert!(memory.unchanged());
 }
@@ -383,8 +382,8 @@ fn absurd_sizes_are_refused() {
                 kvern_rope_at(o.ctx, table, 0, n, s, KV_HEADS, HEAD_DIM, y, WIDTH),
                 kvern_softmax_with(o.ctx, null(), s, s, x, s, y, s),
                 kvern_softmax_with(o.ctx, &masked, 1, 4, x, 4, y, 4),
-                kvern_kv_cache_create(&value, &mut null_mut()),
-                kvern_kv_cache_create(&many, &mut null_mut()),
+                kvern_kv_cache_create(null(), &value, &mut null_mut()),
+                kvern_kv_cache_create(null(), &many, &mut null_mut()),
                 kvern_kv_cache_append_to(o.cache, 0, s, x, WIDTH, x, WIDTH),
                 kvern_kv_cache_append_to(o.cache, s, 1, x, WIDTH, x, WIDTH),
                 kvern_kv_cache_append_prepared(o.ctx, o.cache, 0, null(), 1, s, y, s, x, WIDTH, x, WIDTH),
@@ -393,11 +392,11 @@ fn absurd_sizes_are_refused() {
                 kvern_kv_cache_truncate_in(o.cache, 0, s),
                 kvern_kv_cache_remove(o.cache, 0, 0, s),
                 kvern_kv_cache_fork(o.cache, s, 0),
-                kvern_attention_run(o.ctx, o.ws, &batch, o.cache, s, x, WIDTH, y, WIDTH),
-                kvern_attention_run(o.ctx, o.ws, &window, o.cache, s, x, WIDTH, y, WIDTH),
+                kvern_attention(o.ctx, o.ws, &batch, o.cache, s, x, WIDTH, y, WIDTH),
+                kvern_attention(o.ctx, o.ws, &window, o.cache, s, x, WIDTH, y, WIDTH),
                 kvern_attention_plain_workspace_bytes(o.ctx, &raw, s, s, s, s, s, n),
-                kvern_attention_run_plain(o.ctx, o.ws, &raw, 1, s, s, 1, x, s, x, s, 1, x, s, y, s),
-                kvern_attention_run_plain(o.ctx, o.ws, &raw, 2, d, d, s, x, 16, x, 16, 1, x, 16, y, 16),
+                kvern_attention_plain(o.ctx, o.ws, &raw, 1, s, s, 1, x, s, x, s, 1, x, s, y, s),
+                kvern_attention_plain(o.ctx, o.ws, &raw, 2, d, d, s, x, 16, x, 16, 1, x, 16, y, 16),
                 kvern_alibi_slopes(s, y),
             ]
         };

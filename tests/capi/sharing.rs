@@ -21,11 +21,11 @@ fn work(o: &Objects, ctx: *const kvern_context, seed: u64) -> Vec<u32> {
     let (a, none, raw) = (a.as_ptr(), null(), attention_options(0));
     // SAFETY: every pointer is live and of the stated size; shared objects are not changed.
     unsafe {
-        ok(kvern_workspace_create(1 << 20, &mut ws));
+        ok(kvern_workspace_create(null(), 1 << 20, &mut ws));
         ok(kvern_packed_b_multiply(ctx, ws, o.packed, M, N, K, a, K, c.as_mut_ptr(), N, none));
         ok(kvern_weights_multiply(ctx, ws, o.weights, 0, M, N, K, a, K, w.as_mut_ptr(), N, none));
         ok(kvern_rope(ctx, o.table, 0, 3, 2, KV_HEADS, HEAD_DIM, x.as_mut_ptr(), WIDTH));
-        ok(kvern_attention_run(ctx, ws, &raw, o.cache, 2, q.as_ptr(), WIDTH, out.as_mut_ptr(), WIDTH));
+        ok(kvern_attention(ctx, ws, &raw, o.cache, 2, q.as_ptr(), WIDTH, out.as_mut_ptr(), WIDTH));
         kvern_workspace_destroy(ws);
     }
     [c, w, x, out].iter().flat_map(|x| bits(x)).collect()
@@ -78,13 +78,13 @@ fn a_forked_child_computes_on() {
     // and `_exit`.
     let status = unsafe {
         ok(kvern_matmul_workspace_bytes(ctx, S, S, S, &mut bytes));
-        ok(kvern_workspace_create(bytes, &mut ws));
-        ok(kvern_matmul_run(ctx, ws, S, S, S, a, S, 0, a, S, 0, c.as_mut_ptr(), S, null()));
+        ok(kvern_workspace_create(null(), bytes, &mut ws));
+        ok(kvern_matmul(ctx, ws, S, S, S, a, S, 0, a, S, 0, c.as_mut_ptr(), S, null()));
         let child = libc::fork();
         assert!(child >= 0);
         if child == 0 {
             libc::alarm(60);
-            let status = kvern_matmul_run(ctx, ws, S, S, S, a, S, 0, a, S, 0, again.as_mut_ptr(), S, null());
+            let status = kvern_matmul(ctx, ws, S, S, S, a, S, 0, a, S, 0, again.as_mut_ptr(), S, null());
             let same = again.iter().zip(&c).all(|(x, y)| x.to_bits() == y.to_bits());
             kvern_context_destroy(ctx);
             libc::_exit(if status == 0 && same { 0 } else { 1 });
@@ -92,7 +92,7 @@ fn a_forked_child_computes_on() {
         let mut status = -1;
         assert_eq!(libc::waitpid(child, &mut status, 0), child);
         // The parent has its threads still.
-        ok(kvern_matmul_run(ctx, ws, S, S, S, a, S, 0, a, S, 0, again.as_mut_ptr(), S, null()));
+        ok(kvern_matmul(ctx, ws, S, S, S, a, S, 0, a, S, 0, again.as_mut_ptr(), S, null()));
         kvern_workspace_destroy(ws);
         kvern_context_destroy(ctx);
         status

@@ -35,16 +35,16 @@ fn weights_of_every_format_are_kept_and_gated_as_in_the_safe_api() {
         // SAFETY: every pointer is live and of the stated size.
         unsafe {
             let (a, c) = (a.as_ptr(), got.as_mut_ptr());
-            ok(kvern_weights_from_blocks(number, N, K2, blocks.as_ptr(), blocks.len(), &mut weights));
+            ok(kvern_weights_from_blocks(null(), number, N, K2, blocks.as_ptr(), blocks.len(), &mut weights));
             ok(kvern_weights_save(weights, name.as_ptr()));
-            ok(kvern_weights_load(name.as_ptr(), &mut loaded));
+            ok(kvern_weights_load(null(), name.as_ptr(), &mut loaded));
             ok(kvern_weights_map(name.as_ptr(), &mut mapped));
             for weights in [weights, loaded, mapped] {
                 ok(kvern_weights_n(weights, &mut n));
                 assert_eq!(n, N);
                 ok(kvern_weights_k(weights, &mut n));
                 assert_eq!(n, K2);
-                ok(kvern_weights_format(weights, &mut kind));
+                ok(kvern_weights_get_format(weights, &mut kind));
                 assert_eq!(kind, number);
             }
             ok(kvern_weights_workspace_bytes(o.ctx, mapped, 0, M, &mut n));
@@ -58,7 +58,7 @@ fn weights_of_every_format_are_kept_and_gated_as_in_the_safe_api() {
     std::fs::write(&path, b"not weights").unwrap();
     // SAFETY: as above.
     unsafe {
-        refused(kvern_weights_load(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
+        refused(kvern_weights_load(null(), name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
         refused(kvern_weights_map(name.as_ptr(), &mut none), KVERN_STATUS_BLOB, "stored");
     }
     std::fs::remove_file(&path).unwrap();
@@ -77,8 +77,8 @@ fn products_with_one_input_have_the_bits_of_the_safe_api() {
     let with_zeros = GroupWise::with_zeros((N, K), 4, 32, &unsigned, &scales, &zeros).unwrap();
     let safe = [
         PackedWeights::quantize(WeightFormat::Q8_0, MatRef::dense(&o.w, N, K).unwrap()).unwrap(),
-        PackedWeights::from_groups_with(&ctx, &symmetric).unwrap(),
-        PackedWeights::from_groups_with(&ctx, &with_zeros).unwrap(),
+        PackedWeights::from_groups_on(&ctx, &symmetric).unwrap(),
+        PackedWeights::from_groups_on(&ctx, &with_zeros).unwrap(),
     ];
     let (mut first, mut second, mut kind, mut bytes) = (null_mut(), null_mut(), 0, 0);
     // SAFETY: every pointer is live and of the stated size.
@@ -87,9 +87,9 @@ fn products_with_one_input_have_the_bits_of_the_safe_api() {
         ok(kvern_weights_from_groups(o.ctx, 4, 32, N, K, codes, scales, null(), &mut first));
         let (codes, zeros) = (unsigned.as_ptr(), zeros.as_ptr());
         ok(kvern_weights_from_groups(o.ctx, 4, 32, N, K, codes, scales, zeros, &mut second));
-        ok(kvern_weights_format(second, &mut kind));
+        ok(kvern_weights_get_format(second, &mut kind));
     }
-    assert_eq!(kind, KVERN_WEIGHTS_GROUPS);
+    assert_eq!(kind, KVERN_WEIGHT_FORMAT_GROUPS);
     let raw = [o.weights.cast_const(), first, second];
     let mut got = vec![vec![0.0; M * N]; 3];
     let mut want = got.clone();
@@ -171,20 +171,19 @@ fn null_and_garbage_are_refused() {
         refused(kvern_weights_save(null(), path), null_status, "weights is NULL");
         refused(kvern_weights_save(w, null()), null_status, "path is NULL");
         refused(kvern_weights_save(w, path), KVERN_STATUS_IO, "/nowhere/weights");
-        refused(kvern_weights_load(null(), &mut out), null_status, "path is NULL");
-        refused(kvern_weights_load(path, null_mut()), null_status, "out is NULL");
-        refused(kvern_weights_load_with(null(), path, &mut out), null_status, "ctx is NULL");
-        refused(kvern_weights_load_with(ctx, null(), &mut out), null_status, "path is NULL");
-        refused(kvern_weights_load_with(ctx, path, null_mut()), null_status, "out is NULL");
-        refused(kvern_weights_load_with(ctx, path, &mut out), KVERN_STATUS_IO, "/nowhere/weights");
+        refused(kvern_weights_load(null(), null(), &mut out), null_status, "path is NULL");
+        refused(kvern_weights_load(null(), path, null_mut()), null_status, "out is NULL");
+        refused(kvern_weights_load(ctx, null(), &mut out), null_status, "path is NULL");
+        refused(kvern_weights_load(ctx, path, null_mut()), null_status, "out is NULL");
+        refused(kvern_weights_load(ctx, path, &mut out), KVERN_STATUS_IO, "/nowhere/weights");
         refused(kvern_weights_map(null(), &mut out), null_status, "path is NULL");
         refused(kvern_weights_map(path, null_mut()), null_status, "out is NULL");
         refused(kvern_weights_n(null(), n), null_status, "weights is NULL");
         refused(kvern_weights_n(w, null_mut()), null_status, "out is NULL");
         refused(kvern_weights_k(null(), n), null_status, "weights is NULL");
         refused(kvern_weights_k(w, null_mut()), null_status, "out is NULL");
-        refused(kvern_weights_format(null(), &mut 0), null_status, "weights is NULL");
-        refused(kvern_weights_format(w, null_mut()), null_status, "out is NULL");
+        refused(kvern_weights_get_format(null(), &mut 0), null_status, "weights is NULL");
+        refused(kvern_weights_get_format(w, null_mut()), null_status, "out is NULL");
         let gated = |ctx, ws, w, up, compute, a, c| {
             kvern_weights_multiply_gated(ctx, ws, w, up, compute, M, N, K, a, K, c, N, e)
         };

@@ -24,7 +24,7 @@ fn everywhere(test: impl Fn(*mut kvern_context, &dyn Fn(usize) -> *mut kvern_wor
             // SAFETY: every pointer is live.
             unsafe {
                 ok(kvern_context_create(&options, &mut ctx));
-                ok(kvern_workspace_create(0, &mut ws));
+                ok(kvern_workspace_create(std::ptr::null(), 0, &mut ws));
                 test(ctx, &|bytes| {
                     ok(kvern_workspace_reserve(ws, bytes));
                     ws
@@ -76,7 +76,7 @@ fn products() {
                     for [ta, tb] in [[0, 0], [0, 1], [1, 0], [1, 1]] {
                         let (sa, sb) = (if ta == 0 { k } else { m }, if tb == 0 { n } else { k });
                         output((m, n), k, want, |c, s| {
-                            kvern_matmul_run(ctx, ws(bytes), m, n, k, a, sa, ta, a, sb, tb, c, s, &e)
+                            kvern_matmul(ctx, ws(bytes), m, n, k, a, sa, ta, a, sb, tb, c, s, &e)
                         });
                     }
                     ok(kvern_packed_b_pack(ctx, k, n, a, n, 0, &mut packed));
@@ -113,21 +113,21 @@ fn products() {
                 }
             }
             for (format, k) in [
-                (KVERN_WEIGHTS_Q8_0, 0),
-                (KVERN_WEIGHTS_Q8_0, 64),
-                (KVERN_WEIGHTS_Q4_0, 0),
-                (KVERN_WEIGHTS_Q4_K, 0),
-                (KVERN_WEIGHTS_Q6_K, 256),
-                (KVERN_WEIGHTS_Q2_K, 0),
-                (KVERN_WEIGHTS_MXFP4, 0),
-                (KVERN_WEIGHTS_F32, 0),
-                (KVERN_WEIGHTS_BF16, 0),
-                (KVERN_WEIGHTS_F16, 17),
+                (KVERN_WEIGHT_FORMAT_Q8_0, 0),
+                (KVERN_WEIGHT_FORMAT_Q8_0, 64),
+                (KVERN_WEIGHT_FORMAT_Q4_0, 0),
+                (KVERN_WEIGHT_FORMAT_Q4_K, 0),
+                (KVERN_WEIGHT_FORMAT_Q6_K, 256),
+                (KVERN_WEIGHT_FORMAT_Q2_K, 0),
+                (KVERN_WEIGHT_FORMAT_MXFP4, 0),
+                (KVERN_WEIGHT_FORMAT_F32, 0),
+                (KVERN_WEIGHT_FORMAT_BF16, 0),
+                (KVERN_WEIGHT_FORMAT_F16, 17),
             ] {
                 let (mut w, mut bytes) = (null_mut(), 0);
                 // SAFETY: every pointer is live and of the stated size.
                 unsafe {
-                    ok(kvern_weights_quantize(format, n, k, a, k, &mut w));
+                    ok(kvern_weights_quantize(std::ptr::null(), format, n, k, a, k, &mut w));
                     for compute in [KVERN_COMPUTE_INT8, KVERN_COMPUTE_F32] {
                         ok(kvern_weights_workspace_bytes(ctx, w, compute, m, &mut bytes));
                         output((m, n), k, want, |c, s| {
@@ -205,7 +205,7 @@ fn row_operations() {
             }
             kvern_rope_table_destroy(table);
             let mut cache = null_mut();
-            ok(kvern_kv_cache_create(&cache_options(8, 0), &mut cache));
+            ok(kvern_kv_cache_create(std::ptr::null(), &cache_options(8, 0), &mut cache));
             ok(kvern_kv_cache_append(cache, 0, x.as_ptr(), WIDTH, x.as_ptr(), WIDTH));
             kvern_kv_cache_destroy(cache);
         }

@@ -48,7 +48,7 @@ impl Weights {
                 codes.iter().map(|&code| (i16::from(code) - (1 << (bits - 1))) as i8).collect();
             GroupWise::symmetric((n, k), bits as u32, group, &signed, &scales)
         };
-        let packed = PackedWeights::from_groups_with(&Context::serial(), &w.unwrap()).unwrap();
+        let packed = PackedWeights::from_groups_on(&Context::serial(), &w.unwrap()).unwrap();
         Weights::new(format!("{bits} bits in groups of {group}"), packed)
     }
 

@@ -136,14 +136,14 @@ fn products_of_group_wise_weights() {
                 let (codes, groups) = (vec![1u8; n * k], n * (k / group));
                 let (scales, zeros) = (vec![0.5f32; groups], vec![3u8; groups]);
                 let w = GroupWise::with_zeros((n, k), bits, group, &codes, &scales, &zeros).unwrap();
-                let w = PackedWeights::from_groups_with(&Context::serial(), &w).unwrap();
+                let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
                 quantised(&format!("{bits} bits in groups of {group}"), &w, n, k);
                 let codes: Vec<i8> = vec![-1; n * k];
                 let w = GroupWise::symmetric((n, k), bits, group, &codes, &scales).unwrap();
                 for i in 0..n {
                     w.dequantize_row(i, &mut vec![0.0; k]).unwrap();
                 }
-                let w = PackedWeights::from_groups_with(&Context::serial(), &w).unwrap();
+                let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
                 quantised(&format!("{bits} signed bits in groups of {group}"), &w, n, k);
             }
         }
@@ -161,7 +161,7 @@ fn products_of_group_wise_weights() {
                 stored_zeros: StoredZeros::MinusOne,
             };
             let w = GroupWise::from_gptq(&t).unwrap();
-            let w = PackedWeights::from_groups_with(&Context::serial(), &w).unwrap();
+            let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
             quantised("gptq", &w, n, k);
         }
     }

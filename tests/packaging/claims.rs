@@ -110,24 +110,9 @@ fn the_example_of_a_message_is_a_message() {
     // SAFETY: every pointer is live and of the size that a right stride would need.
     let message = unsafe {
         kvern::capi::context::kvern_context_create(none, &mut ctx);
-        kvern::capi::workspace::kvern_workspace_create(0, &mut ws);
+        kvern::capi::workspace::kvern_workspace_create(std::ptr::null(), 0, &mut ws);
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-        kvern::capi::matmul::kvern_matmul_run(
-            ctx,
-            ws,
-            1,
-            128,
-            4,
-            a,
-            4,
-            0,
-            b,
-            64,
-            0,
-            c,
-            128,
-            std::ptr::null(),
-        );
+        kvern::capi::matmul::kvern_matmul(ctx, ws, 1, 128, 4, a, 4, 0, b, 64, 0, c, 128, std::ptr::null());
         let message = CStr::from_ptr(kvern_last_error_message()).to_str().unwrap().to_owned();
         kvern::capi::workspace::kvern_workspace_destroy(ws);
         kvern::capi::context::kvern_context_destroy(ctx);

@@ -1,5 +1,6 @@
-//! Options structs have no padding, whatever the size of a pointer: garbage in it would be taken for the fields of a
-//! newer header, and zeros behind the last field of an older one would not be where the library looks.
+//! Options structs have no padding, whatever the size of a pointer: garbage in it would be taken for the
+//! fields of a newer header, and zeros behind the last field of an older one would not be where the library
+//! looks.
 
 use crate::clib;
 use std::fmt::Write;
@@ -8,9 +9,9 @@ use std::path::Path;
 /// The structs of the header that start with their size, and the names of their fields.
 fn structs(header: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
-    for part in header.split("typedef struct ").skip(1) {
-        let Some((name, rest)) = part.split_once(" {") else { continue };
-        let Some((body, _)) = rest.split_once(&format!("}} {name};")) else { continue };
+    for part in header.split("typedef struct {").skip(1) {
+        let Some((body, rest)) = part.split_once("\n} ") else { continue };
+        let Some((name, _)) = rest.split_once(';') else { continue };
         let field = |line: &str| {
             let line = line.trim().strip_suffix(';')?;
             line.rsplit([' ', '*']).next().map(str::to_owned)
@@ -40,8 +41,8 @@ fn options_have_no_padding_on_64_and_32_bits() {
     }
     let source = clib::scratch("padding").join("padding.c");
     std::fs::write(&source, text).unwrap();
-    // Freestanding: without the headers of a 32-bit C library. 8-byte numbers at multiples of 8, as on 32-bit ARM and
-    // Windows, and at multiples of 4, as on 32-bit x86 elsewhere.
+    // Freestanding: without the headers of a 32-bit C library. 8-byte numbers at multiples of 8, as on 32-bit
+    // ARM and Windows, and at multiples of 4, as on 32-bit x86 elsewhere.
     let cases: &[&[&str]] = match cfg!(target_arch = "x86_64") && !cfg!(target_os = "macos") {
         true => &[&[], &["-m32", "-malign-double"], &["-m32"]],
         false => &[&[]],

@@ -79,9 +79,9 @@ int main(void) {
     size_t bytes = 0;
     kvern_context *ctx = NULL;
     kvern_workspace *ws = NULL;
-    if (other_sum(10) != 46 || kvern_context_create(NULL, &ctx) || kvern_workspace_create(0, &ws) ||
+    if (other_sum(10) != 46 || kvern_context_create(NULL, &ctx) || kvern_workspace_create(NULL, 0, &ws) ||
         kvern_matmul_workspace_bytes(ctx, 2, 2, 2, &bytes) || kvern_workspace_reserve(ws, bytes) ||
-        kvern_matmul_run(ctx, ws, 2, 2, 2, a, 2, 0, a, 2, 0, c, 2, NULL))
+        kvern_matmul(ctx, ws, 2, 2, 2, a, 2, 0, a, 2, 0, c, 2, NULL))
         return 1;
     kvern_workspace_destroy(ws);
     kvern_context_destroy(ctx);

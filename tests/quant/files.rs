@@ -27,7 +27,7 @@ fn every_kind(r: &mut Random) -> Vec<PackedWeights> {
         .collect();
     let codes: Vec<i8> = (0..20 * 256).map(|i| (i * 7 % 16) as i8 - 8).collect();
     let groups = GroupWise::symmetric((20, 256), 4, 64, &codes, &x[..80]).unwrap();
-    all.push(PackedWeights::from_groups_with(&Context::serial(), &groups).unwrap());
+    all.push(PackedWeights::from_groups_on(&Context::serial(), &groups).unwrap());
     let words: Vec<i32> = (0..32 * 24).map(|_| r.next() as i32).collect();
     let g_idx: Vec<i32> = (0..256).map(|i| i % 8).collect();
     let gptq = Gptq {
@@ -42,7 +42,7 @@ fn every_kind(r: &mut Random) -> Vec<PackedWeights> {
         stored_zeros: StoredZeros::AsIs,
     };
     let ordered = GroupWise::from_gptq(&gptq).unwrap();
-    all.push(PackedWeights::from_groups_with(&Context::serial(), &ordered).unwrap());
+    all.push(PackedWeights::from_groups_on(&Context::serial(), &ordered).unwrap());
     all
 }
 

@@ -59,7 +59,7 @@ fn packing_is_reversible_in_every_format() {
     for format in formats() {
         for (n, k) in [(1, format.block_len()), (7, 768), (33, 1536)] {
             let bytes = blocks(&mut r, format, n, k);
-            let p = PackedWeights::from_blocks_with(&context(Isa::Scalar, 3), format, n, k, &bytes).unwrap();
+            let p = PackedWeights::from_blocks_on(&context(Isa::Scalar, 3), format, n, k, &bytes).unwrap();
             let mut back = vec![0; bytes.len()];
             p.to_blocks(&mut back).unwrap();
             assert!(back == bytes, "{format:?}");
@@ -237,7 +237,7 @@ fn act_order(r: &mut Random, n: usize, k: usize) -> GroupWise {
 
 fn check_group_wise(r: &mut Random, w: &GroupWise, m: usize) {
     let (n, k) = (w.n(), w.k());
-    let p = PackedWeights::from_groups_with(&context(Isa::Scalar, 2), w).unwrap();
+    let p = PackedWeights::from_groups_on(&context(Isa::Scalar, 2), w).unwrap();
     assert_eq!((p.n(), p.k(), p.format()), (n, k, None));
     let mut wide = vec![0.0; n * k];
     for (i, out) in wide.chunks_exact_mut(k).enumerate() {

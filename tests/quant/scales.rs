@@ -117,7 +117,7 @@ fn group_scales_up_to_the_end_of_f32_multiply_exactly() {
                 let codes: Vec<u8> = elements().map(|code| (code + 3) as u8).collect();
                 GroupWise::with_zeros((n, k), bits, 32, &codes, &scales, &vec![3; n * k / 32])
             };
-            let w = PackedWeights::from_groups_with(&Context::serial(), &groups.unwrap()).unwrap();
+            let w = PackedWeights::from_groups_on(&Context::serial(), &groups.unwrap()).unwrap();
             for first in [4, 36] {
                 let mut x = [0.0; 64];
                 x[first] = 0.25;

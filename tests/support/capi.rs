@@ -59,7 +59,7 @@ pub fn context_options() -> kvern_context_options {
         struct_size: size_of::<kvern_context_options>(),
         threads: 0,
         isa_cap: KVERN_ISA_DEFAULT,
-        workers: 0,
+        max_threads: 0,
         parallel_for: None,
         user: null_mut::<c_void>(),
         allocate: None,
@@ -138,10 +138,18 @@ impl Objects {
         // SAFETY: every pointer is live and of the stated size.
         unsafe {
             ok(kvern_context_create(&context_options(), &mut o.ctx));
-            ok(kvern_workspace_create(1 << 20, &mut o.ws));
+            ok(kvern_workspace_create(std::ptr::null(), 1 << 20, &mut o.ws));
             ok(kvern_packed_b_pack(o.ctx, K, N, w, K, 1, &mut o.packed));
-            ok(kvern_weights_quantize(KVERN_WEIGHTS_Q8_0, N, K, w, K, &mut o.weights));
-            ok(kvern_kv_cache_create(&cache_options(8, 0), &mut o.cache));
+            ok(kvern_weights_quantize(
+                std::ptr::null(),
+                KVERN_WEIGHT_FORMAT_Q8_0,
+                N,
+                K,
+                w,
+                K,
+                &mut o.weights,
+            ));
+            ok(kvern_kv_cache_create(std::ptr::null(), &cache_options(8, 0), &mut o.cache));
             ok(kvern_rope_table_create(HEAD_DIM, 16, 10000.0, &mut o.table));
         }
         o

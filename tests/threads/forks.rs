@@ -24,7 +24,7 @@ impl World {
         let mut random = Random::new(seed);
         let (a, mut ws) = (random.vec(S * S), null_mut());
         // SAFETY: `ws` is a live local.
-        assert_eq!(unsafe { kvern_workspace_create(16 << 20, &mut ws) }, 0);
+        assert_eq!(unsafe { kvern_workspace_create(null(), 16 << 20, &mut ws) }, 0);
         let (c, want) = (vec![0.0; S * S], vec![0.0; S * S]);
         let mut world = World { contexts: Vec::new(), ws, a, c, want, random };
         assert!(world.create(1) && world.multiply(0));
@@ -45,7 +45,7 @@ impl World {
         self.c.fill(-1.0);
         let (ctx, a, c) = (self.contexts[i], self.a.as_ptr(), self.c.as_mut_ptr());
         // SAFETY: every pointer is live and of the stated size.
-        unsafe { kvern_matmul_run(ctx, self.ws, S, S, S, a, S, 0, a, S, 0, c, S, null()) == 0 }
+        unsafe { kvern_matmul(ctx, self.ws, S, S, S, a, S, 0, a, S, 0, c, S, null()) == 0 }
     }
 
     fn destroy(&mut self, i: usize) -> bool {

@@ -117,14 +117,14 @@ fn weights(random: &mut Random, list: &mut Vec<(String, Run)>) {
                     let mut again = vec![0; blocks.len()];
                     quantize(format, &w, &mut again).unwrap();
                     all.extend(bytes(&again));
-                    let packed = PackedWeights::quantize_with(ctx, format, dense(&w, n)).unwrap();
+                    let packed = PackedWeights::quantize_on(ctx, format, dense(&w, n)).unwrap();
                     packed.to_blocks(&mut again).unwrap();
                     all.extend(bytes(&again));
                 }
                 let mut floats = vec![0.0; n * k];
                 dequantize(format, &blocks, &mut floats).unwrap();
                 all.extend(words(&floats));
-                let packed = PackedWeights::from_blocks_with(ctx, format, n, k, &blocks).unwrap();
+                let packed = PackedWeights::from_blocks_on(ctx, format, n, k, &blocks).unwrap();
                 let mut row = vec![0.0; k];
                 packed.dequantize_row(n - 1, &mut row).unwrap();
                 all.extend(words(&row));
@@ -154,7 +154,7 @@ fn weights(random: &mut Random, list: &mut Vec<(String, Run)>) {
     let codes: Vec<i8> = (0..n * k).map(|_| random.below(16) as i8 - 8).collect();
     let run: Run = Box::new(move |ctx| {
         let w = GroupWise::symmetric((n, k), 4, 64, &codes, &scales).unwrap();
-        let packed = PackedWeights::from_groups_with(ctx, &w).unwrap();
+        let packed = PackedWeights::from_groups_on(ctx, &w).unwrap();
         let (mut row, mut c, mut ws) = (vec![0.0; k], vec![0.0; m * n], workspace());
         let mut all = Vec::new();
         for i in 0..n {
@@ -189,7 +189,7 @@ fn attentions(random: &mut Random, list: &mut Vec<(String, Run)>) {
             let run: Run = Box::new(move |ctx| {
                 let (mut all, mut ws) = (Vec::new(), workspace());
                 let made = KvCacheOptions::new(kv_heads, dim, 600).types(kind, kind).sequences(2);
-                let mut cache = KvCache::new_with(ctx, made).unwrap();
+                let mut cache = KvCache::new_on(ctx, made).unwrap();
                 cache.append(dense(&k, tokens), dense(&v, tokens)).unwrap();
                 let table = RopeTable::new(dim, 1024, 10000.0).unwrap();
                 let pairs = RopePairs::Halves;

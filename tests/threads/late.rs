@@ -53,7 +53,7 @@ impl Product {
     fn new() -> Product {
         let (a, mut ws) = (Random::new(5).vec(S * S), null_mut());
         // SAFETY: `ws` is a live local.
-        ok(unsafe { kvern_workspace_create(16 << 20, &mut ws) });
+        ok(unsafe { kvern_workspace_create(null(), 16 << 20, &mut ws) });
         Product { a, c: vec![0.0; S * S], ws }
     }
 
@@ -61,7 +61,7 @@ impl Product {
         self.c.fill(f32::from_bits(0x7fc0_5eed));
         let (a, c) = (self.a.as_ptr(), self.c.as_mut_ptr());
         // SAFETY: every pointer is live and of the stated size.
-        ok(unsafe { kvern_matmul_run(ctx, self.ws, S, S, S, a, S, 0, a, S, 0, c, S, null()) });
+        ok(unsafe { kvern_matmul(ctx, self.ws, S, S, S, a, S, 0, a, S, 0, c, S, null()) });
         bits(&self.c)
     }
 }
@@ -75,7 +75,8 @@ impl Drop for Product {
 
 fn create(pool: &Pool, workers: usize) -> *mut kvern_context {
     let user = std::ptr::from_ref(pool).cast_mut().cast();
-    let options = kvern_context_options { parallel_for: Some(run), workers, user, ..context_options() };
+    let options =
+        kvern_context_options { parallel_for: Some(run), max_threads: workers, user, ..context_options() };
     let mut ctx = null_mut();
     // SAFETY: both pointers point to live locals.
     ok(unsafe { kvern_context_create(&options, &mut ctx) });

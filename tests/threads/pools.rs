@@ -89,7 +89,7 @@ fn any_habit_gives_the_bits_of_one_thread() {
         let mut c = vec![f32::from_bits(0x7fc0_5eed); m * n];
         let mut ws = Workspace::new(matmul_workspace_bytes(ctx, m, n, k).unwrap()).unwrap();
         matmul(ctx, &mut ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &none).unwrap();
-        let packed = PackedWeights::quantize_with(ctx, WeightFormat::Q4_0, w).unwrap();
+        let packed = PackedWeights::quantize_on(ctx, WeightFormat::Q4_0, w).unwrap();
         let mut y = vec![f32::from_bits(0x7fc0_5eed); 512];
         product(ctx, &packed, Compute::Int8, x, &none, &mut y);
         c.extend(y);

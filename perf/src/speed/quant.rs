@@ -52,11 +52,11 @@ fn layer(
         return Ok(());
     }
     let blocks = blocks(format, m, k)?;
-    let first = PackedWeights::from_blocks_with(ctx, format, m, k, &blocks)?;
+    let first = PackedWeights::from_blocks_on(ctx, format, m, k, &blocks)?;
     // Enough copies that each call reads the weights from memory, as decoding does.
     let rotated = first.bytes() >= 1 << 20;
     let copies = if rotated { MEMORY_BYTES.div_ceil(first.bytes()) + 1 } else { 1 };
-    let pack = |_| PackedWeights::from_blocks_with(ctx, format, m, k, &blocks);
+    let pack = |_| PackedWeights::from_blocks_on(ctx, format, m, k, &blocks);
     let mut weights: Vec<PackedWeights> = (1..copies).map(pack).collect::<Result<_, _>>()?;
     weights.push(first);
     for (name, n, compute) in cases {

@@ -33,11 +33,11 @@ impl KvCache {
     /// - **Cost**: allocates everything at once: capacities rounded up to 256 tokens and value rows to 16
     ///   elements; large caches in huge pages.
     pub fn new(options: KvCacheOptions) -> Result<KvCache> {
-        KvCache::new_with(&Context::serial(), options)
+        KvCache::new_on(&Context::serial(), options)
     }
 
     /// [`KvCache::new`] in the context's [`Memory`](crate::buffer::Memory).
-    pub fn new_with(ctx: &Context, options: KvCacheOptions) -> Result<KvCache> {
+    pub fn new_on(ctx: &Context, options: KvCacheOptions) -> Result<KvCache> {
         let Plan { geometry, layout, pages } = Plan::new(&options)?;
         let entries = product("page tables", &[options.sequences, geometry.entries()])?;
         let tables = vector_of(NONE, entries)?;

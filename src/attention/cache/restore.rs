@@ -16,6 +16,7 @@ use super::sequence::Sequence;
 use crate::attention::options::CHUNK;
 use crate::blob::{Hex, wrong};
 use crate::buffer::{vector, vector_of};
+use crate::context::Context;
 use crate::error::{Error, Result, product};
 use crate::file;
 use sha2::{Digest, Sha256};
@@ -56,7 +57,12 @@ impl KvCache {
     ///
     /// - **Errors**: as [`KvCache::new`] and [`KvCache::restore`].
     pub fn load(options: KvCacheOptions, path: &Path) -> Result<KvCache> {
-        let mut cache = KvCache::new(options)?;
+        KvCache::load_on(&Context::serial(), options, path)
+    }
+
+    /// [`KvCache::load`] into the context's [`Memory`](crate::buffer::Memory).
+    pub fn load_on(ctx: &Context, options: KvCacheOptions, path: &Path) -> Result<KvCache> {
+        let mut cache = KvCache::new_on(ctx, options)?;
         cache.restore(path)?;
         Ok(cache)
     }

@@ -1,7 +1,9 @@
-//! Arguments of calls of the C ABI, from a seed: good ones, and hostile ones among them where that is asked for.
+//! Arguments of calls of the C ABI, from a seed: good ones, and hostile ones among them where that is asked
+//! for.
 //!
-//! Buffers end (or start) at a page that nobody may touch, and are as long as the call was told. A buffer that a call
-//! claims to be larger than a slot lies in such a page as a whole: it must be refused before it is read.
+//! Buffers end (or start) at a page that nobody may touch, and are as long as the call was told. A buffer
+//! that a call claims to be larger than a slot lies in such a page as a whole: it must be refused before it
+//! is read.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -86,7 +88,8 @@ pub struct Arguments {
     memory: *mut u8, // (SLOTS, guard + SLOT), then a guard
     buffers: Vec<Buffer>,
     slots: usize,
-    /// Whether an options struct is NULL or ends early: arrays that were drawn for it are no arguments of the call then.
+    /// Whether an options struct is NULL or ends early: arrays that were drawn for it are no arguments of the
+    /// call then.
     is_cut: bool,
 }
 

@@ -136,13 +136,8 @@ fn bias(
 pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_kv_cache_create, |w, g| {
         let options = options(g);
-        let options = g.options(&options, false);
-        made!(w.caches, g, |out| lib!(kvern_kv_cache_create(options, out)))
-    }),
-    call!(kvern_kv_cache_create_with, |w, g| {
-        let options = options(g);
-        let (ctx, options) = (w.contexts.any(g), g.options(&options, false));
-        made!(w.caches, g, |out| lib!(kvern_kv_cache_create_with(ctx, options, out)))
+        let (ctx, options) = (w.optional_context(g), g.options(&options, false));
+        made!(w.caches, g, |out| lib!(kvern_kv_cache_create(ctx, options, out)))
     }),
     call!(kvern_kv_cache_append, |w, g| {
         let (good, cache) = changed(w, g);
@@ -190,8 +185,8 @@ pub const CALLS: &[(&str, Call)] = &[
         // Those of the first cache of the world, whose file is "cache0".
         let mut o = defaults::<kvern_kv_cache_options>();
         (o.kv_heads, o.head_dim, o.capacity) = (g.size(2), g.size(8), g.size(40));
-        let (options, path) = (g.options(&o, false), w.file(g, "cache0"));
-        made!(w.caches, g, |out| lib!(kvern_kv_cache_load(options, path, out)))
+        let (ctx, options, path) = (w.optional_context(g), g.options(&o, false), w.file(g, "cache0"));
+        made!(w.caches, g, |out| lib!(kvern_kv_cache_load(ctx, options, path, out)))
     }),
     call!(kvern_kv_cache_destroy, |w, g| {
         let cache = w.caches.take(g);
@@ -269,7 +264,7 @@ pub const CALLS: &[(&str, Call)] = &[
         let (ctx, cache, o) = (w.contexts.any(g), w.caches.any(g), g.options(&o, false));
         lib!(kvern_attention_workspace_bytes(ctx, o, cache, g.size(5), g.value()))
     }),
-    call!(kvern_attention_run, |w, g| {
+    call!(kvern_attention, |w, g| {
         let cache = w.caches.one(g);
         let shape = Shape::of(w, cache);
         let mut o = defaults::<kvern_attention_options>();
@@ -286,7 +281,7 @@ pub const CALLS: &[(&str, Call)] = &[
         bias(g, &mut o, shape.kv_heads, rows, q_len, keys);
         let (q, out) = (read(g, rows, shape.key_width()), written(g, rows, shape.value_width()));
         let (ctx, ws, o) = (w.contexts.any(g), w.workspaces.enough(g), g.options(&o, false));
-        lib!(kvern_attention_run(ctx, ws, o, g.handle(cache), q_len, q.0, q.1, out.0, out.1))
+        lib!(kvern_attention(ctx, ws, o, g.handle(cache), q_len, q.0, q.1, out.0, out.1))
     }),
     call!(kvern_attention_plain_workspace_bytes, |w, g| {
         let mut o = defaults::<kvern_attention_options>();
@@ -304,7 +299,7 @@ pub const CALLS: &[(&str, Call)] = &[
             g.value()
         ))
     }),
-    call!(kvern_attention_run_plain, |w, g| {
+    call!(kvern_attention_plain, |w, g| {
         let (kv_heads, key, value) = (g.one_of(&[1, 2]), g.one_of(&[1, 7, 8]), g.one_of(&[1, 8, 9]));
         let (kv_len, q_len) = (g.one_of(&[1, 9, 300]), g.one_of(&[0, 1, 5]));
         let q_len = if g.may_be_hostile() { q_len } else { q_len.min(kv_len) };
@@ -319,7 +314,7 @@ pub const CALLS: &[(&str, Call)] = &[
         let (q, out) =
             (read(g, q_len, heads.saturating_mul(key)), written(g, q_len, heads.saturating_mul(value)));
         let (ctx, ws, o) = (w.contexts.any(g), w.workspaces.enough(g), g.options(&o, false));
-        lib!(kvern_attention_run_plain(
+        lib!(kvern_attention_plain(
             ctx, ws, o, kv_heads, key, value, kv_len, k.0, k.1, v.0, v.1, q_len, q.0, q.1, out.0, out.1,
         ))
     }),

@@ -1,5 +1,5 @@
-//! Every function of the C ABI as one entry of a table, with its arguments drawn from a seed: what the tests that walk
-//! over all of them share.
+//! Every function of the C ABI as one entry of a table, with its arguments drawn from a seed: what the tests
+//! that walk over all of them share.
 #![allow(dead_code)] // each test binary uses its own part
 
 pub mod arguments;
@@ -27,7 +27,8 @@ macro_rules! call {
         #[allow(unused_unsafe, reason = "some functions are safe")]
         unsafe fn call($w: &mut World, $g: &mut Arguments) -> kvern_status {
             let _ = &$w; // not every call uses an object
-            // SAFETY: pointers are NULL, misaligned, or live, and have the stated shapes where those fit a buffer.
+            // SAFETY: pointers are NULL, misaligned, or live, and have the stated shapes where those fit a
+            // buffer.
             unsafe { $body }
         }
         let _ = $name; // the name is that of a function

@@ -34,11 +34,12 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_context_create, |w, g| {
         let mut options = defaults::<kvern_context_options>();
-        // Threads and what runs them are not had without memory, and calls that are to succeed leave them out.
+        // Threads and what runs them are not had without memory, and calls that are to succeed leave them
+        // out.
         options.threads = if g.may_be_hostile() { g.one_of(&[0, 1, 2, 3]) } else { 0 };
         options.isa_cap = g.number(KVERN_ISA_DEFAULT);
         if g.may_be_hostile() && g.below(4) == 0 {
-            (options.threads, options.workers) = (0, 1 + g.below(4));
+            (options.threads, options.max_threads) = (0, 1 + g.below(4));
             options.parallel_for = Some(backwards);
         }
         if g.below(4) == 0 {
@@ -48,7 +49,7 @@ pub const CALLS: &[(&str, Call)] = &[
         if g.is_hostile() {
             match g.below(5) {
                 0 => options.threads = g.one_of(&[257, 1 << 31, u32::MAX]),
-                1 => options.workers = g.size(1),
+                1 => options.max_threads = g.size(1),
                 2 => options.release = None,
                 3 => options.allocate = None,
                 _ => options.parallel_for = None,
@@ -63,7 +64,7 @@ pub const CALLS: &[(&str, Call)] = &[
         0
     }),
     call!(kvern_context_isa, |w, g| lib!(kvern_context_isa(w.contexts.any(g), g.value()))),
-    call!(kvern_context_workers, |w, g| lib!(kvern_context_workers(w.contexts.any(g), g.value()))),
+    call!(kvern_context_max_threads, |w, g| lib!(kvern_context_max_threads(w.contexts.any(g), g.value()))),
     call!(kvern_context_kernel_name, |w, g| {
         let names = [c"matmul".as_ptr(), c"quant int8".as_ptr()];
         let name = if g.is_hostile() {
@@ -84,13 +85,8 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_workspace_create, |w, g| {
         let bytes = g.one_of(&[0, 1, 64, 5000]);
-        let bytes = g.size(bytes);
-        made!(w.workspaces, g, |out| lib!(kvern_workspace_create(bytes, out)))
-    }),
-    call!(kvern_workspace_create_with, |w, g| {
-        let bytes = g.one_of(&[0, 1, 64, 5000]);
-        let (ctx, bytes) = (w.contexts.any(g), g.size(bytes));
-        made!(w.workspaces, g, |out| lib!(kvern_workspace_create_with(ctx, bytes, out)))
+        let (ctx, bytes) = (w.optional_context(g), g.size(bytes));
+        made!(w.workspaces, g, |out| lib!(kvern_workspace_create(ctx, bytes, out)))
     }),
     call!(kvern_workspace_reserve, |w, g| {
         let bytes = g.one_of(&[0, 64, 70000]);
@@ -111,7 +107,8 @@ unsafe fn text(g: &mut Arguments, text: *const c_char) -> kvern_status {
     0
 }
 
-/// A refused call that hands out texts has set them to NULL: back to the sentinel, for the check of all outputs.
+/// A refused call that hands out texts has set them to NULL: back to the sentinel, for the check of all
+/// outputs.
 unsafe fn cleared(status: kvern_status, out: *mut *const c_char) -> kvern_status {
     if status != 0 && !out.is_null() && out.is_aligned() {
         // SAFETY: a live value of the call.

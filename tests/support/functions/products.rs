@@ -107,7 +107,7 @@ pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_matmul_workspace_bytes, |w, g| {
         lib!(kvern_matmul_workspace_bytes(w.contexts.any(g), g.size(5), g.size(64), g.size(64), g.value()))
     }),
-    call!(kvern_matmul_run, |w, g| {
+    call!(kvern_matmul, |w, g| {
         let (n, k) = (g.one_of(&[0, 1, 17, 64]), g.one_of(&[0, 1, 31, 64]));
         let m = g.one_of(ROWS);
         let (m, n, k) = (g.size(m), g.size(n), g.size(k));
@@ -116,30 +116,26 @@ pub const CALLS: &[(&str, Call)] = &[
         let a = if ta == 1 { read(g, k, m) } else { read(g, m, k) };
         let b = if tb == 1 { read(g, n, k) } else { read(g, k, n) };
         let (ctx, ws, ta, tb) = (w.contexts.any(g), w.workspaces.enough(g), g.flag(ta), g.flag(tb));
-        lib!(kvern_matmul_run(ctx, ws, m, n, k, a.0, a.1, ta, b.0, b.1, tb, c.0, c.1, e))
+        lib!(kvern_matmul(ctx, ws, m, n, k, a.0, a.1, ta, b.0, b.1, tb, c.0, c.1, e))
     }),
     call!(kvern_packed_b_pack, |w, g| {
         let (k, n, t) = (g.one_of(&[0, 1, 64]), g.one_of(&[0, 5, 17]), g.below(2) as i32);
         let (k, n) = (g.size(k), g.size(n));
         let b = if t == 1 { read(g, n, k) } else { read(g, k, n) };
-        let (ctx, t) = (w.contexts.any(g), g.flag(t));
+        let (ctx, t) = (w.optional_context(g), g.flag(t));
         made!(w.packed, g, |out| lib!(kvern_packed_b_pack(ctx, k, n, b.0, b.1, t, out)))
     }),
     call!(kvern_packed_b_pack_dtype, |w, g| {
         let (k, n, t) = (g.one_of(&[0, 1, 31, 64]), g.one_of(&[0, 5, 17]), g.below(2) as i32);
         let (k, n, dtype) = (g.size(k), g.size(n), dtype(g));
         let b = if t == 1 { read_dtype(g, dtype, n, k) } else { read_dtype(g, dtype, k, n) };
-        let (ctx, t) = (w.contexts.any(g), g.flag(t));
+        let (ctx, t) = (w.optional_context(g), g.flag(t));
         made!(w.packed, g, |out| lib!(kvern_packed_b_pack_dtype(ctx, dtype, k, n, b.0, b.1, t, out)))
     }),
     call!(kvern_packed_b_save, |w, g| lib!(kvern_packed_b_save(w.packed.any(g), w.target(g)))),
     call!(kvern_packed_b_load, |w, g| {
-        let path = w.file(g, "packed");
-        made!(w.packed, g, |out| lib!(kvern_packed_b_load(path, out)))
-    }),
-    call!(kvern_packed_b_load_with, |w, g| {
-        let (ctx, path) = (w.contexts.any(g), w.file(g, "packed"));
-        made!(w.packed, g, |out| lib!(kvern_packed_b_load_with(ctx, path, out)))
+        let (ctx, path) = (w.optional_context(g), w.file(g, "packed"));
+        made!(w.packed, g, |out| lib!(kvern_packed_b_load(ctx, path, out)))
     }),
     call!(kvern_packed_b_map, |w, g| {
         let path = w.file(g, "packed");
@@ -184,37 +180,22 @@ pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_weights_quantize, |w, g| {
         let (format, block) = format(g);
         let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
-        let (n, k) = (g.size(n), g.size(k));
+        let (ctx, n, k) = (w.optional_context(g), g.size(n), g.size(k));
         let x = read(g, n, k);
-        made!(w.weights, g, |out| lib!(kvern_weights_quantize(format, n, k, x.0, x.1, out)))
-    }),
-    call!(kvern_weights_quantize_with, |w, g| {
-        let (format, block) = format(g);
-        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
-        let (ctx, n, k) = (w.contexts.any(g), g.size(n), g.size(k));
-        let x = read(g, n, k);
-        made!(w.weights, g, |out| lib!(kvern_weights_quantize_with(ctx, format, n, k, x.0, x.1, out)))
+        made!(w.weights, g, |out| lib!(kvern_weights_quantize(ctx, format, n, k, x.0, x.1, out)))
     }),
     call!(kvern_weights_from_blocks, |w, g| {
         let (format, block) = format(g);
         let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
-        let (n, k) = (g.size(n), g.size(k));
+        let (ctx, n, k) = (w.optional_context(g), g.size(n), g.size(k));
         let bytes = g.size(bytes_of(format, n, k));
         let blocks = g.bytes::<u8>(bytes);
-        made!(w.weights, g, |out| lib!(kvern_weights_from_blocks(format, n, k, blocks, bytes, out)))
-    }),
-    call!(kvern_weights_from_blocks_with, |w, g| {
-        let (format, block) = format(g);
-        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
-        let (ctx, n, k) = (w.contexts.any(g), g.size(n), g.size(k));
-        let bytes = g.size(bytes_of(format, n, k));
-        let blocks = g.bytes::<u8>(bytes);
-        made!(w.weights, g, |out| lib!(kvern_weights_from_blocks_with(ctx, format, n, k, blocks, bytes, out)))
+        made!(w.weights, g, |out| lib!(kvern_weights_from_blocks(ctx, format, n, k, blocks, bytes, out)))
     }),
     call!(kvern_weights_to_blocks, |w, g| {
         let weights = w.weights.one(g);
         let ((n, k), mut format) = (shape_of_weights(weights), 0);
-        kvern_weights_format(weights, &mut format);
+        kvern_weights_get_format(weights, &mut format);
         let bytes = g.size(bytes_of(format, n, k));
         lib!(kvern_weights_to_blocks(g.handle(weights), g.output(bytes), bytes))
     }),
@@ -262,13 +243,11 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_weights_save, |w, g| lib!(kvern_weights_save(w.weights.any(g), w.target(g)))),
     call!(kvern_weights_load, |w, g| {
-        let kind = g.one_of(&["weights", "packed"]);
-        let path = w.file(g, kind);
-        made!(w.weights, g, |out| lib!(kvern_weights_load(path, out)))
-    }),
-    call!(kvern_weights_load_with, |w, g| {
-        let (ctx, path) = (w.contexts.any(g), w.file(g, "weights"));
-        made!(w.weights, g, |out| lib!(kvern_weights_load_with(ctx, path, out)))
+        let (ctx, path) = (w.optional_context(g), {
+            let kind = g.one_of(&["weights", "packed"]);
+            w.file(g, kind)
+        });
+        made!(w.weights, g, |out| lib!(kvern_weights_load(ctx, path, out)))
     }),
     call!(kvern_weights_map, |w, g| {
         let path = w.file(g, "weights");
@@ -276,7 +255,7 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_weights_n, |w, g| lib!(kvern_weights_n(w.weights.any(g), g.value()))),
     call!(kvern_weights_k, |w, g| lib!(kvern_weights_k(w.weights.any(g), g.value()))),
-    call!(kvern_weights_format, |w, g| lib!(kvern_weights_format(w.weights.any(g), g.value()))),
+    call!(kvern_weights_get_format, |w, g| lib!(kvern_weights_get_format(w.weights.any(g), g.value()))),
     call!(kvern_weights_multiply_gated, |w, g| {
         let (weights, other, compute) = (w.weights.one(g), w.weights.one(g), g.below(2) as i32);
         let up = if g.is_hostile() { other } else { weights };
@@ -345,7 +324,7 @@ pub const CALLS: &[(&str, Call)] = &[
             _ if groups == zeros.len() => g.elements(zeros),
             _ => g.bytes(groups),
         };
-        let (ctx, bits, group) = (w.contexts.any(g), g.number(bits) as u32, g.size(group));
+        let (ctx, bits, group) = (w.optional_context(g), g.number(bits) as u32, g.size(group));
         made!(w.weights, g, |out| lib!(kvern_weights_from_groups(
             ctx, bits, group, n, k, codes, scales, zeros, out
         )))
@@ -370,7 +349,7 @@ pub const CALLS: &[(&str, Call)] = &[
             _ if k == order.len() => g.elements(order),
             _ => g.bytes(k),
         };
-        let (ctx, group, zeros) = (w.contexts.any(g), g.size(group), g.number(zeros));
+        let (ctx, group, zeros) = (w.optional_context(g), g.size(group), g.number(zeros));
         made!(w.weights, g, |out| lib!(kvern_weights_from_gptq(
             ctx, bits, group, n, k, qweight, qzeros, zeros, dtype, scales, g_idx, out
         )))
@@ -386,7 +365,7 @@ pub const CALLS: &[(&str, Call)] = &[
             true => g.floats(groups).cast(),
             false => g.bytes::<u16>(groups).cast(),
         };
-        let (ctx, group) = (w.contexts.any(g), g.size(group));
+        let (ctx, group) = (w.optional_context(g), g.size(group));
         made!(w.weights, g, |out| lib!(kvern_weights_from_awq(
             ctx, group, n, k, qweight, qzeros, dtype, scales, out
         )))

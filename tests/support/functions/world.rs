@@ -49,7 +49,8 @@ pub unsafe extern "C" fn release(_: *mut c_void, start: *mut c_void, bytes: usiz
 
 /// Options with their size and zeros.
 pub fn defaults<T: Copy>() -> T {
-    // SAFETY: options are plain C structs, which are valid when all their bytes are zero, and start with their size.
+    // SAFETY: options are plain C structs, which are valid when all their bytes are zero, and start with
+    // their size.
     unsafe {
         let mut options: T = std::mem::zeroed();
         std::ptr::from_mut(&mut options).cast::<usize>().write(size_of::<T>());
@@ -183,7 +184,7 @@ impl World {
                 none,
                 kvern_context_options { threads: 2, ..none },
                 kvern_context_options { isa_cap: KVERN_ISA_SCALAR, ..none },
-                kvern_context_options { parallel_for: Some(backwards), workers: 3, ..none },
+                kvern_context_options { parallel_for: Some(backwards), max_threads: 3, ..none },
                 kvern_context_options { allocate: Some(allocate), release: Some(release), ..none },
                 none,
             ] {
@@ -194,7 +195,7 @@ impl World {
             let ctx = self.plain_context;
             let mut ws = null_mut();
             for bytes in [0, 64, 1 << 12, 1 << 14, 1 << 21, 1 << 21] {
-                ok(kvern_workspace_create(bytes, &mut ws));
+                ok(kvern_workspace_create(null(), bytes, &mut ws));
                 self.workspaces.list.push(ws);
             }
             let mut b = null_mut();
@@ -206,15 +207,15 @@ impl World {
             }
             let mut weights = null_mut();
             for (format, n, k) in [
-                (KVERN_WEIGHTS_Q8_0, 5, 64),
-                (KVERN_WEIGHTS_Q4_0, 17, 64),
-                (KVERN_WEIGHTS_Q4_K, 16, 256),
-                (KVERN_WEIGHTS_F32, 17, 64),
-                (KVERN_WEIGHTS_BF16, 5, 64),
-                (KVERN_WEIGHTS_F32, 5, 0),
-                (KVERN_WEIGHTS_F32, 64, 256),
+                (KVERN_WEIGHT_FORMAT_Q8_0, 5, 64),
+                (KVERN_WEIGHT_FORMAT_Q4_0, 17, 64),
+                (KVERN_WEIGHT_FORMAT_Q4_K, 16, 256),
+                (KVERN_WEIGHT_FORMAT_F32, 17, 64),
+                (KVERN_WEIGHT_FORMAT_BF16, 5, 64),
+                (KVERN_WEIGHT_FORMAT_F32, 5, 0),
+                (KVERN_WEIGHT_FORMAT_F32, 64, 256),
             ] {
-                ok(kvern_weights_quantize(format, n, k, x, k, &mut weights));
+                ok(kvern_weights_quantize(null(), format, n, k, x, k, &mut weights));
                 self.weights.list.push(weights);
             }
             let (codes, scales) = ([7u8; 5 * 64], [0.5f32; 10]);
@@ -236,14 +237,15 @@ impl World {
                 kvern_kv_cache_options { sequences: 3, pages: 4, capacity: 520, keys: KVERN_KV_BF16, ..none },
                 kvern_kv_cache_options { sequences: 2, ..none },
             ] {
-                ok(kvern_kv_cache_create(&options, &mut cache));
+                ok(kvern_kv_cache_create(null(), &options, &mut cache));
                 ok(kvern_kv_cache_append(cache, 3, x, 64, x.add(7), 64));
                 self.caches.list.push(cache);
             }
         }
     }
 
-    /// Files of every kind, whole and damaged, and what is no file; from the objects that there are at the first use.
+    /// Files of every kind, whole and damaged, and what is no file; from the objects that there are at the
+    /// first use.
     pub fn write_files(&mut self) {
         if !self.files.is_empty() {
             return;
@@ -304,6 +306,11 @@ impl World {
             true => g.one_of(&[null(), c"/nowhere/at/all".as_ptr(), c"/".as_ptr(), c"".as_ptr()]),
             false => self.targets[g.below(self.targets.len())].as_ptr(),
         }
+    }
+
+    /// A context of a call that makes an object: often none.
+    pub fn optional_context(&self, g: &mut Arguments) -> *mut kvern_context {
+        if g.below(2) == 0 { null_mut() } else { self.contexts.any(g) }
     }
 
     /// Starts a call.
