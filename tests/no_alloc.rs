@@ -52,7 +52,7 @@ fn compute_calls_allocate_nothing() {
     let contexts: Vec<Context> = contexts.collect();
     for ctx in &contexts {
         let packed = PackedB::pack(ctx, wm.t()).unwrap();
-        let quantised = [WeightFormat::Q4_0, WeightFormat::Q8_0]
+        let quantized = [WeightFormat::Q4_0, WeightFormat::Q8_0]
             .map(|format| PackedWeights::quantize(format, wm).unwrap());
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
@@ -63,7 +63,7 @@ fn compute_calls_allocate_nothing() {
         let mut ws = Workspace::new(0).unwrap();
         for bytes in [
             matmul_workspace_bytes(ctx, m, n, k).unwrap(),
-            quantised[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
+            quantized[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
             attention::workspace_bytes(ctx, &attention, &cache, 300).unwrap(),
             attention::workspace_bytes(ctx, &attention, &paged[3], 90).unwrap(),
             attention::plain_workspace_bytes(ctx, &attention, &plain, 300).unwrap(),
@@ -77,7 +77,7 @@ fn compute_calls_allocate_nothing() {
                 matmul(ctx, ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
             }
             packed.multiply(ctx, ws, am, MatMut::dense(&mut c, m, n).unwrap(), &e).unwrap();
-            for weights in &quantised {
+            for weights in &quantized {
                 for compute in [Compute::Int8, Compute::F32] {
                     let c = MatMut::dense(&mut c, m, n).unwrap();
                     weights.multiply(ctx, ws, compute, am, c, &e).unwrap();
@@ -131,7 +131,7 @@ fn compute_calls_allocate_nothing() {
             ops::softmax(ctx, y.reborrow());
             ops::argmax(ctx, y.row(0)).unwrap();
             let y = MatMut::dense(&mut x[..2 * 320], 2, 320).unwrap();
-            ops::embedding_quantized(ctx, &quantised[0], &[3, 5], y).unwrap();
+            ops::embedding_quantized(ctx, &quantized[0], &[3, 5], y).unwrap();
         };
         everything(); // the first region of a team may initialise thread-local state
         let before = ALLOCATIONS.load(SeqCst);

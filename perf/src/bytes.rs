@@ -26,7 +26,7 @@ fn dense_bytes(n: usize, k: usize, element_bytes: usize, k_group: usize) -> usiz
 }
 
 /// Blocks of 32 hold their quants and an f16 scale; rows are padded to 16, blocks to pairs.
-fn quantised_bytes(n: usize, k: usize, bits: usize) -> usize {
+fn quantized_bytes(n: usize, k: usize, bits: usize) -> usize {
     n.next_multiple_of(16) * (k / 32).next_multiple_of(2) * (32 * bits / 8 + 2)
 }
 
@@ -53,7 +53,7 @@ fn rows() -> Result<Vec<Row>> {
             let blocks = vec![0; format.bytes(n, k)?];
             let held = PackedWeights::from_blocks(format, n, k, &blocks)?.bytes();
             let operation = format!("product of one row, {} {n}x{k}", format.name());
-            rows.push(Row { operation, model: quantised_bytes(n, k, bits), held });
+            rows.push(Row { operation, model: quantized_bytes(n, k, bits), held });
         }
     }
     for (heads, kv_heads, dim, tokens) in CACHES {

@@ -53,7 +53,7 @@ pub fn quantize(format: WeightFormat, x: &[f32], out: &mut [u8]) -> Result<()> {
     let mut decoded = Decoded::ZERO;
     let blocks = out.chunks_exact_mut(format.block_bytes());
     for (block, x) in blocks.zip(x.chunks_exact(format.block_len())) {
-        codec.quantise(x, &mut decoded);
+        codec.quantize(x, &mut decoded);
         codec.encode(&decoded, block);
     }
     Ok(())

@@ -268,7 +268,7 @@ fn a_pool_without_pages_refuses_and_changes_nothing() {
 }
 
 #[test]
-fn quantised_numbers_keep_their_bound() {
+fn quantized_numbers_keep_their_bound() {
     let mut r = Random::new(3);
     for kind in [KvType::Int8, KvType::Int4] {
         let top = if kind == KvType::Int8 { 127.0 } else { 7.0 };

@@ -334,9 +334,9 @@ fn rotation_moves_keys_to_their_new_positions() {
             assert_eq!(e, "|by| + 1 = 41 must be at most the table's positions = 40");
             assert!(cache.rotate(0, 0..tokens, 1, &table, pairs).is_err());
         }
-        let mut quantised =
+        let mut quantized =
             KvCache::new(KvCacheOptions::new(1, 32, 4).types(KvType::Int8, KvType::F32)).unwrap();
-        let e = quantised.rotate(0, 0..0, 1, &table, pairs).unwrap_err().to_string();
+        let e = quantized.rotate(0, 0..0, 1, &table, pairs).unwrap_err().to_string();
         assert_eq!(e, "keys = int8 must be f32, f16 or bf16 to be rotated");
     }
 }

@@ -96,7 +96,7 @@ fn blocks_of_every_format_have_the_bits_of_the_safe_api() {
 }
 
 #[test]
-fn quantised_weights_have_the_bits_of_the_safe_api() {
+fn quantized_weights_have_the_bits_of_the_safe_api() {
     let (o, ctx, mut ws) = (Objects::new(), Context::serial(), workspace());
     let a = Random::new(2).vec(M * K);
     for (number, format) in
@@ -275,18 +275,18 @@ fn row_operations_have_the_bits_of_the_safe_api() {
 #[test]
 fn rows_are_gathered_and_the_greatest_is_found() {
     let (o, ids) = (Objects::new(), [4u32, 0, 4]);
-    let (mut plain, mut quantised, mut row, mut index) =
+    let (mut plain, mut quantized, mut row, mut index) =
         (vec![0.0; 3 * K], vec![0.0; 3 * K], vec![0.0; K], 9);
     let (w, ids) = (o.w.as_ptr(), ids.as_ptr());
     // SAFETY: every pointer is live and of the stated size.
     unsafe {
         ok(kvern_embedding(o.ctx, N, K, w, K, 3, ids, plain.as_mut_ptr(), K));
-        ok(kvern_embedding_quantized(o.ctx, o.weights, K, 3, ids, quantised.as_mut_ptr(), K));
+        ok(kvern_embedding_quantized(o.ctx, o.weights, K, 3, ids, quantized.as_mut_ptr(), K));
         ok(kvern_weights_dequantize_row(o.weights, 4, K, row.as_mut_ptr()));
         ok(kvern_argmax(o.ctx, 4, [1.0f32, 3.0, f32::NAN, 3.0].as_ptr(), &mut index));
     }
     assert_eq!((&plain[..K], &plain[K..2 * K]), (&o.w[4 * K..], &o.w[..K]));
-    assert_eq!((&quantised[..K], &quantised[2 * K..]), (&row[..], &row[..]));
+    assert_eq!((&quantized[..K], &quantized[2 * K..]), (&row[..], &row[..]));
     assert_eq!(index, 1);
 }
 

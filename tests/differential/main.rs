@@ -15,7 +15,7 @@ mod machines;
 mod oracle;
 mod prepared;
 mod products;
-mod quantised;
+mod quantized;
 mod rows;
 
 use machines::Machines;
@@ -30,7 +30,7 @@ type Case = fn(&Machines, &mut Random);
 const KINDS: [(&str, Case); 6] = [
     ("attention", attention::case),
     ("a product", products::case),
-    ("a quantised product", quantised::case),
+    ("a quantised product", quantized::case),
     ("a row operation", rows::case),
     ("attention", attention::case),
     ("a prepared append", prepared::case),

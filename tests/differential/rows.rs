@@ -152,7 +152,7 @@ pub fn case(machines: &Machines, random: &mut Random) {
             let operation =
                 Operation { rows: ids.len(), ..operation("embedding", None, run, Box::new(exact)) };
             operation.compare(machines, random);
-            quantised_embedding(machines, random);
+            quantized_embedding(machines, random);
         }
         _ => {
             let mut x: Vec<f32> = (0..n).map(|_| random.below(9) as f32 - 4.0).collect();
@@ -241,7 +241,7 @@ fn rotation(machines: &Machines, random: &mut Random) {
 }
 
 /// Rows of quantised weights.
-fn quantised_embedding(machines: &Machines, random: &mut Random) {
+fn quantized_embedding(machines: &Machines, random: &mut Random) {
     let format = WeightFormat::ALL[random.below(WeightFormat::ALL.len())];
     let (vocabulary, k) = (1 + random.below(40), format.block_len() * (1 + random.below(3)));
     let w = random.vec(vocabulary * k);

@@ -75,7 +75,7 @@ fn products_touch_nothing_beyond_their_operands() {
 }
 
 #[test]
-fn quantised_products_touch_nothing_beyond_their_operands() {
+fn quantized_products_touch_nothing_beyond_their_operands() {
     let mut r = Random::new(2);
     for n in 1..=50 {
         let (m, k) = (1 + n * 3 % 9, 32 * (1 + n % 3));

@@ -110,13 +110,13 @@ fn all_shapes(sizes: &[usize]) -> Vec<(usize, usize, usize)> {
 }
 
 #[test]
-fn products_of_quantised_weights_of_every_format() {
+fn products_of_quantized_weights_of_every_format() {
     for format in WeightFormat::ALL {
         for k in [0, format.block_len()] {
             for n in SIZES {
                 let w = numbers(n * k);
                 let w = PackedWeights::quantize(format, MatRef::dense(&w, n, k).unwrap()).unwrap();
-                quantised(format.name(), &w, n, k);
+                quantized(format.name(), &w, n, k);
             }
         }
         for k in [1, 17, 70] {
@@ -137,14 +137,14 @@ fn products_of_group_wise_weights() {
                 let (scales, zeros) = (vec![0.5f32; groups], vec![3u8; groups]);
                 let w = GroupWise::with_zeros((n, k), bits, group, &codes, &scales, &zeros).unwrap();
                 let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
-                quantised(&format!("{bits} bits in groups of {group}"), &w, n, k);
+                quantized(&format!("{bits} bits in groups of {group}"), &w, n, k);
                 let codes: Vec<i8> = vec![-1; n * k];
                 let w = GroupWise::symmetric((n, k), bits, group, &codes, &scales).unwrap();
                 for i in 0..n {
                     w.dequantize_row(i, &mut vec![0.0; k]).unwrap();
                 }
                 let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
-                quantised(&format!("{bits} signed bits in groups of {group}"), &w, n, k);
+                quantized(&format!("{bits} signed bits in groups of {group}"), &w, n, k);
             }
         }
         let words = vec![0i32; 64];
@@ -162,12 +162,12 @@ fn products_of_group_wise_weights() {
             };
             let w = GroupWise::from_gptq(&t).unwrap();
             let w = PackedWeights::from_groups_on(&Context::serial(), &w).unwrap();
-            quantised("gptq", &w, n, k);
+            quantized("gptq", &w, n, k);
         }
     }
 }
 
-fn quantised(what: &str, w: &PackedWeights, n: usize, k: usize) {
+fn quantized(what: &str, w: &PackedWeights, n: usize, k: usize) {
     assert_eq!((w.n(), w.k()), (n, k));
     for i in 0..n {
         let mut row = vec![SENTINEL; k];

@@ -93,7 +93,7 @@ fn int8_products_equal_the_definition() {
 }
 
 #[test]
-fn exact_products_equal_dequantise_then_multiply() {
+fn exact_products_equal_dequantize_then_multiply() {
     let mut r = Random::new(13);
     for format in WeightFormat::ALL {
         for (m, n, k) in shapes(format) {

@@ -71,7 +71,7 @@ fn int8_products_equal_the_definition_at_every_tail() {
 }
 
 #[test]
-fn exact_products_equal_dequantise_then_multiply() {
+fn exact_products_equal_dequantize_then_multiply() {
     let mut r = Random::new(2);
     for (m, n, k) in (1..=70).map(|n| (1 + n * 5 % 19, n, 32 * (1 + n % 4))) {
         let (a, w) = (r.vec(m * k), r.vec(n * k));

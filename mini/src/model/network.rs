@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ragged_width_cannot_be_quantised() {
+    fn a_ragged_width_cannot_be_quantized() {
         let shape = Shape { dim: 80, heads: 2, ..Shape::DEFAULT };
         let ctx = Context::serial();
         assert!(Model::initial(&ctx, shape, 1, Quant::Fp32).is_ok());

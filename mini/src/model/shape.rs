@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_quantised_formats_need_whole_blocks() {
+    fn only_quantized_formats_need_whole_blocks() {
         let model = Shape { dim: 40, ffn: 100, ..Shape::DEFAULT };
         assert!(model.check_blocks(Quant::Fp32).is_ok());
         let error = model.check_blocks(Quant::Int8).unwrap_err().to_string();

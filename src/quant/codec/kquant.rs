@@ -24,7 +24,7 @@ pub(super) static Q2K: Codec = Codec {
     values: Values::Linear { zero: 0 },
     scale: ScaleKind::F16,
     has_min: true,
-    quantise: search::with_minima,
+    quantize: search::with_minima,
     read: |block, out| {
         for (s, byte) in block[..16].iter().enumerate() {
             (out.scales[s], out.mins[s]) = ((byte & 15) as i8, byte >> 4);
@@ -56,7 +56,7 @@ pub(super) static Q3K: Codec = Codec {
     values: Values::Linear { zero: 4 },
     scale: ScaleKind::F16,
     has_min: false,
-    quantise: search::scaled,
+    quantize: search::scaled,
     read: |block, out| {
         two_bits(&block[32..96], &mut out.codes);
         top_bits::<2>(&block[..32], &mut out.codes);
@@ -109,7 +109,7 @@ pub(super) static Q6K: Codec = Codec {
     values: Values::Linear { zero: 32 },
     scale: ScaleKind::F16,
     has_min: false,
-    quantise: search::scaled,
+    quantize: search::scaled,
     read: |block, out| {
         two_bits(&block[128..192], &mut out.codes);
         let mut low = [0; LEN];
@@ -142,7 +142,7 @@ const fn six_bit_scales<const BITS: u32>(format: WeightFormat) -> Codec {
         values: Values::Linear { zero: 0 },
         scale: ScaleKind::F16,
         has_min: true,
-        quantise: search::with_minima,
+        quantize: search::with_minima,
         read: |block, out| {
             (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
             scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);

@@ -102,7 +102,7 @@ pub(super) struct Codec {
     /// Whether minima are subtracted; the zero is code 0 then.
     pub has_min: bool,
     /// From finite floats.
-    quantise: fn(&Codec, &[f32], &mut Decoded),
+    quantize: fn(&Codec, &[f32], &mut Decoded),
     read: fn(&[u8], &mut Decoded),
     write: fn(&Decoded, &mut [u8]),
 }
@@ -155,13 +155,13 @@ impl Codec {
     /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or infinity
     /// in `x` makes d NaN, so that every weight of the block is; in a format that writes no NaN, where the caller
     /// has to refuse it, the block becomes zeros.
-    pub fn quantise(&self, x: &[f32], out: &mut Decoded) {
+    pub fn quantize(&self, x: &[f32], out: &mut Decoded) {
         let subs = self.subs();
         out.scales[..subs].fill(1);
         out.mins[..subs].fill(0);
         out.dmin = 0;
         if x.iter().all(|x| x.is_finite()) {
-            (self.quantise)(self, x, out);
+            (self.quantize)(self, x, out);
         } else {
             out.codes[..x.len()].fill(self.values.code(0.0));
             out.d = if self.writes_nan() { f16::NAN.to_bits() } else { 0 };

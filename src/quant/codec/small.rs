@@ -44,7 +44,7 @@ pub(super) static Q8_0: Codec = Codec {
     values: Values::Linear { zero: 128 },
     scale: ScaleKind::F16,
     has_min: false,
-    quantise: round::by_absmax,
+    quantize: round::by_absmax,
     read: |block, out| {
         one_scale(out, bits16(block, 0));
         for (code, byte) in out.codes.iter_mut().zip(&block[2..34]) {
@@ -62,7 +62,7 @@ pub(super) static Q8_0: Codec = Codec {
 /// The codec of a format of nibbles in halves, with a fifth bit where `BITS` is 5, and with a minimum where `MIN`.
 const fn halves<const BITS: u32, const MIN: bool>(
     format: WeightFormat,
-    quantise: fn(&Codec, &[f32], &mut Decoded),
+    quantize: fn(&Codec, &[f32], &mut Decoded),
 ) -> Codec {
     Codec {
         format,
@@ -72,7 +72,7 @@ const fn halves<const BITS: u32, const MIN: bool>(
         values: Values::Linear { zero: if MIN { 0 } else { 1 << (BITS - 1) } },
         scale: ScaleKind::F16,
         has_min: MIN,
-        quantise,
+        quantize,
         read: read_halves::<BITS, MIN>,
         write: write_halves::<BITS, MIN>,
     }

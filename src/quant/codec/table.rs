@@ -23,7 +23,7 @@ pub(super) static IQ4_NL: Codec = Codec {
     values: Values::Table(&IQ4_VALUES),
     scale: ScaleKind::F16,
     has_min: false,
-    quantise: search::scaled,
+    quantize: search::scaled,
     read: small::read_halves::<4, false>,
     write: small::write_halves::<4, false>,
 };
@@ -41,7 +41,7 @@ pub(super) static IQ4_XS: Codec = Codec {
     values: Values::Table(&IQ4_VALUES),
     scale: ScaleKind::F16,
     has_min: false,
-    quantise: search::scaled,
+    quantize: search::scaled,
     read: |block, out| {
         (out.d, out.dmin) = (bits16(block, 0), 0);
         let high = bits16(block, 2);
@@ -78,7 +78,7 @@ pub(super) static MXFP4: Codec = Codec {
     values: Values::Table(&E2M1_DOUBLED),
     scale: ScaleKind::HalfE8m0,
     has_min: false,
-    quantise: search::power_of_two,
+    quantize: search::power_of_two,
     read: |block, out| {
         small::one_scale(out, u16::from(block[0]));
         nibbles::<16>(&block[1..17], &mut out.codes[..32]);

@@ -15,7 +15,7 @@ pub fn cases(cases: &mut Cases<'_>) {
     for format in [WeightFormat::Q4_0, WeightFormat::Q8_0] {
         conversions(cases, format, (37, 160));
         for (m, n, k) in [(1, 1030, 1024), (67, 133, 96), (40, 96, 256)] {
-            quantised(cases, format, (m, n, k), &epilogues(&numbers(n, 8)));
+            quantized(cases, format, (m, n, k), &epilogues(&numbers(n, 8)));
         }
     }
     // One row, a direct tile with a tail, and panels.
@@ -23,11 +23,11 @@ pub fn cases(cases: &mut Cases<'_>) {
     for format in WeightFormat::ALL.into_iter().filter(|format| !done(format)) {
         conversions(cases, format, (5, 512));
         for (m, n, k) in [(1, 70, 512), (7, 33, 256), (45, 50, 512)] {
-            quantised(cases, format, (m, n, k), &[("plain", Epilogue::default())]);
+            quantized(cases, format, (m, n, k), &[("plain", Epilogue::default())]);
         }
     }
     for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Iq4Nl] {
-        quantised(cases, format, (131, 37, 256), &[("plain", Epilogue::default())]);
+        quantized(cases, format, (131, 37, 256), &[("plain", Epilogue::default())]);
     }
 }
 
@@ -78,7 +78,7 @@ fn packed<T: Weight>(cases: &mut Cases<'_>, (m, n, k): (usize, usize, usize), b:
     }
 }
 
-fn quantised(
+fn quantized(
     cases: &mut Cases<'_>,
     format: WeightFormat,
     (m, n, k): (usize, usize, usize),
