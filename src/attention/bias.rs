@@ -1,6 +1,6 @@
 //! Score modifiers that a call brings: ALiBi slopes, masks, learned sinks.
 
-use crate::error::{Error, Result, equal, product, text};
+use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
 use crate::view::MatRef;
 use std::ops::Range;
@@ -105,7 +105,7 @@ impl<'a> Bias<'a> {
         if let Some(tree) = self.tree {
             equal("tree.rows", tree.rows(), "must equal q.rows =", q_rows)?;
             equal("tree.cols", tree.cols(), "must equal the queries of a sequence =", q_len)?;
-            plain("tree", &tree)?;
+            tree.require_plain("tree", "plain: one query a row")?;
         }
         Ok(())
     }
@@ -151,15 +151,7 @@ fn check_mask<T: Copy>(
         return Err(Error::Shape { what: rows, got: mask.rows(), relation, want: q_rows });
     }
     equal(cols, mask.cols(), "must equal the number of keys =", kv_len)?;
-    plain(name, &mask)
-}
-
-fn plain<T: Copy>(what: &'static str, view: &MatRef<'_, T>) -> Result<()> {
-    if view.is_transposed() {
-        let (got, allowed) = (text("a transposed view"), "plain: one query a row");
-        return Err(Error::Option { what, got, allowed });
-    }
-    Ok(())
+    mask.require_plain(name, "plain: one query a row")
 }
 
 /// The usual ALiBi slopes of `slopes.len()` heads: `2^(-8 (h + 1) / n)` for the first n heads, n the greatest

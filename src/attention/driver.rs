@@ -12,7 +12,7 @@ use super::split;
 use super::visible::Visible;
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, equal, product, text};
+use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
 use crate::ops::check_softcap;
 use crate::parallel::Executor;
@@ -265,9 +265,6 @@ fn check(
         equal("lse.cols", lse.cols(), "must equal heads =", options.heads)?;
         equal("lse.rows", lse.rows(), "must equal q.rows =", q.rows())?;
     }
-    if q.is_transposed() {
-        let (got, allowed) = (text("a transposed view"), "plain: one token a row");
-        return Err(Error::Option { what: "q", got, allowed });
-    }
+    q.require_plain("q", "plain: one token a row")?;
     check_softcap(options.softcap)
 }

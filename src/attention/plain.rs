@@ -3,7 +3,7 @@
 use super::chunk::Chunk;
 use super::key_values::{ChunkAt, Dims, Extent, KeyValues};
 use super::options::CHUNK;
-use crate::error::{Error, Result, equal, product, text};
+use crate::error::{Error, Result, equal, product};
 use crate::kernels::{KernelSet, LANES};
 use crate::matmul::Precision;
 use crate::view::MatRef;
@@ -33,10 +33,8 @@ impl<'a> Plain<'a> {
             }
         }
         equal("v.rows", v.rows(), "must equal k.rows =", k.rows())?;
-        if k.is_transposed() || v.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
-            return Err(Error::Option { what: "k or v", got, allowed });
-        }
+        k.require_plain("k or v", "plain: one token a row")?;
+        v.require_plain("k or v", "plain: one token a row")?;
         Ok(Plain { k, v, kv_heads, key_dim: k.cols() / kv_heads, value_dim: v.cols() / kv_heads })
     }
 

@@ -5,7 +5,7 @@ use super::kv_cache::KvCache;
 use super::options::KvCacheOptions;
 use super::sequence::Sequence;
 use crate::attention::options::CHUNK;
-use crate::error::{Error, Result, equal, product, text};
+use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
 use crate::view::MatRef;
 use std::ops::Range;
@@ -49,10 +49,7 @@ impl KvCache {
     /// - **Errors**: also `Option` for a sequence that is not there.
     pub fn append_to(&mut self, sequence: usize, k: MatRef<'_>, v: MatRef<'_>) -> Result<()> {
         let _mode = fp_mode::default_mode();
-        if k.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
-            return Err(Error::Option { what: "k or v", got, allowed });
-        }
+        k.require_plain("k or v", "plain: one token a row")?;
         let append = self.check_append(sequence, (k.rows(), k.cols()), v)?;
         let first = append.positions.start;
         self.commit(append, |cache, run| {
@@ -114,10 +111,7 @@ impl KvCache {
         equal("k.cols", cols, "must equal kv_heads * head_dim =", width(head_dim)?)?;
         equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
         equal("v.rows", v.rows(), "must equal k.rows =", rows)?;
-        if v.is_transposed() {
-            let (got, allowed) = (text("a transposed view"), "plain: one token a row");
-            return Err(Error::Option { what: "k or v", got, allowed });
-        }
+        v.require_plain("k or v", "plain: one token a row")?;
         let end = len.checked_add(rows).filter(|end| *end <= isize::MAX as usize);
         if window.is_none() && end.is_none_or(|end| end > capacity) {
             return Err(Error::CacheFull { len, adding: rows, capacity });
