@@ -61,10 +61,10 @@ impl ContextOptions {
 /// When the context's threads are busy with one caller's region, a second caller computes on its own
 /// thread; its result has the same bits.
 ///
-/// Every call computes in the default floating-point mode (round to nearest even, subnormal numbers kept, exceptions
-/// masked), on the calling thread and on all others, and leaves each thread in the mode that it was in: x86-64 and
-/// aarch64; on other CPUs threads have to be in the default mode. In a child process that a fork made, calls run
-/// on the calling thread.
+/// Every call computes in the default floating-point mode (round to nearest even, subnormal numbers kept,
+/// exceptions masked), on the calling thread and on all others, and leaves each thread in the mode that it
+/// was in: x86-64 and aarch64; on other CPUs threads have to be in the default mode. In a child process that
+/// a fork made, calls run on the calling thread.
 pub struct Context {
     kernels: &'static KernelSet,
     executor: Executor,
@@ -85,16 +85,16 @@ impl Context {
         Ok(Context { kernels, executor, memory })
     }
 
-    /// A context with memory that no `Arc` owns: an `Arc` cannot be made without ending the process where there is no
-    /// memory for it.
+    /// A context whose threads and memory no `Arc` owns: an `Arc` cannot be made without ending the process
+    /// where there is no memory for it.
     #[cfg(feature = "capi")]
-    pub(crate) fn with_memory(
+    pub(crate) fn of_parts(
         isa_cap: Option<Isa>,
-        parallelism: &Parallelism,
+        executor: impl FnOnce() -> Result<Executor>,
         memory: Option<Shared<dyn Memory>>,
     ) -> Result<Context> {
         let kernels = Context::kernels_of(isa_cap)?;
-        Ok(Context { kernels, executor: Executor::new(parallelism)?, memory })
+        Ok(Context { kernels, executor: executor()?, memory })
     }
 
     fn kernels_of(isa_cap: Option<Isa>) -> Result<&'static KernelSet> {
@@ -123,11 +123,11 @@ impl Context {
         self.kernels.names()
     }
 
-    /// Calls `body(worker, item)` once for each item in `0..items` on the workers of this context, and returns when
-    /// all have returned: for an engine's own operations between kvern's, on the same threads. `worker` is below
-    /// [`Context::workers`], and no two calls run on one worker at a time. Items are handed out one by one, in
-    /// ascending order. Allocates nothing. `body` runs in the default floating-point mode, on the calling thread, too.
-    /// A panic of `body` is passed on when all workers have stopped.
+    /// Calls `body(worker, item)` once for each item in `0..items` on the workers of this context, and
+    /// returns when all have returned: for an engine's own operations between kvern's, on the same threads.
+    /// `worker` is below [`Context::workers`], and no two calls run on one worker at a time. Items are handed
+    /// out one by one, in ascending order. Allocates nothing. `body` runs in the default floating-point mode,
+    /// on the calling thread, too. A panic of `body` is passed on when all workers have stopped.
     pub fn parallel_for(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let _mode = fp_mode::default_mode();
         self.executor.for_each(items, body);

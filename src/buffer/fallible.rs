@@ -38,7 +38,6 @@ pub(crate) fn copied<T: Copy>(x: &[T]) -> Result<Vec<T>> {
 /// `value` on the heap.
 ///
 /// **Errors**: `Resource`; the value is dropped then.
-#[cfg(feature = "capi")]
 pub(crate) fn boxed<T>(value: T) -> Result<Box<T>> {
     if size_of::<T>() == 0 {
         return Ok(Box::new(value)); // allocates nothing
@@ -171,7 +170,6 @@ mod tests {
             vector::<u64>(usize::MAX),
             Err(Error::Resource { what: "bytes", amount: usize::MAX })
         ));
-        #[cfg(feature = "capi")]
         assert_eq!((*boxed([1u16; 3]).unwrap(), *boxed(()).unwrap()), ([1; 3], ()));
     }
 }

@@ -8,9 +8,7 @@ mod fallible;
 mod mapped;
 mod memory;
 
-#[cfg(feature = "capi")]
-pub(crate) use fallible::boxed;
-pub(crate) use fallible::{Shared, copied, vector, vector_of};
+pub(crate) use fallible::{Shared, boxed, copied, vector, vector_of};
 pub use mapped::MappedFile;
 pub use memory::{ALIGN, Memory};
 

@@ -3,14 +3,14 @@
 use super::args::{Options, put, read_or_default, shared};
 use super::status::{Checked, Failure, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION, kvern_status};
 use super::{create, destroy, guard};
-use crate::buffer::{ALIGN, Memory, Shared, vector};
-use crate::error::{Error, text};
-use crate::parallel::{MAX_WORKERS, late};
-use crate::{Context, Isa, ParallelFor, Parallelism};
+use crate::buffer::{ALIGN, Memory, Shared, boxed, vector};
+use crate::error::{Error, Result, text};
+use crate::parallel::{Executor, MAX_WORKERS, late};
+use crate::{Context, Isa, ParallelFor};
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
 use std::panic::{catch_unwind, resume_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 /// An instruction-set tier: a `KVERN_ISA_*` number. All tiers give the same bits.
 pub type kvern_isa = i32;
@@ -179,21 +179,36 @@ fn option(what: &'static str, got: usize, allowed: &'static str) -> Failure {
     Error::Option { what, got: text(got), allowed }.into()
 }
 
-fn parallelism(options: &kvern_context_options) -> Checked<Parallelism> {
+/// Where a context's calls run.
+enum Chosen {
+    Threads(usize),
+    Caller(Caller),
+}
+
+impl Chosen {
+    fn executor(self) -> Result<Executor> {
+        match self {
+            Chosen::Threads(n) => Executor::threads(n),
+            Chosen::Caller(caller) => Ok(Executor::caller(boxed(caller)?)),
+        }
+    }
+}
+
+fn chosen(options: &kvern_context_options) -> Checked<Chosen> {
     let threads = options.threads as usize;
     match options.parallel_for {
         None if options.max_threads != 0 => {
             Err(option("options->max_threads", options.max_threads, "0 without a parallel_for"))
         }
         None if threads > MAX_WORKERS => Err(option("options->threads", threads, "0..=256")),
-        None => Ok(Parallelism::Threads(threads.max(1))),
+        None => Ok(Chosen::Threads(threads.max(1))),
         Some(_) if threads > 1 => Err(option("options->threads", threads, "0 or 1 with a parallel_for")),
         Some(_) if !(1..=MAX_WORKERS).contains(&options.max_threads) => {
             Err(option("options->max_threads", options.max_threads, "1..=256 with a parallel_for"))
         }
         Some(run) => {
             late::prepare();
-            Ok(Parallelism::Caller(Arc::new(Caller { run, user: options.user, workers: options.max_threads })))
+            Ok(Chosen::Caller(Caller { run, user: options.user, workers: options.max_threads }))
         }
     }
 }
@@ -235,8 +250,8 @@ fn memory(options: &kvern_context_options) -> Checked<Option<Shared<dyn Memory>>
 }
 
 fn make(options: &kvern_context_options) -> Checked<kvern_context> {
-    let (parallelism, isa_cap) = (parallelism(options)?, isa("options->isa_cap", options.isa_cap)?);
-    let context = Context::with_memory(isa_cap, &parallelism, memory(options)?)?;
+    let (chosen, isa_cap) = (chosen(options)?, isa("options->isa_cap", options.isa_cap)?);
+    let context = Context::of_parts(isa_cap, || chosen.executor(), memory(options)?)?;
     let names = || context.kernel_names().into_iter().flat_map(|(operation, id)| [operation, id]);
     let mut kernels = vector(names().map(|name| name.len() + 1).sum())?;
     names().for_each(|name| kernels.extend(name.bytes().chain([0])));

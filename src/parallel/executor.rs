@@ -2,6 +2,7 @@
 
 use super::options::{MAX_WORKERS, ParallelFor, Parallelism};
 use super::team::Team;
+use crate::buffer::boxed;
 use crate::error::{Error, Result, text};
 use crate::fp_mode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ enum Threads {
     Serial,
     Team(Team),
     /// A caller's, and how many workers it said it has: a second answer might be larger than the workspace.
-    Caller(Arc<dyn ParallelFor>, usize),
+    Caller(Box<dyn ParallelFor>, usize),
 }
 
 impl Executor {
@@ -32,11 +33,12 @@ impl Executor {
         match parallelism {
             Parallelism::Serial => Ok(Executor::SERIAL),
             Parallelism::Threads(n) => Executor::threads(*n),
-            Parallelism::Caller(p) => Ok(Executor::caller(Arc::clone(p))),
+            Parallelism::Caller(p) => Ok(Executor::caller(boxed(Arc::clone(p))?)),
         }
     }
 
-    fn caller(p: Arc<dyn ParallelFor>) -> Executor {
+    /// A caller's threads.
+    pub(crate) fn caller(p: Box<dyn ParallelFor>) -> Executor {
         let workers = p.workers().clamp(1, MAX_WORKERS);
         Executor(Threads::Caller(p, workers))
     }
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn each_item_runs_once_on_any_executor() {
-        let callers: [Arc<dyn ParallelFor>; 2] = [Arc::new(Odd), Arc::new(Idle)];
+        let callers: [Box<dyn ParallelFor>; 2] = [Box::new(Odd), Box::new(Idle)];
         let mut executors: Vec<Executor> =
             [1, 2, 3, 8].into_iter().map(|n| Executor::threads(n).unwrap()).collect();
         executors.extend(callers.map(Executor::caller));

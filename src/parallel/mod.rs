@@ -11,6 +11,7 @@
 //!                    -> ParallelFor (C)      -> late     a Region that a late call finds closed
 //! ```
 
+mod cpus;
 mod executor;
 mod forks;
 #[cfg(feature = "capi")]
@@ -19,6 +20,7 @@ mod options;
 mod patience;
 mod region;
 mod team;
+mod thread;
 
 pub(crate) use executor::Executor;
 pub use options::{MAX_WORKERS, ParallelFor, Parallelism};

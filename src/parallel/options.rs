@@ -25,6 +25,17 @@ pub trait ParallelFor: Send + Sync {
     fn run(&self, workers: usize, body: &(dyn Fn(usize) + Sync));
 }
 
+/// The caller's own owner.
+impl ParallelFor for Arc<dyn ParallelFor> {
+    fn workers(&self) -> usize {
+        (**self).workers()
+    }
+
+    fn run(&self, workers: usize, body: &(dyn Fn(usize) + Sync)) {
+        (**self).run(workers, body);
+    }
+}
+
 /// Where a context's calls run.
 #[derive(Clone, Default)]
 #[non_exhaustive]

@@ -5,47 +5,49 @@
 //! no CPU. A region calls sleeping threads only as far as there are work items and CPUs for them, and nobody
 //! calls all: each that wakes calls two more.
 //!
-//! The threads are plain threads of the standard library. A pool that schedules tasks would add nothing but
-//! its own wake-ups and allocations: what runs here is one loop.
+//! The threads are plain threads of the system. A pool that schedules tasks would add nothing but its own
+//! wake-ups and allocations: what runs here is one loop.
 
+use super::cpus::cpus;
 use super::forks::{forks, watch};
 use super::options::MAX_WORKERS;
 use super::patience::wait_awake;
 use super::region::{Body, Region};
-use crate::error::{Error, Result};
+use super::thread::{Bed, Thread};
+use crate::buffer::{Shared, vector};
+use crate::error::Result;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, OnceLock};
-use std::thread::{JoinHandle, Thread, available_parallelism};
 
 /// Sleepers that a thread calls before it goes to work.
 const CALLS: usize = 2;
 
 /// What the workers and the calling threads share.
-struct Shared {
+struct State {
     region: Region,
     /// A bit for each worker that sleeps or is about to.
     asleep: [AtomicU64; MAX_WORKERS / 64],
     /// Sleepers that the open region has not called yet and has use for.
     wanted: AtomicUsize,
     shutdown: AtomicBool,
-    /// The workers, once all of them have started.
-    threads: OnceLock<Box<[Thread]>>,
+    /// Where the threads sleep.
+    beds: Vec<Bed>,
     #[cfg(test)]
     gate: tests::Gate,
 }
 
-impl Shared {
-    fn new() -> Shared {
-        Shared {
+impl State {
+    /// **Errors**: `Resource`.
+    fn new(threads: usize) -> Result<State> {
+        Ok(State {
             region: Region::new(),
             asleep: std::array::from_fn(|_| AtomicU64::new(0)),
             wanted: AtomicUsize::new(0),
             shutdown: AtomicBool::new(false),
-            threads: OnceLock::new(),
+            beds: Bed::new(threads)?,
             #[cfg(test)]
             gate: tests::Gate::default(),
-        }
+        })
     }
 
     /// Workers that sleep.
@@ -55,7 +57,6 @@ impl Shared {
 
     /// Wakes one sleeper, if there is one.
     fn wake_one(&self) {
-        let Some(threads) = self.threads.get() else { return };
         for (i, word) in self.asleep.iter().enumerate() {
             let mut bits = word.load(SeqCst);
             while bits != 0 {
@@ -63,7 +64,7 @@ impl Shared {
                 bits = word.fetch_and(!bit, SeqCst);
                 if bits & bit != 0 {
                     // Whoever takes the bit away is the one who wakes.
-                    return threads[64 * i + bit.trailing_zeros() as usize].unpark();
+                    return self.beds[64 * i + bit.trailing_zeros() as usize].call();
                 }
             }
         }
@@ -91,7 +92,7 @@ impl Shared {
             while !wait_awake(ready) {
                 word.fetch_or(bit, SeqCst);
                 if !ready() {
-                    std::thread::park();
+                    self.beds[thread].sleep();
                 }
                 word.fetch_and(!bit, SeqCst);
             }
@@ -123,38 +124,33 @@ impl Shared {
 
 /// The calling thread and `workers - 1` own threads.
 pub(super) struct Team {
-    shared: Arc<Shared>,
+    shared: Shared<State>,
     workers: usize,
     /// Threads that there are CPUs for, beside the calling one.
     useful: usize,
     /// [`forks`] of the process that has the workers: a fork leaves them behind.
     forks: usize,
-    handles: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
 }
 
 impl Team {
     /// Starts `workers - 1` threads (`workers >= 2`).
     pub fn new(workers: usize) -> Result<Team> {
         // The CPUs that the calling thread may use, by affinity and by quota: workers inherit both.
-        let cpus = available_parallelism().map_or(workers, usize::from);
-        Team::on_cpus(workers, cpus)
+        Team::on_cpus(workers, cpus())
     }
 
     fn on_cpus(workers: usize, cpus: usize) -> Result<Team> {
         watch()?;
         let threads = workers - 1;
-        let shared = Arc::new(Shared::new());
+        let (shared, useful) = (Shared::new(State::new(threads)?)?, threads.min(cpus - 1));
         shared.region.prepare();
-        let handles = Vec::with_capacity(threads);
         // From here on dropped where a thread cannot be started, so that the others end.
-        let mut team = Team { shared, workers, useful: threads.min(cpus - 1), forks: forks(), handles };
-        for thread in 0..threads {
-            let shared = Arc::clone(&team.shared);
-            let named = std::thread::Builder::new().name(format!("kvern-{}", thread + 1));
-            let started = named.spawn(move || shared.work(thread));
-            team.handles.push(started.map_err(|_| Error::Resource { what: "threads", amount: threads })?);
+        let mut team = Team { shared, workers, useful, forks: forks(), threads: vector(threads)? };
+        for number in 0..threads {
+            let work = |state: Shared<State>, number| state.work(number);
+            team.threads.push(Thread::start(team.shared.clone(), number, work)?);
         }
-        let _ = team.shared.threads.set(team.handles.iter().map(|handle| handle.thread().clone()).collect());
         Ok(team)
     }
 
@@ -176,7 +172,7 @@ impl Team {
         let places = workers.min(self.workers) - 1;
         let result = owner.run(places, body, |_| {
             let shared = &*self.shared;
-            let awake = self.handles.len() - shared.sleepers().min(self.handles.len());
+            let awake = self.threads.len() - shared.sleepers().min(self.threads.len());
             shared.wanted.store(places.min(self.useful).saturating_sub(awake), Relaxed);
             shared.call_some();
             body(0);
@@ -191,17 +187,17 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        let handles = std::mem::take(&mut self.handles);
+        let threads = std::mem::take(&mut self.threads);
         if self.forks != forks() {
-            // In a forked child nobody waits. The handles must not even be dropped: that would detach threads
-            // by numbers which the child's own threads have by now.
-            return std::mem::forget(handles);
+            // In a forked child nobody waits: the threads are not there, and their numbers may be those of
+            // the child's own threads by now.
+            return std::mem::forget(threads);
         }
         self.shared.shutdown.store(true, SeqCst);
-        handles.iter().for_each(|handle| handle.thread().unpark());
+        self.shared.beds.iter().for_each(Bed::call);
         // Joined, not only told to end: they would still run when a program that destroyed its context
         // unloads the library, and count as lost to a memory checker.
-        handles.into_iter().for_each(|handle| drop(handle.join()));
+        threads.into_iter().for_each(Thread::join);
     }
 }
 
@@ -209,7 +205,7 @@ impl Drop for Team {
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::{Condvar, Mutex};
+    use std::sync::{Arc, Condvar, Mutex};
 
     /// Where a test stops workers that have seen a region and have not entered it.
     #[derive(Default)]

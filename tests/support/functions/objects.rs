@@ -34,11 +34,9 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_context_create, |w, g| {
         let mut options = defaults::<kvern_context_options>();
-        // Threads and what runs them are not had without memory, and calls that are to succeed leave them
-        // out.
-        options.threads = if g.may_be_hostile() { g.one_of(&[0, 1, 2, 3]) } else { 0 };
+        options.threads = g.one_of(&[0, 1, 2, 3]);
         options.isa_cap = g.number(KVERN_ISA_DEFAULT);
-        if g.may_be_hostile() && g.below(4) == 0 {
+        if g.below(4) == 0 {
             (options.threads, options.max_threads) = (0, 1 + g.below(4));
             options.parallel_for = Some(backwards);
         }
