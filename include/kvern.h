@@ -1,7 +1,7 @@
 /*
- * kvern: the arithmetic of transformers on CPUs. Matrix products with weights of 16 GGUF formats (F32, F16,
- * BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4) and with codes in groups; fused attention over
- * key-value caches; and the row-wise operators of a decoder layer (norms, RoPE, softmax, activations).
+ * kvern: the arithmetic of transformers on CPUs. Matrix products with weights in the GGUF formats of
+ * KVERN_WEIGHT_FORMAT_* and with codes in groups; fused attention over key-value caches; and the row-wise
+ * operators of a decoder layer (norms, RoPE, softmax, activations).
  *
  * This file is generated from src/capi. C99 and C++.
  *

@@ -12,6 +12,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod entry;
+pub(crate) mod formats;
 mod generic;
 mod id;
 mod quant;
@@ -28,13 +29,15 @@ pub(crate) use entry::gemm::{
     AData, APanels, BPanels, COut, Elements, FusedEpilogue, Operand, Panel, TileCall,
 };
 pub(crate) use entry::kv::{Bits, KeyCodes, Prefetch, ValueCodes};
-pub(crate) use entry::quant::{ActivationRows, Stripes, Unpacked};
+pub(crate) use entry::quant::{ActivationRows, RowPanels, Unpacked};
 pub(crate) use entry::rows::{Adjust, Binary, MOST_ROWS, Pairs, Unary};
 pub(crate) use generic::LANES;
-pub(crate) use generic::quant_int8::MAX_STRIPES;
+pub(crate) use generic::quant_codes::{E2m1, NonLinear, Table};
+pub(crate) use generic::quant_format::{Factors, Fields, ScaleKind};
+pub(crate) use generic::quant_int8::MAX_PANELS;
 pub(crate) use generic::quantize::BLOCK;
 pub(crate) use id::KernelId;
-pub(crate) use quant::Packing;
+pub(crate) use quant::{Packing, Shape};
 pub(crate) use set::KernelSet;
 
 use crate::isa::Isa;

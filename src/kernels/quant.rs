@@ -1,75 +1,28 @@
 //! The table of quantised products: one entry for each packed format.
 
-use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Six, Three, Wide};
+use super::formats::for_each_packing;
+use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Plane, Six, Three, Wide};
 use super::generic::quant_exact::{ExactTile, Expand, WideTile};
 use super::generic::quant_format::*;
 use super::generic::quant_int8::Int8Tile;
 use super::generic::quant_row::Int8Row;
-
-/// The packed layouts, by what a product has to do with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Packing {
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q2K,
-    Q3K,
-    Q4K,
-    Q5K,
-    Q6K,
-    Iq4Nl,
-    Iq4Xs,
-    Mxfp4,
-    Group4,
-    Group4Zero,
-    Group8,
-    Group8Zero,
-}
-
-/// Calls `$with!` with the type of every packed format, in the order of [`Packing`].
-macro_rules! formats {
-    ($with:ident) => {
-        $with! {
-            Plain<Four, 8>,
-            Affine<Four>,
-            Plain<Five, 16>,
-            Affine<Five>,
-            Plain<Wide<8>, 128>,
-            HalvesMin,
-            Halves<Three, 4>,
-            Super<Four>,
-            Super<Five>,
-            Halves<Six, 32>,
-            Plain<Lookup<NonLinear>, 128>,
-            Signed<Lookup<NonLinear>>,
-            Mx,
-            Group<Four, 8>,
-            GroupZero<Four, 8>,
-            Group<Wide<8>, 128>,
-            GroupZero<Wide<8>, 128>
-        }
-    };
-}
-pub(super) use formats;
 
 /// Kernels by the number of activation rows: `[C - 1]`.
 pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 
 /// The int8 products of one packed format.
 pub(super) struct Int8Kernels {
-    /// A single row on packed weights: one stripe after the other, so that memory is read in one stream.
+    /// A single row on packed weights: one row panel after the other, so that memory is read in one stream.
     pub row: unsafe fn(&Int8Row),
-    /// Stripes of a tile, and the tiles on packed weights.
+    /// Row panels of a tile, and the tiles on packed weights.
     pub direct: (usize, Rows<Int8Tile>),
-    /// The same on weights that were unpacked to a panel.
-    pub panel: (usize, Rows<Int8Tile>),
+    /// The same on unpacked weights.
+    pub unpacked: (usize, Rows<Int8Tile>),
 }
 
 /// The kernels of one packed format that need no dot instructions.
 pub(super) struct WideningKernels {
-    /// Stripes of a tile, and the tiles with f32 activations.
+    /// Row panels of a tile, and the tiles with f32 activations.
     pub exact: (usize, Rows<ExactTile>),
     pub expand: unsafe fn(&Expand),
     pub expand_f32: unsafe fn(&Expand),
@@ -80,20 +33,28 @@ pub(crate) struct QuantKernels {
     /// In the order of [`Packing`], as the next.
     pub(super) int8: &'static [Int8Kernels; FORMATS],
     pub(super) widening: &'static [WideningKernels; FORMATS],
-    /// Stripes of a tile, and the tiles on widened weights.
+    /// Row panels of a tile, and the tiles on widened weights.
     pub(super) wide: (usize, Rows<WideTile>),
 }
 
 /// What packing has to know about a format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// Blocks of 32 k in a unit; 0 where each matrix has its own number.
+    /// Blocks of 32 k in a superblock; 0 where each matrix has its own number.
     pub blocks: usize,
-    /// Bytes of a unit's header, and of the codes of each block behind it.
+    /// Bytes of a superblock's header, and of the codes of each block behind it.
     pub header: usize,
     pub codes: usize,
-    /// Bytes of a block in a panel.
-    pub panel: usize,
+    /// Bytes of an unpacked block.
+    pub unpacked: usize,
+    /// Which numbers the header holds, and where.
+    pub fields: Fields,
+    /// Factors of the scale in a superblock, where the fields have any.
+    pub factors: usize,
+    /// Where the bits of a code lie.
+    pub planes: &'static [Plane],
+    /// What a zero point is stored without.
+    pub offset: u32,
 }
 
 impl Shape {
@@ -102,20 +63,35 @@ impl Shape {
             blocks: F::BLOCKS,
             header: F::HEADER,
             codes: F::Codes::BYTES,
-            panel: <F::Panel as Format>::HEADER + <<F::Panel as Format>::Codes as Codes>::BYTES,
+            unpacked: <F::Unpacked as Format>::HEADER + <<F::Unpacked as Format>::Codes as Codes>::BYTES,
+            fields: F::FIELDS,
+            factors: if F::HALVES { 2 * F::BLOCKS } else { F::BLOCKS },
+            planes: F::Codes::PLANES,
+            offset: F::OFFSET,
         }
     }
 }
 
-macro_rules! shapes {
-    ($($format:ty),+) => {
-        const SHAPES: [Shape; 0 $(+ { let _ = Shape::of::<$format>; 1 })+] = [$(Shape::of::<$format>()),+];
+/// The packings, by what a product has to do with them, and their shapes in the same order.
+macro_rules! packings {
+    (
+        blocks { $($name:ident: $format:ty, $codec:path;)+ }
+        groups { $($group:ident: $group_format:ty;)+ }
+    ) => {
+        /// The packed layouts, by what a product has to do with them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Packing {
+            $($name,)+
+            $($group,)+
+        }
+
+        /// Number of packed formats.
+        pub(super) const FORMATS: usize = [$(stringify!($name),)+ $(stringify!($group),)+].len();
+
+        const SHAPES: [Shape; FORMATS] = [$(Shape::of::<$format>(),)+ $(Shape::of::<$group_format>(),)+];
     };
 }
-formats!(shapes);
-
-/// Number of packed formats.
-pub(super) const FORMATS: usize = SHAPES.len();
+for_each_packing!(packings);
 
 impl Packing {
     /// The bytes of its parts.
@@ -126,27 +102,31 @@ impl Packing {
 
 /// The kernels of every format, by the `Of` of the shell that calls it.
 macro_rules! table {
-    ($($format:ty),+) => {
-        [$(Of::<$format>::KERNELS),+]
+    (
+        blocks { $($name:ident: $format:ty, $codec:path;)+ }
+        groups { $($group:ident: $group_format:ty;)+ }
+    ) => {
+        [$(Of::<$format>::KERNELS,)+ $(Of::<$group_format>::KERNELS,)+]
     };
 }
 pub(super) use table;
 
-/// Instantiates the int8 products for one ISA. `direct`, `panel` and `halves` (panels of formats whose halves
-/// have factors) name stripes by rows of the tiles.
+/// Instantiates the int8 products for one ISA. `direct`, `unpacked` and `halves` (unpacked formats whose
+/// halves have factors) name row panels by rows of the tiles.
 macro_rules! instantiate_int8 {
     (
         features: [$($feature:tt)*],
         token: $S:ty,
         direct: $dw:literal [$($dc:literal)+],
-        panel: $pw:literal [$($pc:literal)+],
+        unpacked: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
     ) => {
+        use crate::kernels::formats::for_each_packing;
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_format::*;
         use crate::kernels::generic::quant_int8::{self, Int8Tile};
         use crate::kernels::generic::quant_row::{self, Int8Row};
-        use crate::kernels::quant::{Int8Kernels, FORMATS, formats, table};
+        use crate::kernels::quant::{Int8Kernels, FORMATS, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -174,20 +154,20 @@ macro_rules! instantiate_int8 {
             const KERNELS: Int8Kernels = Int8Kernels {
                 row: row::<F>,
                 direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
-                panel: if F::HALVES {
-                    ($hw, &[$(int8::<F::Panel, $hw, $hc>),+])
+                unpacked: if F::HALVES {
+                    ($hw, &[$(int8::<F::Unpacked, $hw, $hc>),+])
                 } else {
-                    ($pw, &[$(int8::<F::Panel, $pw, $pc>),+])
+                    ($pw, &[$(int8::<F::Unpacked, $pw, $pc>),+])
                 },
             };
         }
 
-        pub(in crate::kernels) static INT8: [Int8Kernels; FORMATS] = formats!(table);
+        pub(in crate::kernels) static INT8: [Int8Kernels; FORMATS] = for_each_packing!(table);
     };
 }
 pub(super) use instantiate_int8;
 
-/// Instantiates for one ISA what widens weights. `exact` and `wide` name stripes by rows of the tiles.
+/// Instantiates for one ISA what widens weights. `exact` and `wide` name row panels by rows of the tiles.
 macro_rules! instantiate_widening {
     (
         features: [$($feature:tt)*],
@@ -195,10 +175,11 @@ macro_rules! instantiate_widening {
         exact: $ew:literal [$($ec:literal)+],
         wide: $ww:literal [$($wc:literal)+],
     ) => {
+        use crate::kernels::formats::for_each_packing;
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
         use crate::kernels::generic::quant_format::*;
-        use crate::kernels::quant::{FORMATS, Rows, WideningKernels, formats, table};
+        use crate::kernels::quant::{FORMATS, Rows, WideningKernels, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -248,7 +229,7 @@ macro_rules! instantiate_widening {
             };
         }
 
-        pub(in crate::kernels) static WIDENING: [WideningKernels; FORMATS] = formats!(table);
+        pub(in crate::kernels) static WIDENING: [WideningKernels; FORMATS] = for_each_packing!(table);
         pub(in crate::kernels) const WIDE: (usize, Rows<WideTile>) = ($ww, &[$(wide::<$ww, $wc>),+]);
     };
 }

@@ -394,7 +394,7 @@ mod quant {
             features: [],
             token: Scalar,
             direct: 1 [1],
-            panel: 1 [1],
+            unpacked: 1 [1],
             halves: 1 [1],
         }
     }

@@ -41,12 +41,12 @@ impl KernelIds {
         quant: &QuantKernels,
     ) -> KernelIds {
         let mr = gemm.len();
-        let (int8_stripes, int8_tiles) = quant.int8[0].panel;
-        let (exact_stripes, exact_tiles) = quant.widening[0].exact;
+        let (int8_panels, int8_tiles) = quant.int8[0].unpacked;
+        let (exact_panels, exact_tiles) = quant.widening[0].exact;
         KernelIds {
             gemm: KernelId::new(isa.name(), "f32", mr, LANES * gemm[mr - 1].len()),
-            int8: KernelId::new(int8_isa, "int8", LANES * int8_stripes, int8_tiles.len()),
-            exact: KernelId::new(isa.name(), "exact", LANES * exact_stripes, exact_tiles.len()),
+            int8: KernelId::new(int8_isa, "int8", LANES * int8_panels, int8_tiles.len()),
+            exact: KernelId::new(isa.name(), "exact", LANES * exact_panels, exact_tiles.len()),
         }
     }
 }

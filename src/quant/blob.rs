@@ -1,7 +1,7 @@
 //! Packed weights in files: save, load, map. The header is that of [`blob`](crate::blob), with the numbers of
-//! [`WeightFormat`] (or that of group-wise weights), log2 of the blocks of a unit, and the layout's id; the order
-//! of k of group-wise weights follows their stripes, in 4 bytes each. Weights of single floats are stored
-//! as the [`PackedB`] that they are.
+//! [`WeightFormat`] (or that of group-wise weights), log2 of the blocks of a superblock, and the layout's id;
+//! the order of k of group-wise weights follows their row panels, in 4 bytes each. Weights of single floats
+//! are stored as the [`PackedB`] that they are.
 
 use super::format::{BLOCK, WeightFormat};
 use super::layout::Layout;
@@ -23,7 +23,7 @@ struct Header {
     has_order: bool,
     k: usize,
     n: usize,
-    stripe_bytes: usize,
+    panel_bytes: usize,
     data_bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Header {
     fn parse(bytes: &[u8; HEADER]) -> Result<Header> {
         let header = blob::Header::parse(bytes, MAGIC)?;
         let blob::Header { number, k, n, extra, data_bytes, .. } = header;
-        // log2 of a unit's blocks; bit 8: whether the order of k follows the stripes.
+        // log2 of a superblock's blocks; bit 8: whether the order of k follows the row panels.
         let (shift, has_order) = (extra & 0xff, extra & !0xff == 0x100);
         let formats = WeightFormat::ALL.into_iter().filter_map(|f| Some((Some(f), Layout::of(f)?)));
         let groups =
@@ -51,39 +51,39 @@ impl Header {
             });
         let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
             let (known, id) = layout_id(*format, layout);
-            known == number && id == header.id && layout.unit_shift as usize == shift
+            known == number && id == header.id && layout.superblock_shift as usize == shift
         };
         let Some((format, layout)) = formats.chain(groups).find(of_number) else {
             let id = header.id().escape_ascii();
             return wrong(
                 "layout",
                 format_args!("{number} {id} {extra:#x}"),
-                "a format's number, its id and its unit",
+                "a format's number, its id and its superblock",
             );
         };
         if has_order && format.is_some() || extra & !0x1ff != 0 {
             return wrong("layout", format_args!("{extra:#x}"), "an order of group-wise weights only");
         }
-        let len = format.map_or(BLOCK << layout.unit_shift, WeightFormat::block_len);
+        let len = format.map_or(BLOCK << layout.superblock_shift, WeightFormat::block_len);
         if !k.is_multiple_of(len) {
             return wrong("k", k, format_args!("a multiple of {len}"));
         }
-        let stripe_bytes = layout.stripe_bytes(k)?;
+        let panel_bytes = layout.panel_bytes(k)?;
         let order = if has_order { product("stored order", &[k, 4])? } else { 0 };
         let bytes = layout.bytes(n, k)?.checked_add(order).ok_or(Error::Overflow { what: "data bytes" })?;
         if data_bytes != bytes {
             return wrong("data bytes", data_bytes, format_args!("{bytes} for k = {k}, n = {n}"));
         }
-        Ok(Header { format, layout, has_order, k, n, stripe_bytes, data_bytes })
+        Ok(Header { format, layout, has_order, k, n, panel_bytes, data_bytes })
     }
 
     /// The weights, once the checksum holds.
     fn with(self, bytes: &[u8; HEADER], data: AlignedBuf<u8>) -> Result<PackedWeights> {
         blob::verify(bytes, data.as_slice())?;
-        let Header { format, layout, has_order, k, n, stripe_bytes, .. } = self;
+        let Header { format, layout, has_order, k, n, panel_bytes, .. } = self;
         let order_bytes = if has_order { 4 * k } else { 0 };
-        let (stripes, order) = data.as_slice().split_at(self.data_bytes - order_bytes);
-        layout.check(stripes)?;
+        let (panels, order) = data.as_slice().split_at(self.data_bytes - order_bytes);
+        layout.check(format, panels)?;
         let mut named = vector_of(false, if has_order { k } else { 0 })?;
         let mut numbers = vector(named.len())?;
         for feature in order.as_chunks::<4>().0.iter().map(|x| u32::from_le_bytes(*x)) {
@@ -94,7 +94,7 @@ impl Header {
             numbers.push(feature);
         }
         let order = has_order.then_some(numbers);
-        let packed = Packed { data, order, layout, stripe_bytes };
+        let packed = Packed { data, order, layout, panel_bytes };
         Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
     }
 }
@@ -118,8 +118,8 @@ impl PackedWeights {
     pub fn save(&self, path: &Path) -> Result<()> {
         match &self.body {
             Body::Floats(b) => b.save(path),
-            Body::Blocks(Packed { data, order, layout, stripe_bytes }) => {
-                let stripes = &data.as_slice()[..self.n.div_ceil(LANES) * stripe_bytes];
+            Body::Blocks(Packed { data, order, layout, panel_bytes }) => {
+                let panels = &data.as_slice()[..self.n.div_ceil(LANES) * panel_bytes];
                 let mut order_bytes: Vec<u8> = vector(order.iter().flatten().count() * 4)?;
                 order_bytes.extend(order.iter().flatten().flat_map(|x| x.to_le_bytes()));
                 let (number, id) = layout_id(self.format, layout);
@@ -128,11 +128,11 @@ impl PackedWeights {
                     number,
                     k: self.k,
                     n: self.n,
-                    extra: layout.unit_shift as usize | usize::from(order.is_some()) << 8,
-                    data_bytes: stripes.len() + order_bytes.len(),
+                    extra: layout.superblock_shift as usize | usize::from(order.is_some()) << 8,
+                    data_bytes: panels.len() + order_bytes.len(),
                     id,
                 };
-                blob::save(path, &header, &[stripes, &order_bytes])
+                blob::save(path, &header, &[panels, &order_bytes])
             }
         }
     }
@@ -140,7 +140,8 @@ impl PackedWeights {
     /// Reads weights that [`PackedWeights::save`] wrote, into memory of their own (huge pages when they are
     /// large).
     ///
-    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or damaged.
+    /// **Errors**: `Io`; `Blob` for a file that is truncated, too long, foreign, of another version or
+    /// damaged.
     pub fn load(path: &Path) -> Result<PackedWeights> {
         PackedWeights::load_on(&Context::serial(), path)
     }

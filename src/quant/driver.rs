@@ -1,10 +1,11 @@
 //! The products with packed weights: the activations are quantised once, then the weights are streamed once,
 //! by the work items of [`item`](super::item).
 
-use super::item::Item;
-use super::packed::Body;
-use super::plan::{Plan, SERIAL_MACS, enough_worker_bytes, row_bytes, scratch_rows};
-use super::{Compute, PackedWeights, WeightFormat};
+use super::compute::Compute;
+use super::format::WeightFormat;
+use super::item::{Item, Shared};
+use super::packed::{Body, PackedWeights};
+use super::plan::{Dims, Plan, SERIAL_MACS, enough_worker_bytes, row_bytes, scratch_rows};
 use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, equal, product, text};
@@ -91,11 +92,12 @@ impl<'a> Product<'a> {
     fn plan(&self, kernels: &KernelSet, compute: Compute) -> Option<Plan> {
         let Body::Blocks(packed) = &self.weights.body else { return None };
         let buffers = self.epilogue.beta != 0.0 || self.up.is_some();
-        let shape = (self.c.rows(), self.weights.n, self.weights.k);
-        let mut plan = Plan::new(kernels, packed, shape, compute, buffers);
+        let dims = Dims { m: self.c.rows(), n: self.weights.n, k: self.weights.k };
+        let mut plan = Plan::new(kernels, packed, dims, compute, buffers);
         if let Some(PackedWeights { body: Body::Blocks(up), .. }) = self.up {
             // Tiles of the two formats may differ in rows, not in columns.
-            plan.panel_bytes = plan.panel_bytes.max(Plan::new(kernels, up, shape, compute, true).panel_bytes);
+            plan.unpacked_bytes =
+                plan.unpacked_bytes.max(Plan::new(kernels, up, dims, compute, true).unpacked_bytes);
         }
         Some(plan)
     }
@@ -112,8 +114,8 @@ impl PackedWeights {
             Body::Blocks(packed) => {
                 let worker = enough_worker_bytes(ctx.kernels(), packed, m, self.k, compute)?;
                 let scratch = product("workspace bytes", &[worker, ctx.workers()])?;
-                let (records, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
-                let bytes = scratch.checked_add(records).and_then(|x| x.checked_add(gathered));
+                let (rows_q8, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
+                let bytes = scratch.checked_add(rows_q8).and_then(|x| x.checked_add(gathered));
                 bytes.ok_or(Error::Overflow { what: "workspace bytes" })
             }
         }
@@ -121,8 +123,8 @@ impl PackedWeights {
 
     /// `C = beta * C + act(alpha * A * W^T + bias)`.
     ///
-    /// **Shapes**: `a`: (m, k), plain; `c`: (m, n). **Numerics**: see [`Compute`] and [`Epilogue`]; row i of a
-    /// batch has the bits of the same row alone. Weights of single floats are multiplied exactly whatever
+    /// **Shapes**: `a`: (m, k), plain; `c`: (m, n). **Numerics**: see [`Compute`] and [`Epilogue`]; row i of
+    /// a batch has the bits of the same row alone. Weights of single floats are multiplied exactly whatever
     /// `compute` says. **Errors**: `Shape`, `Option` for a transposed `a`, `Workspace`; nothing is changed
     /// then. **Panics**: never. **Cost**: weights are read once for each 512 rows; allocates nothing.
     /// **Source**: own; interleaving as in ik_llama.cpp's `_R16`, tile by port count.
@@ -144,8 +146,8 @@ impl PackedWeights {
     ///
     /// **Shapes**: `a`: (m, k), plain; `up`: (n, k) as these weights, of any format of blocks (or of floats,
     /// like these); `c`: (m, n). **Numerics**: the bits of both products, the activation, and one
-    /// multiplication, each rounded once. **Errors**: as [`PackedWeights::multiply`]; `Option` for a beta. For
-    /// weights of two formats size the workspace by [`workspace_bytes_many`].
+    /// multiplication, each rounded once. **Errors**: as [`PackedWeights::multiply`]; `Option` for a beta.
+    /// For weights of two formats size the workspace by [`workspace_bytes_many`].
     /// **Cost**: the activations are quantised once; neither product is written to memory beyond a tile.
     #[allow(clippy::too_many_arguments)] // a product with one operand more
     pub fn multiply_gated(
@@ -196,8 +198,7 @@ pub(crate) fn workspace_bytes_each<'a, E: From<Error>>(
 }
 
 /// Several products with the same activations, such as q, k, v or gate and up: the activations are quantised
-/// once, and the work of all products is dealt out together, so that the threads meet once and not once for
-/// each product.
+/// once, and all products run in one parallel region: one barrier in all.
 ///
 /// **Shapes**: `a`: (m, k), plain; of each product `c`: (m, its n), all with the same k; formats may differ.
 /// **Numerics**: the bits of separate calls of [`PackedWeights::multiply`] and
@@ -212,28 +213,83 @@ pub fn multiply_many(
     products: &mut [Product<'_>],
 ) -> Result<()> {
     let _mode = fp_mode::default_mode();
-    let (mut macs, mut worker_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
-    for p in products.iter() {
-        p.validate(a)?;
-        if let Some(plan) = p.plan(ctx.kernels(), compute) {
-            blocks = true;
-            ordered |= p.order().is_some();
-            worker_bytes = plan.worker_bytes()?.max(worker_bytes);
-            macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
-        }
-    }
-    let executor = if macs < SERIAL_MACS { Executor::serial() } else { ctx.executor() };
-    let row_bytes = row_bytes(a.cols(), compute);
-    let scratch = product("workspace bytes", &[worker_bytes, executor.workers()])?;
-    let (records, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
-    let need = scratch.checked_add(records).and_then(|x| x.checked_add(gathered));
-    let need = if blocks { need.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
-    // Before anything is written: a workspace that is too small changes nothing. A single product of floats asks for
-    // its workspace itself.
+    let need = Need::of(ctx, compute, a, products)?;
+    // Before anything is written: a workspace that is too small changes nothing. A single product of floats asks
+    // for its workspace itself.
     let alone = products.len() == 1;
     let mut floats = products.iter().filter(|_| !alone).map(|p| p.floats_bytes(ctx, a));
-    ws.arena(floats.try_fold(need, |most, bytes| Ok::<_, Error>(most.max(bytes?)))?)?;
-    for p in products.iter_mut() {
+    ws.arena(floats.try_fold(need.bytes, |most, bytes| Ok::<_, Error>(most.max(bytes?)))?)?;
+    multiply_floats(ctx, ws, a, products)?;
+    if !need.blocks {
+        return Ok(());
+    }
+    let executor = need.executor;
+    let mut arena = ws.arena(need.bytes)?;
+    let rows_q8 = arena.take::<u8>(need.rows_q8)?;
+    let gathered = arena.take::<f32>(need.gathered / size_of::<f32>())?;
+    let scratch = arena.rest();
+    let row_bytes = row_bytes(a.cols(), compute);
+    // Products that follow each other and read their activations in one order share them.
+    for same in products.chunk_by_mut(|p, q| p.order() == q.order()) {
+        let a = match same.first().and_then(Product::order) {
+            Some(order) => gather(executor, a, order, gathered)?,
+            None => a,
+        };
+        if compute == Compute::Int8 {
+            quantize_rows(ctx.kernels(), executor, a, row_bytes, rows_q8)?;
+        }
+        let shared = Shared { kernels: ctx.kernels(), a, rows_q8, row_bytes, compute };
+        for region in same.chunks_mut(REGION) {
+            multiply_region(executor, &shared, region, scratch, need.worker_bytes);
+        }
+    }
+    Ok(())
+}
+
+/// What the products of a call need, known before anything is computed.
+struct Need<'a> {
+    executor: &'a Executor,
+    /// Scratch of a worker.
+    worker_bytes: usize,
+    /// Bytes of the quantised activations, and of the activations in another order.
+    rows_q8: usize,
+    gathered: usize,
+    /// Bytes of all that, 0 without weights of blocks: products with floats size their own workspace.
+    bytes: usize,
+    /// Whether any weights are blocks.
+    blocks: bool,
+}
+
+impl<'a> Need<'a> {
+    /// Validates each product.
+    fn of(ctx: &'a Context, compute: Compute, a: MatRef<'_>, products: &[Product<'_>]) -> Result<Need<'a>> {
+        let (mut macs, mut worker_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
+        for p in products {
+            p.validate(a)?;
+            if let Some(plan) = p.plan(ctx.kernels(), compute) {
+                blocks = true;
+                ordered |= p.order().is_some();
+                worker_bytes = plan.worker_bytes()?.max(worker_bytes);
+                macs = macs.saturating_add(a.rows().saturating_mul(p.weights.n).saturating_mul(a.cols()));
+            }
+        }
+        let executor = if macs < SERIAL_MACS { Executor::serial() } else { ctx.executor() };
+        let (rows_q8, gathered) = scratch_rows(a.rows(), a.cols(), compute, ordered)?;
+        let workers = product("workspace bytes", &[worker_bytes, executor.workers()])?;
+        let bytes = workers.checked_add(rows_q8).and_then(|x| x.checked_add(gathered));
+        let bytes = if blocks { bytes.ok_or(Error::Overflow { what: "workspace bytes" })? } else { 0 };
+        Ok(Need { executor, worker_bytes, rows_q8, gathered, bytes, blocks })
+    }
+}
+
+/// The products with weights of floats, one after the other.
+fn multiply_floats(
+    ctx: &Context,
+    ws: &mut Workspace,
+    a: MatRef<'_>,
+    products: &mut [Product<'_>],
+) -> Result<()> {
+    for p in products {
         if let Body::Floats(b) = &p.weights.body {
             let (c, e) = (p.c.reborrow(), &p.epilogue);
             match p.up {
@@ -244,46 +300,35 @@ pub fn multiply_many(
             }
         }
     }
-    if !blocks {
-        return Ok(());
-    }
-    let mut arena = ws.arena(need)?;
-    let records = arena.take::<u8>(records)?;
-    let gathered = arena.take::<f32>(gathered / size_of::<f32>())?;
-    let scratch = arena.rest();
-    // Products that follow each other and read their activations in one order share them.
-    for same in products.chunk_by_mut(|p, q| p.order() == q.order()) {
-        let order = same.first().and_then(Product::order);
-        let a = match order {
-            Some(order) => gather(executor, a, order, gathered)?,
-            None => a,
-        };
-        if compute == Compute::Int8 {
-            quantize_rows(ctx.kernels(), executor, a, row_bytes, records)?;
-        }
-        for region in same.chunks_mut(REGION) {
-            let mut outs = [const { None }; REGION];
-            let mut items: [Option<Item<'_>>; REGION] = [const { None }; REGION];
-            for ((p, out), item) in region.iter_mut().zip(&mut outs).zip(&mut items) {
-                let plan = p.plan(ctx.kernels(), compute);
-                if let (Some(plan), Body::Blocks(w)) = (plan, &p.weights.body) {
-                    let up = match p.up {
-                        Some(PackedWeights { body: Body::Blocks(up), .. }) => Some(up),
-                        _ => None,
-                    };
-                    let (kernels, epilogue) = (ctx.kernels(), p.epilogue);
-                    *out = Some((p.c.reborrow(), plan.grid));
-                    *item = Some(Item { kernels, w, up, a, records, row_bytes, compute, plan, epilogue });
-                }
-            }
-            for_each_tile_of(executor, outs, scratch, worker_bytes, &|arena, which, origin, c| {
-                if let Some(item) = &items[which] {
-                    item.run(arena, origin, c);
-                }
-            });
-        }
-    }
     Ok(())
+}
+
+/// The products of `region` with weights of blocks, at most [`REGION`], in one parallel region: one barrier in all.
+fn multiply_region(
+    executor: &Executor,
+    shared: &Shared<'_>,
+    region: &mut [Product<'_>],
+    scratch: &mut [u8],
+    worker_bytes: usize,
+) {
+    let mut outs = [const { None }; REGION];
+    let mut items: [Option<Item<'_>>; REGION] = [const { None }; REGION];
+    for ((p, out), item) in region.iter_mut().zip(&mut outs).zip(&mut items) {
+        let plan = p.plan(shared.kernels, shared.compute);
+        if let (Some(plan), Body::Blocks(w)) = (plan, &p.weights.body) {
+            let up = match p.up {
+                Some(PackedWeights { body: Body::Blocks(up), .. }) => Some(up),
+                _ => None,
+            };
+            *out = Some((p.c.reborrow(), plan.grid));
+            *item = Some(Item { shared, w, up, plan, epilogue: p.epilogue });
+        }
+    }
+    for_each_tile_of(executor, outs, scratch, worker_bytes, &|arena, which, origin, c| {
+        if let Some(item) = &items[which] {
+            item.run(arena, origin, c);
+        }
+    });
 }
 
 /// Copies the rows of `a` with their elements in another order, 8 rows an item.
@@ -306,14 +351,14 @@ fn quantize_rows(
     executor: &Executor,
     a: MatRef<'_>,
     row_bytes: usize,
-    records: &mut [u8],
+    rows_q8: &mut [u8],
 ) -> Result<()> {
-    let out = MatMut::dense(records, a.rows(), row_bytes)?;
+    let out = MatMut::dense(rows_q8, a.rows(), row_bytes)?;
     let grid = Grid { tile_rows: 8, tile_cols: row_bytes.max(1) };
-    for_each_tile(executor, out, grid, &mut [], 0, &|_, origin, mut records| {
-        for i in 0..records.rows() {
+    for_each_tile(executor, out, grid, &mut [], 0, &|_, origin, mut rows_q8| {
+        for i in 0..rows_q8.rows() {
             if let Some(x) = a.row(origin.row + i) {
-                kernels.quantize(x, records.row(i));
+                kernels.quantize(x, rows_q8.row(i));
             }
         }
     });

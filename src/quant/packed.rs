@@ -9,19 +9,22 @@ use crate::buffer::{AlignedBuf, copied};
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
-use crate::kernels::{LANES, Stripes};
+use crate::kernels::{LANES, RowPanels};
 use crate::matmul::PackedB;
 use crate::tiles::{Grid, for_each_tile};
 use crate::view::{MatMut, MatRef};
 use half::{bf16, f16};
 use std::sync::Mutex;
 
-/// A weight matrix W (n output features, k input features) in any [`WeightFormat`], or group-wise, packed once for all
-/// tiers, in huge pages when it is large. Multiplied as `C = A * W^T`.
+/// A weight matrix W (n output features, k input features) in any [`WeightFormat`], or group-wise, packed
+/// once for all tiers, in huge pages when it is large. Multiplied as `C = A * W^T`.
 ///
-/// Formats of blocks are stored in stripes of 16 rows whose integers are interleaved for the kernels, with
+/// Formats of blocks are stored in row panels (NR = 16) whose integers are interleaved for the kernels, with
 /// all of their integers and without a bit more than their own blocks need. Formats of single floats are a
 /// [`PackedB`] inside.
+///
+/// Its methods by file of `src/quant`: `packed.rs` makes weights and reads them back, `blob.rs` saves, loads and
+/// maps them, `driver.rs` multiplies.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
     pub(super) body: Body,
@@ -37,17 +40,17 @@ pub(super) enum Body {
     Floats(PackedB),
 }
 
-/// Stripes of packed blocks.
+/// Row panels of packed blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
-    pub data: AlignedBuf<u8>, // (ceil(n / 16), stripe_bytes), then the bytes of the order
+    pub data: AlignedBuf<u8>, // (ceil(n / 16), panel_bytes), then the bytes of the order
     /// The input feature at each stored position, where that is not the position itself. // (k)
     pub order: Option<Vec<u32>>,
     pub layout: Layout,
-    pub stripe_bytes: usize,
+    pub panel_bytes: usize,
 }
 
-/// Stores one row of weights: `(row, lane, stripe, layout, scratch)`.
+/// Stores one row of weights: `(row, its place in the row panel, row panel, layout, scratch)`.
 type PutRow<'a> = dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
 
 impl PackedWeights {
@@ -74,21 +77,14 @@ impl PackedWeights {
         quantize(format, &[], &mut [])?;
         let row_bytes = format.bytes(1, k)?;
         let layout = layout_of(format)?;
-        PackedWeights::fill(
-            ctx,
-            (Some(format), layout),
-            n,
-            k,
-            row_bytes,
-            &|i, lane, stripe, layout, blocks| {
-                if let Some(row) = w.row(i) {
-                    let blocks = &mut blocks[..row_bytes];
-                    quantize(format, row, blocks)?;
-                    put_row(codec, layout, stripe, lane, blocks);
-                }
-                Ok(())
-            },
-        )
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, row_bytes, &|i, at, panel, layout, blocks| {
+            if let Some(row) = w.row(i) {
+                let blocks = &mut blocks[..row_bytes];
+                quantize(format, row, blocks)?;
+                put_row(codec, layout, panel, at, blocks);
+            }
+            Ok(())
+        })
     }
 
     /// [`PackedWeights::from_blocks_on`] on the calling thread.
@@ -117,8 +113,8 @@ impl PackedWeights {
         };
         let row_bytes = format.bytes(1, k)?;
         let layout = layout_of(format)?;
-        PackedWeights::fill(ctx, (Some(format), layout), n, k, 0, &|i, lane, stripe, layout, _| {
-            put_row(codec, layout, stripe, lane, &blocks[i * row_bytes..(i + 1) * row_bytes]);
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, 0, &|i, at, panel, layout, _| {
+            put_row(codec, layout, panel, at, &blocks[i * row_bytes..(i + 1) * row_bytes]);
             Ok(())
         })
     }
@@ -136,13 +132,13 @@ impl PackedWeights {
     pub fn from_groups_on(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
         let _mode = fp_mode::default_mode();
         let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
-        let put = |i: usize, lane: usize, stripe: &mut [u8], layout: &Layout, _: &mut [u8]| {
+        let put = |i: usize, at: usize, panel: &mut [u8], layout: &Layout, _: &mut [u8]| {
             if let Some(row) = w.row(i) {
                 for (g, (&scale, &zero)) in row.scales.iter().zip(row.zeros).enumerate() {
-                    layout.put_group(stripe, lane, g, scale, zero);
+                    layout.put_group(panel, at, g, scale, zero);
                 }
                 for (b, codes) in row.codes.chunks_exact(BLOCK).enumerate() {
-                    layout.put_codes(stripe, lane, b, codes);
+                    layout.put_codes(panel, at, b, codes);
                 }
             }
             Ok(())
@@ -163,7 +159,7 @@ impl PackedWeights {
         scratch_bytes: usize,
         put: &PutRow<'_>,
     ) -> Result<PackedWeights> {
-        let stripe_bytes = layout.stripe_bytes(k)?;
+        let panel_bytes = layout.panel_bytes(k)?;
         let mut data = AlignedBuf::<u8>::zeroed_in(ctx.memory(), layout.bytes(n, k)?)?;
         let scratch_bytes = scratch_bytes.next_multiple_of(64);
         let mut scratch = AlignedBuf::<u8>::zeroed(crate::error::product(
@@ -173,8 +169,8 @@ impl PackedWeights {
         // Rows without elements need no work, and there may be absurdly many.
         if k > 0 {
             let failed = Mutex::new(None);
-            let out = MatMut::dense(data.as_mut_slice(), n.div_ceil(LANES), stripe_bytes)?;
-            let grid = Grid { tile_rows: 1, tile_cols: stripe_bytes };
+            let out = MatMut::dense(data.as_mut_slice(), n.div_ceil(LANES), panel_bytes)?;
+            let grid = Grid { tile_rows: 1, tile_cols: panel_bytes };
             let scratch = scratch.as_mut_slice();
             for_each_tile(ctx.executor(), out, grid, scratch, scratch_bytes, &|arena, origin, mut out| {
                 let scratch = arena.rest();
@@ -190,7 +186,7 @@ impl PackedWeights {
                 return Err(e);
             }
         }
-        let packed = Packed { data, order: None, layout, stripe_bytes };
+        let packed = Packed { data, order: None, layout, panel_bytes };
         Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
     }
 
@@ -226,13 +222,13 @@ impl PackedWeights {
         self.format
     }
 
-    /// Bytes held: those of the blocks, n rounded up to 16 and k to the layout's unit (64 or 128 for the small
-    /// blocks).
+    /// Bytes held: those of the blocks, n rounded up to 16 and k to the layout's superblock (64 or 128 for
+    /// the small blocks).
     pub fn bytes(&self) -> usize {
         match &self.body {
             Body::Blocks(blocks) => {
                 let order = blocks.order.as_ref().map_or(0, |order| size_of_val(&order[..]));
-                self.n.div_ceil(LANES) * blocks.stripe_bytes + order
+                self.n.div_ceil(LANES) * blocks.panel_bytes + order
             }
             Body::Floats(b) => b.bytes(),
         }
@@ -240,8 +236,8 @@ impl PackedWeights {
 
     /// The weights as GGUF blocks again, bit for bit what was packed.
     ///
-    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise weights,
-    /// which have no blocks.
+    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise
+    /// weights, which have no blocks.
     pub fn to_blocks(&self, out: &mut [u8]) -> Result<()> {
         let _mode = fp_mode::default_mode();
         let format = self.format.ok_or(Error::Unsupported { what: "blocks of group-wise weights" })?;
@@ -261,7 +257,8 @@ impl PackedWeights {
 
     /// Row `i` of W in f32, exactly as [`dequantize`] gives it: an embedding row, or a check.
     ///
-    /// **Shapes**: `out`: (k). **Errors**: `Shape`, or `Option` for a row that is not there. Allocates nothing.
+    /// **Shapes**: `out`: (k). **Errors**: `Shape`, or `Option` for a row that is not there. Allocates
+    /// nothing.
     pub fn dequantize_row(&self, i: usize, out: &mut [f32]) -> Result<()> {
         let _mode = fp_mode::default_mode();
         equal("out.len", out.len(), "must equal k =", self.k)?;
@@ -289,11 +286,10 @@ impl PackedWeights {
         let bytes = &mut bytes[..format.block_bytes()];
         match (&self.body, Codec::of(format)) {
             (Body::Blocks(packed), Some(codec)) => {
-                let stripe =
-                    &packed.data.as_slice()[i / LANES * packed.stripe_bytes..][..packed.stripe_bytes];
+                let panel = &packed.data.as_slice()[i / LANES * packed.panel_bytes..][..packed.panel_bytes];
                 let mut decoded = Decoded::ZERO;
                 for b in 0..self.k / format.block_len() {
-                    packed.layout.get(stripe, i % LANES, b, &mut decoded);
+                    packed.layout.get(panel, i % LANES, b, &mut decoded);
                     codec.encode(&decoded, bytes);
                     each(b, bytes, format);
                 }
@@ -316,11 +312,11 @@ impl PackedWeights {
 impl Packed {
     /// Row `i` of group-wise weights.
     fn dequantize_groups(&self, i: usize, out: &mut [f32]) {
-        let stripe = &self.data.as_slice()[i / LANES * self.stripe_bytes..][..self.stripe_bytes];
+        let panel = &self.data.as_slice()[i / LANES * self.panel_bytes..][..self.panel_bytes];
         let mut codes = [0u8; BLOCK];
         for b in 0..out.len() / BLOCK {
-            self.layout.get_codes(stripe, i % LANES, b, &mut codes);
-            let (scale, zero) = self.layout.get_group(stripe, i % LANES, b >> self.layout.unit_shift);
+            self.layout.get_codes(panel, i % LANES, b, &mut codes);
+            let (scale, zero) = self.layout.get_group(panel, i % LANES, b >> self.layout.superblock_shift);
             for (p, code) in (b * BLOCK..).zip(codes) {
                 let feature = self.order.as_ref().map_or(p, |order| order[p] as usize);
                 out[feature] = scale * (f32::from(code) - f32::from(zero));
@@ -328,14 +324,14 @@ impl Packed {
         }
     }
 
-    /// The stripes from output feature `first` (a multiple of 16) on, of rows of `k`.
-    pub fn stripes(&self, first: usize, k: usize) -> Stripes<'_> {
-        Stripes {
-            data: &self.data.as_slice()[first / LANES * self.stripe_bytes..],
-            stripe_bytes: self.stripe_bytes,
+    /// The row panels from output feature `first` (a multiple of 16) on, of rows of `k`.
+    pub fn panels(&self, first: usize, k: usize) -> RowPanels<'_> {
+        RowPanels {
+            data: &self.data.as_slice()[first / LANES * self.panel_bytes..],
+            panel_bytes: self.panel_bytes,
             blocks: k / BLOCK,
             packing: self.layout.packing,
-            unit_shift: self.layout.unit_shift,
+            superblock_shift: self.layout.superblock_shift,
         }
     }
 }
@@ -346,11 +342,11 @@ fn layout_of(format: WeightFormat) -> Result<Layout> {
 }
 
 /// Stores a row of blocks.
-fn put_row(codec: &Codec, layout: &Layout, stripe: &mut [u8], lane: usize, row: &[u8]) {
+fn put_row(codec: &Codec, layout: &Layout, panel: &mut [u8], at: usize, row: &[u8]) {
     let mut decoded = Decoded::ZERO;
     for (b, block) in row.chunks_exact(codec.format.block_bytes()).enumerate() {
         codec.decode(block, &mut decoded);
-        layout.put(stripe, lane, b, &decoded);
+        layout.put(panel, at, b, &decoded);
     }
 }
 

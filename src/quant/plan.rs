@@ -1,10 +1,10 @@
-//! Partition of a product into work items: a function of the shape alone.
+//! The partition of a product into work items; a function of its shape only.
 
-use super::Compute;
+use super::compute::Compute;
 use super::packed::Packed;
 use crate::buffer::Arena;
 use crate::error::{Error, Result, product};
-use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_STRIPES, Packing};
+use crate::kernels::{ActivationRows, BLOCK, KernelSet, LANES, MAX_PANELS, Packing};
 use crate::tiles::Grid;
 
 /// Rows of activations that one item handles.
@@ -16,32 +16,33 @@ const ITEM_MACS: usize = 64 * 1024;
 /// Multiply-adds below which a product stays on the calling thread: about 4 us of work.
 pub(super) const SERIAL_MACS: usize = 512 * 1024;
 
-/// Rows from which weights are unpacked to panels first. A panel is another pass over L2, for which the packed
-/// weights save their unpacking: 16 rows take 1.1 (Q5_K) to 1.6 (Q4_0, Q6_K) times as long with panels.
-const PANEL_ROWS: usize = 40;
+/// Rows from which weights are unpacked first. That is another pass over L2, for which the tiles save their
+/// unpacking: 16 rows take 1.1 (Q5_K) to 1.6 (Q4_0, Q6_K) times as long with it.
+const UNPACKING_ROWS: usize = 40;
 
-/// The same where a vector of codes takes an operation or two: 64 rows of Q4_0 run at 339 GOP/s without panels
-/// and at 273 with them, 512 rows at 287 and 335.
-const PANEL_ROWS_SIMPLE: usize = 128;
+/// The same where a vector of codes takes an operation or two: 64 rows of Q4_0 run at 339 GOP/s without
+/// and at 273 with it, 512 rows at 287 and 335.
+const UNPACKING_ROWS_SIMPLE: usize = 128;
 
-fn panel_rows(packing: Packing) -> usize {
+fn unpacking_rows(packing: Packing) -> usize {
     match packing {
-        Packing::Q4_0 | Packing::Q8_0 | Packing::Iq4Nl => PANEL_ROWS_SIMPLE,
-        _ => PANEL_ROWS,
+        Packing::Q4_0 | Packing::Q8_0 | Packing::Iq4Nl => UNPACKING_ROWS_SIMPLE,
+        _ => UNPACKING_ROWS,
     }
 }
 
-/// Blocks of a panel at most: 2 stripes of 256 x 640 bytes are 320 KiB, a third of L2. Rejected: panels that stay in
-/// L1. The tiles are not faster for it, and each new part loads and stores C: 512 rows of Q4_0 run at 327 GOP/s with
-/// 256 blocks, 325 with 64, 317 with 32, 306 with 16; on AVX2 at 213, 217, 208 and 184.
-const PANEL_BLOCKS: usize = 256;
+/// Blocks that are unpacked at once: 2 row panels of 256 x 640 bytes are 320 KiB, a third of L2. Rejected:
+/// parts that stay in L1. The tiles are not faster for it, and each new part loads and stores C: 512 rows of
+/// Q4_0 run at 327 GOP/s with 256 blocks, 325 with 64, 317 with 32, 306 with 16; on AVX2 at 213, 217, 208 and
+/// 184.
+const UNPACKED_BLOCKS: usize = 256;
 
 /// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
 const WIDE_BLOCKS: usize = 16;
 
-/// Stripes of an item of one row, at least: its end drains the loads under way, which took 15 % of Q4_0 when each
-/// stripe (36 KB) was an item.
-const ROW_STRIPES: usize = 4;
+/// Row panels of an item of one row, at least: its end drains the loads under way, which took 15 % of Q4_0
+/// when each row panel (36 KB) was an item.
+const ROW_PANELS: usize = 4;
 
 /// Which kernels compute an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +51,23 @@ pub(super) enum Path {
     Int8Row,
     /// int8 activations, packed weights.
     Int8,
-    /// int8 activations, weights unpacked to panels.
-    Int8Panel,
+    /// int8 activations, weights unpacked to bytes.
+    Int8Unpacked,
     /// f32 activations, packed weights.
     Exact,
     /// f32 activations, weights widened to f32.
     ExactWide,
 }
 
-/// Partition of one product.
+/// The shape of a product: (m, k) times (n, k) transposed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dims {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// The partition of one product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub grid: Grid,
@@ -67,38 +76,35 @@ pub(super) struct Plan {
     pub tile: (usize, usize),
     /// Elements of each of the two buffers for chains that are not C's.
     pub chains: usize,
-    /// Blocks of a panel, and its bytes.
-    pub panel_blocks: usize,
-    pub panel_bytes: usize,
+    /// Blocks that are unpacked at once, and their bytes.
+    pub unpacked_blocks: usize,
+    pub unpacked_bytes: usize,
 }
 
 impl Plan {
     /// `buffers`: whether chains go to a buffer first.
-    pub fn new(
-        kernels: &KernelSet,
-        w: &Packed,
-        (m, n, k): (usize, usize, usize),
-        compute: Compute,
-        buffers: bool,
-    ) -> Plan {
+    pub fn new(kernels: &KernelSet, w: &Packed, dims: Dims, compute: Compute, buffers: bool) -> Plan {
+        let Dims { m, n, k } = dims;
         let packing = w.layout.packing;
         let (_, exact_rows) = kernels.exact_tile(packing);
-        let (path, (stripes, tile_rows)) = match compute {
-            Compute::Int8 if m >= panel_rows(packing) => (Path::Int8Panel, kernels.panel_tile(packing)),
-            Compute::Int8 if m <= 1 => (Path::Int8Row, (ROW_STRIPES, 1)),
+        let (path, (panels, tile_rows)) = match compute {
+            Compute::Int8 if m >= unpacking_rows(packing) => {
+                (Path::Int8Unpacked, kernels.unpacked_tile(packing))
+            }
+            Compute::Int8 if m <= 1 => (Path::Int8Row, (ROW_PANELS, 1)),
             Compute::Int8 => (Path::Int8, kernels.int8_tile(packing)),
             Compute::F32 if m > 2 * exact_rows => (Path::ExactWide, kernels.wide_tile()),
             Compute::F32 => (Path::Exact, kernels.exact_tile(packing)),
         };
-        let width = stripes * LANES;
+        let width = panels * LANES;
         let rows = m.clamp(1, ROWS);
         let group_macs = rows.saturating_mul(width).saturating_mul(k.max(1));
         let groups = ITEM_MACS.div_ceil(group_macs).min(n.div_ceil(width)).max(1);
         let blocks = k / BLOCK;
-        let (panel_blocks, panel_bytes) = match path {
-            Path::Int8Panel => {
-                let blocks = blocks.min(PANEL_BLOCKS);
-                (blocks, stripes * blocks * packing.shape().panel)
+        let (unpacked_blocks, unpacked_bytes) = match path {
+            Path::Int8Unpacked => {
+                let blocks = blocks.min(UNPACKED_BLOCKS);
+                (blocks, panels * blocks * packing.shape().unpacked)
             }
             Path::ExactWide => {
                 let blocks = blocks.min(WIDE_BLOCKS);
@@ -108,28 +114,28 @@ impl Plan {
         };
         let grid = Grid { tile_rows: rows, tile_cols: groups * width };
         let chains = if buffers { rows * grid.tile_cols } else { 0 };
-        Plan { grid, path, tile: (width, tile_rows), chains, panel_blocks, panel_bytes }
+        Plan { grid, path, tile: (width, tile_rows), chains, unpacked_blocks, unpacked_bytes }
     }
 
     /// Scratch of a worker.
     pub fn worker_bytes(&self) -> Result<usize> {
-        Ok(2 * Arena::bytes_for::<f32>(self.chains)? + Arena::bytes_for::<u8>(self.panel_bytes)?)
+        Ok(2 * Arena::bytes_for::<f32>(self.chains)? + Arena::bytes_for::<u8>(self.unpacked_bytes)?)
     }
 }
 
 /// Bytes of a quantised activation row.
 pub(super) fn row_bytes(k: usize, compute: Compute) -> usize {
     match compute {
-        Compute::Int8 => ActivationRows::record_bytes(k / BLOCK),
+        Compute::Int8 => ActivationRows::row_bytes(k / BLOCK),
         Compute::F32 => 0,
     }
 }
 
 /// Bytes of the quantised rows, and of the rows in another order.
 pub(super) fn scratch_rows(m: usize, k: usize, compute: Compute, ordered: bool) -> Result<(usize, usize)> {
-    let records = product("quantised activations", &[m, row_bytes(k, compute)])?;
+    let rows_q8 = product("quantised activations", &[m, row_bytes(k, compute)])?;
     let gathered = if ordered { product("gathered activations", &[m, k, size_of::<f32>()])? } else { 0 };
-    Ok((Arena::bytes_for::<u8>(records)?, Arena::bytes_for::<u8>(gathered)?))
+    Ok((Arena::bytes_for::<u8>(rows_q8)?, Arena::bytes_for::<u8>(gathered)?))
 }
 
 /// Scratch of a worker that is enough for up to `m` rows, with or without an epilogue that needs buffers.
@@ -141,8 +147,8 @@ pub(super) fn enough_worker_bytes(
     compute: Compute,
 ) -> Result<usize> {
     // An item has rows * columns <= rows * (width of a tile) + (columns that fill it up to ITEM_MACS).
-    let chains = ITEM_MACS / k.max(1) + MAX_STRIPES * LANES * (m.clamp(1, ROWS) + 1);
-    let plan = Plan::new(kernels, w, (m, usize::MAX / 2, k), compute, false);
+    let chains = ITEM_MACS / k.max(1) + MAX_PANELS * LANES * (m.clamp(1, ROWS) + 1);
+    let plan = Plan::new(kernels, w, Dims { m, n: usize::MAX / 2, k }, compute, false);
     let bytes = Plan { chains, ..plan }.worker_bytes()?;
     if bytes > isize::MAX as usize { Err(Error::Overflow { what: "workspace bytes" }) } else { Ok(bytes) }
 }

@@ -1,7 +1,7 @@
 //! The definition of the int8 product in the plainest words, and its error bound.
 
-use super::PackedWeights;
 use super::codec::{Codec, Decoded};
+use super::packed::PackedWeights;
 use crate::error::{Error, Result};
 use crate::fma::fma;
 
@@ -25,8 +25,8 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 /// row with weight row `n`.
 ///
 /// The definition, for each block of 32 in turn: `acc = fma(f32(dot), d * d_x, acc)`, with the scale of a
-/// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot; then, where the format has minimums,
-/// `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
+/// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot; then, where the format has
+/// minimums, `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
     let refused = || Error::Unsupported { what: "an int8 product with this format" };
     let (format, k) = (weights.format().ok_or_else(refused)?, weights.k());

@@ -1,5 +1,5 @@
-//! Blocks of any magnitude, where f16 scales are coarse and where they end: against the best that trying every
-//! scale finds, and against zeros.
+//! Blocks of any magnitude, where f16 scales are coarse and where they end: against the best that trying
+//! every scale finds, and against zeros.
 
 use crate::support::Random;
 use kvern::quant::{WeightFormat, dequantize, quantize};
@@ -257,7 +257,7 @@ fn blocks_of_any_magnitude_are_near_the_best_that_scales_reach() {
                     let bound = 1.2 * best.sqrt() + chance;
                     if error.sqrt() > bound {
                         worse.push(format!(
-                            "{:?} of distribution {number} times {magnitude:e}: {} of the best error, {} of the block",
+                            "{:?} of distribution {number} times {magnitude:e}: {} of the best, {} of the block",
                             f.format,
                             (error / best).sqrt(),
                             (error / squares).sqrt(),

@@ -1,5 +1,5 @@
-//! Scales at the ends of what they can be: every exponent of MXFP4, and group scales up to the end of f32, at every
-//! tier and number of rows.
+//! Scales at the ends of what they can be: every exponent of MXFP4, and group scales up to the end of f32,
+//! at every tier and number of rows.
 
 use crate::support::{assert_same_bits, for_each_isa, product};
 use kvern::quant::import::GroupWise;

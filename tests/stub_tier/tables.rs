@@ -23,7 +23,7 @@ mod quant {
             features: [],
             token: Stub,
             direct: 1 [1],
-            panel: 1 [1],
+            unpacked: 1 [1],
             halves: 1 [1],
         }
     }

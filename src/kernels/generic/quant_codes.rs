@@ -8,12 +8,41 @@
 
 use crate::kernels::simd::Simd;
 
+/// Bits of a code that lie together: `bits` from bit `at` of the code, from byte `start` of a block's codes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plane {
+    pub start: usize,
+    pub bits: u32,
+    pub at: u32,
+}
+
+const fn plane(start: usize, bits: u32, at: u32) -> Plane {
+    Plane { start, bits, at }
+}
+
+impl Plane {
+    /// The byte of row `row`'s k = 4 g (the next three follow), and the shift of its bits.
+    pub(crate) fn place(&self, row: usize, g: usize) -> (usize, u32) {
+        let (vector, shift) = match self.bits {
+            8 => (g, 0),
+            4 => (g % 4, 4 * (g / 4)),
+            2 => (g / 4, 2 * (g % 4)),
+            _ => (0, g),
+        };
+        (self.start + 64 * vector + 4 * row, shift as u32)
+    }
+}
+
 /// A packing of codes.
 pub(crate) trait Codes {
+    /// Where the bits of a code lie.
+    const PLANES: &'static [Plane];
+
     /// Bytes of 16 rows x 32 k.
     const BYTES: usize;
 
-    /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see [`Simd::narrow_dot`]).
+    /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see
+    /// [`Simd::narrow_dot`]).
     const BITS: u32;
 
     /// The same codes as bytes.
@@ -41,6 +70,7 @@ unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
 pub(crate) struct Two;
 
 impl Codes for Two {
+    const PLANES: &'static [Plane] = &[plane(0, 2, 0)];
     const BYTES: usize = 128;
     const BITS: u32 = 4;
     type Wide = Wide<4>;
@@ -56,6 +86,7 @@ impl Codes for Two {
 pub(crate) struct Three;
 
 impl Codes for Three {
+    const PLANES: &'static [Plane] = &[plane(0, 2, 0), plane(128, 1, 2)];
     const BYTES: usize = 192;
     const BITS: u32 = 4;
     type Wide = Wide<4>;
@@ -72,6 +103,7 @@ impl Codes for Three {
 pub(crate) struct Four;
 
 impl Codes for Four {
+    const PLANES: &'static [Plane] = &[plane(0, 4, 0)];
     const BYTES: usize = 256;
     const BITS: u32 = 4;
     type Wide = Wide<4>;
@@ -87,6 +119,7 @@ impl Codes for Four {
 pub(crate) struct Five;
 
 impl Codes for Five {
+    const PLANES: &'static [Plane] = &[plane(0, 4, 0), plane(256, 1, 4)];
     const BYTES: usize = 320;
     const BITS: u32 = 5;
     type Wide = Wide<5>;
@@ -103,6 +136,7 @@ impl Codes for Five {
 pub(crate) struct Six;
 
 impl Codes for Six {
+    const PLANES: &'static [Plane] = &[plane(0, 4, 0), plane(256, 2, 4)];
     const BYTES: usize = 384;
     const BITS: u32 = 6;
     type Wide = Wide<6>;
@@ -120,6 +154,7 @@ impl Codes for Six {
 pub(crate) struct Wide<const BITS: u32>;
 
 impl<const BITS: u32> Codes for Wide<BITS> {
+    const PLANES: &'static [Plane] = &[plane(0, 8, 0)];
     const BYTES: usize = 512;
     const BITS: u32 = BITS;
     type Wide = Self;
@@ -131,29 +166,41 @@ impl<const BITS: u32> Codes for Wide<BITS> {
     }
 }
 
-/// The values of a table of 16, plus 128, so that they are unsigned.
+/// A table of 16 values.
 pub(crate) trait Table {
-    const VALUES: [u8; 16];
+    const VALUES: [i8; 16];
+    /// The values plus 128, so that they are unsigned.
+    const UNSIGNED: [u8; 16] = unsigned(Self::VALUES);
 }
 
-/// The table of IQ4_NL and IQ4_XS: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
+const fn unsigned(values: [i8; 16]) -> [u8; 16] {
+    let (mut unsigned, mut i) = ([0; 16], 0);
+    while i < 16 {
+        unsigned[i] = values[i] as u8 ^ 0x80;
+        i += 1;
+    }
+    unsigned
+}
+
+/// The table of IQ4_NL and IQ4_XS: denser around zero, where most weights are.
 pub(crate) struct NonLinear;
 
 impl Table for NonLinear {
-    const VALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+    const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 }
 
-/// E2M1, doubled: 0 1 2 3 4 6 8 12 and their negatives.
+/// Twice the values of E2M1, so that they are integers; the sign is bit 3, and -0 counts as +0.
 pub(crate) struct E2m1;
 
 impl Table for E2m1 {
-    const VALUES: [u8; 16] = [128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116];
+    const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 }
 
 /// 4-bit codes that choose from a table.
 pub(crate) struct Lookup<T>(std::marker::PhantomData<T>);
 
 impl<T: Table> Codes for Lookup<T> {
+    const PLANES: &'static [Plane] = &[plane(0, 4, 0)];
     const BYTES: usize = 256;
     const BITS: u32 = 8;
     type Wide = Wide<8>;
@@ -161,6 +208,6 @@ impl<T: Table> Codes for Lookup<T> {
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
-        s.bytes_lookup(unsafe { nibble(s, q, g) }, &T::VALUES)
+        s.bytes_lookup(unsafe { nibble(s, q, g) }, &T::UNSIGNED)
     }
 }

@@ -1,24 +1,25 @@
 //! Quantised weights times f32 activations (NUMERICS rule 3): each weight is widened in a register, exactly
 //! as dequantising gives it, and joins the rule-1 chain over k ascending.
 //!
-//! Few rows: nothing is written to memory, and W stripes give W chains for each row, so that the latency of
-//! the FMA (4 cycles) is hidden even for one row. The widening costs 4 operations a vector, two of them on
+//! Few rows: nothing is written to memory, and W row panels give W chains for each row, so that the latency
+//! of the FMA (4 cycles) is hidden even for one row. The widening costs 4 operations a vector, two of them on
 //! the ports of the FMA: one row runs at half of the FMA peak at best. Many rows: [`expand_f32`] widens a
-//! block of k once, in the panel order of the f32 product, which then runs at its own speed.
+//! block of k once, in the order of a B micropanel, which then runs at its own speed.
 
 use super::LANES;
+use super::accumulators::{load_row, store_columns, store_row};
 use super::quant_codes::Codes;
-use super::quant_format::{Format, panel_part, place, unit_bytes};
-use super::quant_int8::MAX_STRIPES;
+use super::quant_format::{Format, place, superblock_bytes, unpacked_part};
+use super::quant_int8::MAX_PANELS;
 use super::quantize::BLOCK;
 use crate::kernels::simd::Simd;
 
 /// Operands of one tile of `16 W` weight rows by `C` activation rows.
 pub(crate) struct ExactTile {
     pub blocks: usize,
-    /// The stripes; those that do not exist repeat another one. // (W)
-    pub w: [*const u8; MAX_STRIPES],
-    pub unit_shift: u32,
+    /// The row panels; those that do not exist repeat another one. // (W)
+    pub w: [*const u8; MAX_PANELS],
+    pub superblock_shift: u32,
     pub x: *const f32, // (C, 32 * blocks), row c at x + c * x_row_stride
     pub x_row_stride: usize,
     pub c: *mut f32, // (C, cols), row c at c + c * c_row_stride
@@ -32,7 +33,7 @@ pub(crate) struct ExactTile {
 /// scale gives NaN.
 ///
 /// # Safety
-/// - `header` is that of block `i` of a unit.
+/// - `header` is that of block `i` of a superblock.
 #[inline(always)]
 unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F32s; 2] {
     // SAFETY: handed on to the caller.
@@ -55,24 +56,24 @@ unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usiz
     }
 }
 
-/// One vector of weights. Where scales are f32, their product with a code is not exact, and where they reach to
-/// 2^127, the constant would be infinite although the weight is not: there the difference comes first.
+/// One vector of weights. Where scales are f32, their product with a code is not exact, and where they reach
+/// to 2^127, the constant would be infinite although the weight is not: there the difference comes first.
 #[inline(always)]
 fn weight<S: Simd, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
     if F::WIDE_SCALE { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
 }
 
 /// # Safety
-/// - every operand is valid as the comments of [`ExactTile`] say; stripes are whole units.
+/// - every operand is valid as the comments of [`ExactTile`] say; row panels are whole superblocks.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &ExactTile) {
     let mut acc = [[s.splat(0.0); C]; W];
     for b in 0..t.blocks {
-        let (unit, i) = place::<F>(b, t.unit_shift);
+        let (superblock, i) = place::<F>(b, t.superblock_shift);
         let mut headers = [std::ptr::null::<u8>(); W];
         for j in 0..W {
-            // SAFETY: stripe j < W holds block b < blocks.
-            headers[j] = unsafe { t.w[j].add(unit * unit_bytes::<F>(t.unit_shift)) };
+            // SAFETY: row panel j < W holds block b < blocks.
+            headers[j] = unsafe { t.w[j].add(superblock * superblock_bytes::<F>(t.superblock_shift)) };
         }
         // The halves are a loop that runs: unrolled, all vectors of codes would be kept from the first to
         // the second.
@@ -85,7 +86,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
             for v in 0..4 {
                 let mut codes = [s.bytes_zero(); W];
                 for j in 0..W {
-                    // SAFETY: group v + 4 half < 8 of block i of the unit.
+                    // SAFETY: group v + 4 half < 8 of block i of the superblock.
                     unsafe {
                         let q = headers[j].add(F::HEADER + i * F::Codes::BYTES);
                         codes[j] = F::Codes::group(s, q, v + 4 * half);
@@ -108,13 +109,8 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
             }
         }
     }
-    for c in 0..C {
-        for j in 0..W {
-            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
-            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
-            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[j][c], lanes) };
-        }
-    }
+    // SAFETY: `cols` columns of the C rows exist.
+    unsafe { store_columns(s, t.c, t.c_row_stride, t.cols, &acc) };
 }
 
 /// Operands of one tile of `16 W` widened weight rows by `C` activation rows.
@@ -140,11 +136,8 @@ pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &Wid
     let mut acc = [[s.splat(0.0); W]; C];
     if t.accumulate {
         for c in 0..C {
-            for j in 0..W {
-                let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
-                // SAFETY: `lanes` columns from 16 j on of row c < C.
-                acc[c][j] = unsafe { s.load_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), lanes) };
-            }
+            // SAFETY: `cols` columns of row c < C exist.
+            acc[c] = unsafe { load_row(s, t.c.wrapping_add(c * t.c_row_stride), t.cols) };
         }
     }
     for k in 0..t.k {
@@ -162,39 +155,37 @@ pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &Wid
         }
     }
     for c in 0..C {
-        for j in 0..W {
-            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
-            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
-            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[c][j], lanes) };
-        }
+        // SAFETY: `cols` columns of row c < C exist.
+        unsafe { store_row(s, t.c.wrapping_add(c * t.c_row_stride), t.cols, acc[c]) };
     }
 }
 
-/// Blocks of one stripe and where they go.
+/// Blocks of one row panel and where they go.
 pub(crate) struct Expand {
-    pub w: *const u8, // one stripe
-    pub unit_shift: u32,
+    pub w: *const u8, // one row panel
+    pub superblock_shift: u32,
     /// First block, and how many.
     pub first: usize,
     pub blocks: usize,
-    pub out: *mut u8, // (blocks, panel unit), or (32 * blocks, 16) f32
+    pub out: *mut u8, // (blocks, unpacked block), or (32 * blocks, 16) f32
     /// f32 from one k to the next.
     pub out_stride: usize,
 }
 
-/// Unpacks blocks to the format's panel: scales in f32, codes as bytes.
+/// Unpacks blocks: scales to f32, codes to bytes.
 ///
 /// # Safety
 /// - the operands are valid as the comments of [`Expand`] say.
 #[inline(always)]
 pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
-    let part = |part| panel_part(part, F::MIN, F::HALVES, F::ZERO);
+    let part = |part| unpacked_part(part, F::MIN, F::HALVES, F::ZERO);
     for n in 0..e.blocks {
-        let (unit, i) = place::<F>(e.first + n, e.unit_shift);
-        // SAFETY: the block's unit of the stripe, and unit n of the panel with the parts that the format has.
+        let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
+        // SAFETY: the block's superblock of the row panel, and unpacked block n with the parts that the
+        // format has.
         unsafe {
-            let header = e.w.add(unit * unit_bytes::<F>(e.unit_shift));
-            let out = e.out.add(n * unit_bytes::<F::Panel>(0));
+            let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
+            let out = e.out.add(n * superblock_bytes::<F::Unpacked>(0));
             s.store(out.cast(), F::scale(s, header, i));
             for half in 0..2 {
                 if F::HALVES {
@@ -209,7 +200,7 @@ pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
             }
             let q = header.add(F::HEADER + i * F::Codes::BYTES);
             for g in 0..8 {
-                s.store_bytes(out.add(<F::Panel as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
+                s.store_bytes(out.add(<F::Unpacked as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
             }
         }
     }
@@ -222,10 +213,10 @@ pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
 #[inline(always)]
 pub(crate) unsafe fn expand_f32<S: Simd, F: Format>(s: S, e: &Expand) {
     for n in 0..e.blocks {
-        let (unit, i) = place::<F>(e.first + n, e.unit_shift);
-        // SAFETY: the block's unit of the stripe.
+        let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
+        // SAFETY: the block's superblock of the row panel.
         unsafe {
-            let header = e.w.add(unit * unit_bytes::<F>(e.unit_shift));
+            let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
             let q = header.add(F::HEADER + i * F::Codes::BYTES);
             for half in 0..2 {
                 let line = line::<S, F>(s, header, i, half);

@@ -8,9 +8,9 @@
 //! - formats with a minimum: `acc = fma(min, sum, acc)` follows, `sum = d_x * f32(sum of the block's q)`
 //!   rounded once; for each half in turn, where the halves have minimums of their own.
 //!
-//! Weights come in stripes of 16 rows, interleaved by groups of four k (layout r16k4): one 64-byte load feeds
-//! 16 rows, activations are broadcast from memory, and each broadcast serves W stripes. Offsets of unsigned
-//! codes are corrected in the start value of the sum, which costs nothing.
+//! Weights come in row panels (NR = 16), interleaved by groups of four k (layout r16k4): one 64-byte load
+//! feeds 16 rows, activations are broadcast from memory, and each broadcast serves W row panels. Offsets of
+//! unsigned codes are corrected in the start value of the sum, which costs nothing.
 //!
 //! W x C = 2x6 on AVX-512 VNNI: 12 integer and 12 f32 accumulators; per block of 32, 96 `vpdpbusd`
 //! against 24 scale operations on the same ports: 80 % of the peak of `vpdpbusd` at best, and 73 % with
@@ -21,26 +21,26 @@
 //! alternative, a mul and an FMA for each half, is bound by 12 operations for 8 dot products, 315. With the
 //! 16 registers of AVX2, 1x3 is the widest tile.
 
-use super::LANES;
+use super::accumulators::{load_columns, store_columns};
 use super::quant_codes::Codes;
-use super::quant_format::{Format, place, unit_bytes};
-use super::quantize::Record;
+use super::quant_format::{Format, place, superblock_bytes};
+use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
-/// Stripes of a tile at most.
-pub(crate) const MAX_STRIPES: usize = 4;
+/// Row panels of a tile at most.
+pub(crate) const MAX_PANELS: usize = 4;
 
 /// Operands of one tile of `16 W` weight rows by `C` activation rows.
 pub(crate) struct Int8Tile {
     pub blocks: usize,
-    /// The stripes; those that do not exist repeat another one. // (W)
-    pub w: [*const u8; MAX_STRIPES],
-    /// How far ahead of each block the weights of each stripe are prefetched, in bytes; 0 for not. // (W)
-    pub ahead: [isize; MAX_STRIPES],
-    /// log2 of the blocks of a unit, for formats whose `BLOCKS` is 0.
-    pub unit_shift: u32,
-    pub a: *const Record, // (C, blocks), row c at a + c * record_bytes
-    pub record_bytes: usize,
+    /// The row panels; those that do not exist repeat another one. // (W)
+    pub w: [*const u8; MAX_PANELS],
+    /// How far ahead of each block the weights of each row panel are prefetched, in bytes; 0 for not. // (W)
+    pub ahead: [isize; MAX_PANELS],
+    /// log2 of the blocks of a superblock, for formats whose `BLOCKS` is 0.
+    pub superblock_shift: u32,
+    pub a: *const BlockQ8, // (C, blocks), row c at a + c * row_bytes
+    pub row_bytes: usize,
     pub c: *mut f32, // (C, cols), row c at c + c * c_row_stride
     pub c_row_stride: usize,
     /// Weight rows that exist, 1..=16 W.
@@ -49,18 +49,18 @@ pub(crate) struct Int8Tile {
     pub accumulate: bool,
 }
 
-/// Integer dot products of block: `[whole or first half, second half]` for each stripe and row.
+/// Integer dot products of block: `[whole or first half, second half]` for each row panel and row.
 type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32s; C]; W]; 2];
 
 /// The dot products of one block. Formats without halves have theirs in the first.
 ///
 /// # Safety
-/// - each `q` is valid for the codes of a block, each `a` for a record.
+/// - each `q` is valid for the codes of a block, each `a` for a `block_q8`.
 #[inline(always)]
 unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
 ) -> DotSums<S, W, C> {
     if F::Codes::BITS == 8 {
         // SAFETY: handed on to the caller.
@@ -85,7 +85,7 @@ const fn two_chains<S: Simd>(tiles: usize) -> bool {
 unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
 ) -> DotSums<S, W, C> {
     let split = F::HALVES || two_chains::<S>(W * C);
     let zero = s.i_splat(0);
@@ -94,7 +94,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     let mut open = [[[s.narrow_start(zero); C]; W]; 2];
     if F::OFFSET > 0 {
         for c in 0..C {
-            // SAFETY: a record.
+            // SAFETY: the block of activations.
             let (all, first) = unsafe { (s.i_splat((*a[c]).neg_sum), s.i_splat((*a[c]).neg_first)) };
             let shift = F::OFFSET.trailing_zeros();
             let init = if F::HALVES {
@@ -121,7 +121,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     macro_rules! step {
         ($v:literal) => {
             // SAFETY: the operands are the caller's.
-            unsafe { narrow_pair::<S, F, W, C>(s, q, a, $v, split, &mut open) };
+            unsafe { add_pair::<S, F, Narrow, W, C>(s, q, a, $v, split, &mut open) };
             if ($v + 1) % run == 0 {
                 for h in 0..1 + usize::from(split) {
                     for j in 0..W {
@@ -150,48 +150,48 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     sums
 }
 
-/// The dot products of groups `v` and `v + 4`.
-///
-/// # Safety
-/// - as [`dots`]; `v < 4`.
-#[inline(always)]
-unsafe fn narrow_pair<S: Simd, F: Format, const W: usize, const C: usize>(
-    s: S,
-    q: [*const u8; W],
-    a: [*const Record; C],
-    v: usize,
-    split: bool,
-    open: &mut [[[S::NarrowAcc; C]; W]; 2],
-) {
-    for h in 0..2 {
-        let into = if split { h } else { 0 };
-        let mut w = [s.bytes_zero(); W];
-        for j in 0..W {
-            // SAFETY: group v + 4 h < 8 of the block.
-            w[j] = unsafe { F::Codes::group(s, q[j], v + 4 * h) };
-        }
-        for c in 0..C {
-            // SAFETY: group v + 4 h < 8 of the 32 activations.
-            let a = unsafe { s.load_act(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
-            for j in 0..W {
-                open[into][j][c] = s.narrow_dot(open[into][j][c], w[j], a);
-            }
-        }
+/// What adds the dot products of a group to sums.
+trait Accumulate<S: Simd> {
+    type Sums: Copy;
+    fn dot(s: S, sums: Self::Sums, w: S::Bytes, a: S::Act) -> Self::Sums;
+}
+
+/// Of codes of up to 6 bits, see [`Simd::narrow_dot`].
+struct Narrow;
+
+impl<S: Simd> Accumulate<S> for Narrow {
+    type Sums = S::NarrowAcc;
+
+    #[inline(always)]
+    fn dot(s: S, sums: S::NarrowAcc, w: S::Bytes, a: S::Act) -> S::NarrowAcc {
+        s.narrow_dot(sums, w, a)
     }
 }
 
-/// The same of codes of 8 bits.
+/// Of codes of 8 bits, see [`Simd::byte_dot`].
+struct Whole;
+
+impl<S: Simd> Accumulate<S> for Whole {
+    type Sums = S::I32s;
+
+    #[inline(always)]
+    fn dot(s: S, sums: S::I32s, w: S::Bytes, a: S::Act) -> S::I32s {
+        s.byte_dot(sums, w, a)
+    }
+}
+
+/// Adds the dot products of groups `v` and `v + 4`: to one sum, or to one each where the sums are `split`.
 ///
 /// # Safety
 /// - as [`dots`]; `v < 4`.
 #[inline(always)]
-unsafe fn byte_pair<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn add_pair<S: Simd, F: Format, D: Accumulate<S>, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
     v: usize,
     split: bool,
-    sums: &mut DotSums<S, W, C>,
+    sums: &mut [[[D::Sums; C]; W]; 2],
 ) {
     for h in 0..2 {
         let into = if split { h } else { 0 };
@@ -204,7 +204,7 @@ unsafe fn byte_pair<S: Simd, F: Format, const W: usize, const C: usize>(
             // SAFETY: group v + 4 h < 8 of the 32 activations.
             let a = unsafe { s.load_act(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
             for j in 0..W {
-                sums[into][j][c] = s.byte_dot(sums[into][j][c], w[j], a);
+                sums[into][j][c] = D::dot(s, sums[into][j][c], w[j], a);
             }
         }
     }
@@ -218,14 +218,14 @@ unsafe fn byte_pair<S: Simd, F: Format, const W: usize, const C: usize>(
 unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
 ) -> DotSums<S, W, C> {
     debug_assert!(F::OFFSET == 128 && !F::HALVES);
     let split = two_chains::<S>(W * C);
     let zero = s.i_splat(0);
     let mut sums = [[[zero; C]; W]; 2];
     for c in 0..C {
-        // SAFETY: a record.
+        // SAFETY: the block of activations.
         let init = s.byte_start(s.i_splat(unsafe { (*a[c]).neg_sum }));
         for j in 0..W {
             sums[0][j][c] = init;
@@ -233,10 +233,10 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     }
     // SAFETY: the operands are the caller's.
     unsafe {
-        byte_pair::<S, F, W, C>(s, q, a, 0, split, &mut sums);
-        byte_pair::<S, F, W, C>(s, q, a, 1, split, &mut sums);
-        byte_pair::<S, F, W, C>(s, q, a, 2, split, &mut sums);
-        byte_pair::<S, F, W, C>(s, q, a, 3, split, &mut sums);
+        add_pair::<S, F, Whole, W, C>(s, q, a, 0, split, &mut sums);
+        add_pair::<S, F, Whole, W, C>(s, q, a, 1, split, &mut sums);
+        add_pair::<S, F, Whole, W, C>(s, q, a, 2, split, &mut sums);
+        add_pair::<S, F, Whole, W, C>(s, q, a, 3, split, &mut sums);
     }
     if split {
         for j in 0..W {
@@ -248,17 +248,17 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     sums
 }
 
-/// What block `i` of a unit adds to the chains of a tile.
+/// What block `i` of a superblock adds to the chains of a tile.
 ///
 /// # Safety
-/// - each header is valid for a header, each `q` for the codes of a block, each `a` for a record.
+/// - each header is valid for a header, each `q` for the codes of a block, each `a` for a `block_q8`.
 #[inline(always)]
 pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
     s: S,
     headers: [*const u8; W],
     q: [*const u8; W],
     i: usize,
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
     acc: &mut [[S::F32s; C]; W],
 ) {
     // Arrays gain nothing when every loop has a copy of its own, and the library grew by 150 KB.
@@ -282,7 +282,7 @@ unsafe fn called<S: Simd, F: Format, const W: usize, const C: usize>(
     headers: [*const u8; W],
     q: [*const u8; W],
     i: usize,
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
     acc: &mut [[S::F32s; C]; W],
 ) {
     // SAFETY: handed on to the caller.
@@ -299,7 +299,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
     headers: [*const u8; W],
     q: [*const u8; W],
     i: usize,
-    a: [*const Record; C],
+    a: [*const BlockQ8; C],
     acc: &mut [[S::F32s; C]; W],
 ) {
     // SAFETY: handed on to the caller.
@@ -317,7 +317,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
             // SAFETY: the header of the block.
             let zero = unsafe { F::zero(s, headers[j], i) };
             for c in 0..C {
-                // SAFETY: a record.
+                // SAFETY: the block of activations.
                 let neg_sum = s.i_splat(unsafe { (*a[c]).neg_sum });
                 dots[0][j][c] = s.i_add(dots[0][j][c], s.i_mul(zero, neg_sum));
             }
@@ -325,7 +325,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
         // SAFETY: the header of the block.
         let dw = unsafe { F::scale(s, headers[j], i) };
         for c in 0..C {
-            // SAFETY: a record.
+            // SAFETY: the block of activations.
             let dx = s.splat(unsafe { (*a[c]).d });
             acc[j][c] = s.fma(s.i_to_f32(dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
         }
@@ -334,7 +334,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
                 // SAFETY: the header of the block.
                 let min = unsafe { F::min(s, headers[j], i, h) };
                 for c in 0..C {
-                    // SAFETY: a record.
+                    // SAFETY: the block of activations.
                     let sum = factor_of_min::<F>(unsafe { &*a[c] }, h);
                     acc[j][c] = s.fma(min, s.splat(sum), acc[j][c]);
                 }
@@ -344,31 +344,26 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
 }
 
 /// # Safety
-/// - every operand is valid as the comments of [`Int8Tile`] say; stripes are whole units.
+/// - every operand is valid as the comments of [`Int8Tile`] say; row panels are whole superblocks.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &Int8Tile) {
     let mut acc = [[s.splat(0.0); C]; W];
     if t.accumulate {
-        for c in 0..C {
-            for j in 0..W {
-                let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
-                // SAFETY: `lanes` columns from 16 j on of row c < C.
-                acc[j][c] = unsafe { s.load_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), lanes) };
-            }
-        }
+        // SAFETY: `cols` columns of the C rows exist.
+        unsafe { load_columns(s, t.c, t.c_row_stride, t.cols, &mut acc) };
     }
     for b in 0..t.blocks {
-        let (unit, i) = place::<F>(b, t.unit_shift);
+        let (superblock, i) = place::<F>(b, t.superblock_shift);
         let mut headers = [std::ptr::null::<u8>(); W];
         let mut q = [std::ptr::null::<u8>(); W];
         for j in 0..W {
-            // SAFETY: stripe j < W holds block b < blocks.
+            // SAFETY: row panel j < W holds block b < blocks.
             unsafe {
-                headers[j] = t.w[j].add(unit * unit_bytes::<F>(t.unit_shift));
+                headers[j] = t.w[j].add(superblock * superblock_bytes::<F>(t.superblock_shift));
                 q[j] = headers[j].add(F::HEADER + i * F::Codes::BYTES);
             }
-            // Panels are not prefetched: they come from L2, and asking for the second next block took 8
-            // to 10 GOP/s from the 340 of Q4_0 and Q8_0.
+            // Unpacked weights are not prefetched: they come from L2, and asking for the second next block
+            // took 8 to 10 GOP/s from the 340 of Q4_0 and Q8_0.
             if F::BLOCKS != 1 && t.ahead[j] != 0 {
                 for line in 0..F::Codes::BYTES / 64 {
                     s.prefetch_l2(q[j].wrapping_offset(t.ahead[j] + 64 * line as isize));
@@ -380,26 +375,21 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
                 }
             }
         }
-        let mut a = [std::ptr::null::<Record>(); C];
+        let mut a = [std::ptr::null::<BlockQ8>(); C];
         for c in 0..C {
             // SAFETY: block b < blocks of activation row c < C.
-            a[c] = unsafe { t.a.byte_add(c * t.record_bytes).add(b) };
+            a[c] = unsafe { t.a.byte_add(c * t.row_bytes).add(b) };
         }
         // SAFETY: the pointers were formed for block b just above.
         unsafe { block::<S, F, W, C>(s, headers, q, i, a, &mut acc) };
     }
-    for c in 0..C {
-        for j in 0..W {
-            let lanes = t.cols.saturating_sub(j * LANES).min(LANES);
-            // SAFETY: `lanes` columns from 16 j on of row c < C; without lanes nothing is touched.
-            unsafe { s.store_n(t.c.wrapping_add(c * t.c_row_stride + j * LANES), acc[j][c], lanes) };
-        }
-    }
+    // SAFETY: `cols` columns of the C rows exist.
+    unsafe { store_columns(s, t.c, t.c_row_stride, t.cols, &acc) };
 }
 
 /// `d * sum of q` of a block, or of one of its halves.
 #[inline(always)]
-fn factor_of_min<F: Format>(a: &Record, half: usize) -> f32 {
+fn factor_of_min<F: Format>(a: &BlockQ8, half: usize) -> f32 {
     if !F::HALVES {
         return a.sum;
     }

@@ -1,76 +1,78 @@
 //! One row of activations against packed weights, int8 arithmetic: see [`quant_int8`](super::quant_int8).
 //!
-//! Memory is all that counts here: each weight is read once, in one stream over any number of stripes. One
-//! thread on Zen 4, 4096 x 4096 from memory, of a plain read of 29 to 30 GB/s: Q8_0 0.96 to 1.00, Q4_0 0.87 to
-//! 0.93, Q5_0 0.85, Q4_K and Q6_K 0.72 to 0.78; from L2 the same loops read 37 to 77 GB/s. What is left is latency:
-//! 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 stripes at once (Q4_K 0.81, Q5_0
-//! 0.81, Q6_K 0.73).
+//! Memory is all that counts here: each weight is read once, in one stream over any number of row panels. One
+//! thread on Zen 4, 4096 x 4096 from memory, of a plain read of 29 to 30 GB/s: Q8_0 0.96 to 1.00, Q4_0 0.87
+//! to 0.93, Q5_0 0.85, Q4_K and Q6_K 0.72 to 0.78; from L2 the same loops read 37 to 77 GB/s. What is left is
+//! latency: 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 row panels at once
+//! (Q4_K 0.81, Q5_0 0.81, Q6_K 0.73).
 
 use super::LANES;
 use super::quant_codes::Codes;
-use super::quant_format::{Format, unit_bytes};
+use super::quant_format::{Format, superblock_bytes};
 use super::quant_int8::block;
-use super::quantize::Record;
+use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
 /// How far ahead memory is asked for, and at which distance one from the other inside a block, in bytes.
 ///
-/// The CPU's own prefetcher stops at the end of each page (4 KiB) and has to be set going in the next one; a line
-/// or two of each block, two pages ahead, do that. Without, Q8_0 reads at 0.88 of a plain read and Q4_0 at 0.82.
-/// Rejected: to ask for every line. Far ahead (from 4 KiB on) each of them holds one of the 24 miss buffers of
-/// L1 for all of its way, and no miss of a load is left that would keep the prefetcher going: 14 to 21 GB/s.
-/// Near (1 to 2 KiB) it reads as fast as this, or falls to 14 GB/s where the codes take more work.
+/// The CPU's own prefetcher stops at the end of each page (4 KiB) and has to be set going in the next one; a
+/// line or two of each block, two pages ahead, do that. Without, Q8_0 reads at 0.88 of a plain read and Q4_0
+/// at 0.82. Rejected: to ask for every line. Far ahead (from 4 KiB on) each of them holds one of the 24 miss
+/// buffers of L1 for all of its way, and no miss of a load is left that would keep the prefetcher going: 14
+/// to 21 GB/s. Near (1 to 2 KiB) it reads as fast as this, or falls to 14 GB/s where the codes take more
+/// work.
 ///
-/// The large headers of K-quants are read out of order, which the CPU's prefetcher does not follow: there, every
-/// line is asked for, which gives Q3_K and Q2_K a third more and Q5_K a tenth. Q6_K has the fewest bytes of header
-/// for its codes, and loses a tenth by it.
+/// The large headers of K-quants are read out of order, which the CPU's prefetcher does not follow: there,
+/// every line is asked for, which gives Q3_K and Q2_K a third more and Q5_K a tenth. Q6_K has the fewest
+/// bytes of header for its codes, and loses a tenth by it.
 const AHEAD: usize = 8192;
 const fn every<F: Format>() -> usize {
     if F::HEADER >= 256 && F::Codes::BYTES < 384 { 64 } else { 384 }
 }
 
-/// Stripes that lie one behind the other, and the row.
+/// Row panels that lie one behind the other, and the row.
 pub(crate) struct Int8Row {
     pub blocks: usize,
-    pub w: *const u8, // (stripes, stripe_bytes)
-    pub stripe_bytes: usize,
-    /// log2 of the blocks of a unit, for formats whose `BLOCKS` is 0.
-    pub unit_shift: u32,
-    pub a: *const Record, // (blocks)
-    pub c: *mut f32,      // (cols)
-    /// Weight rows that exist; the stripes are as many as they need.
+    pub w: *const u8, // (panels, panel_bytes)
+    pub panel_bytes: usize,
+    /// log2 of the blocks of a superblock, for formats whose `BLOCKS` is 0.
+    pub superblock_shift: u32,
+    pub a: *const BlockQ8, // (blocks)
+    pub c: *mut f32,       // (cols)
+    /// Weight rows that exist; the row panels are as many as they need.
     pub cols: usize,
 }
 
 /// # Safety
-/// - every operand is valid as the comments of [`Int8Row`] say; stripes are whole units.
+/// - every operand is valid as the comments of [`Int8Row`] say; row panels are whole superblocks.
 #[inline(always)]
 pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
-    let unit_bytes = unit_bytes::<F>(t.unit_shift);
-    let unit_blocks = if F::BLOCKS == 0 { 1 << t.unit_shift } else { F::BLOCKS };
-    for stripe in 0..t.cols.div_ceil(LANES) {
+    let superblock_bytes = superblock_bytes::<F>(t.superblock_shift);
+    let superblock_blocks = if F::BLOCKS == 0 { 1 << t.superblock_shift } else { F::BLOCKS };
+    for panel in 0..t.cols.div_ceil(LANES) {
         let mut acc = [[s.splat(0.0)]];
-        let mut unit = t.w.wrapping_add(stripe * t.stripe_bytes);
+        let mut superblock = t.w.wrapping_add(panel * t.panel_bytes);
         let (mut a, mut left) = (t.a, t.blocks);
         while left > 0 {
             macro_rules! step {
                 ($i:expr) => {
-                    // SAFETY: block i of the unit, of which at least i + 1 are left, in the stripe and in the row.
+                    // SAFETY: block i of the superblock, i + 1 of it at least are left, in the row panel and
+                    // in the row.
                     unsafe {
-                        let q = unit.add(F::HEADER + $i * F::Codes::BYTES);
+                        let q = superblock.add(F::HEADER + $i * F::Codes::BYTES);
                         for at in (0..F::Codes::BYTES).step_by(every::<F>()) {
                             s.prefetch_l2(q.wrapping_add(AHEAD + at));
                         }
-                        block::<S, F, 1, 1>(s, [unit], [q], $i, [a.add($i)], &mut acc);
+                        block::<S, F, 1, 1>(s, [superblock], [q], $i, [a.add($i)], &mut acc);
                     }
                 };
             }
             if every::<F>() == 64 {
                 for at in (0..F::HEADER).step_by(64) {
-                    s.prefetch_l2(unit.wrapping_add(AHEAD + at));
+                    s.prefetch_l2(superblock.wrapping_add(AHEAD + at));
                 }
             }
-            let count = left.min(unit_blocks);
+            let count = left.min(superblock_blocks);
             // In pairs: where scales share bytes, which half is whose is known.
             let pairs = if F::BLOCKS % 2 == 0 && S::DOUBLE_ACCUMULATOR_TILES > 1 { count / 2 * 2 } else { 0 };
             for i in (0..pairs).step_by(2) {
@@ -81,12 +83,12 @@ pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
                 step!(i);
             }
             left -= count;
-            // The last time this is the end of the stripe and of the row.
-            (unit, a) = (unit.wrapping_add(unit_bytes), a.wrapping_add(count));
+            // The last time this is the end of the row panel and of the row.
+            (superblock, a) = (superblock.wrapping_add(superblock_bytes), a.wrapping_add(count));
         }
         let [[acc]] = acc;
-        let lanes = (t.cols - stripe * LANES).min(LANES);
-        // SAFETY: `lanes` columns from 16 stripe on.
-        unsafe { s.store_n(t.c.add(stripe * LANES), acc, lanes) };
+        let lanes = (t.cols - panel * LANES).min(LANES);
+        // SAFETY: `lanes` columns from 16 panel on.
+        unsafe { s.store_n(t.c.add(panel * LANES), acc, lanes) };
     }
 }

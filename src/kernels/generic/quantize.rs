@@ -4,9 +4,9 @@
 //! operation. A block whose d is zero or subnormal (absmax below 1.5e-36) becomes zeros with d = 0; a
 //! block with a NaN or an infinity has d = NaN and zeros, so every output that it touches is NaN.
 //!
-//! A row becomes a record of one [`Record`] of 48 bytes for each block: the quants with all that any format
-//! wants to know about them, so that one record serves weights of every format, and a tile needs one
-//! pointer for each row.
+//! A row becomes one [`BlockQ8`] of 48 bytes for each block: the quants with all that any format wants to
+//! know about them, so that one row serves weights of every format, and a tile needs one pointer for each
+//! row.
 
 use crate::kernels::simd::Simd;
 use bytemuck::{Pod, Zeroable};
@@ -14,10 +14,10 @@ use bytemuck::{Pod, Zeroable};
 /// Elements of a block.
 pub(crate) const BLOCK: usize = 32;
 
-/// One block of activations.
+/// One block of quantised activations: ggml's `block_q8`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Record {
+pub(crate) struct BlockQ8 {
     pub q: [i8; BLOCK],
     /// The scale.
     pub d: f32,
@@ -28,13 +28,13 @@ pub(crate) struct Record {
     /// Minus the sum of the first 16 q.
     pub neg_first: i32,
 }
-const _: () = assert!(size_of::<Record>() == 48);
+const _: () = assert!(size_of::<BlockQ8>() == 48);
 
-/// One row of activations and where its record goes.
+/// One row of activations and where its blocks go.
 pub(crate) struct QuantizeRow {
     pub x: *const f32, // (32 * blocks)
     pub blocks: usize,
-    pub out: *mut Record, // (blocks)
+    pub out: *mut BlockQ8, // (blocks)
 }
 
 /// # Safety

@@ -1,12 +1,12 @@
 //! Scales where f16 is coarse. Below 2^-14 its numbers are [`STEP`] apart: a scale of few steps has no close
-//! neighbour, and rounding it moves every weight of the block. So each number around the fitted scale is tried,
-//! with the integers that suit that number, and the least squared error wins.
+//! neighbour, and rounding it moves every weight of the block. So each number around the fitted scale is
+//! tried, with the integers that suit that number, and the least squared error wins.
 //!
 //! A scale of `FEW` steps and more loses less to rounding than the search leaves anyway (its integers are
 //! chosen after the rounding); to try its neighbours as well would change no block by more than 5 %.
 
+use super::block::{Codec, Decoded, MAX_SUBS};
 use super::fit::{Grid, inverse, round, sums};
-use super::{Codec, Decoded, MAX_SUBS};
 use half::f16;
 
 /// The distance of f16 numbers below 2^-14, and the least of them: 2^-24.
@@ -18,8 +18,8 @@ pub(super) const MOST: f32 = 65504.0;
 /// Scales of sub-blocks are tried one by one below this.
 const FEW: f32 = 16.0;
 
-/// Whether d, the scale of a block of `codec`, is so small that its neighbours have to be tried. With one scale
-/// a block that is while its rounding moves a weight by more than a quarter of d.
+/// Whether d, the scale of a block of `codec`, is so small that its neighbours have to be tried. With one
+/// scale a block that is while its rounding moves a weight by more than a quarter of d.
 pub(super) fn is_coarse(codec: &Codec, d: f32) -> bool {
     let steps = if has_subs(codec) { FEW } else { FEW.max(f32::from(1u16 << codec.bits)) };
     d != 0.0 && d.abs() < steps * STEP
@@ -109,8 +109,8 @@ pub(super) fn scaled(grid: impl Grid, codec: &Codec, x: &[f32], d: f32, fitted: 
 /// A block as chosen: the squared error, d, dmin, and the integers of the sub-blocks.
 pub(super) type WithMinima = (f32, f32, f32, [(f32, f32); MAX_SUBS]);
 
-/// The best of the scales around `d` and `dmin`, and of the integers of the sub-blocks around the fitted scales
-/// and minima.
+/// The best of the scales around `d` and `dmin`, and of the integers of the sub-blocks around the fitted
+/// scales and minima.
 pub(super) fn with_minima(
     codec: &Codec,
     x: &[f32],
@@ -134,8 +134,8 @@ pub(super) fn with_minima(
     best
 }
 
-/// The squared error, the scale and the minimum of a sub-block: for each scale, the minimum that its codes ask
-/// for.
+/// The squared error, the scale and the minimum of a sub-block: for each scale, the minimum that its codes
+/// ask for.
 fn integers(codec: &Codec, x: &[f32], (d, dmin): (f32, f32), (s, m): (f32, f32)) -> (f32, f32, f32) {
     let (top, hi) = (f32::from((1u16 << codec.bits) - 1), f32::from(codec.scales.1));
     let [sum_x] = sums(x, |x| [x]);

@@ -11,8 +11,8 @@ pub(super) trait Grid: Copy {
     fn nearest(self, t: f32) -> f32;
     /// The value of largest magnitude, and by how much its counterpart is varied in a search.
     fn reach(self) -> (f32, f32);
-    /// The value that is closest to its counterpart of the other sign, if none has an exact one: elements of one
-    /// magnitude fit there.
+    /// The value that is closest to its counterpart of the other sign, if none has an exact one: elements of
+    /// one magnitude fit there.
     fn twin(self) -> Option<f32>;
 }
 
@@ -132,8 +132,8 @@ pub(super) fn scale(grid: impl Grid, x: &[f32]) -> f32 {
     best.1
 }
 
-/// The s and m, both at least 0, of least `sum of (x - (s * code - m))^2` that the search finds, with codes in
-/// 0..=`top`. **Shapes**: `x`: (16 or 32).
+/// The s and m, both at least 0, of least `sum of (x - (s * code - m))^2` that the search finds, with codes
+/// in 0..=`top`. **Shapes**: `x`: (16 or 32).
 pub(super) fn scale_and_min(top: f32, x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(0.0f32, |low, &x| low.min(x));
     let high = x.iter().fold(low, |high, &x| high.max(x));

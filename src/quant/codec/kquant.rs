@@ -3,8 +3,10 @@
 //! Planes of bits share an order: element `128h + 32j + l` (h of 2, j of 4, l of 32) is found in row `h` of
 //! a plane at column `l`, at a place in the byte that j picks.
 
-use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search};
-use crate::quant::WeightFormat;
+use super::bits::{get16, nibbles, put_nibbles, put16};
+use super::block::{Codec, ScaleKind, Values};
+use super::search;
+use crate::quant::format::WeightFormat;
 
 const LEN: usize = 256;
 
@@ -30,7 +32,7 @@ pub(super) static Q2K: Codec = Codec {
             (out.scales[s], out.mins[s]) = ((byte & 15) as i8, byte >> 4);
         }
         two_bits(&block[16..80], &mut out.codes);
-        (out.d, out.dmin) = (bits16(block, 80), bits16(block, 82));
+        (out.d, out.dmin) = (get16(block, 80), get16(block, 82));
     },
     write: |decoded, block| {
         for (s, byte) in block[..16].iter_mut().enumerate() {
@@ -66,7 +68,7 @@ pub(super) static Q3K: Codec = Codec {
             let high = scales[8 + s % 4] >> (2 * (s / 4)) & 3;
             (out.scales[s], out.mins[s]) = ((low | high << 4) as i8 - Q3_BIAS, 0);
         }
-        (out.d, out.dmin) = (bits16(block, 108), 0);
+        (out.d, out.dmin) = (get16(block, 108), 0);
     },
     write: |decoded, block| {
         put_top_bits::<2>(&decoded.codes, &mut block[..32]);
@@ -120,7 +122,7 @@ pub(super) static Q6K: Codec = Codec {
         for (s, &byte) in block[192..208].iter().enumerate() {
             (out.scales[s], out.mins[s]) = (byte as i8, 0);
         }
-        (out.d, out.dmin) = (bits16(block, 208), 0);
+        (out.d, out.dmin) = (get16(block, 208), 0);
     },
     write: |decoded, block| {
         put_nibbles::<64>(&decoded.codes, &mut block[..128]);
@@ -144,7 +146,7 @@ const fn six_bit_scales<const BITS: u32>(format: WeightFormat) -> Codec {
         has_min: true,
         quantize: search::with_minima,
         read: |block, out| {
-            (out.d, out.dmin) = (bits16(block, 0), bits16(block, 2));
+            (out.d, out.dmin) = (get16(block, 0), get16(block, 2));
             scales_and_mins(&block[4..16], &mut out.scales, &mut out.mins);
             let (qh, qs) = block[16..].split_at(if BITS == 5 { 32 } else { 0 });
             nibbles::<32>(&qs[..128], &mut out.codes);

@@ -7,6 +7,8 @@
 //! Every format is one formula, `w = (d * scale[i / sub]) * value(code[i]) - dmin * min[i / sub]`, with the
 //! parts that a format lacks being 1 (scale) or 0 (min). The bytes are described at each codec.
 
+mod bits;
+mod block;
 mod coarse;
 mod fit;
 mod kquant;
@@ -15,247 +17,30 @@ mod search;
 mod small;
 mod table;
 
+pub(super) use bits::{SIGN, get16, put16};
+pub(super) use block::{Codec, Decoded};
+
 use super::format::WeightFormat;
-use half::f16;
-
-/// Elements of the largest block.
-pub(super) const MAX_BLOCK: usize = 256;
-
-/// Sub-blocks of a block at most.
-pub(super) const MAX_SUBS: usize = 16;
-
-/// A block as integers. What lies beyond the block's length is not touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Decoded {
-    /// Unsigned, in the order of elements. // (block_len)
-    pub codes: [u8; MAX_BLOCK],
-    /// Factors of d; 1 in a format without sub-blocks. // (block_len / sub_len)
-    pub scales: [i8; MAX_SUBS],
-    /// Factors of dmin; 1 in Q4_1 and Q5_1, 0 in a format without minima. // (block_len / sub_len)
-    pub mins: [u8; MAX_SUBS],
-    /// The scale: an f16 as bits, in MXFP4 the exponent byte.
-    pub d: u16,
-    /// The scale of the minima, an f16 as bits; of Q4_1 and Q5_1, which add theirs, the negative.
-    pub dmin: u16,
-}
-
-impl Decoded {
-    /// All zeros.
-    pub const ZERO: Decoded =
-        Decoded { codes: [0; MAX_BLOCK], scales: [0; MAX_SUBS], mins: [0; MAX_SUBS], d: 0, dmin: 0 };
-}
-
-/// What a code stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Values {
-    /// `code - zero`.
-    Linear {
-        /// The code of the value 0.
-        zero: u8,
-    },
-    /// `table[code]`.
-    Table(&'static [i8; 16]),
-}
-
-impl Values {
-    /// The integer that `code` stands for.
-    pub fn of(self, code: u8) -> i32 {
-        match self {
-            Values::Linear { zero } => i32::from(code) - i32::from(zero),
-            Values::Table(table) => i32::from(table[usize::from(code & 15)]),
-        }
-    }
-
-    /// The first code that stands for `value`, an integer of the format.
-    fn code(self, value: f32) -> u8 {
-        match self {
-            Values::Linear { zero } => (value + f32::from(zero)) as u8,
-            Values::Table(table) => table.iter().position(|&t| f32::from(t) == value).unwrap_or(0) as u8,
-        }
-    }
-}
-
-/// How the scale d of a block is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ScaleKind {
-    /// IEEE binary16.
-    F16,
-    /// A power of two: half of `2^(e - 127)`, because the table of MXFP4 holds doubled values; NaN for e = 255.
-    HalfE8m0,
-}
-
-/// A format of blocks: its constants, its decoder and its encoder.
-#[derive(Debug)]
-pub(super) struct Codec {
-    /// The format.
-    pub format: WeightFormat,
-    /// Elements of a sub-block: 16 or 32.
-    pub sub_len: usize,
-    /// The least and the greatest scale of a sub-block; minima reach as far. (1, 1) without sub-blocks.
-    pub scales: (i8, i8),
-    /// Bits of a code.
-    pub bits: u32,
-    /// What a code stands for.
-    pub values: Values,
-    /// How d is stored.
-    pub scale: ScaleKind,
-    /// Whether minima are subtracted; the zero is code 0 then.
-    pub has_min: bool,
-    /// From finite floats.
-    quantize: fn(&Codec, &[f32], &mut Decoded),
-    read: fn(&[u8], &mut Decoded),
-    write: fn(&Decoded, &mut [u8]),
-}
+use crate::kernels::formats::for_each_packing;
 
 impl Codec {
     /// The codec of a format; `None` for single floats, which have no integers.
     pub fn of(format: WeightFormat) -> Option<&'static Codec> {
-        Some(match format {
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => return None,
-            WeightFormat::Q4_0 => &small::Q4_0,
-            WeightFormat::Q4_1 => &small::Q4_1,
-            WeightFormat::Q5_0 => &small::Q5_0,
-            WeightFormat::Q5_1 => &small::Q5_1,
-            WeightFormat::Q8_0 => &small::Q8_0,
-            WeightFormat::Q2K => &kquant::Q2K,
-            WeightFormat::Q3K => &kquant::Q3K,
-            WeightFormat::Q4K => &kquant::Q4K,
-            WeightFormat::Q5K => &kquant::Q5K,
-            WeightFormat::Q6K => &kquant::Q6K,
-            WeightFormat::Iq4Nl => &table::IQ4_NL,
-            WeightFormat::Iq4Xs => &table::IQ4_XS,
-            WeightFormat::Mxfp4 => &table::MXFP4,
-        })
-    }
-
-    /// Sub-blocks of a block.
-    pub fn subs(&self) -> usize {
-        self.format.block_len() / self.sub_len
-    }
-
-    /// Takes a block apart. **Shapes**: `block`: at least `block_bytes` bytes. Any bytes are a valid block.
-    pub fn decode(&self, block: &[u8], out: &mut Decoded) {
-        debug_assert!(block.len() >= self.format.block_bytes());
-        (self.read)(block, out);
-    }
-
-    /// Puts a block together: the inverse of [`decode`](Codec::decode), byte for byte. Bits that do not fit
-    /// the format are cut off. **Shapes**: `block`: at least `block_bytes` bytes.
-    pub fn encode(&self, decoded: &Decoded, block: &mut [u8]) {
-        debug_assert!(block.len() >= self.format.block_bytes());
-        (self.write)(decoded, block);
-    }
-
-    /// Whether blocks of NaN are written: d is an f16. MXFP4 has a NaN as well (e = 255), which other readers take
-    /// for 2^128.
-    pub fn writes_nan(&self) -> bool {
-        self.scale == ScaleKind::F16
-    }
-
-    /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or infinity
-    /// in `x` makes d NaN, so that every weight of the block is; in a format that writes no NaN, where the caller
-    /// has to refuse it, the block becomes zeros.
-    pub fn quantize(&self, x: &[f32], out: &mut Decoded) {
-        let subs = self.subs();
-        out.scales[..subs].fill(1);
-        out.mins[..subs].fill(0);
-        out.dmin = 0;
-        if x.iter().all(|x| x.is_finite()) {
-            (self.quantize)(self, x, out);
-        } else {
-            out.codes[..x.len()].fill(self.values.code(0.0));
-            out.d = if self.writes_nan() { f16::NAN.to_bits() } else { 0 };
-        }
-    }
-
-    /// The scale d in f32, exactly.
-    pub fn d(&self, decoded: &Decoded) -> f32 {
-        match self.scale {
-            ScaleKind::F16 => f16::from_bits(decoded.d).to_f32(),
-            ScaleKind::HalfE8m0 => half_e8m0(decoded.d as u8),
-        }
-    }
-
-    /// The scale of the minima in f32, exactly.
-    pub fn dmin(&self, decoded: &Decoded) -> f32 {
-        f16::from_bits(decoded.dmin).to_f32()
-    }
-
-    /// The weights of a block: each product is exact in f32, the subtraction of a minimum rounds once.
-    ///
-    /// **Shapes**: `out`: (block_len). **Numerics**: an infinite or NaN d or dmin gives what IEEE says.
-    pub fn floats(&self, decoded: &Decoded, out: &mut [f32]) {
-        // Lengths that the compiler knows: half the instructions of Q8_0.
-        match self.sub_len {
-            16 => self.floats_of_subs::<16>(decoded, out),
-            _ => self.floats_of_subs::<32>(decoded, out),
-        }
-    }
-
-    fn floats_of_subs<const SUB: usize>(&self, decoded: &Decoded, out: &mut [f32]) {
-        let d = self.d(decoded);
-        let dmin = if self.has_min { self.dmin(decoded) } else { 0.0 };
-        let elements = out.as_chunks_mut::<SUB>().0.iter_mut().zip(decoded.codes.as_chunks::<SUB>().0);
-        for (s, (out, codes)) in elements.enumerate() {
-            let scale = d * f32::from(decoded.scales[s]);
-            match self.values {
-                Values::Linear { .. } if self.has_min => {
-                    let min = dmin * f32::from(decoded.mins[s]);
-                    *out = codes.map(|code| scale * f32::from(code) - min);
+        macro_rules! codec {
+            (blocks { $($name:ident: $format:ty, $codec:path;)+ } groups { $($groups:tt)+ }) => {
+                match format {
+                    $(WeightFormat::$name => Some(&$codec),)+
+                    _ => None,
                 }
-                Values::Linear { zero } => {
-                    let zero = i32::from(zero);
-                    *out = codes.map(|code| scale * (i32::from(code) - zero) as f32);
-                }
-                Values::Table(table) => {
-                    *out = codes.map(|code| scale * f32::from(table[usize::from(code & 15)]));
-                }
-            }
+            };
         }
-    }
-}
-
-/// Half of `2^(e - 127)`: 2^-128 (subnormal) for e = 0, 2^126 for e = 254, NaN for e = 255.
-fn half_e8m0(e: u8) -> f32 {
-    match e {
-        0 => f32::from_bits(0x0020_0000),
-        1 => f32::from_bits(0x0040_0000),
-        255 => f32::NAN,
-        e => f32::from_bits(u32::from(e - 1) << 23),
-    }
-}
-
-/// A little-endian f16 as bits.
-fn bits16(block: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([block[at], block[at + 1]])
-}
-
-fn put16(block: &mut [u8], at: usize, bits: u16) {
-    block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
-}
-
-/// Runs of `RUN` bytes of nibbles in halves: the low nibble of byte j of a run is its element j, the high one
-/// element `j + RUN`.
-fn nibbles<const RUN: usize>(bytes: &[u8], codes: &mut [u8]) {
-    for (bytes, codes) in bytes.as_chunks::<RUN>().0.iter().zip(codes.chunks_exact_mut(2 * RUN)) {
-        let (low, high) = codes.split_at_mut(RUN);
-        for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-            (*low, *high) = (byte & 15, byte >> 4);
-        }
-    }
-}
-
-fn put_nibbles<const RUN: usize>(codes: &[u8], bytes: &mut [u8]) {
-    for (bytes, codes) in bytes.as_chunks_mut::<RUN>().0.iter_mut().zip(codes.chunks_exact(2 * RUN)) {
-        let (low, high) = codes.split_at(RUN);
-        for ((low, high), byte) in low.iter().zip(high).zip(bytes) {
-            *byte = low & 15 | high << 4;
-        }
+        for_each_packing!(codec)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::block::half_e8m0;
     use super::*;
 
     /// Bytes without a pattern.

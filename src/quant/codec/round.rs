@@ -1,9 +1,10 @@
 //! The quantisers that are defined to the bit: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 as the Python package `gguf`
-//! rounds. Codes are computed with the scale in f32, which is then rounded to f16 for storage. Where that moves
-//! weights by more than a quarter of the scale, or to infinity, a search is asked as well.
+//! rounds. Codes are computed with the scale in f32, which is then rounded to f16 for storage. Where that
+//! moves weights by more than a quarter of the scale, or to infinity, a search is asked as well.
 
+use super::block::{Codec, Decoded, MAX_BLOCK};
 use super::coarse::{self, MOST};
-use super::{Codec, Decoded, MAX_BLOCK, search};
+use super::search;
 use half::f16;
 
 /// `1 / d`, or 0 for a block of zeros.
@@ -11,9 +12,9 @@ fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// Replaces the block by what `search` finds, where the stored scale is too unlike `d`, with which the codes were
-/// computed, and the search leaves less than nine tenths of the error: blocks that are good enough stay what other
-/// tools write.
+/// Replaces the block by what `search` finds, where the stored scale is too unlike `d`, with which the codes
+/// were computed, and the search leaves less than nine tenths of the error: blocks that are good enough stay
+/// what other tools write.
 fn unless_better(codec: &Codec, x: &[f32], d: f32, out: &mut Decoded, search: impl Fn(&mut Decoded)) {
     let exceeds = d.abs() > MOST || codec.d(out).is_infinite() || codec.dmin(out).is_infinite();
     if !coarse::is_coarse(codec, d) && !exceeds {

@@ -5,9 +5,9 @@
 //! integers next to the fitted scale are tried with the error they truly leave, and d is fitted to the
 //! integers and codes chosen; these two steps alternate, and the best of all rounds is kept.
 
+use super::block::{Codec, Decoded, MAX_BLOCK, MAX_SUBS, Values};
 use super::coarse::{self, Scaled, stored};
 use super::fit::{self, Grid, Integers, Listed, inverse, round, sums};
-use super::{Codec, Decoded, MAX_BLOCK, MAX_SUBS, Values};
 use half::f16;
 
 /// Rounds of choosing integers and fitting d. A fourth changes the error by less than 0.05 %.
@@ -16,7 +16,8 @@ const ROUNDS: usize = 3;
 /// The squared error that a block may have, of what is within reach: 1.2 of it before squaring.
 const WORTH: f32 = 1.44;
 
-/// Magnitudes beyond this saturate: more than any format reaches (65504 * 128 * 32), and its square is finite.
+/// Magnitudes beyond this saturate: more than any format reaches (65504 * 128 * 32), and its square is
+/// finite.
 const LIMIT: f32 = 1e9;
 
 /// Q3_K, Q6_K, IQ4_NL, IQ4_XS, and Q4_0, Q5_0, Q8_0 where f16 is coarse: `w = d * scale * value`.
@@ -47,8 +48,8 @@ fn scaled_on(grid: impl Grid, codec: &Codec, x: &[f32], out: &mut Decoded) {
         consider(coarse::scaled(grid, codec, x, ideal, &fitted));
     }
     consider(alternated(grid, codec, x, stored(ideal), fitted));
-    // The scale of largest magnitude has the longer side of the integers; one of the other sign that is as large is
-    // cut off. That matters where all magnitudes are alike; elsewhere the blocks stay what they are.
+    // The scale of largest magnitude has the longer side of the integers; one of the other sign that is as
+    // large is cut off. That matters where all magnitudes are alike; elsewhere the blocks stay what they are.
     let other = fitted.iter().fold(0.0f32, |e, &s| if s * extreme < e * extreme { s } else { e });
     if other * inverse(ideal) > hi + 0.5 {
         let found = alternated(grid, codec, x, stored(other / hi), fitted);

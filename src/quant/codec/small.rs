@@ -1,12 +1,11 @@
 //! The formats of 32 elements with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 
-use super::{Codec, Decoded, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, round};
-use crate::quant::WeightFormat;
+use super::bits::{SIGN, get16, nibbles, put_nibbles, put16};
+use super::block::{Codec, Decoded, ScaleKind, Values};
+use super::round;
+use crate::quant::format::WeightFormat;
 
 const LEN: usize = 32;
-
-/// The sign of an f16: Q4_1 and Q5_1 add what the common formula subtracts.
-const SIGN: u16 = 0x8000;
 
 /// ```text
 /// byte 0  1 | 2 ............ 17
@@ -46,7 +45,7 @@ pub(super) static Q8_0: Codec = Codec {
     has_min: false,
     quantize: round::by_absmax,
     read: |block, out| {
-        one_scale(out, bits16(block, 0));
+        one_scale(out, get16(block, 0));
         for (code, byte) in out.codes.iter_mut().zip(&block[2..34]) {
             *code = byte ^ 0x80;
         }
@@ -59,7 +58,8 @@ pub(super) static Q8_0: Codec = Codec {
     },
 };
 
-/// The codec of a format of nibbles in halves, with a fifth bit where `BITS` is 5, and with a minimum where `MIN`.
+/// The codec of a format of nibbles in halves, with a fifth bit where `BITS` is 5, and with a minimum where
+/// `MIN`.
 const fn halves<const BITS: u32, const MIN: bool>(
     format: WeightFormat,
     quantize: fn(&Codec, &[f32], &mut Decoded),
@@ -86,9 +86,9 @@ const fn places(bits: u32, min: bool) -> (usize, usize) {
 
 pub(super) fn read_halves<const BITS: u32, const MIN: bool>(block: &[u8], out: &mut Decoded) {
     let (qh, qs) = const { places(BITS, MIN) };
-    one_scale(out, bits16(block, 0));
+    one_scale(out, get16(block, 0));
     if MIN {
-        (out.dmin, out.mins[0]) = (bits16(block, 2) ^ SIGN, 1);
+        (out.dmin, out.mins[0]) = (get16(block, 2) ^ SIGN, 1);
     }
     let codes = &mut out.codes[..LEN];
     nibbles::<16>(&block[qs..qs + 16], codes);

@@ -1,15 +1,13 @@
 //! The formats whose codes index a table of values: IQ4_NL, IQ4_XS, MXFP4.
 
-use super::{Codec, ScaleKind, Values, bits16, nibbles, put_nibbles, put16, search, small};
-use crate::quant::WeightFormat;
+use super::bits::{get16, nibbles, put_nibbles, put16};
+use super::block::{Codec, ScaleKind, Values};
+use super::{search, small};
+use crate::kernels::{E2m1, NonLinear, Table};
+use crate::quant::format::WeightFormat;
 
-/// The values of IQ4_NL and IQ4_XS: denser around zero, where most weights are.
-pub(in crate::quant) static IQ4_VALUES: [i8; 16] =
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
-/// Twice the values of E2M1, so that they are integers; the sign is bit 3, and -0 counts as +0.
-pub(in crate::quant) static E2M1_DOUBLED: [i8; 16] =
-    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+static IQ4_VALUES: [i8; 16] = NonLinear::VALUES;
+static E2M1_DOUBLED: [i8; 16] = E2m1::VALUES;
 
 /// What is added to a scale of IQ4_XS to make it unsigned.
 const XS_BIAS: i8 = 32;
@@ -43,8 +41,8 @@ pub(super) static IQ4_XS: Codec = Codec {
     has_min: false,
     quantize: search::scaled,
     read: |block, out| {
-        (out.d, out.dmin) = (bits16(block, 0), 0);
-        let high = bits16(block, 2);
+        (out.d, out.dmin) = (get16(block, 0), 0);
+        let high = get16(block, 2);
         for s in 0..8 {
             let low = block[4 + s / 2] >> (4 * (s % 2)) & 15;
             let scale = low | ((high >> (2 * s) & 3) as u8) << 4;

@@ -32,10 +32,12 @@ pub struct Awq<'a, S> {
 }
 
 impl GroupWise {
-    /// Weights of an AWQ checkpoint: `W[i][j] = scales[g][i] * (qweight[j][i] - qzeros[g][i])`, `g = j / group`.
+    /// Weights of an AWQ checkpoint: `W[i][j] = scales[g][i] * (qweight[j][i] - qzeros[g][i])`, `g = j /
+    /// group`.
     ///
     /// **Shapes**: see [`Awq`]. **Numerics**: nothing is rounded. **Errors**: as
-    /// [`symmetric`](GroupWise::symmetric); also `Option` for an n that is no multiple of 8. **Cost**: one pass.
+    /// [`symmetric`](GroupWise::symmetric); also `Option` for an n that is no multiple of 8. **Cost**: one
+    /// pass.
     pub fn from_awq<S: Copy + Into<f32>>(t: &Awq<'_, S>) -> Result<GroupWise> {
         let _mode = fp_mode::default_mode();
         let (n, k) = (t.n, t.k);

@@ -47,7 +47,8 @@ impl GroupWise {
     ///
     /// **Shapes**: see [`Gptq`]. **Numerics**: nothing is rounded. **Errors**: as
     /// [`symmetric`](GroupWise::symmetric); also `Option` when k or n does not fill words, and when `g_idx`
-    /// names a group that is not there or does not give each group exactly `group` features. **Cost**: one pass.
+    /// names a group that is not there or does not give each group exactly `group` features. **Cost**: one
+    /// pass.
     pub fn from_gptq<S: Copy + Into<f32>>(t: &Gptq<'_, S>) -> Result<GroupWise> {
         let _mode = fp_mode::default_mode();
         let (n, k) = (t.n, t.k);

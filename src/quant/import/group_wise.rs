@@ -34,10 +34,10 @@ pub struct GroupRow<'a> {
 impl GroupWise {
     /// Signed codes around zero: `w = scale * code`, code in -8..=7 (4 bits) or -128..=127 (8 bits).
     ///
-    /// **Shapes**: `codes`: (n, k); `scales`: (n, k / group), f32, f16 or bf16. **Numerics**: scales are kept as
-    /// they are, NaN and infinity too. **Errors**: `Option` for `bits` other than 4 and 8, `group` other than
-    /// 32, 64 and 128, a k that groups do not divide, or a code out of range; `Shape` for a wrong length,
-    /// `Overflow`, `Resource`. **Cost**: one pass; allocates n * k bytes, and 5 for each group.
+    /// **Shapes**: `codes`: (n, k); `scales`: (n, k / group), f32, f16 or bf16. **Numerics**: scales are kept
+    /// as they are, NaN and infinity too. **Errors**: `Option` for `bits` other than 4 and 8, `group` other
+    /// than 32, 64 and 128, a k that groups do not divide, or a code out of range; `Shape` for a wrong
+    /// length, `Overflow`, `Resource`. **Cost**: one pass; allocates n * k bytes, and 5 for each group.
     pub fn symmetric<S: Copy + Into<f32>>(
         (n, k): (usize, usize),
         bits: u32,
@@ -64,8 +64,8 @@ impl GroupWise {
     /// Unsigned codes with a zero for each group: `w = scale * (code - zero)`, both in 0..=15 (4 bits) or
     /// 0..=255 (8 bits).
     ///
-    /// **Shapes**: `codes`: (n, k); `scales` and `zeros`: (n, k / group). **Numerics**, **Errors**, **Cost**: as
-    /// [`symmetric`](GroupWise::symmetric).
+    /// **Shapes**: `codes`: (n, k); `scales` and `zeros`: (n, k / group). **Numerics**, **Errors**, **Cost**:
+    /// as [`symmetric`](GroupWise::symmetric).
     pub fn with_zeros<S: Copy + Into<f32>>(
         (n, k): (usize, usize),
         bits: u32,
@@ -110,8 +110,8 @@ impl GroupWise {
         Ok((product("codes", &[n, k])?, product("groups", &[n, k / group])?))
     }
 
-    /// All codes, scales and zeros 0. The shape was checked, and the lengths of the inputs against it, so that
-    /// no more is allocated than the inputs account for.
+    /// All codes, scales and zeros 0. The shape was checked, and the lengths of the inputs against it, so
+    /// that no more is allocated than the inputs account for.
     pub(super) fn zeroed((n, k): (usize, usize), bits: u32, group: usize) -> Result<GroupWise> {
         let (codes, groups) = GroupWise::sizes((n, k), bits, group)?;
         Ok(GroupWise {
@@ -148,10 +148,10 @@ impl GroupWise {
         }
         // 16 rows at a time: a cache line of the checkpoint's words against 16 lines being written. Row by
         // row, each line of a large matrix would be fetched 16 times.
-        for (stripe, rows) in self.codes.as_mut_slice().chunks_mut(16 * self.k).enumerate() {
+        for (panel, rows) in self.codes.as_mut_slice().chunks_mut(16 * self.k).enumerate() {
             for p in 0..self.k {
                 for (i, row) in rows.chunks_exact_mut(self.k).enumerate() {
-                    row[p] = code(p, 16 * stripe + i);
+                    row[p] = code(p, 16 * panel + i);
                 }
             }
         }
@@ -203,9 +203,9 @@ impl GroupWise {
 
     /// Row `i` of W in f32, in the order of input features.
     ///
-    /// **Shapes**: `out`: (k). **Numerics**: `scale * (code - zero)`, one product in f32: exact for scales that
-    /// were f16 or bf16. (Tools that compute it in f16 round to 11 bits.) A NaN or infinite scale gives what IEEE
-    /// says. **Errors**: `Shape`. Allocates nothing.
+    /// **Shapes**: `out`: (k). **Numerics**: `scale * (code - zero)`, one product in f32: exact for scales
+    /// that were f16 or bf16. (Tools that compute it in f16 round to 11 bits.) A NaN or infinite scale gives
+    /// what IEEE says. **Errors**: `Shape`. Allocates nothing.
     pub fn dequantize_row(&self, i: usize, out: &mut [f32]) -> Result<()> {
         let _mode = fp_mode::default_mode();
         equal("out.len", out.len(), "must equal k =", self.k)?;

@@ -9,7 +9,7 @@ mod maddubs {
     tier! {
         avx2 => crate::kernels::quant::instantiate_int8,
         direct: 1 [1 2],
-        panel: 1 [1 2 3],
+        unpacked: 1 [1 2 3],
         halves: 1 [1 2],
     }
 }

@@ -10,7 +10,7 @@ mod maddubs {
     tier! {
         avx512 => crate::kernels::quant::instantiate_int8,
         direct: 2 [1 2],
-        panel: 2 [1 2 3 4],
+        unpacked: 2 [1 2 3 4],
         halves: 2 [1 2],
     }
 }
@@ -22,7 +22,7 @@ mod vnni {
     tier! {
         avx512_vnni => crate::kernels::quant::instantiate_int8,
         direct: 2 [1 2 3 4],
-        panel: 2 [1 2 3 4 5 6],
+        unpacked: 2 [1 2 3 4 5 6],
         halves: 2 [1 2 3 4],
     }
 }
