@@ -155,8 +155,8 @@ def handle(x, kind):
 
 class ContextOptions(ctypes.Structure):
     """The first fields of kvern_context_options: struct_size says that the others are default."""
-    _fields_ = [("struct_size", c_size_t), ("threads", c_uint32), ("isa_cap", c_int32), ("max_threads", c_size_t),
-                ("parallel_for", c_void_p), ("user", c_void_p)]
+    _fields_ = [("struct_size", c_size_t), ("threads", c_uint32), ("isa_cap", c_int32),
+                ("max_threads", c_size_t), ("parallel_for", c_void_p), ("user", c_void_p)]
 
 
 class CacheOptions(ctypes.Structure):

@@ -23,8 +23,10 @@ inline kvern_preparation preparation() {
 class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
   public:
     /** Takes over a cache; its heads are those that it was created with. `value_dim`: 0 for head_dim. */
-    kv_cache(kvern_kv_cache *raw, std::size_t kv_heads, std::size_t head_dim, std::size_t value_dim = 0) noexcept
-        : handle(raw), kv_heads_(kv_heads), head_dim_(head_dim), value_dim_(value_dim == 0 ? head_dim : value_dim) {}
+    kv_cache(kvern_kv_cache *raw, std::size_t kv_heads, std::size_t head_dim,
+             std::size_t value_dim = 0) noexcept
+        : handle(raw), kv_heads_(kv_heads), head_dim_(head_dim),
+          value_dim_(value_dim == 0 ? head_dim : value_dim) {}
 
     static returns<kv_cache> create(const kvern_kv_cache_options &options) {
         return made(options,
@@ -51,9 +53,11 @@ class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
                     [&](kvern_kv_cache **out) { return kvern_kv_cache_load(nullptr, &options, path, out); });
     }
     /** In the memory of the context. */
-    static returns<kv_cache> load(const context &ctx, const kvern_kv_cache_options &options, const char *path) {
-        return made(options,
-                    [&](kvern_kv_cache **out) { return kvern_kv_cache_load(ctx.get(), &options, path, out); });
+    static returns<kv_cache> load(const context &ctx, const kvern_kv_cache_options &options,
+                                  const char *path) {
+        return made(options, [&](kvern_kv_cache **out) {
+            return kvern_kv_cache_load(ctx.get(), &options, path, out);
+        });
     }
     done save(const char *path) const { return detail::finish(kvern_kv_cache_save(get(), path)); }
     done restore(const char *path) { return detail::finish(kvern_kv_cache_restore(get(), path)); }
@@ -66,8 +70,8 @@ class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
         });
     }
     /** Norms and rotates q: (tokens, heads * head_dim), and k, in place, then appends k and v. */
-    done append_prepared(const context &ctx, std::size_t sequence, const kvern_preparation &preparation, output q,
-                         output k, input v) {
+    done append_prepared(const context &ctx, std::size_t sequence, const kvern_preparation &preparation,
+                         output q, output k, input v) {
         const std::size_t heads = head_dim_ == 0 ? 0 : q.cols() / head_dim_;
         return detail::checked({{"q.cols", q.cols(), "heads * head_dim", heads * head_dim_},
                                 {"q.rows", q.rows(), "k.rows", k.rows()},
@@ -96,12 +100,14 @@ class kv_cache : public detail::handle<kvern_kv_cache, kvern_kv_cache_destroy> {
         return detail::finish(kvern_kv_cache_remove(get(), sequence, start, end));
     }
     /** Rotates the keys of positions start..end by `by` positions. */
-    done rotate(std::size_t sequence, std::size_t start, std::size_t end, std::ptrdiff_t by, const rope_table &table,
-                kvern_rope_pairs pairs) {
+    done rotate(std::size_t sequence, std::size_t start, std::size_t end, std::ptrdiff_t by,
+                const rope_table &table, kvern_rope_pairs pairs) {
         return detail::finish(kvern_kv_cache_rotate(get(), sequence, start, end, by, table.get(), pairs));
     }
     /** Makes sequence `to` a copy of `from` that shares its pages until one of them writes. */
-    done fork(std::size_t from, std::size_t to) { return detail::finish(kvern_kv_cache_fork(get(), from, to)); }
+    done fork(std::size_t from, std::size_t to) {
+        return detail::finish(kvern_kv_cache_fork(get(), from, to));
+    }
     std::size_t kv_heads() const noexcept { return kv_heads_; }
     std::size_t head_dim() const noexcept { return head_dim_; }
     std::size_t value_dim() const noexcept { return value_dim_; }

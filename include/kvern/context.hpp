@@ -32,7 +32,8 @@ class context : public detail::handle<kvern_context, kvern_context_destroy> {
     }
     /** The most threads that compute at once. */
     returns<std::size_t> max_threads() const {
-        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_max_threads(get(), out); });
+        return detail::ask<std::size_t>(
+            [&](std::size_t *out) { return kvern_context_max_threads(get(), out); });
     }
     /** The id of the kernel for an operation; lives as long as the context. */
     returns<const char *> kernel_name(const char *operation) const {
@@ -40,7 +41,8 @@ class context : public detail::handle<kvern_context, kvern_context_destroy> {
             [&](const char **out) { return kvern_context_kernel_name(get(), operation, out); });
     }
     returns<std::size_t> kernel_count() const {
-        return detail::ask<std::size_t>([&](std::size_t *out) { return kvern_context_kernel_count(get(), out); });
+        return detail::ask<std::size_t>(
+            [&](std::size_t *out) { return kvern_context_kernel_count(get(), out); });
     }
     /** Operation `index` of kernel_count(). */
     returns<kvern::kernel> kernel(std::size_t index) const {

@@ -26,7 +26,7 @@ inline done matmul(const context &ctx, workspace &ws, input a, input b, output c
                 ws, [&](std::size_t *out) { return kvern_matmul_workspace_bytes(ctx.get(), m, n, k, out); },
                 [&] {
                     return kvern_matmul(ctx.get(), ws.get(), m, n, k, a.data(), a.row_stride(), 0, b.data(),
-                                            b.row_stride(), transpose_b, c.data(), c.row_stride(), epilogue);
+                                        b.row_stride(), transpose_b, c.data(), c.row_stride(), epilogue);
                 });
         });
 }
@@ -43,9 +43,9 @@ class packed_b : public detail::handle<kvern_packed_b, kvern_packed_b_destroy> {
     template <class T>
     static returns<packed_b> pack(const context &ctx, matrix<T> b, bool transposed = false) {
         return detail::make<packed_b>([&](kvern_packed_b **out) {
-            return kvern_packed_b_pack_dtype(ctx.get(), detail::dtype_of<T>(), detail::stored_rows(b, transposed),
-                                             detail::stored_cols(b, transposed), b.data(), b.row_stride(),
-                                             transposed, out);
+            return kvern_packed_b_pack_dtype(
+                ctx.get(), detail::dtype_of<T>(), detail::stored_rows(b, transposed),
+                detail::stored_cols(b, transposed), b.data(), b.row_stride(), transposed, out);
         });
     }
     static returns<packed_b> load(const char *path) {
@@ -70,35 +70,40 @@ class packed_b : public detail::handle<kvern_packed_b, kvern_packed_b_destroy> {
     }
     /** Lives as long as the object. */
     returns<const char *> kernel_id() const {
-        return detail::ask<const char *>([&](const char **out) { return kvern_packed_b_kernel_id(get(), out); });
+        return detail::ask<const char *>(
+            [&](const char **out) { return kvern_packed_b_kernel_id(get(), out); });
     }
     /** `C = beta * C + act(alpha * A * B + bias)`. Grows `ws`. */
-    done multiply(const context &ctx, workspace &ws, input a, output c, const kvern_epilogue *epilogue = nullptr,
+    done multiply(const context &ctx, workspace &ws, input a, output c,
+                  const kvern_epilogue *epilogue = nullptr,
                   kvern_precision precision = KVERN_PRECISION_EXACT) const {
         return multiply<float>(ctx, ws, a, c, epilogue, precision);
     }
     /** Into a matrix of float, f16 or bf16. */
     template <class T>
-    done multiply(const context &ctx, workspace &ws, input a, matrix<T> c, const kvern_epilogue *epilogue = nullptr,
+    done multiply(const context &ctx, workspace &ws, input a, matrix<T> c,
+                  const kvern_epilogue *epilogue = nullptr,
                   kvern_precision precision = KVERN_PRECISION_EXACT) const {
         return run(ctx, ws, a, c, [&] {
-            return kvern_packed_b_multiply_with(ctx.get(), ws.get(), get(), precision, c.rows(), c.cols(), a.cols(),
-                                                a.data(), a.row_stride(), detail::dtype_of<T>(), c.data(),
-                                                c.row_stride(), epilogue);
+            return kvern_packed_b_multiply_with(ctx.get(), ws.get(), get(), precision, c.rows(), c.cols(),
+                                                a.cols(), a.data(), a.row_stride(), detail::dtype_of<T>(),
+                                                c.data(), c.row_stride(), epilogue);
         });
     }
     /** `C = act(alpha * A * B + bias) * (A * UP)`. Grows `ws`. */
     done multiply_gated(const context &ctx, workspace &ws, const packed_b &up, input a, output c,
-                        const kvern_epilogue *epilogue, kvern_precision precision = KVERN_PRECISION_EXACT) const {
+                        const kvern_epilogue *epilogue,
+                        kvern_precision precision = KVERN_PRECISION_EXACT) const {
         return multiply_gated<float>(ctx, ws, up, a, c, epilogue, precision);
     }
     template <class T>
     done multiply_gated(const context &ctx, workspace &ws, const packed_b &up, input a, matrix<T> c,
-                        const kvern_epilogue *epilogue, kvern_precision precision = KVERN_PRECISION_EXACT) const {
+                        const kvern_epilogue *epilogue,
+                        kvern_precision precision = KVERN_PRECISION_EXACT) const {
         return run(ctx, ws, a, c, [&] {
-            return kvern_packed_b_multiply_gated(ctx.get(), ws.get(), get(), up.get(), precision, c.rows(), c.cols(),
-                                                 a.cols(), a.data(), a.row_stride(), detail::dtype_of<T>(),
-                                                 c.data(), c.row_stride(), epilogue);
+            return kvern_packed_b_multiply_gated(ctx.get(), ws.get(), get(), up.get(), precision, c.rows(),
+                                                 c.cols(), a.cols(), a.data(), a.row_stride(),
+                                                 detail::dtype_of<T>(), c.data(), c.row_stride(), epilogue);
         });
     }
 

@@ -13,9 +13,9 @@ struct gptq {
     std::size_t n, k;
     std::uint32_t bits;
     std::size_t group;
-    span<const std::int32_t> qweight; // (k * bits / 32, n)
-    span<const std::int32_t> qzeros;  // (k / group, n * bits / 32)
-    span<const S> scales;             // (k / group, n)
+    span<const std::int32_t> qweight;    // (k * bits / 32, n)
+    span<const std::int32_t> qzeros;     // (k / group, n * bits / 32)
+    span<const S> scales;                // (k / group, n)
     span<const std::int32_t> g_idx = {}; // (k), or empty
     kvern_gptq_zeros zeros = KVERN_GPTQ_ZEROS_MINUS_ONE;
 };
@@ -43,7 +43,8 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
     /** On the threads of the context, into its memory. */
     static returns<weights> quantize(const context &ctx, kvern_weight_format format, input w) {
         return made([&](kvern_weights **out) {
-            return kvern_weights_quantize(ctx.get(), format, w.rows(), w.cols(), w.data(), w.row_stride(), out);
+            return kvern_weights_quantize(ctx.get(), format, w.rows(), w.cols(), w.data(), w.row_stride(),
+                                          out);
         });
     }
     /** From the data of a GGUF tensor. */
@@ -61,26 +62,27 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
         });
     }
     /** Codes around zero in groups: (n, k) codes, (n, k / group) scales. */
-    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group, std::size_t n,
-                                        std::size_t k, span<const std::int8_t> codes, span<const float> scales) {
+    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group,
+                                        std::size_t n, std::size_t k, span<const std::int8_t> codes,
+                                        span<const float> scales) {
         const auto *bytes = reinterpret_cast<const std::uint8_t *>(codes.data());
         return sized({{"codes.size", codes.size(), "n * k", n * k},
                       {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)}},
                      [&](kvern_weights **out) {
-                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, bytes, scales.data(), nullptr,
-                                                          out);
+                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, bytes, scales.data(),
+                                                          nullptr, out);
                      });
     }
     /** Codes with a zero for each group. */
-    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group, std::size_t n,
-                                        std::size_t k, span<const std::uint8_t> codes, span<const float> scales,
-                                        span<const std::uint8_t> zeros) {
+    static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group,
+                                        std::size_t n, std::size_t k, span<const std::uint8_t> codes,
+                                        span<const float> scales, span<const std::uint8_t> zeros) {
         return sized({{"codes.size", codes.size(), "n * k", n * k},
                       {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)},
                       {"zeros.size", zeros.size(), "scales.size", scales.size()}},
                      [&](kvern_weights **out) {
-                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, codes.data(), scales.data(),
-                                                          zeros.data(), out);
+                         return kvern_weights_from_groups(ctx.get(), bits, group, n, k, codes.data(),
+                                                          scales.data(), zeros.data(), out);
                      });
     }
     template <class S>
@@ -92,20 +94,21 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
                       {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n},
                       {"g_idx.size", t.g_idx.size(), "k", t.g_idx.size() == 0 ? 0 : t.k}},
                      [&](kvern_weights **out) {
-                         return kvern_weights_from_gptq(ctx.get(), t.bits, t.group, t.n, t.k, t.qweight.data(),
-                                                        t.qzeros.data(), t.zeros, detail::dtype_of<S>(),
-                                                        t.scales.data(), t.g_idx.data(), out);
+                         return kvern_weights_from_gptq(
+                             ctx.get(), t.bits, t.group, t.n, t.k, t.qweight.data(), t.qzeros.data(), t.zeros,
+                             detail::dtype_of<S>(), t.scales.data(), t.g_idx.data(), out);
                      });
     }
     template <class S>
     static returns<weights> from_awq(const context &ctx, const awq<S> &t) {
-        return sized({{"qweight.size", t.qweight.size(), "k * (n / 8)", t.k * (t.n / 8)},
-                      {"qzeros.size", t.qzeros.size(), "k / group * (n / 8)", groups(t.k, t.group) * (t.n / 8)},
-                      {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n}},
-                     [&](kvern_weights **out) {
-                         return kvern_weights_from_awq(ctx.get(), t.group, t.n, t.k, t.qweight.data(),
-                                                       t.qzeros.data(), detail::dtype_of<S>(), t.scales.data(), out);
-                     });
+        return sized(
+            {{"qweight.size", t.qweight.size(), "k * (n / 8)", t.k * (t.n / 8)},
+             {"qzeros.size", t.qzeros.size(), "k / group * (n / 8)", groups(t.k, t.group) * (t.n / 8)},
+             {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n}},
+            [&](kvern_weights **out) {
+                return kvern_weights_from_awq(ctx.get(), t.group, t.n, t.k, t.qweight.data(), t.qzeros.data(),
+                                              detail::dtype_of<S>(), t.scales.data(), out);
+            });
     }
     static returns<weights> load(const char *path) {
         return made([&](kvern_weights **out) { return kvern_weights_load(nullptr, path, out); });
@@ -134,14 +137,16 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
     }
     /** `C = beta * C + act(alpha * A * W^T + bias)`. Grows `ws`. */
     done multiply(const context &ctx, workspace &ws, input a, output c,
-                  kvern_compute compute = KVERN_COMPUTE_INT8, const kvern_epilogue *epilogue = nullptr) const {
+                  kvern_compute compute = KVERN_COMPUTE_INT8,
+                  const kvern_epilogue *epilogue = nullptr) const {
         return detail::checked({{"c.rows", c.rows(), "a.rows", a.rows()}}, [&] {
             const auto query = [&](std::size_t *out) {
                 return kvern_weights_workspace_bytes(ctx.get(), get(), compute, a.rows(), out);
             };
             return detail::grown(ws, query, [&] {
-                return kvern_weights_multiply(ctx.get(), ws.get(), get(), compute, c.rows(), c.cols(), a.cols(),
-                                              a.data(), a.row_stride(), c.data(), c.row_stride(), epilogue);
+                return kvern_weights_multiply(ctx.get(), ws.get(), get(), compute, c.rows(), c.cols(),
+                                              a.cols(), a.data(), a.row_stride(), c.data(), c.row_stride(),
+                                              epilogue);
             });
         });
     }
@@ -154,9 +159,9 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
                 return kvern_weights_many_workspace_bytes(ctx.get(), compute, a.rows(), 2, both, out);
             };
             return detail::grown(ws, query, [&] {
-                return kvern_weights_multiply_gated(ctx.get(), ws.get(), get(), up.get(), compute, c.rows(), c.cols(),
-                                                    a.cols(), a.data(), a.row_stride(), c.data(), c.row_stride(),
-                                                    epilogue);
+                return kvern_weights_multiply_gated(ctx.get(), ws.get(), get(), up.get(), compute, c.rows(),
+                                                    c.cols(), a.cols(), a.data(), a.row_stride(), c.data(),
+                                                    c.row_stride(), epilogue);
             });
         });
     }
@@ -187,13 +192,16 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
         return weights(raw);
     }
     /** k / group; the library refuses a group of 0. */
-    static constexpr std::size_t groups(std::size_t k, std::size_t group) { return group == 0 ? 0 : k / group; }
+    static constexpr std::size_t groups(std::size_t k, std::size_t group) {
+        return group == 0 ? 0 : k / group;
+    }
     returns<std::size_t> number(kvern_status (*query)(const kvern_weights *, std::size_t *)) const {
         return detail::ask<std::size_t>([&](std::size_t *out) { return query(get(), out); });
     }
 };
 
-/** One of the products that share their activations: C = act(alpha * A * W^T + bias), times A * UP^T with an up. */
+/** One of the products that share their activations: C = act(alpha * A * W^T + bias), times A * UP^T with an
+ * up. */
 struct product {
     const weights &w;
     output c;
@@ -208,13 +216,15 @@ inline done multiply_many(const context &ctx, workspace &ws, input a, span<const
     const kvern_weights *all[2 * KVERN_WEIGHTS_MAX_PRODUCTS] = {};
     if (products.size() > KVERN_WEIGHTS_MAX_PRODUCTS)
         return detail::refuse({KVERN_STATUS_OPTION, "products.size = " + std::to_string(products.size()) +
-                                                        " must be at most " + std::to_string(KVERN_WEIGHTS_MAX_PRODUCTS)});
+                                                        " must be at most " +
+                                                        std::to_string(KVERN_WEIGHTS_MAX_PRODUCTS)});
     std::size_t count = 0, rows = a.rows();
     for (std::size_t i = 0; i < products.size(); ++i) {
         const product &p = products[i];
         if (p.c.rows() != a.rows())
             rows = p.c.rows();
-        list[i] = {p.w.get(),           p.up == nullptr ? nullptr : p.up->get(), p.c.data(), p.c.row_stride(),
+        list[i] = {p.w.get(),  p.up == nullptr ? nullptr : p.up->get(),
+                   p.c.data(), p.c.row_stride(),
                    p.c.cols(), p.epilogue};
         all[count++] = p.w.get();
         if (p.up != nullptr)
@@ -244,7 +254,8 @@ inline done blocks_quantize(kvern_weight_format format, span<const float> x, spa
 
 /** What the blocks stand for. */
 inline done blocks_dequantize(kvern_weight_format format, span<const std::uint8_t> blocks, span<float> out) {
-    return detail::finish(kvern_blocks_dequantize(format, blocks.data(), blocks.size(), out.data(), out.size()));
+    return detail::finish(
+        kvern_blocks_dequantize(format, blocks.data(), blocks.size(), out.data(), out.size()));
 }
 
 } // namespace KVERN_ERRORS

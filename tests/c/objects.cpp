@@ -49,8 +49,10 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
         const kvern::context mine = kvern::context::create(&counted);
         const auto one = kvern::weights::quantize(KVERN_WEIGHT_FORMAT_Q8_0, rows);
         const auto two = kvern::weights::quantize(mine, KVERN_WEIGHT_FORMAT_Q8_0, rows);
-        EXPECT(held == two.bytes() && two.n() == N && two.k() == K && two.format() == KVERN_WEIGHT_FORMAT_Q8_0);
-        std::vector<std::uint8_t> blocks(kvern::blocks_bytes(KVERN_WEIGHT_FORMAT_Q8_0, N, K)), again(blocks.size());
+        EXPECT(held == two.bytes() && two.n() == N && two.k() == K &&
+               two.format() == KVERN_WEIGHT_FORMAT_Q8_0);
+        std::vector<std::uint8_t> blocks(kvern::blocks_bytes(KVERN_WEIGHT_FORMAT_Q8_0, N, K)),
+            again(blocks.size());
         kvern::blocks_quantize(KVERN_WEIGHT_FORMAT_Q8_0, w, blocks);
         two.to_blocks(again);
         EXPECT(blocks == again);
@@ -78,7 +80,8 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
     }
     EXPECT(held == 0);
 
-    // Codes in groups: all codes and zeros of the checkpoints are 0, stored as they are, and so are the weights.
+    // Codes in groups: all codes and zeros of the checkpoints are 0, stored as they are, and so are the
+    // weights.
     const std::size_t group = 32;
     const std::vector<std::int32_t> words(K / 8 * N), zeros(K / group * N / 8);
     const floats ones(K / group * N, 1.0f);
@@ -90,7 +93,8 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
         .dequantize_row(N - 1, row);
     EXPECT(row == floats(K));
     row.assign(K, 1.0f);
-    kvern::weights::from_awq(ctx, kvern::awq<kvern::bf16>{N, K, group, words, zeros, brain}).dequantize_row(0, row);
+    kvern::weights::from_awq(ctx, kvern::awq<kvern::bf16>{N, K, group, words, zeros, brain})
+        .dequantize_row(0, row);
     EXPECT(row == floats(K));
     kvern::weights::from_groups(ctx, 4, group, N, K, codes, ones).dequantize_row(0, row);
     EXPECT(row == floats(K, 3.0f));
@@ -121,7 +125,8 @@ int products(const kvern::context &ctx, kvern::workspace &ws) {
     b.multiply_gated(ctx, ws, b, in, {gated.data(), 2, N}, &none);
     EXPECT(gated == floats(2 * N, 1024.0f));
     b.save("matrix");
-    EXPECT(kvern::packed_b::load("matrix").bytes() == b.bytes() && kvern::packed_b::load(ctx, "matrix").n() == N);
+    EXPECT(kvern::packed_b::load("matrix").bytes() == b.bytes() &&
+           kvern::packed_b::load(ctx, "matrix").n() == N);
     EXPECT(kvern::packed_b::map("matrix").k() == K);
     const kvern::kernel first = ctx.kernel(0);
     EXPECT(ctx.kernel_count() > 0 && std::string(ctx.kernel_name(first.operation)) == first.id);
@@ -142,10 +147,13 @@ int caches(const kvern::context &ctx, kvern::workspace &ws) {
     const kvern::input keys{k.data(), tokens, heads * dim}, queries{q.data(), tokens, heads * dim};
     const kvern::input rows{v.data(), tokens, heads * value};
     floats out(tokens * heads * value), plain(out.size()), both(2 * heads * value);
-    const auto result = [&](floats &x) { return kvern::output{x.data(), x.size() / heads / value, heads * value}; };
+    const auto result = [&](floats &x) {
+        return kvern::output{x.data(), x.size() / heads / value, heads * value};
+    };
     cache.append_to(1, keys, rows);
     cache.fork(1, 0);
-    EXPECT(cache.len() == tokens && cache.len(1) == tokens && cache.start(1) == 0 && cache.value_dim() == value);
+    EXPECT(cache.len() == tokens && cache.len(1) == tokens && cache.start(1) == 0 &&
+           cache.value_dim() == value);
     EXPECT(cache.free_pages() + 1 == cache.pages() && cache.bytes_used() * cache.pages() == cache.bytes());
     kvern_attention_options call = kvern::attention_options();
     kvern::attention(ctx, ws, call, cache, queries, result(out));
@@ -159,13 +167,14 @@ int caches(const kvern::context &ctx, kvern::workspace &ws) {
 
     floats key(heads * dim), values_of(heads * value);
     cache.token(1, 2, key, values_of);
-    EXPECT(key == floats(k.end() - heads * dim, k.end()) && values_of == floats(v.end() - heads * value, v.end()));
+    EXPECT(key == floats(k.end() - heads * dim, k.end()) &&
+           values_of == floats(v.end() - heads * value, v.end()));
     const auto table = kvern::rope_table::create(dim, 16);
     kvern_preparation prepared = kvern::preparation();
     prepared.rope = table.get();
     floats rotated = k, turned = q;
-    cache.append_prepared(ctx, 0, prepared, {turned.data(), tokens, heads * dim}, {k.data(), tokens, heads * dim},
-                          rows);
+    cache.append_prepared(ctx, 0, prepared, {turned.data(), tokens, heads * dim},
+                          {k.data(), tokens, heads * dim}, rows);
     kvern::rope(ctx, table, prepared.pairs, tokens, heads, {rotated.data(), tokens, heads * dim});
     EXPECT(rotated == k && cache.len() == 2 * tokens);
     cache.remove(0, 0, 1);
