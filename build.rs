@@ -76,7 +76,8 @@ mod capi {
         text + "\n\n" + trailer.trim_start()
     }
 
-    /// The section with parentheses around negative numbers of macros: `x -KVERN_STATUS_IO` would be `x --15`.
+    /// The section with parentheses around negative numbers of macros: `x -KVERN_STATUS_IO` would be
+    /// `x --15`.
     fn in_parentheses(section: &str) -> String {
         let line = |line: &str| match line.rsplit_once(' ') {
             Some((name, number)) if name.starts_with("#define ") && number.starts_with('-') => {

@@ -2379,8 +2379,8 @@ kvern_status kvern_argmax(const kvern_context *ctx,
 #define KVERN_KV_CACHE_OPTIONS_INIT { sizeof(kvern_kv_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KVERN_PREPARATION_INIT { sizeof(kvern_preparation), NULL, NULL, 0, 0, NULL, 0, 0, NULL }
 #define KVERN_ATTENTION_OPTIONS_INIT \
-    { sizeof(kvern_attention_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, NULL, \
-      0, NULL, 0 }
+    { sizeof(kvern_attention_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, \
+      NULL, 0, NULL, 0 }
 #define KVERN_SOFTMAX_OPTIONS_INIT { sizeof(kvern_softmax_options), 0, 0, NULL, 0, 0 }
 
 #ifdef __cplusplus

@@ -10,7 +10,7 @@ use super::packed_b::{kvern_precision, precision};
 use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
 use crate::attention::{self, AttentionOptions, Bias, Outputs, Plain, Sequences};
-use crate::error::{product, text};
+use crate::error::{Result, product, text};
 use crate::{Context, MatRef, Workspace};
 
 /// What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
@@ -185,7 +185,7 @@ impl Call {
     unsafe fn run(
         self,
         others: &[Span],
-        attend: impl FnOnce(&Context, &mut Workspace, &Bias<'_>, MatRef<'_>, Outputs<'_>) -> crate::Result<()>,
+        attend: impl FnOnce(&Context, &mut Workspace, &Bias<'_>, MatRef<'_>, Outputs<'_>) -> Result<()>,
     ) -> Checked<()> {
         let Call { arrays, q, .. } = &self;
         let apart = |output: Array<f32>| {

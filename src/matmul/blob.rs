@@ -66,10 +66,11 @@ impl PackedB {
         }
     }
 
-    /// Writes the matrix to a file: a header of 128 bytes and the packed bytes. The file is replaced as a whole: an
-    /// error leaves the old one, and whoever has it mapped (this matrix, for one) keeps it.
+    /// Writes the matrix to a file: a header of 128 bytes and the packed bytes. The file is replaced as a
+    /// whole: an error leaves the old one, and whoever has it mapped (this matrix, for one) keeps it.
     ///
-    /// **Errors**: `Io`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one write.
+    /// **Errors**: `Io`; `Unsupported` on a big-endian machine. **Cost**: one pass for the checksum, one
+    /// write.
     pub fn save(&self, path: &Path) -> Result<()> {
         little_endian()?;
         let data = self.data_bytes();

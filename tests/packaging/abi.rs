@@ -70,7 +70,9 @@ fn layout() -> String {
             );)*
         };
     }
-    layout!(kvern_context_options: threads, isa_cap, max_threads, parallel_for, user, allocate, release, memory);
+    layout!(
+        kvern_context_options: threads, isa_cap, max_threads, parallel_for, user, allocate, release, memory
+    );
     layout!(kvern_epilogue: alpha, beta, bias, activation, flags);
     layout!(
         kvern_rope_scaling: original_positions, kind, flags, factor, beta_fast, beta_slow, attention_factor,

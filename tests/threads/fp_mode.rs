@@ -1,4 +1,5 @@
-//! Every call computes in the default floating-point mode, on every thread, and leaves the caller's mode as it was.
+//! Every call computes in the default floating-point mode, on every thread, and leaves the caller's mode as
+//! it was.
 
 use crate::mode;
 use crate::support::{Random, context};
@@ -332,8 +333,8 @@ fn contexts() -> Vec<(String, Context)> {
     all
 }
 
-/// Outputs are compared in the default mode, calls are made in the others: each case meets another mode on each
-/// context, and the modes take turns, so that all of them meet all kinds of cases.
+/// Outputs are compared in the default mode, calls are made in the others: each case meets another mode on
+/// each context, and the modes take turns, so that all of them meet all kinds of cases.
 #[test]
 fn no_mode_of_the_caller_changes_a_bit() {
     let (list, contexts) = (everything(), contexts());
@@ -404,7 +405,8 @@ fn a_direction_set_by_the_c_library_is_still_set() {
     for threads in [1, 2] {
         let ctx = context(Isa::detect(), threads);
         for direction in directions {
-            // SAFETY: plain functions of the C library; nothing is computed here while another direction is set.
+            // SAFETY: plain functions of the C library; nothing is computed here while another direction is
+            // set.
             let (set, got, after, back) =
                 unsafe { (fesetround(direction), run(&ctx, &mut y), fegetround(), fesetround(0)) };
             assert_eq!((set, after, back), (0, direction, 0));

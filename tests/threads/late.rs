@@ -1,5 +1,5 @@
-//! A C caller's `parallel_for` may return before its workers have run, and run them when the call is over or when its
-//! context is gone: they find a closed region.
+//! A C caller's `parallel_for` may return before its workers have run, and run them when the call is over or
+//! when its context is gone: they find a closed region.
 
 use crate::capi::{context_options, ok};
 use crate::support::{Random, bits};

@@ -1,4 +1,5 @@
-//! A caller's pool in Rust may do what it likes with the bodies that it is given: results are right and memory is safe.
+//! A caller's pool in Rust may do what it likes with the bodies that it is given: results are right and
+//! memory is safe.
 
 use crate::support::{Random, assert_same_bits, context, product};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
@@ -85,7 +86,8 @@ fn any_habit_gives_the_bits_of_one_thread() {
     let (w, x) = (MatRef::dense(&w, 512, 1024).unwrap(), MatRef::dense(&x, 1, 1024).unwrap());
     let none = Epilogue::default();
     let run = |ctx: &Context| {
-        // Both workspaces have just the bytes that the query names: a worker too many would write beyond them.
+        // Both workspaces have just the bytes that the query names: a worker too many would write beyond
+        // them.
         let mut c = vec![f32::from_bits(0x7fc0_5eed); m * n];
         let mut ws = Workspace::new(matmul_workspace_bytes(ctx, m, n, k).unwrap()).unwrap();
         matmul(ctx, &mut ws, a, b, MatMut::dense(&mut c, m, n).unwrap(), &none).unwrap();
