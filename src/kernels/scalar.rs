@@ -13,8 +13,8 @@ fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; 
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-// Called, not inlined: without the instruction a fused multiply-add is 20 others, and the tiles that unroll it were a
-// quarter of the shared library (0.9 of 3.6 MB); one call is negligible next to 16 lanes.
+// Called, not inlined: without the instruction a fused multiply-add is 20 others, and the tiles that unroll
+// it were a quarter of the shared library (0.9 of 3.6 MB); one call is negligible next to 16 lanes.
 
 /// `a * b + c` in each lane, rounded once.
 #[inline(never)]

@@ -213,7 +213,7 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 32 bytes.
     #[inline(always)]
     unsafe fn load_f16_le(self, p: *const u8) -> Self::F32s {
-        const { assert!(cfg!(target_endian = "little"), "a tier of a big-endian machine reverses bytes here") }
+        const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
         // SAFETY: handed on to the caller.
         unsafe { self.load_f16(p.cast()) }
     }
@@ -222,7 +222,7 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 64 bytes.
     #[inline(always)]
     unsafe fn load_le(self, p: *const u8) -> Self::F32s {
-        const { assert!(cfg!(target_endian = "little"), "a tier of a big-endian machine reverses bytes here") }
+        const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
         // SAFETY: handed on to the caller.
         unsafe { self.load(p.cast()) }
     }

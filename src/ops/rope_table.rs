@@ -45,8 +45,8 @@ pub enum RopeScaling {
         round_ramp: bool,
     },
     /// Wavelengths below `original_positions / high_frequency` stay, those above
-    /// `original_positions / low_frequency` are divided by `factor`, with a ramp between: Llama 3.1. Two equal
-    /// frequencies make a step instead of a ramp: Llama 4 Scout.
+    /// `original_positions / low_frequency` are divided by `factor`, with a ramp between: Llama 3.1. Two
+    /// equal frequencies make a step instead of a ramp: Llama 4 Scout.
     Llama3 {
         /// The ratio of contexts.
         factor: f64,

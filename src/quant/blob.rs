@@ -111,10 +111,11 @@ fn floats(b: PackedB) -> PackedWeights {
 }
 
 impl PackedWeights {
-    /// Writes the weights to a file: a header of 128 bytes and the packed bytes. The file is replaced as a whole: an
-    /// error leaves the old one, and whoever has it mapped (these weights, for one) keeps it.
+    /// Writes the weights to a file: a header of 128 bytes and the packed bytes. The file is replaced as a
+    /// whole: an error leaves the old one, and whoever has it mapped (these weights, for one) keeps it.
     ///
-    /// **Errors**: `Io`, `Resource`; `Unsupported` for weights of single floats on a big-endian machine. **Cost**: one pass for the checksum, one write.
+    /// **Errors**: `Io`, `Resource`; `Unsupported` for weights of single floats on a big-endian machine.
+    /// **Cost**: one pass for the checksum, one write.
     pub fn save(&self, path: &Path) -> Result<()> {
         match &self.body {
             Body::Floats(b) => b.save(path),

@@ -214,8 +214,8 @@ pub fn multiply_many(
 ) -> Result<()> {
     let _mode = fp_mode::default_mode();
     let need = Need::of(ctx, compute, a, products)?;
-    // Before anything is written: a workspace that is too small changes nothing. A single product of floats asks
-    // for its workspace itself.
+    // Before anything is written: a workspace that is too small changes nothing. A single product of floats
+    // asks for its workspace itself.
     let alone = products.len() == 1;
     let mut floats = products.iter().filter(|_| !alone).map(|p| p.floats_bytes(ctx, a));
     ws.arena(floats.try_fold(need.bytes, |most, bytes| Ok::<_, Error>(most.max(bytes?)))?)?;
@@ -303,7 +303,8 @@ fn multiply_floats(
     Ok(())
 }
 
-/// The products of `region` with weights of blocks, at most [`REGION`], in one parallel region: one barrier in all.
+/// The products of `region` with weights of blocks, at most [`REGION`], in one parallel region: one barrier
+/// in all.
 fn multiply_region(
     executor: &Executor,
     shared: &Shared<'_>,

@@ -3,7 +3,7 @@
 //! Weight rows (output features) are grouped into row panels (NR = 16), a row panel is a sequence of
 //! superblocks:
 //! ```text
-//! superblock (16 rows x 32 k x blocks): [header: scales of the 16 rows][codes of block 0][codes of block 1] ..
+//! superblock (16 rows x 32 k x blocks): [header: scales of 16 rows][codes of block 0][codes of block 1] ..
 //! codes of a block, by planes:     vectors of 64 bytes; byte 4 r + j of vector v belongs to row r
 //!   8 bits: vector g  holds k = 4g + j                      (g of 8 groups of 4 k)
 //!   4 bits: vector g % 4, low nibbles g < 4, high nibbles g >= 4

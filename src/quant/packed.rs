@@ -23,8 +23,8 @@ use std::sync::Mutex;
 /// all of their integers and without a bit more than their own blocks need. Formats of single floats are a
 /// [`PackedB`] inside.
 ///
-/// Its methods by file of `src/quant`: `packed.rs` makes weights and reads them back, `blob.rs` saves, loads and
-/// maps them, `driver.rs` multiplies.
+/// Its methods by file of `src/quant`: `packed.rs` makes weights and reads them back, `blob.rs` saves, loads
+/// and maps them, `driver.rs` multiplies.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
     pub(super) body: Body,
@@ -62,9 +62,9 @@ impl PackedWeights {
     /// Quantises and packs f32 weights.
     ///
     /// **Shapes**: `w`: (n, k), plain; k a multiple of the format's block. **Numerics**: as [`quantize`].
-    /// **Errors**: `Option` for a ragged k, a transposed view or a format that [`quantize`] lacks, `Overflow`,
-    /// `Resource`. **Cost**: one pass, on the context's threads; allocates the packed bytes and a row of
-    /// blocks for each thread.
+    /// **Errors**: `Option` for a ragged k, a transposed view or a format that [`quantize`] lacks,
+    /// `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed bytes and a
+    /// row of blocks for each thread.
     pub fn quantize_on(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
         let _mode = fp_mode::default_mode();
         let (n, k) = (w.rows(), w.cols());
@@ -96,8 +96,8 @@ impl PackedWeights {
     ///
     /// **Shapes**: `blocks`: n rows of blocks, as in a GGUF tensor. **Errors**: `Option` for a ragged k,
     /// `Shape` for a wrong length, `Overflow`, `Resource`. **Cost**: one pass, on the context's threads;
-    /// allocates the packed bytes (and, for f16, bf16 and f32 blocks that are not aligned to their elements, a
-    /// copy of them).
+    /// allocates the packed bytes (and, for f16, bf16 and f32 blocks that are not aligned to their elements,
+    /// a copy of them).
     pub fn from_blocks_on(
         ctx: &Context,
         format: WeightFormat,

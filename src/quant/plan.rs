@@ -10,18 +10,20 @@ use crate::tiles::Grid;
 /// Rows of activations that one item handles.
 const ROWS: usize = 512;
 
-/// Multiply-adds of a work item at least: 64 Ki take about 0.5 us, so handing items out stays below 5 %.
+/// Multiply-adds of a work item at least, so that handing items out stays below 5 %
+/// (docs/TUNING.md, `SERIAL_MACS`).
 const ITEM_MACS: usize = 64 * 1024;
 
-/// Multiply-adds below which a product stays on the calling thread: about 4 us of work.
+/// Multiply-adds below which a product stays on the calling thread: they take a few times what entering a
+/// parallel region takes (docs/TUNING.md, `SERIAL_MACS`).
 pub(super) const SERIAL_MACS: usize = 512 * 1024;
 
-/// Rows from which weights are unpacked first. That is another pass over L2, for which the tiles save their
-/// unpacking: 16 rows take 1.1 (Q5_K) to 1.6 (Q4_0, Q6_K) times as long with it.
+/// Rows from which weights are unpacked first. That is another pass over L2, which pays
+/// once enough rows share the unpacked weights. Measured: docs/TUNING.md.
 const UNPACKING_ROWS: usize = 40;
 
-/// The same where a vector of codes takes an operation or two: 64 rows of Q4_0 run at 339 GOP/s without
-/// and at 273 with it, 512 rows at 287 and 335.
+/// The same where a vector of codes takes one or two
+/// operations to unpack, so that unpacking first pays later. Measured: docs/TUNING.md.
 const UNPACKING_ROWS_SIMPLE: usize = 128;
 
 fn unpacking_rows(packing: Packing) -> usize {
@@ -32,16 +34,15 @@ fn unpacking_rows(packing: Packing) -> usize {
 }
 
 /// Blocks that are unpacked at once: 2 row panels of 256 x 640 bytes are 320 KiB, a third of L2. Rejected:
-/// parts that stay in L1. The tiles are not faster for it, and each new part loads and stores C: 512 rows of
-/// Q4_0 run at 327 GOP/s with 256 blocks, 325 with 64, 317 with 32, 306 with 16; on AVX2 at 213, 217, 208 and
-/// 184.
+/// parts that stay in L1. The tiles are not faster for it, and each new part loads and stores C. Measured:
+/// docs/TUNING.md.
 const UNPACKED_BLOCKS: usize = 256;
 
 /// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
 const WIDE_BLOCKS: usize = 16;
 
-/// Row panels of an item of one row, at least: its end drains the loads under way, which took 15 % of Q4_0
-/// when each row panel (36 KB) was an item.
+/// Row panels of an item of one row, at least: the
+/// end of an item drains the loads under way (docs/TUNING.md, `ROW_PANELS`).
 const ROW_PANELS: usize = 4;
 
 /// Which kernels compute an item.

@@ -257,7 +257,8 @@ fn blocks_of_any_magnitude_are_near_the_best_that_scales_reach() {
                     let bound = 1.2 * best.sqrt() + chance;
                     if error.sqrt() > bound {
                         worse.push(format!(
-                            "{:?} of distribution {number} times {magnitude:e}: {} of the best, {} of the block",
+                            "{:?} of distribution {number} times {magnitude:e}: {} of the best, \
+                             {} of the block",
                             f.format,
                             (error / best).sqrt(),
                             (error / squares).sqrt(),

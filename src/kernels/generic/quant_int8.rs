@@ -13,13 +13,12 @@
 //! unsigned codes are corrected in the start value of the sum, which costs nothing.
 //!
 //! W x C = 2x6 on AVX-512 VNNI: 12 integer and 12 f32 accumulators; per block of 32, 96 `vpdpbusd`
-//! against 24 scale operations on the same ports: 80 % of the peak of `vpdpbusd` at best, and 73 % with
-//! minimums, whose 12 FMA join them: of 473 GOP/s 378 and 344.
+//! against 24 scale operations on the same ports: 80 % of the peak
+//! of `vpdpbusd` at best, and 73 % with minimums, whose 12 FMA join them.
 //!
-//! Measured on Zen 4 with 512 rows, one thread, GOP/s: Q4_0 341, Q8_0 338, Q4_K 312, Q5_K 313, Q6_K 283. The
-//! halves of Q6_K are joined by `vpmulld`, of which half goes to a port of the dot instructions; the
-//! alternative, a mul and an FMA for each half, is bound by 12 operations for 8 dot products, 315. With the
-//! 16 registers of AVX2, 1x3 is the widest tile.
+//! The halves of Q6_K are joined by `vpmulld`, of which half goes to a port of the dot instructions.
+//! Rejected: a mul and an FMA for each half, 12 operations for 8 dot products. With the 16 registers of AVX2,
+//! 1x3 is the widest tile. The rates of each format are in docs/TUNING.md, int8 tiles.
 
 use super::accumulators::{load_columns, store_columns};
 use super::quant_codes::Codes;
@@ -362,8 +361,8 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
                 headers[j] = t.w[j].add(superblock * superblock_bytes::<F>(t.superblock_shift));
                 q[j] = headers[j].add(F::HEADER + i * F::Codes::BYTES);
             }
-            // Unpacked weights are not prefetched: they come from L2, and asking for the second next block
-            // took 8 to 10 GOP/s from the 340 of Q4_0 and Q8_0.
+            // Unpacked weights are not prefetched: they come from L2, and a
+            // prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
             if F::BLOCKS != 1 && t.ahead[j] != 0 {
                 for line in 0..F::Codes::BYTES / 64 {
                     s.prefetch_l2(q[j].wrapping_offset(t.ahead[j] + 64 * line as isize));

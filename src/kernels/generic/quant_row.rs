@@ -1,10 +1,9 @@
 //! One row of activations against packed weights, int8 arithmetic: see [`quant_int8`](super::quant_int8).
 //!
-//! Memory is all that counts here: each weight is read once, in one stream over any number of row panels. One
-//! thread on Zen 4, 4096 x 4096 from memory, of a plain read of 29 to 30 GB/s: Q8_0 0.96 to 1.00, Q4_0 0.87
-//! to 0.93, Q5_0 0.85, Q4_K and Q6_K 0.72 to 0.78; from L2 the same loops read 37 to 77 GB/s. What is left is
-//! latency: 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 row panels at once
-//! (Q4_K 0.81, Q5_0 0.81, Q6_K 0.73).
+//! Memory bounds this product: each weight is read once, in one stream over any number of row panels, at 0.72
+//! to 1.00 of the bandwidth of a plain read by format (docs/TUNING.md, one row of int8). The remaining loss
+//! is latency: 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 row panels at
+//! once.
 
 use super::LANES;
 use super::quant_codes::Codes;
@@ -16,15 +15,13 @@ use crate::kernels::simd::Simd;
 /// How far ahead memory is asked for, and at which distance one from the other inside a block, in bytes.
 ///
 /// The CPU's own prefetcher stops at the end of each page (4 KiB) and has to be set going in the next one; a
-/// line or two of each block, two pages ahead, do that. Without, Q8_0 reads at 0.88 of a plain read and Q4_0
-/// at 0.82. Rejected: to ask for every line. Far ahead (from 4 KiB on) each of them holds one of the 24 miss
-/// buffers of L1 for all of its way, and no miss of a load is left that would keep the prefetcher going: 14
-/// to 21 GB/s. Near (1 to 2 KiB) it reads as fast as this, or falls to 14 GB/s where the codes take more
-/// work.
+/// line or two of each block, two pages ahead, do that. Rejected: a prefetch of every line. Far ahead
+/// (from 4 KiB on) each of them holds one of the 24 miss buffers of L1 for all of its way, and no miss of a
+/// load is left that would keep the prefetcher going; near (1 to 2 KiB) it gains nothing. docs/TUNING.md, one
+/// row of int8, has the rates.
 ///
 /// The large headers of K-quants are read out of order, which the CPU's prefetcher does not follow: there,
-/// every line is asked for, which gives Q3_K and Q2_K a third more and Q5_K a tenth. Q6_K has the fewest
-/// bytes of header for its codes, and loses a tenth by it.
+/// every line is prefetched. Not for Q6_K, which has the fewest bytes of header for its codes and would lose.
 const AHEAD: usize = 8192;
 const fn every<F: Format>() -> usize {
     if F::HEADER >= 256 && F::Codes::BYTES < 384 { 64 } else { 384 }
