@@ -57,8 +57,8 @@
  *   refused. No call aborts the program or throws. KVERN_STATUS_PANIC reports a fault of kvern itself; an
  *   object that was being changed then answers KVERN_STATUS_POISONED.
  *   Where there is no memory, a call that needs some answers KVERN_STATUS_RESOURCE. The exceptions, in which
- *   Rust's standard library ends the program, are file names of 384 bytes and more, symbolic links that a save
- *   follows, contexts with threads elsewhere than on unix, and the text of a KVERN_STATUS_PANIC.
+ *   Rust's standard library ends the program, are file names of 384 bytes and more, symbolic links that a
+ *   save follows, contexts with threads elsewhere than on unix, and the text of a KVERN_STATUS_PANIC.
  *   What C cannot check stays the caller's part: that pointers point to live memory of the stated size and
  *   type, and that nothing is used after it was destroyed. Callbacks must not throw.
  *
