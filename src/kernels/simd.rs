@@ -1,6 +1,6 @@
 //! The virtual machine that every algorithm is written for: 16 lanes of 32 bits.
 //!
-//! NUMERICS.md fixes results for 16 virtual lanes, so the vector type of the algorithms has 16 lanes
+//! docs/NUMERICS.md fixes results for 16 virtual lanes, so the vector type of the algorithms has 16 lanes
 //! everywhere: one zmm register, two ymm, four NEON registers, or an array. An algorithm in
 //! [`generic`](super::generic) is written once against [`Simd`]; a tier implements the trait and instantiates
 //! the algorithms behind `#[target_feature]`. Equal bits follow by construction: every method here is either
@@ -154,8 +154,8 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s;
-    /// [`Simd::fma`] of single numbers. The default is for tiers with the instruction: without it the compiler would
-    /// call the system's C library.
+    /// [`Simd::fma`] of single numbers. The default is for tiers with the instruction: without it the
+    /// compiler would call the system's C library.
     #[inline(always)]
     fn fma_one(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)

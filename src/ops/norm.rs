@@ -9,11 +9,11 @@ use crate::view::{MatMut, MatRef};
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
 ///
 /// - **Shapes**: `x`, `y`: (rows, n); `gain`, `bias`: (n).
-/// - **Numerics**: every finite row, whatever its mean, its size and `eps`, within `2^-21 * ((1 + |d|) * |gain| + |bias|)`
-///   of the exact result, `d` the normalised element. Mean and variance (biased) are compensated 16-lane sums of
-///   differences from the first element and from the mean, so that a large mean costs nothing. A row of equal elements
-///   gives `bias`, also for an `eps` of 0. Where squares would leave the range of f32, the row is scaled by a power of
-///   two first. NaN or infinity in a row makes all of it NaN.
+/// - **Numerics**: an element is within `2^-21 * ((1 + |d|) * |gain| + |bias|)` of the exact result, where d is
+///   the normalised element, whatever the row's mean, its size and `eps`. Mean and variance (biased) are
+///   16-lane sums of differences, first from `x[0]`, then from the mean, so that a large mean costs no digits.
+///   A row of equal elements gives `bias`, with an `eps` of 0, too. A row whose squares would leave the range
+///   of f32 is scaled by a power of two first. NaN or infinity in a row makes all of it NaN.
 /// - **Errors**: `Shape`; `Option` for a transposed `x`.
 /// - **Cost**: three passes over each row; allocates nothing.
 /// - **Source**: Ba, Kiros & Hinton 2016; two-sum of Knuth (TAOCP 4.2.2).
@@ -32,9 +32,9 @@ pub fn layer_norm(
 /// `y = x / sqrt(mean(x^2) + eps) * gain`, row by row.
 ///
 /// - **Shapes**: `x`, `y`: (rows, n); `gain`: (n).
-/// - **Numerics**: the sum of squares by 16 lanes of FMA; `(x * inv) * gain`. Where squares would leave the range of f32,
-///   the row is scaled by a power of two first and `eps` by its square, which changes no bit elsewhere. A row of zeros
-///   gives zeros, also for an `eps` of 0.
+/// - **Numerics**: the sum of squares by 16 lanes of FMA; `(x * inv) * gain`. Where squares would leave the
+///   range of f32, the row is scaled by a power of two first and `eps` by its square, which changes no bit
+///   elsewhere. A row of zeros gives zeros, with an `eps` of 0, too.
 /// - **Errors**: as [`layer_norm`].
 /// - **Cost**: two passes over each row; allocates nothing.
 /// - **Source**: Zhang & Sennrich 2019.
