@@ -66,7 +66,7 @@ pub enum Error {
         /// Pages that are free.
         free: usize,
     },
-    /// The CPU or this build lacks something that was asked for.
+    /// The CPU or this build lacks what the call needs.
     Unsupported {
         /// What is missing.
         what: &'static str,

@@ -231,7 +231,7 @@ impl RopeTable {
         let pairs = rotary_dim / 2;
         let len = product("rope table", &[positions, pairs])?;
         let (mut cos, mut sin) = (AlignedBuf::zeroed(len)?, AlignedBuf::zeroed(len)?);
-        // Without positions there is nothing to compute, however many pairs were asked for.
+        // Without positions there is nothing to compute, however many pairs the table has.
         for i in 0..if positions == 0 { 0 } else { pairs } {
             let frequency = frequency(i);
             for position in 0..positions {

@@ -57,7 +57,8 @@ pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
     }
 }
 
-/// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where it was asked for.
+/// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row; without a soft cap `scale * x`, without a
+/// mask no sum.
 ///
 /// - **Shapes**: `x`, `y`: (rows, n) with any row strides; the mask as [`SoftmaxOptions::mask`] says.
 /// - **Numerics**: `fl(scale * x)` (with a cap `fl(x * fl(scale / cap))`, tanh within 3e-7, one product), one

@@ -1,17 +1,16 @@
-//! What is done to one row of scores over one chunk of keys: softcap, ALiBi and masks, the softmax, and the
-//! merge of chunks.
+//! One row of scores over one chunk of keys: soft cap, ALiBi and masks, the softmax, and the merge of chunks.
 //!
 //! Within a chunk: one maximum m, `p = exp2(s - m)`, a rule-4 sum l. Chunks are merged in ascending order
 //! by the online-softmax rule (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022):
 //! `m' = max(m, m_c)`, `l' = l_c * beta + l * alpha`, `o' = o_c * beta + o * alpha` with
-//! `alpha = exp2(m - m')`, `beta = exp2(m_c - m')`. Each chunk is computed against its own maximum and
-//! not the running one, so chunks may be computed anywhere in any order and merged later: same bits.
+//! `alpha = exp2(m - m')`, `beta = exp2(m_c - m')`. Each chunk is computed against its own maximum, not
+//! against the running one, so chunks may be computed in any order and merged later with the same bits.
 
 use super::math::{exp2, exp2_of_negative, tanh};
 use super::{IOTA, LANES};
 use crate::kernels::simd::Simd;
 
-/// Scores of one row, and what enters them besides `q . k`.
+/// One row of scores, and the terms that are added to `q . k`.
 pub(crate) struct AdjustRow {
     pub s: *mut f32, // (n)
     pub n: usize,
@@ -68,7 +67,7 @@ pub(crate) unsafe fn adjust<S: Simd>(s: S, r: &AdjustRow) {
     }
 }
 
-/// Scores of one row, and which of them stay.
+/// One row of scores and its boolean mask.
 pub(crate) struct HideRow {
     pub s: *mut f32,       // (n)
     pub seen: *const bool, // (n)
@@ -91,7 +90,7 @@ pub(crate) unsafe fn hide<S: Simd>(_s: S, r: &HideRow) {
     }
 }
 
-/// Scores of one row and the keys that it may see; then what became of them.
+/// One row of scores and its visible keys (input), their maximum and sum (output).
 pub(crate) struct ChunkRow {
     pub s: *mut f32, // (ceil(hi / 16) * 16): scores in the exp2 domain; becomes p in lo..hi
     /// Visible keys of the chunk: `lo..hi`. An empty row is left as it is.
@@ -136,7 +135,7 @@ pub(crate) unsafe fn softmax<S: Simd>(s: S, rows: *mut ChunkRow, n: usize) {
     }
 }
 
-/// The maximum of the scores `lo..hi`; those beside them in their vectors become -inf.
+/// The maximum of the scores `lo..hi`. Scores of the same vectors outside of `lo..hi` become -inf.
 ///
 /// # Safety
 /// - as for [`softmax`], of one row that is not empty.

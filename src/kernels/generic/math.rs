@@ -44,7 +44,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     exp2_split(s, x, n, s.sub(x, n))
 }
 
-/// [`exp2`] of what is at most 128, or NaN: the same bits.
+/// [`exp2`] for `x` of at most 128, or NaN: one minimum less, the same bits.
 #[inline(always)]
 pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let n = s.round(x);
