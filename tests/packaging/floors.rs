@@ -37,12 +37,6 @@ const MINI: &[&[&str]] = &[
     &["lib.rs", "main.rs"],
 ];
 
-/// Circles that are known, each as its files or a folder that holds them. The list may only shrink.
-const KNOWN_CIRCLES: &[&[&str]] = &[];
-
-/// Imports that run upward and are known: `(file, what it imports)`. The list may only shrink.
-const KNOWN_UPWARD: &[(&str, &str)] = &[];
-
 /// A crate as modules: the path of each, such as `["kernels", "entry"]`, and its file.
 type Modules = BTreeMap<Vec<String>, PathBuf>;
 
@@ -379,24 +373,16 @@ fn faults(krate: &str, floors: &[&[&str]]) -> Vec<String> {
     );
     let mut faults = Vec::new();
     for circle in circles(&edges) {
-        let inside = |prefixes: &[&str], file: &str| prefixes.iter().any(|p| below(p, file));
-        let known = KNOWN_CIRCLES.iter().any(|known| circle.iter().all(|file| inside(known, file)));
-        if !known {
-            let inside = |(file, to): (&String, &BTreeSet<String>)| {
-                let to: Vec<_> = to.intersection(&circle).map(String::as_str).collect();
-                circle.contains(file).then(|| format!("{file} -> {}", to.join(", ")))
-            };
-            faults.push(format!(
-                "{krate}: a circle: {}",
-                edges.iter().filter_map(inside).collect::<Vec<_>>().join("; ")
-            ));
-        }
+        let inside = |(file, to): (&String, &BTreeSet<String>)| {
+            let to: Vec<_> = to.intersection(&circle).map(String::as_str).collect();
+            circle.contains(file).then(|| format!("{file} -> {}", to.join(", ")))
+        };
+        let arrows: Vec<_> = edges.iter().filter_map(inside).collect();
+        faults.push(format!("{krate}: a circle: {}", arrows.join("; ")));
     }
     for (file, to) in &edges {
         for to in to.iter().filter(|to| floor(floors, file) < floor(floors, to)) {
-            if !KNOWN_UPWARD.contains(&(file, to)) {
-                faults.push(format!("{krate}: {file} imports {to}, which stands on a higher floor"));
-            }
+            faults.push(format!("{krate}: {file} imports {to}, which stands on a higher floor"));
         }
     }
     faults
