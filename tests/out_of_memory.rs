@@ -12,7 +12,7 @@ use functions::world::World;
 use kvern::capi::status::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 /// The system's allocator, which refuses on demand and counts what is out.
 struct Injecting;
@@ -23,8 +23,13 @@ static SEEN: AtomicUsize = AtomicUsize::new(0);
 static FAILS: AtomicUsize = AtomicUsize::new(0);
 /// Whether all later ones fail too.
 static AND_LATER: AtomicBool = AtomicBool::new(false);
-/// Blocks that are out.
-static OUT: AtomicIsize = AtomicIsize::new(0);
+/// The addresses of blocks that the call took and nobody has freed; threads that it started free some of them.
+static TAKEN: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
+
+/// Puts `to` where `from` stands in [`TAKEN`], if it does.
+fn replace(from: usize, to: usize) -> bool {
+    TAKEN.iter().any(|slot| slot.compare_exchange(from, to, SeqCst, SeqCst).is_ok())
+}
 
 fn is_refused() -> bool {
     if !is_inside() {
@@ -40,13 +45,16 @@ unsafe impl GlobalAlloc for Injecting {
         if is_refused() {
             return std::ptr::null_mut();
         }
-        OUT.fetch_add(isize::from(is_inside()), SeqCst);
         // SAFETY: handed on.
-        unsafe { System.alloc(layout) }
+        let start = unsafe { System.alloc(layout) };
+        if is_inside() {
+            replace(0, start.addr());
+        }
+        start
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        OUT.fetch_sub(isize::from(is_inside()), SeqCst);
+        replace(start.addr(), 0);
         // SAFETY: handed on.
         unsafe { System.dealloc(start, layout) }
     }
@@ -56,7 +64,11 @@ unsafe impl GlobalAlloc for Injecting {
             return std::ptr::null_mut();
         }
         // SAFETY: handed on.
-        unsafe { System.realloc(start, layout, bytes) }
+        let moved = unsafe { System.realloc(start, layout, bytes) };
+        if !moved.is_null() {
+            replace(start.addr(), moved.addr());
+        }
+        moved
     }
 }
 
@@ -75,7 +87,7 @@ struct Outcome {
     /// Allocations that it asked for.
     asked: usize,
     /// Blocks that it left behind.
-    left: isize,
+    left: usize,
 }
 
 fn run(g: &mut Arguments, call: functions::Call, seed: u64, fails: usize, later: bool) -> Outcome {
@@ -84,10 +96,10 @@ fn run(g: &mut Arguments, call: functions::Call, seed: u64, fails: usize, later:
     SEEN.store(0, SeqCst);
     FAILS.store(fails, SeqCst);
     AND_LATER.store(later, SeqCst);
-    OUT.store(0, SeqCst);
+    TAKEN.iter().for_each(|slot| slot.store(0, SeqCst));
     // SAFETY: the arguments are what the entries say.
     let status = unsafe { call(&mut world, g) };
-    let (asked, left) = (SEEN.load(SeqCst), OUT.load(SeqCst));
+    let (asked, left) = (SEEN.load(SeqCst), TAKEN.iter().filter(|slot| slot.load(SeqCst) != 0).count());
     // SAFETY: a C string until the next call.
     let message = unsafe { CStr::from_ptr(kvern_last_error_message()) }.to_str().unwrap().to_owned();
     let what = || format!("seed {seed}, allocation {fails}: status {status}, `{message}`");
