@@ -46,8 +46,10 @@ fn guard(body: impl FnOnce() -> Checked<()>) -> kvern_status {
         Ok(Err(failure)) => failure.status,
         Err(payload) => {
             report(format_args!("internal error: {}", panic_text(&*payload)));
-            // The payload of a foreign panic could panic again when it is dropped.
-            std::mem::forget(payload);
+            // A payload that is no text could panic again when it is dropped.
+            if !payload.is::<&str>() && !payload.is::<String>() {
+                std::mem::forget(payload);
+            }
             KVERN_STATUS_PANIC
         }
     }

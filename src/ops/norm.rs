@@ -9,11 +9,11 @@ use crate::view::{MatMut, MatRef};
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`, row by row.
 ///
 /// - **Shapes**: `x`, `y`: (rows, n); `gain`, `bias`: (n).
-/// - **Numerics**: an element is within `2^-21 * ((1 + |d|) * |gain| + |bias|)` of the exact result, where d is
-///   the normalised element, whatever the row's mean, its size and `eps`. Mean and variance (biased) are
-///   16-lane sums of differences, first from `x[0]`, then from the mean, so that a large mean costs no digits.
-///   A row of equal elements gives `bias`, with an `eps` of 0, too. A row whose squares would leave the range
-///   of f32 is scaled by a power of two first. NaN or infinity in a row makes all of it NaN.
+/// - **Numerics**: an element is within `2^-21 * ((1 + |d|) * |gain| + |bias|)` of the exact result, where d
+///   is the normalised element, whatever the row's mean, its size and `eps`. Mean and variance (biased) are
+///   16-lane sums of differences, first from `x[0]`, then from the mean, so that a large mean costs no
+///   digits. A row of equal elements gives `bias`, with an `eps` of 0, too. A row whose squares would leave
+///   the range of f32 is scaled by a power of two first. NaN or infinity in a row makes all of it NaN.
 /// - **Errors**: `Shape`; `Option` for a transposed `x`.
 /// - **Cost**: three passes over each row; allocates nothing.
 /// - **Source**: Ba, Kiros & Hinton 2016; two-sum of Knuth (TAOCP 4.2.2).

@@ -12,6 +12,7 @@ mod abi;
 #[cfg(target_os = "linux")]
 mod cblas;
 mod claims;
+mod documents;
 #[cfg(target_os = "linux")]
 mod examples;
 mod floors;

@@ -87,12 +87,12 @@ pub(crate) fn gelu<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     gated(s, x, inner)
 }
 
-/// Coefficients of `q`, constant term first, in `tanh(x) = x + x * x^2 * q(x^2)` for `|x| < 0.625`: the relative
-/// minimax polynomial (own Remez, error 4.4e-9 before rounding).
+/// Coefficients of `q`, constant term first, in `tanh(x) = x + x * x^2 * q(x^2)` for `|x| < 0.625`: the
+/// relative minimax polynomial (own Remez, error 4.4e-9 before rounding).
 const TANH: [f32; 5] = [-0.333_332_83, 0.133_314_43, -0.053_739_79, 0.020_639_343, -0.005_705_284];
 
-/// `tanh(x)`, odd to the bit. Relative error at most 3e-7. Near zero `(1 - e) / (1 + e)` would lose all of its
-/// digits to cancellation, so a polynomial takes over there.
+/// `tanh(x)`, odd to the bit. Relative error at most 3e-7. Near zero `(1 - e) / (1 + e)` would lose all of
+/// its digits to cancellation, so a polynomial takes over there.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let size = s.abs(x);

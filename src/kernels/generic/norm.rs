@@ -36,7 +36,8 @@ macro_rules! reduce {
     }};
 }
 
-/// Runs `body` for each vector of a row and `flush` after each run of [`RUN`] elements; lanes beyond `n` see `fill`.
+/// Runs `body` for each vector of a row and `flush` after each run of [`RUN`] elements; lanes beyond `n` see
+/// `fill`.
 macro_rules! in_runs {
     ($s:expr, $x:expr, $n:expr, $fill:expr, |$v:ident| $body:block, $flush:block) => {{
         let mut j = 0;
@@ -59,9 +60,9 @@ macro_rules! in_runs {
     }};
 }
 
-/// Elements of a run of a compensated sum: 8 plain additions a lane, then one [`Sum::add`]. Compensation after every
-/// addition would be 7 instructions a vector instead of 7 in 8 vectors, and a plain sum loses a bit for each doubling
-/// of the row.
+/// Elements of a run of a compensated sum: 8 plain additions a lane, then one [`Sum::add`]. Compensation
+/// after every addition would be 7 instructions a vector instead of 7 in 8 vectors, and a plain sum loses a
+/// bit for each doubling of the row.
 const RUN: usize = 8 * LANES;
 
 /// Sums of 16 lanes and, apart, of what their roundings lost.
@@ -112,8 +113,8 @@ pub(crate) unsafe fn max<S: Simd>(s: S, x: *const f32, n: usize) -> f32 {
     s.fold_max(max)
 }
 
-/// The least mean square that is taken as it is, 2^-100. A square that underflows, by at most 2^-149, is less than
-/// 2^-49 of it.
+/// The least mean square that is taken as it is, 2^-100. A square that underflows, by at most 2^-149, is less
+/// than 2^-49 of it.
 const LEAST_SQUARE: f64 = 1.0 / (1u128 << 100) as f64;
 
 /// Whether neither the sum behind a mean square (with eps) overflowed nor underflows count in it.
@@ -122,9 +123,9 @@ fn in_range(square: f64) -> bool {
     square >= LEAST_SQUARE && square <= f64::from(f32::MAX)
 }
 
-/// Moves a row whose squares left the range of f32 into `y`, times the power of two that takes its largest element
-/// (or the square root of `eps`, if that is more) to about 2^40, and `eps` with it: the result is the same number, and
-/// the same bits where nothing was lost. False if there is nothing to gain.
+/// Moves a row whose squares left the range of f32 into `y`, times the power of two that takes its largest
+/// element (or the square root of `eps`, if that is more) to about 2^40, and `eps` with it: the result is the
+/// same number, and the same bits where nothing was lost. False if there is nothing to gain.
 ///
 /// # Safety
 /// - as for the callers.
@@ -161,10 +162,10 @@ fn inverse_root(square: f64) -> f64 {
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`.
 ///
-/// The mean is `shift + rest`: `shift` an f32 close to it, `rest` the mean of the differences `d = x - shift`, which
-/// is as exact as they are small. `shift` itself is found as `x[0]` plus the mean of `x - x[0]`, so that a large mean
-/// costs no digits, and a row of equal elements gives differences of exactly 0. Then
-/// `var = mean(d^2) - rest^2`, where `rest^2` is at most about half of the first term.
+/// The mean is `shift + rest`: `shift` an f32 close to it, `rest` the mean of the differences
+/// `d = x - shift`, which is as exact as they are small. `shift` itself is found as `x[0]` plus the mean of
+/// `x - x[0]`, so that a large mean costs no digits, and a row of equal elements gives differences of
+/// exactly 0. Then `var = mean(d^2) - rest^2`, where `rest^2` is at most about half of the first term.
 ///
 /// # Safety
 /// - the pointers are valid for `n` f32.
