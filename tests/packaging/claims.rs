@@ -88,8 +88,11 @@ fn the_header_states_the_size_of_each_type_of_the_cache() {
 #[test]
 fn documents_count_the_formats_rightly() {
     let formats = WeightFormat::ALL.len() as f64;
-    let changes = unwrapped(&read("CHANGELOG.md"));
-    assert_eq!(number_before(&changes, " GGUF formats"), Some(formats));
+    for (file, unit) in [("CHANGELOG.md", " GGUF formats"), ("README.md", " formats** of GGUF")] {
+        assert_eq!(number_before(&unwrapped(&read(file)), unit), Some(formats), "{file}");
+    }
+    let performance = unwrapped(&read("docs/PERFORMANCE.md"));
+    assert_eq!(number_before(&performance, " formats of weights"), Some(formats));
     for file in ["README.md", "CHANGELOG.md", "include/kvern.h"] {
         let text = unwrapped(&read(file));
         for wrong in ["every GGUF", "all GGUF", "each GGUF"] {
