@@ -36,12 +36,13 @@ macro_rules! reduce {
     }};
 }
 
-/// Runs `body` for each vector of a row and `flush` after each run of [`RUN`] elements; lanes beyond `n` see
-/// `fill`.
+/// Runs `body` for each vector of a row and `flush` after each run of [`RUN`] elements, `first` after the
+/// first; lanes beyond `n` see `fill`.
 macro_rules! in_runs {
-    ($s:expr, $x:expr, $n:expr, $fill:expr, |$v:ident| $body:block, $flush:block) => {{
+    ($s:expr, $x:expr, $n:expr, $fill:expr, |$v:ident| $body:block, |$first:ident| $flush:block) => {{
         let mut j = 0;
         while j < $n {
+            let $first = j == 0;
             let end = $n.min(j + RUN);
             while j + LANES <= end {
                 // SAFETY: lanes j..j + 16 lie inside a row of n that the caller vouches for.
@@ -78,9 +79,14 @@ impl<F: Copy> Sum<F> {
         Sum { high: zero, low: zero }
     }
 
-    /// Adds `x` by Knuth's two-sum: `error` is exactly what the rounding of `high` loses.
+    /// Adds `x` by Knuth's two-sum: `error` is exactly what the rounding of `high` loses. To nothing, as the
+    /// `first`, without it: short rows do not wait for an error of 0.
     #[inline(always)]
-    fn add<S: Simd<F32s = F>>(&mut self, s: S, x: F) {
+    fn add<S: Simd<F32s = F>>(&mut self, s: S, x: F, first: bool) {
+        if first {
+            self.high = x;
+            return;
+        }
         let high = s.add(self.high, x);
         let added = s.sub(high, self.high);
         let error = s.add(s.sub(self.high, s.sub(high, added)), s.sub(x, added));
@@ -115,12 +121,12 @@ pub(crate) unsafe fn max<S: Simd>(s: S, x: *const f32, n: usize) -> f32 {
 
 /// The least mean square that is taken as it is, 2^-100. A square that underflows, by at most 2^-149, is less
 /// than 2^-49 of it.
-const LEAST_SQUARE: f64 = 1.0 / (1u128 << 100) as f64;
+const LEAST_SQUARE: f32 = 1.0 / (1u128 << 100) as f32;
 
 /// Whether neither the sum behind a mean square (with eps) overflowed nor underflows count in it.
 #[inline(always)]
-fn in_range(square: f64) -> bool {
-    square >= LEAST_SQUARE && square <= f64::from(f32::MAX)
+fn in_range(square: f32) -> bool {
+    (LEAST_SQUARE..=f32::MAX).contains(&square)
 }
 
 /// Moves a row whose squares left the range of f32 into `y`, times the power of two that takes its largest
@@ -156,16 +162,16 @@ unsafe fn rescale<S: Simd>(s: S, r: &mut NormRow) -> bool {
 
 /// `1 / sqrt(square)`; 0 for 0, so that a row without deviation gives zeros whatever eps is.
 #[inline(always)]
-fn inverse_root(square: f64) -> f64 {
+fn inverse_root(square: f32) -> f32 {
     if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() }
 }
 
 /// `y = (x - mean) / sqrt(var + eps) * gain + bias`.
 ///
-/// The mean is `shift + rest`: `shift` an f32 close to it, `rest` the mean of the differences
-/// `d = x - shift`, which is as exact as they are small. `shift` itself is found as `x[0]` plus the mean of
-/// `x - x[0]`, so that a large mean costs no digits, and a row of equal elements gives differences of
-/// exactly 0. Then `var = mean(d^2) - rest^2`, where `rest^2` is at most about half of the first term.
+/// The mean is `shift + rest`: `shift` an f32 close to it, `rest` the mean of the differences `d = x -
+/// shift`, which is as exact as they are small. `shift` itself is `x[0]` plus the mean of `x - x[0]`, so that
+/// a large mean costs no digits, and a row of equal elements gives differences of exactly 0. Then `var =
+/// mean(d^2) - rest^2`, where `rest^2` is at most about half of the first term.
 ///
 /// # Safety
 /// - the pointers are valid for `n` f32.
@@ -175,13 +181,14 @@ pub(crate) unsafe fn layer_norm<S: Simd>(s: S, r: &NormRow) {
         return;
     }
     let zero = s.splat(0.0);
-    let n = r.n as f64;
+    // Multiplied by, where a division would keep the next pass waiting.
+    let by_n = 1.0 / r.n as f64;
     let mut r = *r;
     let (shift, inv, offset) = loop {
         // SAFETY: n > 0.
         let first = unsafe { *r.x };
         let minus_first = s.splat(-first);
-        let (mut sum, mut run) = (Sum::new(zero), zero);
+        let (mut sum, mut run) = (zero, zero);
         in_runs!(
             s,
             r.x,
@@ -190,12 +197,12 @@ pub(crate) unsafe fn layer_norm<S: Simd>(s: S, r: &NormRow) {
             |x| {
                 run = s.add(run, s.add(x, minus_first));
             },
-            {
-                sum.add(s, run);
+            |_first| {
+                sum = s.add(sum, run);
                 run = zero;
             }
         );
-        let shift = (f64::from(first) + sum.total(s) / n) as f32;
+        let shift = first + s.fold_add(sum) * by_n as f32;
         let minus_shift = s.splat(-shift);
         let (mut sum, mut squares, mut run_of_squares) = (Sum::new(zero), Sum::new(zero), zero);
         in_runs!(
@@ -208,18 +215,18 @@ pub(crate) unsafe fn layer_norm<S: Simd>(s: S, r: &NormRow) {
                 run = s.add(run, d);
                 run_of_squares = s.fma(d, d, run_of_squares);
             },
-            {
-                sum.add(s, run);
-                squares.add(s, run_of_squares);
+            |first| {
+                sum.add(s, run, first);
+                squares.add(s, run_of_squares, first);
                 (run, run_of_squares) = (zero, zero);
             }
         );
-        let rest = sum.total(s) / n;
-        let square = squares.total(s) / n - rest * rest + f64::from(r.eps);
+        let rest = sum.total(s) * by_n;
+        let square = (squares.total(s) * by_n - rest * rest + f64::from(r.eps)) as f32;
         // SAFETY: as the caller says.
         if in_range(square) || !unsafe { rescale(s, &mut r) } {
             let inv = inverse_root(square);
-            break (minus_shift, inv as f32, (-rest * inv) as f32);
+            break (minus_shift, inv, -rest as f32 * inv);
         }
     };
     let constants = [shift, s.splat(inv), s.splat(offset)];
@@ -268,8 +275,8 @@ pub(crate) unsafe fn rms_norm<S: Simd>(s: S, r: &NormRow) {
         let squares = reduce!(s, r.x, r.n, zero, zero, |acc, v| s.fma(v, v, acc));
         let square = s.fold_add(squares) / r.n as f32 + r.eps;
         // SAFETY: as the caller says.
-        if in_range(f64::from(square)) || !unsafe { rescale(s, &mut r) } {
-            break if square == 0.0 { 0.0 } else { 1.0 / square.sqrt() };
+        if in_range(square) || !unsafe { rescale(s, &mut r) } {
+            break inverse_root(square);
         }
     };
     let inv = s.splat(inv);
