@@ -23,7 +23,7 @@ static SEEN: AtomicUsize = AtomicUsize::new(0);
 static FAILS: AtomicUsize = AtomicUsize::new(0);
 /// Whether all later ones fail too.
 static AND_LATER: AtomicBool = AtomicBool::new(false);
-/// The addresses of blocks that the call took and nobody has freed; threads that it started free some of them.
+/// The addresses of blocks that the call took and nobody has freed. Threads that the call started free some.
 static TAKEN: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
 
 /// Puts `to` where `from` stands in [`TAKEN`], if it does.
