@@ -147,7 +147,11 @@ impl Call {
             let (len, start) = (cache.len_of(s), cache.start_of(s));
             if start == 0 { len } else { (len + 1).saturating_sub(window).saturating_sub(start) }.min(len)
         });
-        let most = most.min().unwrap_or(1).max(1);
+        // After a truncation of a ring even the last query's window may be gone: such a call is refused.
+        let most = most.min().unwrap_or(0);
+        if most == 0 {
+            return None;
+        }
         let q_len = if one_in(random, 3) { 1 } else { 1 + random.below(most.min(120)) }.min(most);
         let rows = q_len * count;
         let kv_len = sequences.iter().map(|&s| cache.len_of(s)).max().unwrap_or(0);
