@@ -15,6 +15,7 @@ mod entry;
 pub(crate) mod formats;
 mod generic;
 mod id;
+mod lanes;
 mod quant;
 mod scalar;
 mod set;

@@ -1,6 +1,7 @@
 //! The portable tier: arrays instead of registers. Its results are the definition.
 
-use super::simd::{LANES, Simd, fold};
+use super::lanes::{LANES, fold};
+use super::simd::Simd;
 use crate::fma::fma;
 use crate::isa::Isa;
 

@@ -13,35 +13,8 @@
 //! cannot be combined); the features come from the kernel entry that everything is inlined into. Rejected:
 //! hand-written kernels for each ISA, three times the code for the same instructions.
 
-/// Lanes of the virtual vector: see NUMERICS rule 4.
-pub(crate) const LANES: usize = 16;
-
-/// Lane numbers: with them a mask of elements is a comparison.
-pub(crate) const IOTA: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-
-/// An array of what `f` makes of each lane number. A loop of its own, because closures of std would be
-/// compiled outside of the features.
-#[inline(always)]
-fn each<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; LANES] {
-    let mut lanes = [T::default(); LANES];
-    for i in 0..LANES {
-        lanes[i] = f(i);
-    }
-    lanes
-}
-
-/// Folds by halves: 8, 4, 2, 1.
-#[inline(always)]
-pub(super) fn fold<T: Copy>(mut a: [T; LANES], f: impl Fn(T, T) -> T) -> T {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            a[i] = f(a[i], a[i + half]);
-        }
-        half /= 2;
-    }
-    a[0]
-}
+use super::lanes::{self, each, fold};
+pub(crate) use super::lanes::{IOTA, LANES};
 
 /// Proof that the CPU has an instruction set, with the operations on 16 lanes that it offers.
 ///
@@ -62,13 +35,11 @@ pub(crate) trait Simd: Copy {
     const DOUBLE_ACCUMULATOR_TILES: usize;
 
     /// The token without the check.
-    ///
     /// # Safety
     /// - the CPU has the instruction set.
     unsafe fn assume() -> Self;
 
-    /// Prefetches the cache line at `p`, which need not be valid, into L1. Nothing where the ISA has no such
-    /// hint.
+    /// Prefetches the cache line at `p`, which need not be valid, into L1, where the ISA has such a hint.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
     /// Prefetches the cache line at `p`, which need not be valid, into L2.
@@ -92,12 +63,8 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of `n` f32; nothing beyond is touched.
     #[inline(always)]
     unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
-        let mut lanes = [0.0; LANES];
-        for i in 0..n {
-            // SAFETY: i < n, and the caller's pointer is valid for n f32.
-            lanes[i] = unsafe { p.add(i).read_unaligned() };
-        }
-        self.of_lanes(&lanes)
+        // SAFETY: handed on to the caller.
+        self.of_lanes(&unsafe { lanes::read_n(p, n) })
     }
     /// # Safety
     /// - `p` is valid for writes of 16 f32.
@@ -106,11 +73,8 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for writes of `n <= 16` f32; nothing beyond is touched.
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f32, v: Self::F32s, n: usize) {
-        let lanes = self.lanes(v);
-        for i in 0..n {
-            // SAFETY: i < n, and the caller's pointer is valid for n f32.
-            unsafe { p.add(i).write_unaligned(lanes[i]) };
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &self.lanes(v), n, |x| x) }
     }
 
     /// 16 x 16 f32: element `(i, j)` of `from` becomes element `(j, i)` of `to`; strides are from row to row.
@@ -118,24 +82,15 @@ pub(crate) trait Simd: Copy {
     /// - `from` is valid for reads and `to` for writes of 16 rows of 16 f32.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        for i in 0..LANES {
-            for j in 0..LANES {
-                // SAFETY: both elements lie in the 16 rows of 16 f32 that the caller vouches for.
-                unsafe {
-                    let x = from.add(i * from_stride + j).read_unaligned();
-                    to.add(j * to_stride + i).write_unaligned(x);
-                }
-            }
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::transpose(from, from_stride, to, to_stride) }
     }
 
     /// The lanes as an array: what default methods compute with.
     #[inline(always)]
     fn lanes(self, v: Self::F32s) -> [f32; LANES] {
-        let mut lanes = [0.0; LANES];
         // SAFETY: the array holds 16 f32.
-        unsafe { self.store(lanes.as_mut_ptr(), v) };
-        lanes
+        lanes::written(|p| unsafe { self.store(p, v) })
     }
     #[inline(always)]
     fn of_lanes(self, lanes: &[f32; LANES]) -> Self::F32s {
@@ -204,9 +159,8 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 16 u16.
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 16 u16.
-        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
-        self.of_lanes(&each(|i| half::f16::from_bits(bits[i]).to_f32_const()))
+        // SAFETY: handed on to the caller.
+        self.of_lanes(&unsafe { lanes::read(p, lanes::of_f16) })
     }
     /// 16 little-endian f16, as packed weights and files hold them, widened exactly.
     /// # Safety
@@ -232,31 +186,24 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
     #[inline(always)]
     unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
-        let lanes = self.lanes(v);
-        for i in 0..n {
-            // SAFETY: i < n, and the caller's pointer is valid for n u16.
-            unsafe { p.add(i).write_unaligned(half::f16::from_f32_const(lanes[i]).to_bits()) };
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &self.lanes(v), n, lanes::to_f16) }
     }
     /// The first `n <= 16` lanes rounded to bf16, ties to even.
     /// # Safety
     /// - `p` is valid for writes of `n` u16; nothing beyond is touched.
     #[inline(always)]
     unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
-        let lanes = self.lanes(v);
-        for i in 0..n {
-            // SAFETY: i < n, and the caller's pointer is valid for n u16.
-            unsafe { p.add(i).write_unaligned(half::bf16::from_f32_const(lanes[i]).to_bits()) };
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &self.lanes(v), n, lanes::to_bf16) }
     }
     /// 16 bf16 values widened exactly.
     /// # Safety
     /// - `p` is valid for reads of 16 u16.
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 16 u16.
-        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
-        self.of_lanes(&each(|i| f32::from_bits(u32::from(bits[i]) << 16)))
+        // SAFETY: handed on to the caller.
+        self.of_lanes(&unsafe { lanes::read(p, lanes::of_bf16) })
     }
     /// The low nibble of each lane of bytes, less 8, as f32.
     #[inline(always)]
@@ -280,19 +227,15 @@ pub(crate) trait Simd: Copy {
     }
 
     /// 16 pairs of bf16.
-    ///
     /// # Safety
     /// - `p` is valid for reads of 32 u16.
     #[inline(always)]
     unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s {
-        // SAFETY: the caller's pointer is valid for 32 u16, which are 16 i32.
-        let pairs = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
-        self.i_of_lanes(&each(|i| (u32::from(pairs[i][0]) | u32::from(pairs[i][1]) << 16) as i32))
+        // SAFETY: handed on to the caller: 32 u16 are 16 pairs.
+        self.i_of_lanes(&unsafe { lanes::read(p.cast(), lanes::pair) })
     }
-    /// [`Simd::load_bf16_pairs`], for the second time: an access of its own. Beside 24 accumulators there are
-    /// no registers that could hold four vectors of pairs from one step to the next; the compiler, which
-    /// merges equal loads, spilled six accumulators.
-    ///
+    /// [`Simd::load_bf16_pairs`] as an access of its own: beside 24 accumulators no registers are left for
+    /// four vectors of pairs, and the compiler, which merges equal loads, spilled six accumulators.
     /// # Safety
     /// - as for [`Simd::load_bf16_pairs`].
     #[inline(always)]
@@ -329,10 +272,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn i_store(self, p: *mut i32, a: Self::I32s);
     #[inline(always)]
     fn i_lanes(self, v: Self::I32s) -> [i32; LANES] {
-        let mut lanes = [0; LANES];
         // SAFETY: the array holds 16 i32.
-        unsafe { self.i_store(lanes.as_mut_ptr(), v) };
-        lanes
+        lanes::written(|p| unsafe { self.i_store(p, v) })
     }
     #[inline(always)]
     fn i_of_lanes(self, lanes: &[i32; LANES]) -> Self::I32s {
@@ -344,32 +285,24 @@ pub(crate) trait Simd: Copy {
     /// - `p` is valid for reads of 16 bytes.
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::I32s {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        let bytes = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
-        self.i_of_lanes(&each(|i| i32::from(bytes[i])))
+        // SAFETY: handed on to the caller.
+        self.i_of_lanes(&unsafe { lanes::read(p, i32::from) })
     }
     /// 16 bytes, sign-extended.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
     #[inline(always)]
     unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        let bytes = unsafe { p.cast::<[i8; LANES]>().read_unaligned() };
-        self.i_of_lanes(&each(|i| i32::from(bytes[i])))
+        // SAFETY: handed on to the caller.
+        self.i_of_lanes(&unsafe { lanes::read(p, i32::from) })
     }
     /// `2^(e - 128)` of 16 bytes e, subnormal for e < 2 and NaN for e = 255.
     /// # Safety
     /// - `p` is valid for reads of 16 bytes.
     #[inline(always)]
     unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
-        let power = |e: u8| match e {
-            0 | 1 => f32::from_bits(0x0020_0000 << e),
-            255 => f32::NAN,
-            _ => f32::from_bits((u32::from(e) - 1) << 23),
-        };
-        self.of_lanes(&each(|i| power(e[i])))
+        // SAFETY: handed on to the caller.
+        self.of_lanes(&unsafe { lanes::read(p, lanes::of_e8m0) })
     }
     /// Nearest f32.
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s;
@@ -380,17 +313,15 @@ pub(crate) trait Simd: Copy {
     /// Nearest integer, ties to even, for `|a| < 2^22`.
     #[inline(always)]
     fn f_to_i32(self, a: Self::F32s) -> Self::I32s {
-        let rounded = self.lanes(self.round(a));
-        self.i_of_lanes(&each(|i| rounded[i] as i32))
+        self.i_of_lanes(&lanes::map(&self.lanes(self.round(a)), |x| x as i32))
     }
     /// The lanes, which fit i8, as 16 bytes.
     /// # Safety
     /// - `p` is valid for writes of 16 bytes.
     #[inline(always)]
     unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
-        let lanes = self.i_lanes(a);
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        unsafe { p.cast::<[i8; LANES]>().write_unaligned(each(|i| lanes[i] as i8)) }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &self.i_lanes(a), LANES, |x| x as i8) }
     }
 
     /// # Safety
@@ -399,10 +330,8 @@ pub(crate) trait Simd: Copy {
     /// The four bytes of each lane, the first one lowest.
     #[inline(always)]
     fn words(self, q: Self::Bytes) -> [u32; LANES] {
-        let mut words = [[0; 4]; LANES];
         // SAFETY: the array holds 64 bytes.
-        unsafe { self.store_bytes(words.as_mut_ptr().cast(), q) };
-        words.map(u32::from_le_bytes)
+        lanes::written(|p: *mut [u8; 4]| unsafe { self.store_bytes(p.cast(), q) }).map(u32::from_le_bytes)
     }
     #[inline(always)]
     fn bytes_of_words(self, words: &[u32; LANES]) -> Self::Bytes {
@@ -426,15 +355,12 @@ pub(crate) trait Simd: Copy {
     /// The bits `mask << from` of all bytes, moved to `mask << to`.
     #[inline(always)]
     fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes {
-        let (words, mask) = (self.words(q), u32::from(mask) * 0x0101_0101);
-        self.bytes_of_words(&each(|i| (words[i] >> from & mask) << to))
+        self.bytes_of_words(&lanes::bits_of_bytes(&self.words(q), from, to, mask))
     }
     /// `table[byte]` of all bytes, which are below 16.
     #[inline(always)]
     fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes {
-        let words = self.words(q).map(u32::to_le_bytes);
-        let found = |word: [u8; 4]| word.map(|byte| table[usize::from(byte & 15)]);
-        self.bytes_of_words(&each(|i| u32::from_le_bytes(found(words[i]))))
+        self.bytes_of_words(&lanes::lookup(&self.words(q), table))
     }
     /// Low nibbles of all bytes.
     #[inline(always)]
@@ -449,8 +375,7 @@ pub(crate) trait Simd: Copy {
     /// Byte `j < 4` of each lane as an unsigned number.
     #[inline(always)]
     fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s {
-        let words = self.words(q);
-        self.of_lanes(&each(|i| (words[i] >> (8 * j) & 255) as f32))
+        self.of_lanes(&lanes::map(&self.words(q), |word| (word >> (8 * j) & 255) as f32))
     }
     /// Four activation bytes, for all lanes.
     /// # Safety
