@@ -16,23 +16,23 @@ mod capi {
     /// Grows by one with every change that breaks a compiled caller.
     const ABI_VERSION: u32 = 0;
 
-    /// The sections of the header: title, file in `src/capi`. A file uses names of earlier ones only.
-    const SECTIONS: [(&str, &str); 15] = [
-        ("Version", "version"),
-        ("Status", "status"),
-        ("Context", "context"),
-        ("Workspace", "workspace"),
-        ("Matrix products", "matmul"),
-        ("Packed matrices", "packed_b"),
-        ("Quantised weights", "quant"),
-        ("Quantised weights: files, shared activations", "weights"),
-        ("Quantised weights: codes in groups, GPTQ, AWQ", "import"),
-        ("Rotary position embedding", "rope"),
-        ("Key-value cache", "cache"),
-        ("Key-value cache: preparation and append", "prepare"),
-        ("Key-value cache: editing", "cache_edit"),
-        ("Attention", "attention"),
-        ("Row operations", "ops"),
+    /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
+    const SECTIONS: [(&str, &[&str]); 15] = [
+        ("Version", &["version"]),
+        ("Status", &["status"]),
+        ("Context", &["context", "isa", "threads", "memory"]),
+        ("Workspace", &["workspace"]),
+        ("Matrix products", &["matmul"]),
+        ("Packed matrices", &["packed_b"]),
+        ("Quantised weights", &["quant"]),
+        ("Quantised weights: files, shared activations", &["weights"]),
+        ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),
+        ("Rotary position embedding", &["rope"]),
+        ("Key-value cache", &["cache"]),
+        ("Key-value cache: preparation and append", &["prepare"]),
+        ("Key-value cache: editing", &["cache_edit"]),
+        ("Attention", &["attention"]),
+        ("Row operations", &["ops"]),
     ];
 
     pub fn build() {
@@ -57,19 +57,20 @@ mod capi {
     }
 
     /// The whole header. One run of cbindgen for each section, because a single run sorts all constants
-    /// before all types before all functions; each run parses one file and asks cargo for nothing.
+    /// before all types before all functions; each run parses the section's files and asks cargo for nothing.
     fn header(root: &Path) -> String {
         let mut config = Config::from_file(root.join("cbindgen.toml")).unwrap();
         let mut text = config.header.take().unwrap();
         let trailer = config.trailer.take().unwrap();
-        for (title, file) in SECTIONS {
+        for (title, files) in SECTIONS {
             write!(text, "\n\n/* {:-<96} */\n", format!("---- {title} ")).unwrap();
-            if file == "version" {
+            if title == "Version" {
                 text.push_str(&version_macros());
             }
-            let path = root.join("src/capi").join(file).with_extension("rs");
+            let path = |file: &&str| root.join("src/capi").join(file).with_extension("rs");
+            let builder = Builder::new().with_config(config.clone());
             let mut section = Vec::new();
-            Builder::new().with_config(config.clone()).with_src(path).generate().unwrap().write(&mut section);
+            files.iter().map(path).fold(builder, Builder::with_src).generate().unwrap().write(&mut section);
             text.push('\n');
             text.push_str(&in_parentheses(String::from_utf8(section).unwrap().trim()));
         }

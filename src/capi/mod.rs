@@ -5,7 +5,7 @@
 //! exported function -> guard (clears the message, catches panics) -> args (pointers become views)
 //!                                                                 -> the safe API
 //! ```
-//! Nothing is computed here. Each file is one section of the header, in the order of `build.rs`.
+//! Nothing is computed here. `build.rs` lists the sections of the header and the files of each.
 // These comments are the header's too, where brackets are subscripts.
 #![allow(rustdoc::broken_intra_doc_links)]
 #![allow(non_camel_case_types, reason = "types carry the names that C sees")]
@@ -18,13 +18,16 @@ pub mod cache;
 pub mod cache_edit;
 pub mod context;
 pub mod import;
+pub mod isa;
 pub mod matmul;
+pub mod memory;
 pub mod ops;
 pub mod packed_b;
 pub mod prepare;
 pub mod quant;
 pub mod rope;
 pub mod status;
+pub mod threads;
 pub mod version;
 pub mod weights;
 pub mod workspace;

@@ -17,6 +17,7 @@ use kvern::capi::status::{
     KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_SHAPE as SHAPE, KVERN_STATUS_UNSUPPORTED as UNSUPPORTED,
     KVERN_STATUS_WORKSPACE as WORKSPACE,
 };
+use kvern::capi::threads::*;
 use kvern::capi::workspace::*;
 use std::ptr::{null, null_mut};
 

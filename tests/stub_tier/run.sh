@@ -39,7 +39,7 @@ sed -i '/^#\[cfg(test)\]$/{N;N;s/.*\nmod stub;$/mod stub;/}' src/kernels/mod.rs
 after src/kernels/mod.rs "            Isa::Scalar => Some(&scalar::KERNELS)," \
     "            Isa::Stub => Some(&stub::KERNELS),"
 # 4. The number of the tier in the C ABI.
-after src/capi/context.rs "pub const KVERN_ISA_DEFAULT: kvern_isa = 0;" \
+after src/capi/isa.rs "pub const KVERN_ISA_DEFAULT: kvern_isa = 0;" \
     "/// The scalar code under a second name."$'\n'"pub const KVERN_ISA_STUB: kvern_isa = 99;"
 
 differ='s/^Files .* and \(.*\) differ$/\1/; s/^Only in \(.*\): /\1\//'

@@ -4,6 +4,7 @@
 use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
+use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;

@@ -5,6 +5,7 @@ use crate::capi::{context_options, ok};
 use crate::support::{Random, bits};
 use kvern::capi::context::*;
 use kvern::capi::matmul::*;
+use kvern::capi::threads::*;
 use kvern::capi::workspace::*;
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};

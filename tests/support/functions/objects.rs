@@ -4,6 +4,7 @@ use super::arguments::Arguments;
 use super::world::{World, allocate, backwards, defaults, release};
 use super::{Call, call, lib, made};
 use kvern::capi::context::*;
+use kvern::capi::isa::*;
 use kvern::capi::status::*;
 use kvern::capi::version::*;
 use kvern::capi::workspace::*;
