@@ -112,13 +112,18 @@ mod register {
     miri
 ))]
 mod register {
-    pub type Mode = ();
+    #[derive(Clone, Copy)]
+    pub struct Mode;
 
-    pub const DEFAULT: Mode = ();
+    pub const DEFAULT: Mode = Mode;
 
-    pub fn get() -> Mode {}
+    pub fn get() -> Mode {
+        Mode
+    }
 
-    pub fn hidden(_: Mode) -> Mode {}
+    pub fn hidden(mode: Mode) -> Mode {
+        mode
+    }
 
     pub fn set(_: Mode) {}
 

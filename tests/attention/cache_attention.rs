@@ -1,112 +1,11 @@
 //! Attention over every type of cache: the bits of an f32 cache that holds the widened numbers, in any batch,
 //! wrapped, forked, saved; sinks, several sequences in a call, rotated keys.
 
+use crate::cases::{Case, cases, oracle, run};
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
-use kvern::attention::{
-    AttentionOptions, KvCache, KvCacheOptions, KvType, attend, attend_batch, workspace_bytes,
-};
+use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend_batch};
 use kvern::ops::{RopePairs, RopeTable, rope};
 use kvern::{Context, Isa, MatMut, MatRef, Precision, Workspace};
-
-fn run(ctx: &Context, heads: usize, q: &[f32], cache: &KvCache, sequences: &[usize]) -> Vec<f32> {
-    let o = cache.options();
-    let (qc, oc) = (heads * o.head_dim, heads * o.value_dim);
-    let rows = q.len() / qc;
-    let options = AttentionOptions::new(heads);
-    let bytes = workspace_bytes(ctx, &options, cache, rows / sequences.len()).unwrap();
-    let mut ws = Workspace::new(bytes).unwrap();
-    let mut out = vec![f32::NAN; rows * oc];
-    let q = MatRef::dense(q, rows, qc).unwrap();
-    let mat = MatMut::dense(&mut out, rows, oc).unwrap();
-    match sequences {
-        [0] => attend(ctx, &mut ws, &options, q, cache, mat).unwrap(),
-        _ => attend_batch(ctx, &mut ws, &options, q, cache, sequences, mat).unwrap(),
-    }
-    out
-}
-
-/// Tokens and queries of a case.
-struct Case {
-    heads: usize,
-    options: KvCacheOptions,
-    tokens: usize,
-}
-
-impl Case {
-    fn widths(&self) -> [usize; 3] {
-        let o = &self.options;
-        [self.heads * o.head_dim, o.kv_heads * o.head_dim, o.kv_heads * o.value_dim]
-    }
-
-    fn inputs(&self, seed: u64) -> [Vec<f32>; 3] {
-        let mut r = Random::new(seed);
-        self.widths().map(|w| r.vec(self.tokens * w).iter().map(|x| 2.0 * x).collect())
-    }
-
-    /// The most queries of a call on a wrapped cache.
-    fn most(&self) -> usize {
-        let o = &self.options;
-        o.window.map_or(self.tokens, |w| o.capacity - o.sinks - w + 1)
-    }
-
-    fn append(
-        &self,
-        cache: &mut KvCache,
-        s: usize,
-        [_, k, v]: &[Vec<f32>; 3],
-        range: std::ops::Range<usize>,
-    ) {
-        let [_, kc, vc] = self.widths();
-        let n = range.len();
-        let k = MatRef::dense(&k[range.start * kc..range.end * kc], n, kc).unwrap();
-        let v = MatRef::dense(&v[range.start * vc..range.end * vc], n, vc).unwrap();
-        cache.append_to(s, k, v).unwrap();
-    }
-
-    /// Appends and attends in chunks of `step` tokens.
-    fn in_chunks(
-        &self,
-        ctx: &Context,
-        types: (KvType, KvType),
-        step: usize,
-        inputs: &[Vec<f32>; 3],
-    ) -> Vec<f32> {
-        let mut cache = KvCache::new(self.options.types(types.0, types.1)).unwrap();
-        let mut out = Vec::new();
-        for start in (0..self.tokens).step_by(step) {
-            let end = self.tokens.min(start + step);
-            self.append(&mut cache, 0, inputs, start..end);
-            let qc = self.widths()[0];
-            out.extend(run(ctx, self.heads, &inputs[0][start * qc..end * qc], &cache, &[0]));
-        }
-        out
-    }
-
-    /// The inputs as a cache of these types gives them back.
-    fn widened(&self, types: (KvType, KvType), [q, k, v]: &[Vec<f32>; 3]) -> [Vec<f32>; 3] {
-        let [_, kc, vc] = self.widths();
-        let mut o = self.options.types(types.0, types.1);
-        (o.capacity, o.window, o.sinks) = (self.tokens, None, 0);
-        let mut cache = KvCache::new(o).unwrap();
-        self.append(&mut cache, 0, &[q.clone(), k.clone(), v.clone()], 0..self.tokens);
-        let (mut wk, mut wv) = (k.clone(), v.clone());
-        for (i, (k, v)) in wk.chunks_exact_mut(kc).zip(wv.chunks_exact_mut(vc)).enumerate() {
-            cache.token(0, i, k, v).unwrap();
-        }
-        [q.clone(), wk, wv]
-    }
-}
-
-fn cases() -> Vec<Case> {
-    let o = KvCacheOptions::new;
-    vec![
-        Case { heads: 4, options: o(1, 128, 300), tokens: 290 },
-        Case { heads: 3, options: o(3, 40, 200).window(100), tokens: 650 },
-        Case { heads: 10, options: o(2, 24, 280).value_dim(72), tokens: 270 },
-        Case { heads: 2, options: o(1, 8, 400).window(60).sinks(7), tokens: 900 },
-        Case { heads: 6, options: o(1, 64, 700).window(270).sinks(300).value_dim(32), tokens: 1100 },
-    ]
-}
 
 fn pairs() -> Vec<(KvType, KvType)> {
     let mut all: Vec<_> = KvType::ALL.map(|t| (t, t)).into();
@@ -121,7 +20,7 @@ fn every_type_has_the_bits_of_its_widened_numbers_in_any_batch() {
         for types in pairs() {
             let wide = case.widened(types, &inputs);
             let f32s = (KvType::F32, KvType::F32);
-            let want = case.in_chunks(&context(Isa::detect(), 1), f32s, case.most(), &wide);
+            let want = case.in_chunks(&context(Isa::detect(), 1), Precision::Exact, f32s, case.most(), &wide);
             for_each_isa(|ctx| {
                 // The scalar tier, which is slow, takes turns with the cases.
                 let steps: &[usize] = match ctx.isa() {
@@ -131,47 +30,22 @@ fn every_type_has_the_bits_of_its_widened_numbers_in_any_batch() {
                 };
                 for step in steps {
                     let step = (*step).min(case.most());
-                    let got = case.in_chunks(ctx, types, step, &inputs);
+                    let got = case.in_chunks(ctx, Precision::Exact, types, step, &inputs);
                     assert_same_bits(&got, &want, &format!("case {i} {types:?} by {step} at {}", ctx.isa()));
                 }
             });
             for threads in [2, 8] {
-                let got = case.in_chunks(&context(Isa::detect(), threads), types, case.most(), &inputs);
+                let got = case.in_chunks(
+                    &context(Isa::detect(), threads),
+                    Precision::Exact,
+                    types,
+                    case.most(),
+                    &inputs,
+                );
                 assert_same_bits(&got, &want, &format!("case {i} {types:?} {threads} threads"));
             }
         }
     }
-}
-
-/// Attention in f64 over the positions that a query at `at` sees.
-fn oracle(case: &Case, [q, k, v]: &[Vec<f32>; 3], at: usize) -> Vec<f64> {
-    let o = &case.options;
-    let [qc, kc, vc] = case.widths();
-    let scale = 1.0 / (o.head_dim as f64).sqrt();
-    let seen = |p: usize| p + o.window.unwrap_or(usize::MAX / 2) > at || p < o.sinks;
-    let mut out = Vec::new();
-    for head in 0..case.heads {
-        let kv = head / (case.heads / o.kv_heads);
-        let q = &q[at * qc + head * o.head_dim..][..o.head_dim];
-        let keys: Vec<usize> = (0..=at).filter(|p| seen(*p)).collect();
-        let scores: Vec<f64> = keys
-            .iter()
-            .map(|p| {
-                let k = &k[p * kc + kv * o.head_dim..][..o.head_dim];
-                scale * q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
-            })
-            .collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let p: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-        let sum: f64 = p.iter().sum();
-        let mut row = vec![0.0; o.value_dim];
-        for (key, p) in keys.iter().zip(&p) {
-            let v = &v[key * vc + kv * o.value_dim..][..o.value_dim];
-            row.iter_mut().zip(v).for_each(|(x, v)| *x += p / sum * f64::from(*v));
-        }
-        out.extend(row);
-    }
-    out
 }
 
 #[test]
@@ -180,7 +54,7 @@ fn every_type_stays_close_to_the_f64_oracle() {
         let inputs = case.inputs(50 + i as u64);
         for kind in KvType::ALL {
             let types = (kind, kind);
-            let got = case.in_chunks(&Context::serial(), types, case.most(), &inputs);
+            let got = case.in_chunks(&Context::serial(), Precision::Exact, types, case.most(), &inputs);
             let wide = case.widened(types, &inputs);
             let width = case.heads * case.options.value_dim;
             let (mut exact, mut lossy) = (0.0f64, 0.0f64);
@@ -218,12 +92,13 @@ fn forks_files_and_neighbours_change_no_bit() {
     for kind in KvType::ALL {
         let options = KvCacheOptions::new(2, 32, 600).sequences(4).types(kind, kind);
         let case = Case { heads: 4, options, tokens: 500 };
+        let attention = AttentionOptions::new(4);
         let [a, b] = [case.inputs(1), case.inputs(2)];
         let ctx = Context::serial();
         let alone = |inputs: &[Vec<f32>; 3], last: usize| {
             let mut cache = KvCache::new(options).unwrap();
             case.append(&mut cache, 0, inputs, 0..case.tokens);
-            run(&ctx, 4, &inputs[0][(case.tokens - last) * 128..], &cache, &[0])
+            run(&ctx, &attention, &inputs[0][(case.tokens - last) * 128..], &cache, &[0])
         };
         // A prompt of 300 tokens of `a` in sequence 3, forked to 1; 3 goes on as `a`, 1 as `b` from 300 on.
         let mixed: [Vec<f32>; 3] = std::array::from_fn(|i| {
@@ -246,9 +121,9 @@ fn forks_files_and_neighbours_change_no_bit() {
                 let batch = [q(&a), q(&b), q(&mixed)].concat();
                 let want = [alone(&a, last), alone(&b, last), alone(&mixed, last)].concat();
                 for_each_isa(|ctx| {
-                    let got = run(ctx, 4, &batch, cache, &[3, 0, 1]);
+                    let got = run(ctx, &attention, &batch, cache, &[3, 0, 1]);
                     assert_same_bits(&got, &want, &format!("{kind:?} {last} at {}", ctx.isa()));
-                    let got = run(&context(ctx.isa(), 3), 4, &batch, cache, &[3, 0, 1]);
+                    let got = run(&context(ctx.isa(), 3), &attention, &batch, cache, &[3, 0, 1]);
                     assert_same_bits(&got, &want, "threads");
                 });
             }
@@ -261,6 +136,7 @@ fn removed_tokens_leave_the_cache_of_the_others() {
     for kind in KvType::ALL {
         let options = KvCacheOptions::new(1, 16, 700).types(kind, kind);
         let case = Case { heads: 2, options, tokens: 600 };
+        let attention = AttentionOptions::new(2);
         let inputs = case.inputs(4);
         let mut cache = KvCache::new(options).unwrap();
         case.append(&mut cache, 0, &inputs, 0..600);
@@ -272,7 +148,11 @@ fn removed_tokens_leave_the_cache_of_the_others() {
         let q = &inputs[0][590 * 32..];
         let ctx = Context::serial();
         assert_eq!(cache.len(), 309);
-        assert_same_bits(&run(&ctx, 2, q, &cache, &[0]), &run(&ctx, 2, q, &want, &[0]), kind.name());
+        assert_same_bits(
+            &run(&ctx, &attention, q, &cache, &[0]),
+            &run(&ctx, &attention, q, &want, &[0]),
+            kind.name(),
+        );
     }
 }
 
@@ -339,88 +219,6 @@ fn rotation_moves_keys_to_their_new_positions() {
         let e = quantized.rotate(0, 0..0, 1, &table, pairs).unwrap_err().to_string();
         assert_eq!(e, "keys = int8 must be f32, f16 or bf16 to be rotated");
     }
-}
-
-/// [`run`] with bf16 dot products, where the CPU has them.
-fn run_fast(ctx: &Context, heads: usize, q: &[f32], cache: &KvCache) -> Vec<f32> {
-    let o = cache.options();
-    let (qc, oc) = (heads * o.head_dim, heads * o.value_dim);
-    let rows = q.len() / qc;
-    let options = AttentionOptions::new(heads).precision(Precision::Fast);
-    let mut ws = Workspace::new(workspace_bytes(ctx, &options, cache, rows).unwrap()).unwrap();
-    let mut out = vec![f32::NAN; rows * oc];
-    let mat = MatMut::dense(&mut out, rows, oc).unwrap();
-    attend(ctx, &mut ws, &options, MatRef::dense(q, rows, qc).unwrap(), cache, mat).unwrap();
-    out
-}
-
-#[test]
-fn fast_keeps_its_bound_and_does_not_depend_on_batch_or_threads() {
-    for (i, case) in cases().iter().enumerate() {
-        let inputs = case.inputs(70 + i as u64);
-        let [qc, kc, vc] = case.widths();
-        for types in [(KvType::F32, KvType::F32), (KvType::Bf16, KvType::F16), (KvType::Int8, KvType::Int4)] {
-            let wide = case.widened(types, &inputs);
-            let chunks = |ctx: &Context, step: usize| {
-                let mut cache = KvCache::new(case.options.types(types.0, types.1)).unwrap();
-                let mut out = Vec::new();
-                for start in (0..case.tokens).step_by(step) {
-                    let end = case.tokens.min(start + step);
-                    case.append(&mut cache, 0, &inputs, start..end);
-                    out.extend(run_fast(ctx, case.heads, &inputs[0][start * qc..end * qc], &cache));
-                }
-                out
-            };
-            for_each_isa(|ctx| {
-                if ctx.isa() == Isa::Scalar {
-                    return;
-                }
-                let got = chunks(ctx, case.most());
-                for step in [1, 7] {
-                    assert_same_bits(&chunks(ctx, step), &got, &format!("fast {i} {types:?} by {step}"));
-                }
-                assert_same_bits(&chunks(&context(ctx.isa(), 2), case.most()), &got, "fast, threads");
-                let width = case.heads * case.options.value_dim;
-                for at in (0..case.tokens).step_by(73) {
-                    // The bound of the documentation, for this query's largest key and value.
-                    let norm = |x: &[f32], y: &[f32]| -> f64 {
-                        x.iter().zip(y).map(|(x, y)| f64::from((x * y).abs())).sum()
-                    };
-                    let (dim, scale) = (case.options.head_dim, 1.0 / (case.options.head_dim as f64).sqrt());
-                    let most = inputs[0][at * qc..(at + 1) * qc]
-                        .chunks(dim)
-                        .flat_map(|q| wide[1][..(at + 1) * kc].chunks(dim).map(move |k| norm(q, k)))
-                        .fold(0.0, f64::max);
-                    let top = wide[2][..(at + 1) * vc].iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                    let e = most * scale * 2f64.powi(-7);
-                    let bound = ((2.0 * e).exp() - 1.0 + 2f64.powi(-7)) * f64::from(top);
-                    let want = oracle(case, &wide, at);
-                    for (got, want) in got[at * width..(at + 1) * width].iter().zip(want) {
-                        let off = (f64::from(*got) - want).abs();
-                        assert!(off <= bound, "case {i} {types:?} at {at}: {off} > {bound}");
-                    }
-                }
-            });
-        }
-    }
-}
-
-#[test]
-fn fast_keeps_hidden_keys_out() {
-    let case = Case { heads: 2, options: KvCacheOptions::new(1, 16, 64).window(10), tokens: 40 };
-    let [q, mut k, mut v] = case.inputs(6);
-    let fill = |k: &[f32], v: &[f32]| {
-        let mut cache = KvCache::new(case.options).unwrap();
-        cache.append(MatRef::dense(k, 40, 16).unwrap(), MatRef::dense(v, 40, 16).unwrap()).unwrap();
-        cache
-    };
-    let clean = run_fast(&Context::serial(), 2, &q, &fill(&k, &v));
-    k[21 * 16..22 * 16].fill(f32::NAN);
-    v[21 * 16..22 * 16].fill(f32::INFINITY);
-    let got = run_fast(&Context::serial(), 2, &q, &fill(&k, &v));
-    assert_same_bits(&got[..21 * 32], &clean[..21 * 32], "before the NaN");
-    assert!(got[21 * 32..31 * 32].iter().all(|x| x.is_nan()), "rows that see it");
-    assert_same_bits(&got[31 * 32..], &clean[31 * 32..], "after the window");
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod support;
 
 mod cache;
 mod cache_attention;
+mod cache_fast;
 mod cache_files;
 mod call;
+mod cases;
 mod finite_masks;
 mod fused;
 mod options;

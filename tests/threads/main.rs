@@ -20,3 +20,5 @@ mod late;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod mode;
 mod pools;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod workload;
