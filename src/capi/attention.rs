@@ -5,8 +5,8 @@ use super::args::{
 };
 use super::cache::kvern_kv_cache;
 use super::context::kvern_context;
+use super::dtype::{kvern_precision, precision};
 use super::guard;
-use super::packed_b::{kvern_precision, precision};
 use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
 use crate::attention::{self, AttentionOptions, Bias, Outputs, Plain, Sequences};

@@ -2,7 +2,7 @@
 
 use super::args::{Array, choose, optional};
 use super::context::{kvern_context, with_context};
-use super::packed_b::{dtype, kvern_dtype};
+use super::dtype::{dtype, kvern_dtype};
 use super::quant::kvern_weights;
 use super::status::{Checked, kvern_status};
 use super::{create, guard};

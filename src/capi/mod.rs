@@ -17,6 +17,7 @@ pub mod attention;
 pub mod cache;
 pub mod cache_edit;
 pub mod context;
+pub mod dtype;
 pub mod import;
 pub mod isa;
 pub mod matmul;

@@ -1,7 +1,8 @@
 //! Products with a B that was packed once, of f32, f16 or bf16.
 
-use super::args::{choose, flag, path, put, shared, stored};
+use super::args::{flag, path, put, shared, stored};
 use super::context::{kvern_context, with_context};
+use super::dtype::{KVERN_DTYPE_F32, KVERN_PRECISION_EXACT, dtype, kvern_dtype, kvern_precision, precision};
 use super::matmul::{Operands, kvern_epilogue};
 use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
@@ -13,27 +14,6 @@ use crate::{Context, Dtype, PackedB, Precision};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::ffi::{c_char, c_void};
-
-/// An element type: a `KVERN_DTYPE_*` number.
-pub type kvern_dtype = i32;
-
-/// IEEE binary32, `float`.
-pub const KVERN_DTYPE_F32: kvern_dtype = 0;
-/// IEEE binary16, 2 bytes.
-pub const KVERN_DTYPE_F16: kvern_dtype = 1;
-/// The upper half of a binary32, 2 bytes.
-pub const KVERN_DTYPE_BF16: kvern_dtype = 30;
-
-/// How closely a product follows the definition: a `KVERN_PRECISION_*` number.
-pub type kvern_precision = i32;
-
-/// One chain of f32 FMA for each element: the same bits on every machine.
-pub const KVERN_PRECISION_EXACT: kvern_precision = 0;
-/// With bf16 weights on CPUs with bf16 dot instructions, activations are rounded to bf16 and summed in f32,
-/// at twice the rate: error at most (2^-8 + k 2^-22) sum |a||b| while every activation lies below
-/// 3.3961775e38, from where it rounds to infinity; activations, weights and sums below 2^-126 may count as 0.
-/// Bits depend on the instruction set, but not on threads or batch. Everywhere else as EXACT.
-pub const KVERN_PRECISION_FAST: kvern_precision = 1;
 
 /// A matrix B of f32, f16 or bf16, packed once and multiplied many times. Immutable.
 #[derive(Debug)]
@@ -49,18 +29,6 @@ impl kvern_packed_b {
         kernel[..32].copy_from_slice(&blob::id(b.kernel_id()));
         kvern_packed_b { b, kernel }
     }
-}
-
-/// The element type of a number.
-pub(super) fn dtype(what: &'static str, number: kvern_dtype) -> Checked<Dtype> {
-    let values = [Dtype::F32, Dtype::F16, Dtype::Bf16].map(|dtype| (dtype as i32, dtype));
-    choose(what, number, "a KVERN_DTYPE number", &values)
-}
-
-/// The precision of a number.
-pub(super) fn precision(what: &'static str, number: kvern_precision) -> Checked<Precision> {
-    let values = [Precision::Exact, Precision::Fast].map(|precision| (precision as i32, precision));
-    choose(what, number, "a KVERN_PRECISION number", &values)
 }
 
 /// # Safety
@@ -413,18 +381,4 @@ impl<'a> Product<'a> {
 pub unsafe extern "C" fn kvern_packed_b_destroy(b: *mut kvern_packed_b) {
     // SAFETY: `b` is NULL or live and exclusive, by the header's contract.
     unsafe { destroy(b) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn enums_have_the_numbers_of_the_safe_api() {
-        assert_eq!(dtype("x", KVERN_DTYPE_F32).ok(), Some(Dtype::F32));
-        assert_eq!(dtype("x", KVERN_DTYPE_F16).ok(), Some(Dtype::F16));
-        assert_eq!(dtype("x", KVERN_DTYPE_BF16).ok(), Some(Dtype::Bf16));
-        assert_eq!(precision("x", KVERN_PRECISION_EXACT).ok(), Some(Precision::Exact));
-        assert_eq!(precision("x", KVERN_PRECISION_FAST).ok(), Some(Precision::Fast));
-    }
 }

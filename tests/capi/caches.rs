@@ -6,7 +6,7 @@ use kvern::attention::*;
 use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
-use kvern::capi::packed_b::*;
+use kvern::capi::dtype::*;
 use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;

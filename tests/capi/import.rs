@@ -2,8 +2,8 @@
 
 use crate::capi::*;
 use crate::support::{Random, assert_same_bits};
+use kvern::capi::dtype::*;
 use kvern::capi::import::*;
-use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::*;
 use kvern::capi::weights::{KVERN_WEIGHT_FORMAT_GROUPS, kvern_weights_get_format};

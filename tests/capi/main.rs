@@ -8,6 +8,16 @@ mod functions;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// The statuses of refusals, under names that tables of calls have room for.
+mod statuses {
+    pub use kvern::capi::status::{
+        KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_CACHE_FULL as CACHE_FULL, KVERN_STATUS_IO as IO,
+        KVERN_STATUS_MISALIGNED as MISALIGNED, KVERN_STATUS_NULL_POINTER as NULL_POINTER,
+        KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_OVERFLOW as OVERFLOW, KVERN_STATUS_SHAPE as SHAPE,
+        KVERN_STATUS_UNSUPPORTED as UNSUPPORTED, KVERN_STATUS_WORKSPACE as WORKSPACE,
+    };
+}
+
 /// Each call must be refused with the status and a message with the text.
 macro_rules! refuse {
     ($($status:ident $part:literal: $call:expr;)*) => {$(
@@ -26,6 +36,7 @@ mod import;
 mod memory;
 mod no_context;
 mod null;
+mod numbers;
 mod products;
 mod refusals;
 mod sharing;

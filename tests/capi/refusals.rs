@@ -2,6 +2,7 @@
 //! and tables: a status and a message, and nothing is changed.
 
 use crate::capi::*;
+use crate::statuses::*;
 use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
@@ -12,12 +13,6 @@ use kvern::capi::packed_b::*;
 use kvern::capi::prepare::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
-use kvern::capi::status::{
-    KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_CACHE_FULL as CACHE_FULL, KVERN_STATUS_IO as IO,
-    KVERN_STATUS_MISALIGNED as MISALIGNED, KVERN_STATUS_NULL_POINTER as NULL_POINTER,
-    KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_OVERFLOW as OVERFLOW, KVERN_STATUS_SHAPE as SHAPE,
-    KVERN_STATUS_UNSUPPORTED as UNSUPPORTED,
-};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 

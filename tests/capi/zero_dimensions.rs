@@ -3,6 +3,7 @@
 use crate::capi::*;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
+use kvern::capi::dtype::*;
 use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;

@@ -111,6 +111,33 @@ pub fn rope_scaling(kind: kvern_rope_scaling_kind) -> kvern_rope_scaling {
     kvern_rope_scaling { kind, ..defaults!(kvern_rope_scaling) }
 }
 
+/// Memory of every kind, large enough for every call with the sizes of [`Objects`].
+#[allow(clippy::type_complexity)] // one owner for each kind of memory
+pub struct Arrays {
+    pub x: *mut f32,
+    pub y: *mut f32,
+    pub gain: *mut f32,
+    pub bytes: *mut u8,
+    pub ids: *mut u32,
+    pub n: *mut usize,
+    owners: (Vec<f32>, Vec<f32>, Vec<f32>, Vec<u8>, Vec<u32>, Box<usize>),
+}
+
+impl Arrays {
+    pub fn new() -> Arrays {
+        let mut owners =
+            (vec![1.0; 512], vec![2.0; 512], vec![3.0; 512], vec![0; 4096], vec![0; 64], Box::new(0));
+        let (x, y, gain) = (owners.0.as_mut_ptr(), owners.1.as_mut_ptr(), owners.2.as_mut_ptr());
+        let (bytes, ids, n) = (owners.3.as_mut_ptr(), owners.4.as_mut_ptr(), &raw mut *owners.5);
+        Arrays { x, y, gain, bytes, ids, n, owners }
+    }
+
+    /// Outputs were not touched.
+    pub fn unchanged(&self) -> bool {
+        self.owners.1.iter().all(|&y| y == 2.0)
+    }
+}
+
 /// One object of each type, made through the ABI.
 pub struct Objects {
     pub ctx: *mut kvern_context,

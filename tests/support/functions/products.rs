@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use super::world::{World, defaults, shape_of_packed, shape_of_weights};
 use super::{Call, call, lib, made};
+use kvern::capi::dtype::*;
 use kvern::capi::import::*;
 use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
