@@ -1,5 +1,5 @@
-//! What attention asks of keys and values, wherever they lie: sizes, what each sequence holds, and one chunk
-//! of one kv head at a time as operands of the tiles.
+//! Keys and values as attention reads them, wherever they lie: sizes, the extent of each sequence, and one
+//! chunk of one kv head at a time as operands of the tiles.
 
 use super::chunk::Chunk;
 use crate::error::Result;

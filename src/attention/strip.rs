@@ -8,12 +8,12 @@ use super::chunk::Chunk;
 use super::options::CHUNK;
 use super::scratch::{NOTHING, Part, WorkerScratch};
 use super::visible::Seen;
-use crate::kernels::{MOST_ROWS, Operand};
+use crate::kernels::{MAX_SCORE_ROWS, Operand};
 use crate::view::MatMut;
 use std::ops::Range;
 
 /// The most rows of a strip on any tier.
-const STRIP: usize = MOST_ROWS;
+const STRIP: usize = MAX_SCORE_ROWS;
 
 /// The parts of the rows of a strip.
 pub(super) type Parts = [Part; STRIP];

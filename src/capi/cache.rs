@@ -1,4 +1,4 @@
-//! The key-value cache: what it is made from, appending, asking, files.
+//! KV cache: creation, append, queries, serialisation.
 
 use super::args::{Array, Options, choose, exclusive, nonzero, path, put, read, shared};
 use super::context::{kvern_context, with_context};

@@ -9,8 +9,8 @@
 //! 3. Its `KVERN_WEIGHT_FORMAT_*` constant in `src/capi/quant.rs`, and the header that is generated from it.
 //! 4. The number of formats in `CHANGELOG.md`.
 //!
-//! A superblock of a new kind is a type in [`quant_format`](super::generic::quant_format) besides, and quants
-//! that are packed in a new way are one in [`quant_codes`](super::generic::quant_codes).
+//! A superblock of a new kind is a type in [`quant_headers`](super::generic::quant_headers) besides, and
+//! codes that are packed in a new way are one in [`quant_codes`](super::generic::quant_codes).
 
 /// The list.
 ///
@@ -20,13 +20,13 @@
 /// groups  { Name: <kernel type>; }
 /// ```
 /// Formats stand in the order of their numbers; single floats have neither kernel type nor codec. Kernel
-/// types are those of [`quant_format`](super::generic::quant_format) and
+/// types are those of [`quant_headers`](super::generic::quant_headers) and
 /// [`quant_codes`](super::generic::quant_codes), codecs those of `quant::codec`: who makes use of them has
 /// them in scope. Groups are the packings of group-wise weights.
 macro_rules! list {
     ($select:ident $with:ident) => {
-        $crate::kernels::formats::$select! {
-            $with
+        $crate::kernels::formats::parts! {
+            $select $with
             formats {
                 /// 32 bits a weight: the weight itself.
                 F32 = 0, "f32", 1 in 4;
@@ -75,20 +75,34 @@ macro_rules! list {
 }
 pub(crate) use list;
 
-/// Calls `$with!` with `<docs> Name = <number>, "<name>", <elements> in <bytes>;` of every format.
-macro_rules! for_each_format {
-    ($with:ident) => {
-        $crate::kernels::formats::list! { for_each_format $with }
-    };
+/// The list taken apart: calls `$select!` with `$with`, the formats without kernel types and codecs, the
+/// packings of blocks, and the groups.
+macro_rules! parts {
     (
-        $with:ident
+        $select:ident $with:ident
         formats { $(
             $(#[$doc:meta])* $name:ident = $id:literal, $text:literal, $len:literal in $bytes:expr
             $(, $kernels:ty, $codec:path)?;
         )+ }
         groups { $($groups:tt)+ }
     ) => {
-        $with! { $($(#[$doc])* $name = $id, $text, $len in $bytes;)+ }
+        $crate::kernels::formats::$select! {
+            $with
+            formats { $($(#[$doc])* $name = $id, $text, $len in $bytes;)+ }
+            blocks { $($( $name: $kernels, $codec; )?)+ }
+            groups { $($groups)+ }
+        }
+    };
+}
+pub(crate) use parts;
+
+/// Calls `$with!` with `<docs> Name = <number>, "<name>", <elements> in <bytes>;` of every format.
+macro_rules! for_each_format {
+    ($with:ident) => {
+        $crate::kernels::formats::list! { for_each_format $with }
+    };
+    ($with:ident formats { $($formats:tt)+ } blocks { $($blocks:tt)+ } groups { $($groups:tt)+ }) => {
+        $with! { $($formats)+ }
     };
 }
 pub(crate) use for_each_format;
@@ -99,15 +113,8 @@ macro_rules! for_each_packing {
     ($with:ident) => {
         $crate::kernels::formats::list! { for_each_packing $with }
     };
-    (
-        $with:ident
-        formats { $(
-            $(#[$doc:meta])* $name:ident = $id:literal, $text:literal, $len:literal in $bytes:expr
-            $(, $kernels:ty, $codec:path)?;
-        )+ }
-        groups { $($groups:tt)+ }
-    ) => {
-        $with! { blocks { $($( $name: $kernels, $codec; )?)+ } groups { $($groups)+ } }
+    ($with:ident formats { $($formats:tt)+ } blocks { $($blocks:tt)+ } groups { $($groups:tt)+ }) => {
+        $with! { blocks { $($blocks)+ } groups { $($groups)+ } }
     };
 }
 pub(crate) use for_each_packing;

@@ -3,7 +3,8 @@
 use super::formats::for_each_packing;
 use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Plane, Six, Three, Wide};
 use super::generic::quant_exact::{ExactTile, Expand, WideTile};
-use super::generic::quant_format::*;
+use super::generic::quant_format::{Fields, Format};
+use super::generic::quant_headers::*;
 use super::generic::quant_int8::Int8Tile;
 use super::generic::quant_row::Int8Row;
 
@@ -124,6 +125,7 @@ macro_rules! instantiate_int8 {
         use crate::kernels::formats::for_each_packing;
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_format::*;
+        use crate::kernels::generic::quant_headers::*;
         use crate::kernels::generic::quant_int8::{self, Int8Tile};
         use crate::kernels::generic::quant_row::{self, Int8Row};
         use crate::kernels::quant::{Int8Kernels, FORMATS, table};
@@ -179,6 +181,7 @@ macro_rules! instantiate_widening {
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
         use crate::kernels::generic::quant_format::*;
+        use crate::kernels::generic::quant_headers::*;
         use crate::kernels::quant::{FORMATS, Rows, WideningKernels, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;

@@ -26,8 +26,8 @@ struct Part {
     count: usize,
 }
 
-/// How far ahead, in bytes, a pass prefetches the weights of each row panel.
-fn ahead(
+/// The distance, in bytes, at which a pass prefetches the weights of each row panel.
+fn prefetch_distance(
     w: &RowPanels<'_>,
     Part { first, count }: Part,
     panels: usize,
@@ -152,10 +152,10 @@ impl Item<'_> {
             let count = PART_BLOCKS.min(blocks - first);
             for pass in 0..passes {
                 let part = Part { first, count };
-                let ahead = ahead(&panels, part, c.cols().div_ceil(LANES), (pass, passes));
+                let distance = prefetch_distance(&panels, part, c.cols().div_ceil(LANES), (pass, passes));
                 let a = self.activations(origin.row + pass * group, first);
                 let c = c.tile(pass * group, 0, group, plan.tile.0);
-                kernels.int8(panels, (first, count), ahead, a, c, first > 0);
+                kernels.int8(panels, (first, count), distance, a, c, first > 0);
             }
             first += count.max(1);
         }

@@ -100,6 +100,16 @@ impl Call {
         self
     }
 
+    /// Every option at once.
+    pub fn everything(self) -> Call {
+        self.options(|o| o.softcap(20.0).window(290).sinks(5).scale(0.2))
+            .alibi()
+            .mask(true, 11)
+            .seen(false, |i, key| !(i * 5 + key).is_multiple_of(7))
+            .tree()
+            .sink_logits()
+    }
+
     pub fn bias(&self) -> Bias<'_> {
         let mut bias = Bias::default();
         bias.alibi = self.alibi.as_deref();
@@ -260,12 +270,6 @@ pub fn calls() -> Vec<Call> {
         Call::new("cross", [4, 4, 16, 32, 20, 7]).options(|o| o.causal(false)),
         Call::new("long decode", [4, 1, 64, 64, 1, 3000]),
         Call::new("long drafts", [8, 2, 16, 16, 5, 2900]).tree().alibi(),
-        Call::new("all", [6, 2, 40, 24, 31, 600])
-            .options(|o| o.softcap(20.0).window(290).sinks(5).scale(0.2))
-            .alibi()
-            .mask(true, 11)
-            .seen(false, |i, key| !(i * 5 + key).is_multiple_of(7))
-            .tree()
-            .sink_logits(),
+        Call::new("all", [6, 2, 40, 24, 31, 600]).everything(),
     ]
 }

@@ -54,13 +54,7 @@ fn attention_needs_no_more_stack_than_it_says() {
         Call::new("prompt", [8, 2, 128, 128, 60, 300]),
         Call::new("fast", [8, 2, 128, 128, 60, 300]).options(|o| o.precision(Precision::Fast)),
         Call::new("decode", [8, 2, 64, 64, 1, 1100]).sink_logits(),
-        Call::new("all", [6, 2, 40, 40, 31, 600])
-            .options(|o| o.softcap(20.0).window(290).sinks(5).scale(0.2))
-            .alibi()
-            .mask(true, 11)
-            .seen(false, |i, key| !(i * 5 + key).is_multiple_of(7))
-            .tree()
-            .sink_logits(),
+        Call::new("all", [6, 2, 40, 40, 31, 600]).everything(),
     ];
     for isa in Isa::ALL {
         if !isa.is_available() {

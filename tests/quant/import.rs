@@ -71,6 +71,23 @@ impl Layer {
         assert!(w.row(self.n).is_none());
     }
 
+    /// The layer from its GPTQ tensors.
+    fn imported(&self, stored_zeros: StoredZeros, with_g_idx: bool) -> GroupWise {
+        let (qweight, qzeros) = self.gptq(stored_zeros);
+        let tensors = Gptq {
+            n: self.n,
+            k: self.k,
+            bits: self.bits,
+            group: self.group,
+            qweight: &qweight,
+            qzeros: &qzeros,
+            scales: &self.scales,
+            g_idx: with_g_idx.then_some(&self.g_idx[..]),
+            stored_zeros,
+        };
+        GroupWise::from_gptq(&tensors).unwrap()
+    }
+
     /// `(qweight, qzeros)`: element `at` of a word's integers at bits `at * bits`.
     fn gptq(&self, stored_zeros: StoredZeros) -> (Vec<i32>, Vec<i32>) {
         let (n, per_word) = (self.n, (32 / self.bits) as usize);
@@ -126,19 +143,7 @@ fn gptq_layers_hold_what_their_tensors_define() {
         let act_order = Layer::new(seed as u64, shape, bits, group).shuffled(7);
         for stored_zeros in [StoredZeros::MinusOne, StoredZeros::AsIs] {
             for (layer, with_g_idx) in [(&in_order, false), (&in_order, true), (&act_order, true)] {
-                let (qweight, qzeros) = layer.gptq(stored_zeros);
-                let w = GroupWise::from_gptq(&Gptq {
-                    n: layer.n,
-                    k: layer.k,
-                    bits,
-                    group,
-                    qweight: &qweight,
-                    qzeros: &qzeros,
-                    scales: &layer.scales,
-                    g_idx: with_g_idx.then_some(&layer.g_idx[..]),
-                    stored_zeros,
-                })
-                .unwrap();
+                let w = layer.imported(stored_zeros, with_g_idx);
                 layer.check(&w);
                 let sorted = layer.g_idx.is_sorted();
                 assert_eq!(w.order().is_none(), sorted);
@@ -323,19 +328,6 @@ proptest! {
     fn act_order_never_moves_a_weight(seed in any::<u64>(), blocks in 1usize..5, wide in any::<bool>()) {
         let (bits, group) = if wide { (8, 64) } else { (4, 32) };
         let layer = Layer::new(seed, (8 * blocks, group * blocks), bits, group).shuffled(seed ^ 1);
-        let (qweight, qzeros) = layer.gptq(StoredZeros::MinusOne);
-        let w = GroupWise::from_gptq(&Gptq {
-            n: layer.n,
-            k: layer.k,
-            bits,
-            group,
-            qweight: &qweight,
-            qzeros: &qzeros,
-            scales: &layer.scales,
-            g_idx: Some(&layer.g_idx),
-            stored_zeros: StoredZeros::MinusOne,
-        })
-        .unwrap();
-        layer.check(&w);
+        layer.check(&layer.imported(StoredZeros::MinusOne, true));
     }
 }

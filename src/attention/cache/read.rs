@@ -8,7 +8,7 @@ use super::pool::NONE;
 use crate::attention::options::CHUNK;
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
-use crate::kernels::{BLOCK, Bits, Elements};
+use crate::kernels::{BLOCK, CodeBits, Elements};
 
 impl KvCache {
     /// The key and the value of a position, widened to f32: `k`: (kv_heads * head_dim), `v`: (kv_heads *
@@ -54,8 +54,8 @@ impl KvCache {
                 KvType::F16 => Stored::Plain(Elements::F16(bytemuck::cast_slice(codes))),
                 KvType::Bf16 if pairs => Stored::Plain(Elements::Bf16(bytemuck::cast_slice(codes))),
                 KvType::Bf16 => Stored::Plain(Elements::Bf16Rows(bytemuck::cast_slice(codes))),
-                KvType::Int8 => Stored::Codes(Bits::Eight, codes, scales()),
-                KvType::Int4 => Stored::Codes(Bits::Four, codes, scales()),
+                KvType::Int8 => Stored::Codes(CodeBits::Eight, codes, scales()),
+                KvType::Int4 => Stored::Codes(CodeBits::Four, codes, scales()),
             }
         };
         let keys = of(self.options.keys, keys, key_scales, true);
@@ -107,7 +107,7 @@ impl KvCache {
 #[derive(Clone, Copy)]
 pub(in crate::attention) enum Stored<'a> {
     Plain(Elements<'a>),
-    Codes(Bits, &'a [u8], &'a [u16]),
+    Codes(CodeBits, &'a [u8], &'a [u16]),
 }
 
 impl<'a> Stored<'a> {

@@ -1,7 +1,7 @@
 //! The entries of the tiles over quantised keys and values.
 
 use super::bounds::reach;
-use super::gemm::{Elements, Operand, Panel};
+use super::operands::{Elements, Operand, Panel};
 use crate::kernels::generic::gemm::GemmTile;
 use crate::kernels::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
 use crate::kernels::set::PrefetchTile;
@@ -10,24 +10,24 @@ use crate::view::MatMut;
 
 /// The width of a code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bits {
+pub(crate) enum CodeBits {
     Eight,
     Four,
 }
 
-impl Bits {
+impl CodeBits {
     /// Numbers in a byte.
     pub(crate) fn step(self) -> usize {
         match self {
-            Bits::Eight => 1,
-            Bits::Four => 2,
+            CodeBits::Eight => 1,
+            CodeBits::Four => 2,
         }
     }
 
     fn index(self) -> usize {
         match self {
-            Bits::Eight => 0,
-            Bits::Four => 1,
+            CodeBits::Eight => 0,
+            CodeBits::Four => 1,
         }
     }
 }
@@ -48,7 +48,7 @@ impl Prefetch<'_> {
 /// Quantised keys in tiles of 16.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyCodes<'a> {
-    pub bits: Bits,
+    pub bits: CodeBits,
     pub dim: usize,
     pub codes: &'a [u8],   // (tiles, dim / step, 16)
     pub scales: &'a [u16], // (tiles, ceil(dim / 32), 16)
@@ -64,7 +64,7 @@ impl KeyCodes<'_> {
 /// Quantised values in rows.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueCodes<'a> {
-    pub bits: Bits,
+    pub bits: CodeBits,
     pub codes: &'a [u8], // (keys, blocks, 32 / step)
     pub blocks: usize,
     pub scales: &'a [f32], // (blocks, scales_stride), one for each key

@@ -8,6 +8,7 @@ mod bounds;
 mod epilogue;
 pub(super) mod gemm;
 pub(super) mod kv;
+pub(super) mod operands;
 mod pack;
 pub(super) mod quant;
 pub(super) mod rows;

@@ -1,10 +1,11 @@
-//! The entries of the quantised products.
+//! The entries of the quantised products: checks of every bound that their tiles rely on.
 
 use super::bounds::reach;
 use crate::kernels::generic::quant_exact::{ExactTile, Expand, WideTile};
 use crate::kernels::generic::quant_int8::{Int8Tile, MAX_PANELS};
 use crate::kernels::generic::quant_row::Int8Row;
 use crate::kernels::generic::quantize::{BlockQ8, QuantizeRow};
+use crate::kernels::quant::Rows;
 use crate::kernels::{BLOCK, KernelSet, LANES, Packing};
 use crate::view::MatMut;
 
@@ -71,11 +72,39 @@ impl ActivationRows<'_> {
     /// Bytes from one block to the next.
     pub(crate) const STEP: usize = size_of::<BlockQ8>();
 
+    /// The int8 tile of these rows and C, without weights.
+    #[inline(always)]
+    fn tile(&self, c: &mut MatMut<'_>, blocks: usize, accumulate: bool) -> Int8Tile {
+        Int8Tile {
+            blocks,
+            w: [std::ptr::null(); MAX_PANELS],
+            prefetch_distance: [0; MAX_PANELS],
+            superblock_shift: 0,
+            a: self.data.as_ptr().cast(),
+            row_bytes: self.row_bytes,
+            c_row_stride: c.row_stride(),
+            cols: c.cols(),
+            c: c.as_mut_ptr(),
+            accumulate,
+        }
+    }
+
     fn check(&self, rows: usize, blocks: usize) {
         let row = blocks * size_of::<BlockQ8>();
         assert!(reach(rows, self.row_bytes) + row <= self.data.len());
         assert!(self.row_bytes.is_multiple_of(16) && self.data.as_ptr().addr().is_multiple_of(16));
     }
+}
+
+/// The kernel for `rows` rows of a table whose tiles have `panels` row panels; `None` where a tile has no
+/// elements.
+#[inline(always)]
+fn kernel<T>((panels, table): (usize, Rows<T>), rows: usize, cols: usize) -> Option<unsafe fn(&T)> {
+    if rows == 0 || cols == 0 {
+        return None;
+    }
+    assert!(cols <= panels * LANES);
+    Some(table[rows - 1])
 }
 
 impl KernelSet {
@@ -110,41 +139,31 @@ impl KernelSet {
     /// `c[row][n] = product of weight row n and activation row` for one tile, int8 arithmetic, over blocks
     /// `part` (first, a whole superblock's; count) of k; `accumulate` continues the chains that C holds. `a`
     /// starts at the tile's first activation row and at the part's first block, `w` at the first panel.
-    /// `ahead`: how far ahead the weights of each panel are prefetched, in bytes.
+    /// `prefetch_distance`: that of the weights of each panel, in bytes; 0 for no prefetch.
     pub(crate) fn int8(
         &self,
         w: RowPanels<'_>,
         (first, blocks): (usize, usize),
-        ahead: [isize; MAX_PANELS],
+        prefetch_distance: [isize; MAX_PANELS],
         a: ActivationRows<'_>,
         mut c: MatMut<'_>,
         accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
-        if rows == 0 || cols == 0 {
-            return;
-        }
-        let (panels, table) = self.quant.int8[w.packing as usize].direct;
-        assert!(cols <= panels * LANES);
+        let Some(kernel) = kernel(self.quant.int8[w.packing as usize].direct, rows, cols) else { return };
         w.check();
         assert!(first + blocks <= w.blocks && first.is_multiple_of(1 << w.superblock_shift));
         a.check(rows, blocks);
         let start = (first >> w.superblock_shift) * w.superblock_bytes();
         let tile = Int8Tile {
-            blocks,
             // Wrapping: without blocks left, the end of a panel is not followed.
             w: w.pointers(cols.div_ceil(LANES)).map(|panel| panel.wrapping_add(start)),
-            ahead,
+            prefetch_distance,
             superblock_shift: w.superblock_shift,
-            a: a.data.as_ptr().cast(),
-            row_bytes: a.row_bytes,
-            c_row_stride: c.row_stride(),
-            cols,
-            c: c.as_mut_ptr(),
-            accumulate,
+            ..a.tile(&mut c, blocks, accumulate)
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { table[rows - 1](&tile) }
+        unsafe { kernel(&tile) }
     }
 
     /// `c[n] = product of weight row n and the only activation row`, int8 arithmetic, over any number of
@@ -180,28 +199,17 @@ impl KernelSet {
         accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
-        if rows == 0 || cols == 0 {
-            return;
-        }
-        let (panels, table) = self.quant.int8[w.packing as usize].unpacked;
+        let Some(kernel) = kernel(self.quant.int8[w.packing as usize].unpacked, rows, cols) else { return };
         let panel_bytes = w.blocks * w.packing.shape().unpacked;
         let given = cols.div_ceil(LANES);
-        assert!(given <= panels && given * panel_bytes <= w.data.len());
+        assert!(given * panel_bytes <= w.data.len());
         a.check(rows, w.blocks);
         let tile = Int8Tile {
-            blocks: w.blocks,
             w: std::array::from_fn(|j| w.data[j.min(given - 1) * panel_bytes..].as_ptr()),
-            ahead: [0; MAX_PANELS],
-            superblock_shift: 0,
-            a: a.data.as_ptr().cast(),
-            row_bytes: a.row_bytes,
-            c_row_stride: c.row_stride(),
-            cols,
-            c: c.as_mut_ptr(),
-            accumulate,
+            ..a.tile(&mut c, w.blocks, accumulate)
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { table[rows - 1](&tile) }
+        unsafe { kernel(&tile) }
     }
 
     /// Unpacks blocks `first..first + blocks` of the first row panel to bytes.
@@ -239,11 +247,7 @@ impl KernelSet {
     /// The product with f32 activations `x` (element `(row, k)` at `row * row_stride + k`).
     pub(crate) fn exact(&self, w: RowPanels<'_>, x: &[f32], x_row_stride: usize, mut c: MatMut<'_>) {
         let (rows, cols) = (c.rows(), c.cols());
-        if rows == 0 || cols == 0 {
-            return;
-        }
-        let (panels, table) = self.quant.widening[w.packing as usize].exact;
-        assert!(cols <= panels * LANES);
+        let Some(kernel) = kernel(self.quant.widening[w.packing as usize].exact, rows, cols) else { return };
         w.check();
         // Rows without blocks are not read, and have no memory.
         assert!(w.blocks == 0 || reach(rows, x_row_stride) + BLOCK * w.blocks <= x.len());
@@ -258,7 +262,7 @@ impl KernelSet {
             c: c.as_mut_ptr(),
         };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { table[rows - 1](&tile) }
+        unsafe { kernel(&tile) }
     }
 
     /// The most panels and rows of one tile on widened weights.
@@ -278,11 +282,8 @@ impl KernelSet {
         accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
-        if rows == 0 || cols == 0 {
-            return;
-        }
-        let (panels, table) = self.quant.wide;
-        assert!(cols <= panels * LANES && k * panels * LANES <= w.len());
+        let Some(kernel) = kernel(self.quant.wide, rows, cols) else { return };
+        assert!(k * self.quant.wide.0 * LANES <= w.len());
         // Rows without elements are not read, and have no memory.
         assert!(k == 0 || reach(rows, x_row_stride) + k <= x.len());
         let tile = WideTile {
@@ -296,6 +297,6 @@ impl KernelSet {
             accumulate,
         };
         // SAFETY: CPU checked; the asserts cover weights and activations, and C has `rows` rows of `cols`.
-        unsafe { table[rows - 1](&tile) }
+        unsafe { kernel(&tile) }
     }
 }

@@ -42,8 +42,8 @@ pub(crate) struct Adjust<'a> {
     pub mask_factor: f32,
 }
 
-/// The most rows whose scores one call takes.
-pub(crate) const MOST_ROWS: usize = 16;
+/// The most rows of scores of one call of the softmax of a chunk.
+pub(crate) const MAX_SCORE_ROWS: usize = 16;
 
 impl KernelSet {
     /// `x = f(x)`.
@@ -179,7 +179,7 @@ impl KernelSet {
     ) {
         let (len, p) = (scores.len(), scores.as_mut_ptr());
         let mut rows =
-            [const { ChunkRow { s: std::ptr::null_mut(), lo: 0, hi: 0, m: 0.0, l: 0.0 } }; MOST_ROWS];
+            [const { ChunkRow { s: std::ptr::null_mut(), lo: 0, hi: 0, m: 0.0, l: 0.0 } }; MAX_SCORE_ROWS];
         let mut n = 0;
         for (keys, row) in keys.zip(&mut rows) {
             assert!(keys.is_empty() || keys.end.next_multiple_of(LANES) <= stride && (n + 1) * stride <= len);

@@ -17,6 +17,7 @@ pub(super) mod pack;
 pub(super) mod quant_codes;
 pub(super) mod quant_exact;
 pub(super) mod quant_format;
+pub(super) mod quant_headers;
 pub(super) mod quant_int8;
 pub(super) mod quant_row;
 pub(super) mod quantize;

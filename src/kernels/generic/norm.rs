@@ -1,6 +1,7 @@
 //! Row reductions (NUMERICS rule 4): element i belongs to lane i mod 16, lanes accumulate in ascending i
 //! and are folded by halves.
 
+use super::elementwise::{ElementRow, scale};
 use super::math::exp;
 use super::{IOTA, LANES};
 use crate::kernels::simd::Simd;
@@ -148,14 +149,8 @@ unsafe fn rescale<S: Simd>(s: S, r: &mut NormRow) -> bool {
     }
     let by = f32::from_bits(((power + 127) as u32) << 23);
     r.eps = (f64::from(r.eps) * f64::from(by) * f64::from(by)) as f32;
-    let factor = s.splat(by);
-    let mut j = 0;
-    while j < r.n {
-        let n = LANES.min(r.n - j);
-        // SAFETY: lanes j..j + n lie inside the row; x may be y: each vector is read before it is written.
-        unsafe { s.store_n(r.y.add(j), s.mul(s.load_n(r.x.add(j), n), factor), n) };
-        j += LANES;
-    }
+    // SAFETY: the row; x may be y.
+    unsafe { scale(s, &ElementRow { x: r.x, z: std::ptr::null(), y: r.y, n: r.n }, by) };
     r.x = r.y;
     true
 }

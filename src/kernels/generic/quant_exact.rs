@@ -9,7 +9,8 @@
 use super::LANES;
 use super::accumulators::{load_row, store_columns, store_row};
 use super::quant_codes::Codes;
-use super::quant_format::{Format, place, superblock_bytes, unpacked_part};
+use super::quant_format::{Format, place, superblock_bytes};
+use super::quant_headers::unpacked_part;
 use super::quant_int8::MAX_PANELS;
 use super::quantize::BLOCK;
 use crate::kernels::simd::Simd;

@@ -34,8 +34,8 @@ pub(crate) struct Int8Tile {
     pub blocks: usize,
     /// The row panels; those that do not exist repeat another one. // (W)
     pub w: [*const u8; MAX_PANELS],
-    /// How far ahead of each block the weights of each row panel are prefetched, in bytes; 0 for not. // (W)
-    pub ahead: [isize; MAX_PANELS],
+    /// Prefetch distance of the weights of each row panel, in bytes; 0 for no prefetch. // (W)
+    pub prefetch_distance: [isize; MAX_PANELS],
     /// log2 of the blocks of a superblock, for formats whose `BLOCKS` is 0.
     pub superblock_shift: u32,
     pub a: *const BlockQ8, // (C, blocks), row c at a + c * row_bytes
@@ -363,13 +363,15 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
             }
             // Unpacked weights are not prefetched: they come from L2, and a
             // prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
-            if F::BLOCKS != 1 && t.ahead[j] != 0 {
+            if F::BLOCKS != 1 && t.prefetch_distance[j] != 0 {
                 for line in 0..F::Codes::BYTES / 64 {
-                    s.prefetch_l2(q[j].wrapping_offset(t.ahead[j] + 64 * line as isize));
+                    s.prefetch_l2(q[j].wrapping_offset(t.prefetch_distance[j] + 64 * line as isize));
                 }
                 if i == 0 {
                     for line in 0..F::HEADER.div_ceil(64) {
-                        s.prefetch_l2(headers[j].wrapping_offset(t.ahead[j] + 64 * line as isize));
+                        s.prefetch_l2(
+                            headers[j].wrapping_offset(t.prefetch_distance[j] + 64 * line as isize),
+                        );
                     }
                 }
             }

@@ -12,18 +12,18 @@ use super::quant_int8::block;
 use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
-/// How far ahead memory is asked for, and at which distance one from the other inside a block, in bytes.
+/// Prefetch distance, and the bytes from one prefetch of a block to the next.
 ///
 /// The CPU's own prefetcher stops at the end of each page (4 KiB) and has to be set going in the next one; a
-/// line or two of each block, two pages ahead, do that. Rejected: a prefetch of every line. Far ahead
-/// (from 4 KiB on) each of them holds one of the 24 miss buffers of L1 for all of its way, and no miss of a
-/// load is left that would keep the prefetcher going; near (1 to 2 KiB) it gains nothing. docs/TUNING.md, one
-/// row of int8, has the rates.
+/// line or two of each block, at a distance of two pages, do that. Rejected: a prefetch of every line. From 4
+/// KiB on, each of them holds one of the 24 miss buffers of L1 for all of its way, and no miss of a load is
+/// left that would keep the prefetcher going; at 1 to 2 KiB it gains nothing. docs/TUNING.md, one row of
+/// int8, has the rates.
 ///
 /// The large headers of K-quants are read out of order, which the CPU's prefetcher does not follow: there,
 /// every line is prefetched. Not for Q6_K, which has the fewest bytes of header for its codes and would lose.
-const AHEAD: usize = 8192;
-const fn every<F: Format>() -> usize {
+const PREFETCH_DISTANCE: usize = 8192;
+const fn prefetch_step<F: Format>() -> usize {
     if F::HEADER >= 256 && F::Codes::BYTES < 384 { 64 } else { 384 }
 }
 
@@ -57,16 +57,16 @@ pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
                     // in the row.
                     unsafe {
                         let q = superblock.add(F::HEADER + $i * F::Codes::BYTES);
-                        for at in (0..F::Codes::BYTES).step_by(every::<F>()) {
-                            s.prefetch_l2(q.wrapping_add(AHEAD + at));
+                        for at in (0..F::Codes::BYTES).step_by(prefetch_step::<F>()) {
+                            s.prefetch_l2(q.wrapping_add(PREFETCH_DISTANCE + at));
                         }
                         block::<S, F, 1, 1>(s, [superblock], [q], $i, [a.add($i)], &mut acc);
                     }
                 };
             }
-            if every::<F>() == 64 {
+            if prefetch_step::<F>() == 64 {
                 for at in (0..F::HEADER).step_by(64) {
-                    s.prefetch_l2(superblock.wrapping_add(AHEAD + at));
+                    s.prefetch_l2(superblock.wrapping_add(PREFETCH_DISTANCE + at));
                 }
             }
             let count = left.min(superblock_blocks);

@@ -4,7 +4,7 @@
 //! operation. A block whose d is zero or subnormal (absmax below 1.5e-36) becomes zeros with d = 0; a
 //! block with a NaN or an infinity has d = NaN and zeros, so every output that it touches is NaN.
 //!
-//! A row becomes one [`BlockQ8`] of 48 bytes for each block: the quants with all that any format wants to
+//! A row becomes one [`BlockQ8`] of 48 bytes for each block: the codes with all that any format wants to
 //! know about them, so that one row serves weights of every format, and a tile needs one pointer for each
 //! row.
 
