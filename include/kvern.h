@@ -1997,7 +1997,7 @@ typedef struct {
      */
     int32_t non_causal;
     /**
-     * Soft cap of the scores, positive; 0 for none.
+     * Soft cap of the scores, positive, at most FLT_MAX / log2 e, with a finite scale / softcap; 0 for none.
      */
     float softcap;
     /**
@@ -2193,7 +2193,8 @@ typedef struct {
      */
     float scale;
     /**
-     * Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x; 0 for none.
+     * Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x, with a finite scale / cap; 0 for
+     * none.
      */
     float softcap;
     /**

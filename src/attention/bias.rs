@@ -1,5 +1,6 @@
 //! Score modifiers that a call brings: ALiBi slopes, masks, learned sinks.
 
+use super::options::check_exp2_factor;
 use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
 use crate::view::MatRef;
@@ -21,7 +22,8 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Bias<'a> {
-    /// ALiBi slopes (Press et al. 2022), one for each query head: see [`alibi_slopes`].
+    /// ALiBi slopes (Press et al. 2022), one for each query head: see [`alibi_slopes`]. At most
+    /// FLT_MAX / log2 e (2.358e38) in magnitude.
     pub alibi: Option<&'a [f32]>, // (heads)
     /// Additive mask; one for all heads, or row `h * q.rows + i` for head h.
     pub mask: Option<MatRef<'a>>, // (q.rows or heads * q.rows, kv_len)
@@ -92,6 +94,7 @@ impl<'a> Bias<'a> {
         let BiasShape { heads, q_rows, q_len, kv_len } = shape;
         if let Some(slopes) = self.alibi {
             equal("alibi.len", slopes.len(), "must equal heads =", heads)?;
+            slopes.iter().try_for_each(|&slope| check_exp2_factor("alibi * log2 e", slope))?;
         }
         if let Some(logits) = self.sink_logits {
             equal("sink_logits.len", logits.len(), "must equal heads =", heads)?;

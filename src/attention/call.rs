@@ -70,7 +70,7 @@ impl<'a> Call<'a> {
         q: MatRef<'a>,
         kv: &'a dyn KeyValues,
     ) -> Call<'a> {
-        let scale = options.scale.unwrap_or(1.0 / (shape.key_dim as f32).sqrt());
+        let scale = options.scale_of(shape.key_dim);
         // Scores live in the exp2 domain.
         let (factor, cap) = match options.softcap {
             None => (scale * LOG2_E, 0.0),

@@ -14,7 +14,6 @@ use crate::buffer::Workspace;
 use crate::context::Context;
 use crate::error::{Error, Result, equal, product};
 use crate::fp_mode;
-use crate::ops::check_softcap;
 use crate::parallel::Executor;
 use crate::tiles::{Grid, for_each_tile_pair};
 use crate::view::{MatMut, MatRef};
@@ -141,8 +140,8 @@ pub fn attend_batch(
     attend_with(ctx, ws, options, &Bias::default(), q, kv, Outputs::new(out))
 }
 
-/// [`attend_batch`] with everything that may enter the scores, and the log-sum-exp where it is asked for.
-/// `kv` is a cache (its sequence 0) or [`Sequences`] of one.
+/// [`attend_batch`] with everything that may enter the scores, and the log-sum-exp where an output takes
+/// it. `kv` is a cache (its sequence 0) or [`Sequences`] of one.
 ///
 /// - **Formula**: `s = scale * q . k`, then `softcap * tanh(s / softcap)`, then ALiBi, then the additive
 ///   mask, then the boolean ones; sinks enter the softmax as one more score before all keys.
@@ -152,7 +151,7 @@ pub fn attend_batch(
 ///   0`, before the first chunk is merged. `lse = (m + log2 l) * ln 2` in f64 by `libm`, rounded once.
 ///   Otherwise as [`attend`]: a row has the same bits in any batch and on any number of threads.
 /// - **Errors**: as [`attend`], and `Shape` for a mask, slopes or logits of another shape, or for pinned
-///   sinks that a wrapped cache has forgotten.
+///   sinks that a wrapped cache has forgotten; `Option` for a factor of those above that is not finite.
 /// - **Cost**: one more pass over the scores where something changes them; a mask that hides all of a chunk
 ///   from 6 rows saves its products.
 /// - **Stack**: at most 16 KiB of the calling thread and of each worker; a thread of 32 KiB, which also holds
@@ -266,5 +265,5 @@ fn check(
         equal("lse.rows", lse.rows(), "must equal q.rows =", q.rows())?;
     }
     q.require_plain("q", "plain: one token a row")?;
-    check_softcap(options.softcap)
+    options.check_factors(shape.key_dim)
 }

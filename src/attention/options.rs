@@ -1,6 +1,9 @@
 //! Options of a call, and the chunk that numerics, caches and parallelism share.
 
+use crate::error::{Error, Result, text};
 use crate::matmul::Precision;
+use crate::ops::{FINITE, check_softcap};
+use std::f32::consts::LOG2_E;
 
 /// Keys of a chunk. Softmax partials are formed for chunks at fixed multiples of this in absolute position
 /// and merged in ascending order, which is why results do not depend on how queries are batched. 256 keys:
@@ -8,18 +11,28 @@ use crate::matmul::Precision;
 /// scores (6 x 256 x 4 = 6 KiB) stays in L1, and keys and values of a head of 128 (256 KiB) in L2.
 pub const CHUNK: usize = 256;
 
+/// Checks a factor of scores, which live in the exp2 domain: `x * log2 e` must be finite.
+pub(super) fn check_exp2_factor(what: &'static str, x: f32) -> Result<()> {
+    if (x * LOG2_E).is_finite() {
+        return Ok(());
+    }
+    Err(Error::Option { what, got: text(format_args!("{x:e} * {LOG2_E}")), allowed: FINITE })
+}
+
 /// Options of one attention call.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct AttentionOptions {
     /// Query heads: a multiple of the cache's kv_heads. Query head h uses kv head `h / (heads / kv_heads)`.
     pub heads: usize,
-    /// Factor of the scores; `None` for `1 / sqrt(head_dim)`.
+    /// Factor of the scores, without a soft cap at most FLT_MAX / log2 e (2.358e38) in magnitude; `None` for
+    /// `1 / sqrt(head_dim)`.
     pub scale: Option<f32>,
     /// Whether a query sees only keys at its own position and before. Without it, each query sees the
     /// whole cache, which must then have no window.
     pub causal: bool,
-    /// Soft cap of the scores: `cap * tanh(s / cap)` instead of `s = scale * q . k`.
+    /// Soft cap of the scores: `cap * tanh(s / cap)` instead of `s = scale * q . k`. Positive, at most
+    /// FLT_MAX / log2 e (2.358e38), and not so small that `scale / cap` overflows.
     pub softcap: Option<f32>,
     /// Keys that a query sees back from its own position, itself included, and without causality as many
     /// ahead. A cache with a window has the smaller of both.
@@ -56,6 +69,21 @@ impl AttentionOptions {
     pub fn scale(mut self, scale: f32) -> AttentionOptions {
         self.scale = Some(scale);
         self
+    }
+
+    /// The factor of scores of `key_dim` products.
+    pub(super) fn scale_of(&self, key_dim: usize) -> f32 {
+        self.scale.unwrap_or(1.0 / (key_dim.max(1) as f32).sqrt())
+    }
+
+    /// Checks that every factor that a call multiplies scores by is finite: 0 times an infinite one is NaN.
+    pub(super) fn check_factors(&self, key_dim: usize) -> Result<()> {
+        let scale = self.scale_of(key_dim);
+        check_softcap(self.softcap, scale)?;
+        match self.softcap {
+            None => check_exp2_factor("scale * log2 e", scale),
+            Some(cap) => check_exp2_factor("softcap * log2 e", cap),
+        }
     }
 
     /// Sets the soft cap.

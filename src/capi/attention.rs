@@ -32,7 +32,7 @@ pub struct kvern_attention_options {
     pub scale: f32,
     /// 0: a query sees keys at its own position and before. 1: all keys; a cache must have no window then.
     pub non_causal: i32,
-    /// Soft cap of the scores, positive; 0 for none.
+    /// Soft cap of the scores, positive, at most FLT_MAX / log2 e, with a finite scale / softcap; 0 for none.
     pub softcap: f32,
     /// KVERN_PRECISION_FAST: bf16 dot products on CPUs that have them and over caches. Queries, keys,
     /// probabilities and values are rounded to bf16: a score is off by at most e = 2^-7 * scale * sum |q||k|,

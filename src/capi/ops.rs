@@ -18,7 +18,8 @@ pub struct kvern_softmax_options {
     pub struct_size: usize,
     /// Factor of the elements; 0 means 1.
     pub scale: f32,
-    /// Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x; 0 for none.
+    /// Soft cap, positive: cap * tanh(scale * x / cap) instead of scale * x, with a finite scale / cap; 0 for
+    /// none.
     pub softcap: f32,
     /// Added after scale and cap: (mask_rows, n), f32; NULL for none. Row i of x takes row i mod mask_rows.
     /// -inf leaves an element out whatever x holds there. Must not overlap `y`.

@@ -19,7 +19,7 @@ pub use norm::{layer_norm, rms_norm};
 pub(crate) use rope::check as check_rope;
 pub use rope::{RopePairs, rope, rope_at};
 pub use rope_table::{RopeScaling, RopeTable};
-pub(crate) use softmax::check_softcap;
+pub(crate) use softmax::{FINITE, check_softcap};
 pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
 
 pub(crate) use rows::for_each_row;

@@ -13,7 +13,8 @@ use crate::view::{MatMut, MatRef};
 pub struct SoftmaxOptions<'a> {
     /// Factor of the elements; 1 by default.
     pub scale: f32,
-    /// Soft cap: `cap * tanh(scale * x / cap)` instead of `scale * x`. Positive and finite.
+    /// Soft cap: `cap * tanh(scale * x / cap)` instead of `scale * x`. Positive and finite, and so is
+    /// `scale / cap`.
     pub softcap: Option<f32>,
     /// Added to the elements after scale and cap: (x.rows, n), or fewer rows that x.rows is a multiple of,
     /// and row i of x takes row `i mod mask.rows` (heads over one mask of queries; one row for all). An
@@ -47,15 +48,22 @@ impl<'a> SoftmaxOptions<'a> {
     }
 }
 
-/// Checks a soft cap.
-pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
+/// Checks a soft cap, and the factor that it leaves of the scores.
+pub(crate) fn check_softcap(cap: Option<f32>, scale: f32) -> Result<()> {
     match cap {
         Some(cap) if !(cap > 0.0 && cap.is_finite()) => {
             Err(Error::Option { what: "softcap", got: text(cap), allowed: "positive and finite" })
         }
+        Some(cap) if !(scale / cap).is_finite() => {
+            let got = text(format_args!("{scale:e} / {cap:e}"));
+            Err(Error::Option { what: "scale / softcap", got, allowed: FINITE })
+        }
         _ => Ok(()),
     }
 }
+
+/// What a factor has to be: 0 times an infinite one is NaN.
+pub(crate) const FINITE: &str = "finite in f32";
 
 /// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row; without a soft cap `scale * x`, without a
 /// mask no sum.
@@ -63,13 +71,13 @@ pub(crate) fn check_softcap(cap: Option<f32>) -> Result<()> {
 /// - **Shapes**: `x`, `y`: (rows, n) with any row strides; the mask as [`SoftmaxOptions::mask`] says.
 /// - **Numerics**: `fl(scale * x)` (with a cap `fl(x * fl(scale / cap))`, tanh within 3e-7, one product), one
 ///   addition of the mask, then as [`softmax`]. A row that is masked everywhere becomes zeros.
-/// - **Errors**: `Shape` for a mask of another width or period, `Option` for a transposed view or a cap that
-///   is not positive and finite; nothing is changed then.
+/// - **Errors**: `Shape` for a mask of another width or period, `Option` for a transposed view, a cap that is
+///   not positive and finite, or one for which `scale / cap` is not finite; nothing is changed then.
 /// - **Cost**: five passes over each row, allocates nothing.
 pub fn softmax_with(ctx: &Context, options: &SoftmaxOptions<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
     let _mode = fp_mode::default_mode();
     same_shape(["x.rows", "x.cols", "x"], x, &y)?;
-    check_softcap(options.softcap)?;
+    check_softcap(options.softcap, options.scale)?;
     if let Some(mask) = options.mask {
         equal("mask.cols", mask.cols(), "must equal x.cols =", x.cols())?;
         if mask.rows() == 0 || !x.rows().is_multiple_of(mask.rows()) {

@@ -324,6 +324,20 @@ fn bad_options_are_refused_and_change_nothing() {
     assert_eq!(say(four.window(0), none, None), "window = 0 must be at least 1 token");
     assert_eq!(say(four.softcap(0.0), none, None), "softcap = 0 must be positive and finite");
     assert_eq!(say(four.softcap(f32::NAN), none, None), "softcap = NaN must be positive and finite");
+    let small = f32::from_bits(1);
+    assert_eq!(
+        say(four.softcap(small), none, None),
+        "scale / softcap = 3.5355338e-1 / 1e-45 must be finite in f32"
+    );
+    let large = 2.3587e38;
+    let factor = "= 2.3587e38 * 1.442695 must be finite in f32";
+    assert_eq!(say(four.softcap(large), none, None), format!("softcap * log2 e {factor}"));
+    assert_eq!(say(four.scale(large), none, None), format!("scale * log2 e {factor}"));
+    assert_eq!(
+        say(four.scale(f32::NAN), none, None),
+        "scale * log2 e = NaN * 1.442695 must be finite in f32"
+    );
+    assert_eq!(say(four, none.alibi(&[0.0, 1.0, large, 0.0]), None), format!("alibi * log2 e {factor}"));
     assert_eq!(say(four, none, Some((3, 3))), "lse.cols = 3 must equal heads = 4");
     assert_eq!(say(four, none, Some((2, 4))), "lse.rows = 2 must equal q.rows = 3");
     assert_eq!(say(AttentionOptions::new(3), none, None), "heads = 3 must be a multiple of kv_heads = 2");
