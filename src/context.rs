@@ -113,8 +113,8 @@ impl Context {
         self.kernels.isa
     }
 
-    /// The most workers that run at once, the calling thread included (1 for a serial context).
-    pub fn workers(&self) -> usize {
+    /// The most threads that compute at once, the calling one included: 1 for a serial context.
+    pub fn max_threads(&self) -> usize {
         self.executor.workers()
     }
 
@@ -157,7 +157,7 @@ impl Workspace {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({}, {} workers)", self.isa(), self.workers())
+        write!(f, "Context({}, {} threads)", self.isa(), self.max_threads())
     }
 }
 
@@ -169,9 +169,9 @@ mod tests {
     fn a_context_can_be_capped_at_every_available_tier() {
         for &isa in Isa::available() {
             let ctx = Context::new(&ContextOptions::default().isa_cap(isa).threads(2)).unwrap();
-            assert_eq!((ctx.isa(), ctx.workers()), (isa, 2));
+            assert_eq!((ctx.isa(), ctx.max_threads()), (isa, 2));
             assert!(ctx.kernel_names().iter().all(|(_, id)| id.starts_with(isa.name())));
-            assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 workers)"));
+            assert_eq!(format!("{ctx:?}"), format!("Context({isa}, 2 threads)"));
         }
         assert_eq!(Context::serial().isa(), Isa::detect());
     }

@@ -22,8 +22,8 @@ pub fn context(isa: Option<Isa>, threads: usize) -> Result<Context> {
 
 /// The tier and the threads of a context, for people: `avx512, 2 threads`.
 pub fn describe(ctx: &Context) -> String {
-    let workers = ctx.workers();
-    format!("{}, {workers} thread{}", ctx.isa(), if workers == 1 { "" } else { "s" })
+    let threads = ctx.max_threads();
+    format!("{}, {threads} thread{}", ctx.isa(), if threads == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

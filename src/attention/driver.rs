@@ -89,7 +89,7 @@ fn bytes(
     most: Most,
     q_len: usize,
 ) -> Result<usize> {
-    let workers = ctx.workers();
+    let workers = ctx.executor().workers();
     let shape = Shape::new(options, kv, Work { q_len, sequences: most.sequences, workers })?;
     let scratch = shape.scratch(ctx.kernels().mr())?.bytes()?;
     let all = product("workspace bytes", &[scratch, workers])?;
@@ -203,7 +203,7 @@ fn run(
         return Err(Error::Shape { what: "q.rows", got, relation, want: sequences });
     }
     let q_len = q.rows() / sequences.max(1);
-    let shape = Shape::new(options, kv, Work { q_len, sequences, workers: ctx.workers() })?;
+    let shape = Shape::new(options, kv, Work { q_len, sequences, workers: ctx.executor().workers() })?;
     let Outputs { out, lse } = outputs;
     check(options, &shape, q, &out, lse.as_ref())?;
     let (mut tokens, mut longest, mut chunks) = (0usize, 0, 0);

@@ -196,7 +196,7 @@ pub unsafe extern "C" fn kvern_context_max_threads(
     out: *mut usize,
 ) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
-    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.workers()) })
+    guard(|| unsafe { put("out", out, shared("ctx", ctx)?.context.max_threads()) })
 }
 
 /// `*out` = the id of the kernel that the context runs for an operation, such as `avx512-f32-6x64`.

@@ -57,7 +57,7 @@ pub(super) fn workspace_bytes(ctx: &Context, size: Size, b_prepacked: bool) -> R
         product("matrix size", &[extent])?;
     }
     let worker = enough_worker_bytes(size, ctx.kernels().mr(), b_prepacked)?;
-    product("workspace bytes", &[worker, ctx.workers()])
+    product("workspace bytes", &[worker, ctx.executor().workers()])
 }
 
 /// The checks that every product of `a` into `c` shares.

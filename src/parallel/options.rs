@@ -12,8 +12,8 @@ pub const MAX_WORKERS: usize = 256;
 /// time or not, runs once; a number that is no worker does nothing; items that no worker has run are run by
 /// the calling thread.
 pub trait ParallelFor: Send + Sync {
-    /// How many workers are useful, typically the number of threads (1..=256). Each needs scratch memory.
-    /// Asked once, when a context is made.
+    /// The most workers of a region, typically the number of threads (1..=256): `max_threads` of the options
+    /// in C. Each needs scratch memory. Called once, when a context is made.
     fn workers(&self) -> usize;
 
     /// Calls `body(i)` for each `i` in `0..workers`, on any threads in any order, and returns when all calls

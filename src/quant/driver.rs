@@ -113,7 +113,7 @@ impl PackedWeights {
             Body::Floats(b) => b.workspace_bytes(ctx, m),
             Body::Blocks(packed) => {
                 let worker = enough_worker_bytes(ctx.kernels(), packed, m, self.k, compute)?;
-                let scratch = product("workspace bytes", &[worker, ctx.workers()])?;
+                let scratch = product("workspace bytes", &[worker, ctx.executor().workers()])?;
                 let (rows_q8, gathered) = scratch_rows(m, self.k, compute, packed.order.is_some())?;
                 let bytes = scratch.checked_add(rows_q8).and_then(|x| x.checked_add(gathered));
                 bytes.ok_or(Error::Overflow { what: "workspace bytes" })

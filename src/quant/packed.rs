@@ -164,7 +164,7 @@ impl PackedWeights {
         let scratch_bytes = scratch_bytes.next_multiple_of(64);
         let mut scratch = AlignedBuf::<u8>::zeroed(crate::error::product(
             "packing scratch",
-            &[scratch_bytes, ctx.workers()],
+            &[scratch_bytes, ctx.executor().workers()],
         )?)?;
         // Rows without elements need no work, and there may be absurdly many.
         if k > 0 {

@@ -102,7 +102,7 @@ fn any_habit_gives_the_bits_of_one_thread() {
         for said in [1, 2, 5, 255, 256, 100_000] {
             let (pool, ctx) = pool(habit, said);
             for _ in 0..3 {
-                assert_eq!(ctx.workers(), said.min(256));
+                assert_eq!(ctx.max_threads(), said.min(256));
                 assert_same_bits(&run(&ctx), &want, &format!("{habit:?} of {said}"));
             }
             assert_eq!(pool.asked.load(SeqCst), 1, "asked again");
