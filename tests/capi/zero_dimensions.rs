@@ -1,6 +1,7 @@
 //! Every dimension 0 through the C ABI: OK, everything written that there is to write, nothing else.
 
 use crate::capi::*;
+use kvern::Isa;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
 use kvern::capi::dtype::*;
@@ -19,8 +20,13 @@ const SENTINEL: f32 = -3.5e20;
 
 /// A context of each tier and of one thread and three, with a workspace that grows.
 fn everywhere(test: impl Fn(*mut kvern_context, &dyn Fn(usize) -> *mut kvern_workspace)) {
-    for isa_cap in [KVERN_ISA_SCALAR, KVERN_ISA_AVX2, KVERN_ISA_AVX512] {
+    for isa in Isa::ALL {
+        if !isa.is_available() {
+            eprintln!("skipped: this machine has no {isa}");
+            continue;
+        }
         for threads in [1, 3] {
+            let isa_cap = isa as kvern_isa;
             let (mut ctx, mut ws) = (null_mut(), null_mut());
             let options = kvern_context_options { threads, isa_cap, ..context_options() };
             // SAFETY: every pointer is live.
