@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
-    const SECTIONS: [(&str, &[&str]); 15] = [
+    const SECTIONS: [(&str, &[&str]); 16] = [
         ("Version", &["version"]),
         ("Status", &["status"]),
         ("Context", &["context", "isa", "threads", "memory"]),
@@ -32,6 +32,7 @@ mod capi {
         ("Key-value cache: preparation and append", &["prepare"]),
         ("Key-value cache: editing", &["cache_edit"]),
         ("Attention", &["attention"]),
+        ("Element-wise operations", &["elementwise"]),
         ("Row operations", &["ops"]),
     ];
 

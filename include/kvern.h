@@ -508,7 +508,7 @@ typedef struct {
 #define KVERN_ACTIVATION_RELU 1
 
 /**
- * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+ * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form (Gemma, GPT-2, SigLIP)
  */
 #define KVERN_ACTIVATION_GELU 2
 
@@ -516,6 +516,41 @@ typedef struct {
  * x / (1 + e^-x)
  */
 #define KVERN_ACTIVATION_SILU 3
+
+/**
+ * 0.5 x (1 + erf(x / sqrt(2))): the exact form of GELU (BERT, Whisper)
+ */
+#define KVERN_ACTIVATION_GELU_ERF 4
+
+/**
+ * x / (1 + e^(-1.702 x)): quick GELU (CLIP)
+ */
+#define KVERN_ACTIVATION_GELU_QUICK 5
+
+/**
+ * max(x, 0)^2 (Nemotron)
+ */
+#define KVERN_ACTIVATION_RELU_SQUARED 6
+
+/**
+ * 1 / (1 + e^-x)
+ */
+#define KVERN_ACTIVATION_SIGMOID 7
+
+/**
+ * tanh(x)
+ */
+#define KVERN_ACTIVATION_TANH 8
+
+/**
+ * ln(1 + e^x)
+ */
+#define KVERN_ACTIVATION_SOFTPLUS 9
+
+/**
+ * e^x
+ */
+#define KVERN_ACTIVATION_EXP 10
 
 /**
  * `*out` = the bytes of workspace that `kvern_matmul` needs for these sizes, whatever the strides.
@@ -2178,6 +2213,149 @@ kvern_status kvern_attention_plain(const kvern_context *ctx,
 kvern_status kvern_alibi_slopes(size_t heads,
                                 float *slopes);
 
+/* ---- Element-wise operations ------------------------------------------------------------------- */
+
+/**
+ * `x = act(x)`, in place.
+ *
+ * `activation`: a `KVERN_ACTIVATION_*` number. `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_activate(const kvern_context *ctx,
+                            kvern_activation activation,
+                            size_t rows,
+                            size_t n,
+                            float *x,
+                            size_t x_row_stride);
+
+/**
+ * `x = act(x) * z`, in place: the gate of a feed-forward layer.
+ *
+ * `activation`: a `KVERN_ACTIVATION_*` number: SILU for SwiGLU, GELU or GELU_ERF for GeGLU, SIGMOID for an
+ * output gate. `x`, `z`: (rows, n), f32, strides in elements;
+ * they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_activate_mul(const kvern_context *ctx,
+                                kvern_activation activation,
+                                size_t rows,
+                                size_t n,
+                                float *x,
+                                size_t x_row_stride,
+                                const float *z,
+                                size_t z_row_stride);
+
+/**
+ * `x = silu(x) * z`, in place: the gate of SwiGLU.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_silu_mul(const kvern_context *ctx,
+                            size_t rows,
+                            size_t n,
+                            float *x,
+                            size_t x_row_stride,
+                            const float *z,
+                            size_t z_row_stride);
+
+/**
+ * `x = g * sigmoid(alpha * g) * (u + 1)`, in place, with `g = min(x, limit)` and `u` = `z` between -limit
+ * and limit: the gate of gpt-oss, whose alpha is 1.702 and limit 7.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * `alpha`: at least 1; `limit`: positive; both finite.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED.
+ * Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_swiglu_oai(const kvern_context *ctx,
+                              float alpha,
+                              float limit,
+                              size_t rows,
+                              size_t n,
+                              float *x,
+                              size_t x_row_stride,
+                              const float *z,
+                              size_t z_row_stride);
+
+/**
+ * `x = x * z`, in place, element by element.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_mul(const kvern_context *ctx,
+                       size_t rows,
+                       size_t n,
+                       float *x,
+                       size_t x_row_stride,
+                       const float *z,
+                       size_t z_row_stride);
+
+/**
+ * `x = x + z`, in place: the residual addition.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_add(const kvern_context *ctx,
+                       size_t rows,
+                       size_t n,
+                       float *x,
+                       size_t x_row_stride,
+                       const float *z,
+                       size_t z_row_stride);
+
+/**
+ * `x = x + by * z`, in place, each element rounded once: a residual with a factor.
+ *
+ * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_add_scaled(const kvern_context *ctx,
+                              float by,
+                              size_t rows,
+                              size_t n,
+                              float *x,
+                              size_t x_row_stride,
+                              const float *z,
+                              size_t z_row_stride);
+
+/**
+ * `x = x * by`, in place.
+ *
+ * `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_scale(const kvern_context *ctx,
+                         float by,
+                         size_t rows,
+                         size_t n,
+                         float *x,
+                         size_t x_row_stride);
+
+/**
+ * `x = cap * tanh(x / cap)`, in place.
+ *
+ * `cap`: positive and finite. `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_softcap(const kvern_context *ctx,
+                           float cap,
+                           size_t rows,
+                           size_t n,
+                           float *x,
+                           size_t x_row_stride);
+
 /* ---- Row operations ---------------------------------------------------------------------------- */
 
 /**
@@ -2278,50 +2456,6 @@ kvern_status kvern_softmax_with(const kvern_context *ctx,
                                 size_t x_row_stride,
                                 float *y,
                                 size_t y_row_stride);
-
-/**
- * `x = act(x)`, in place.
- *
- * `activation`: a `KVERN_ACTIVATION_*` number. `x`: (rows, n), f32, stride in elements.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_activate(const kvern_context *ctx,
-                            kvern_activation activation,
-                            size_t rows,
-                            size_t n,
-                            float *x,
-                            size_t x_row_stride);
-
-/**
- * `x = silu(x) * z`, in place: the gate of SwiGLU.
- *
- * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_silu_mul(const kvern_context *ctx,
-                            size_t rows,
-                            size_t n,
-                            float *x,
-                            size_t x_row_stride,
-                            const float *z,
-                            size_t z_row_stride);
-
-/**
- * `x = x + z`, in place: the residual addition.
- *
- * `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
- * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
- * Since: 0.1
- */
-kvern_status kvern_add(const kvern_context *ctx,
-                       size_t rows,
-                       size_t n,
-                       float *x,
-                       size_t x_row_stride,
-                       const float *z,
-                       size_t z_row_stride);
 
 /**
  * `out[i] = table[ids[i]]`.

@@ -2,7 +2,16 @@
 
 use crate::error::{Result, equal};
 
-/// A function that is applied to each element of a product before it is stored.
+/// A function of one element, for [`activate`](crate::ops::activate),
+/// [`activate_mul`](crate::ops::activate_mul), and products, whose elements it changes before they are
+/// stored.
+///
+/// - **Numerics**: the same bits in a product and in a pass of its own. Relative error at most 5e-7 where the
+///   result and the exponentials on the way to it are normal numbers; results below `2^-126` in size may be
+///   zeros. Exceptions: [`Gelu`](Activation::Gelu), 4e-6 of the result plus 2e-7;
+///   [`GeluErf`](Activation::GeluErf), 9e-7; `Relu` and `ReluSquared` are exact and rounded once.
+/// - **NaN and infinity**: NaN stays NaN. At infinities the result is the limit, but for `-inf` in `Gelu` and
+///   `Silu`, which is NaN (`inf / inf`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(i32)]
 #[non_exhaustive]
@@ -12,10 +21,41 @@ pub enum Activation {
     Identity = 0,
     /// `max(x, 0)`
     Relu = 1,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`: GELU in the tanh form (Gemma, GPT-2, SigLIP)
     Gelu = 2,
     /// `x / (1 + e^-x)`
     Silu = 3,
+    /// `0.5 x (1 + erf(x / sqrt(2)))`: GELU in its exact form (BERT, Whisper)
+    GeluErf = 4,
+    /// `x / (1 + e^(-1.702 x))`: quick GELU (CLIP)
+    GeluQuick = 5,
+    /// `max(x, 0)^2` (Nemotron)
+    ReluSquared = 6,
+    /// `1 / (1 + e^-x)`
+    Sigmoid = 7,
+    /// `tanh(x)`
+    Tanh = 8,
+    /// `ln(1 + e^x)` (the time step of Mamba, the decay of gated delta rules)
+    Softplus = 9,
+    /// `e^x`
+    Exp = 10,
+}
+
+impl Activation {
+    /// Every activation, by its number.
+    pub const ALL: [Activation; 11] = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::Silu,
+        Activation::GeluErf,
+        Activation::GeluQuick,
+        Activation::ReluSquared,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Softplus,
+        Activation::Exp,
+    ];
 }
 
 /// How closely a product follows the definition.

@@ -128,6 +128,14 @@ fn compute_calls_allocate_nothing() {
             ops::activate(ctx, Activation::Silu, y.reborrow());
             ops::silu_mul(ctx, y.reborrow(), rows()).unwrap();
             ops::add(ctx, y.reborrow(), rows()).unwrap();
+            for activation in Activation::ALL {
+                ops::activate(ctx, activation, y.reborrow());
+                ops::activate_mul(ctx, activation, y.reborrow(), rows()).unwrap();
+            }
+            ops::swiglu_oai(ctx, 1.702, 7.0, y.reborrow(), rows()).unwrap();
+            ops::add_scaled(ctx, y.reborrow(), 0.5, rows()).unwrap();
+            ops::scale(ctx, y.reborrow(), 0.5);
+            ops::softcap(ctx, 30.0, y.reborrow()).unwrap();
             ops::softmax(ctx, y.reborrow());
             ops::argmax(ctx, y.row(0)).unwrap();
             let y = MatMut::dense(&mut x[..2 * 320], 2, 320).unwrap();

@@ -99,6 +99,52 @@ fn silu_mul(mut r: Rows) -> Rows {
     r
 }
 
+fn activated(isa: Isa, n: usize, activation: Activation) -> (Rows, Activation) {
+    (rows(isa, n), activation)
+}
+
+#[library_benchmark(setup = activated)]
+#[bench::avx2_gelu_erf_128(Isa::Avx2, 128, Activation::GeluErf)]
+#[bench::avx2_gelu_quick_128(Isa::Avx2, 128, Activation::GeluQuick)]
+#[bench::avx2_relu_squared_128(Isa::Avx2, 128, Activation::ReluSquared)]
+#[bench::avx2_sigmoid_128(Isa::Avx2, 128, Activation::Sigmoid)]
+#[bench::avx2_tanh_128(Isa::Avx2, 128, Activation::Tanh)]
+#[bench::avx2_softplus_128(Isa::Avx2, 128, Activation::Softplus)]
+#[bench::avx2_exp_128(Isa::Avx2, 128, Activation::Exp)]
+#[bench::scalar_gelu_erf_16(Isa::Scalar, 16, Activation::GeluErf)]
+fn activation((mut r, activation): (Rows, Activation)) -> Rows {
+    ops::activate(&r.ctx, activation, r.x.view_mut());
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::avx2_128(Isa::Avx2, 128)]
+fn swiglu_oai(mut r: Rows) -> Rows {
+    ops::swiglu_oai(&r.ctx, 1.702, 7.0, r.x.view_mut(), r.z.view()).expect("call");
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::avx2_512(Isa::Avx2, 512)]
+fn add_scaled(mut r: Rows) -> Rows {
+    ops::add_scaled(&r.ctx, r.x.view_mut(), 0.22, r.z.view()).expect("call");
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::avx2_512(Isa::Avx2, 512)]
+fn scale(mut r: Rows) -> Rows {
+    ops::scale(&r.ctx, r.x.view_mut(), 12.0);
+    r
+}
+
+#[library_benchmark(setup = rows)]
+#[bench::avx2_128(Isa::Avx2, 128)]
+fn softcap(mut r: Rows) -> Rows {
+    ops::softcap(&r.ctx, 30.0, r.x.view_mut()).expect("call");
+    r
+}
+
 #[library_benchmark(setup = rows)]
 #[bench::scalar_64(Isa::Scalar, 64)]
 #[bench::avx2_512(Isa::Avx2, 512)]
@@ -227,7 +273,8 @@ fn embedding_quantized(mut l: Lookup) -> Lookup {
 library_benchmark_group!(
     name = rows_group;
     benchmarks =
-        layer_norm, rms_norm, softmax, relu, gelu, silu, silu_mul, add, argmax, rope_halves,
-        rope_interleaved, rope_partial, rope_at, rope_table, softmax_masked, softmax_capped, embedding,
+        layer_norm, rms_norm, softmax, relu, gelu, silu, silu_mul, activation, swiglu_oai, add, add_scaled,
+        scale, softcap, argmax, rope_halves, rope_interleaved, rope_partial, rope_at, rope_table,
+        softmax_masked, softmax_capped, embedding,
         embedding_quantized
 );

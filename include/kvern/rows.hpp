@@ -76,6 +76,52 @@ inline done add(const context &ctx, output x, input z) {
         });
 }
 
+/** `x = act(x) * z`: the gate of a feed-forward layer. */
+inline done activate_mul(const context &ctx, kvern_activation activation, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_activate_mul(ctx.get(), activation, x.rows(), x.cols(), x.data(), x.row_stride(),
+                                         z.data(), z.row_stride());
+        });
+}
+
+/** The clamped gate of gpt-oss: see kvern_swiglu_oai. */
+inline done swiglu_oai(const context &ctx, float alpha, float limit, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_swiglu_oai(ctx.get(), alpha, limit, x.rows(), x.cols(), x.data(), x.row_stride(),
+                                       z.data(), z.row_stride());
+        });
+}
+
+/** `x = x * z`, element by element. */
+inline done mul(const context &ctx, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_mul(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
+                                z.row_stride());
+        });
+}
+
+/** `x = x + by * z`. */
+inline done add_scaled(const context &ctx, float by, output x, input z) {
+    return detail::checked(
+        {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_add_scaled(ctx.get(), by, x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
+                                z.row_stride());
+        });
+}
+
+/** `x = x * by`. */
+inline done scale(const context &ctx, float by, output x) {
+    return detail::finish(kvern_scale(ctx.get(), by, x.rows(), x.cols(), x.data(), x.row_stride()));
+}
+
+/** `x = cap * tanh(x / cap)`. */
+inline done softcap(const context &ctx, float cap, output x) {
+    return detail::finish(kvern_softcap(ctx.get(), cap, x.rows(), x.cols(), x.data(), x.row_stride()));
+}
+
 /** `out[i] = table[ids[i]]`. */
 inline done embedding(const context &ctx, input table, span<const std::uint32_t> ids, output out) {
     return detail::checked({{"out.rows", out.rows(), "ids.size", ids.size()},

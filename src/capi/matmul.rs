@@ -18,10 +18,24 @@ pub type kvern_activation = i32;
 pub const KVERN_ACTIVATION_IDENTITY: kvern_activation = 0;
 /// max(x, 0)
 pub const KVERN_ACTIVATION_RELU: kvern_activation = 1;
-/// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+/// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form (Gemma, GPT-2, SigLIP)
 pub const KVERN_ACTIVATION_GELU: kvern_activation = 2;
 /// x / (1 + e^-x)
 pub const KVERN_ACTIVATION_SILU: kvern_activation = 3;
+/// 0.5 x (1 + erf(x / sqrt(2))): the exact form of GELU (BERT, Whisper)
+pub const KVERN_ACTIVATION_GELU_ERF: kvern_activation = 4;
+/// x / (1 + e^(-1.702 x)): quick GELU (CLIP)
+pub const KVERN_ACTIVATION_GELU_QUICK: kvern_activation = 5;
+/// max(x, 0)^2 (Nemotron)
+pub const KVERN_ACTIVATION_RELU_SQUARED: kvern_activation = 6;
+/// 1 / (1 + e^-x)
+pub const KVERN_ACTIVATION_SIGMOID: kvern_activation = 7;
+/// tanh(x)
+pub const KVERN_ACTIVATION_TANH: kvern_activation = 8;
+/// ln(1 + e^x)
+pub const KVERN_ACTIVATION_SOFTPLUS: kvern_activation = 9;
+/// e^x
+pub const KVERN_ACTIVATION_EXP: kvern_activation = 10;
 
 /// What happens to a finished product AB: `C = beta * C + act(alpha * AB + bias)`. Start from
 /// KVERN_EPILOGUE_INIT; NULL instead of a pointer to it means `C = AB`.
@@ -52,8 +66,7 @@ unsafe impl Options for kvern_epilogue {}
 /// The activation of a number.
 #[inline(always)]
 pub(super) fn activation(what: &'static str, number: kvern_activation) -> Checked<Activation> {
-    use Activation::{Gelu, Identity, Relu, Silu};
-    let values = [Identity, Relu, Gelu, Silu].map(|act| (act as i32, act));
+    let values = Activation::ALL.map(|act| (act as i32, act));
     choose(what, number, "a KVERN_ACTIVATION number", &values)
 }
 
@@ -203,9 +216,22 @@ mod tests {
 
     #[test]
     fn activations_have_the_numbers_of_the_safe_api() {
-        let (silu, gelu) = (KVERN_ACTIVATION_SILU, KVERN_ACTIVATION_GELU);
-        assert_eq!((Activation::Silu as i32, Activation::Gelu as i32), (silu, gelu));
-        assert_eq!(activation("x", KVERN_ACTIVATION_RELU).ok(), Some(Activation::Relu));
+        let numbers = [
+            KVERN_ACTIVATION_IDENTITY,
+            KVERN_ACTIVATION_RELU,
+            KVERN_ACTIVATION_GELU,
+            KVERN_ACTIVATION_SILU,
+            KVERN_ACTIVATION_GELU_ERF,
+            KVERN_ACTIVATION_GELU_QUICK,
+            KVERN_ACTIVATION_RELU_SQUARED,
+            KVERN_ACTIVATION_SIGMOID,
+            KVERN_ACTIVATION_TANH,
+            KVERN_ACTIVATION_SOFTPLUS,
+            KVERN_ACTIVATION_EXP,
+        ];
+        for (number, act) in numbers.into_iter().zip(Activation::ALL) {
+            assert_eq!(activation("x", number).ok(), Some(act));
+        }
         assert_eq!(activation("x", KVERN_ACTIVATION_IDENTITY).ok(), Some(Activation::default()));
     }
 }

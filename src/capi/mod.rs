@@ -18,6 +18,7 @@ pub mod cache;
 pub mod cache_edit;
 pub mod context;
 pub mod dtype;
+pub mod elementwise;
 pub mod import;
 pub mod isa;
 pub mod matmul;

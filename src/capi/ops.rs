@@ -1,11 +1,11 @@
-//! Row operations.
+//! Operations on whole rows: norms, softmax, embedding rows, argmax.
 
 use super::args::{Array, Options, nonzero, optional, put, read_or_default, shared, span_of};
 use super::context::kvern_context;
+use super::elementwise::in_place;
 use super::guard;
-use super::matmul::{activation, kvern_activation};
 use super::quant::kvern_weights;
-use super::status::{Checked, Failure, KVERN_STATUS_OPTION, kvern_status};
+use super::status::{Failure, KVERN_STATUS_OPTION, kvern_status};
 use crate::Context;
 use crate::ops;
 use crate::view::{MatMut, MatRef};
@@ -142,24 +142,6 @@ pub unsafe extern "C" fn kvern_softmax(
     }
 }
 
-/// An operation of one matrix, in place.
-///
-/// # Safety
-/// - pointers are NULL or live, and their shapes are true.
-unsafe fn in_place(
-    ctx: *const kvern_context,
-    (rows, n): (usize, usize),
-    x: *mut f32,
-    x_row_stride: usize,
-    f: impl FnOnce(&Context, MatMut<'_>) -> Checked<()>,
-) -> kvern_status {
-    // SAFETY: handed on to the caller.
-    guard(|| unsafe {
-        let ctx = shared("ctx", ctx)?;
-        f(&ctx.context, Array::matrix("x", x, rows, n, x_row_stride)?.view_mut()?)
-    })
-}
-
 /// `y = softmax(cap * tanh(scale * x / cap) + mask)`, row by row, each part where the options ask for it.
 ///
 /// `options`: NULL for the plain softmax. `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap
@@ -192,89 +174,6 @@ pub unsafe extern "C" fn kvern_softmax_with(
         options.softcap = nonzero(raw.softcap);
         options.mask = mask.map(|mask| mask.view()).transpose()?;
         Ok(ops::softmax_with(&ctx.context, &options, x.view()?, y.view_mut()?)?)
-    })
-}
-
-/// `x = act(x)`, in place.
-///
-/// `activation`: a `KVERN_ACTIVATION_*` number. `x`: (rows, n), f32, stride in elements.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_activate(
-    ctx: *const kvern_context,
-    activation: kvern_activation,
-    rows: usize,
-    n: usize,
-    x: *mut f32,
-    x_row_stride: usize,
-) -> kvern_status {
-    // SAFETY: handed on to the caller.
-    unsafe {
-        in_place(ctx, (rows, n), x, x_row_stride, |ctx, x| {
-            ops::activate(ctx, self::activation("activation", activation)?, x);
-            Ok(())
-        })
-    }
-}
-
-/// `x = silu(x) * z`, in place: the gate of SwiGLU.
-///
-/// `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_silu_mul(
-    ctx: *const kvern_context,
-    rows: usize,
-    n: usize,
-    x: *mut f32,
-    x_row_stride: usize,
-    z: *const f32,
-    z_row_stride: usize,
-) -> kvern_status {
-    // SAFETY: handed on to the caller.
-    unsafe { binary(ctx, ops::silu_mul, (rows, n), x, x_row_stride, z, z_row_stride) }
-}
-
-/// `x = x + z`, in place: the residual addition.
-///
-/// `x`, `z`: (rows, n), f32, strides in elements; they must not overlap.
-/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, ALIASED. Threads: `ctx` shared, `x` exclusive.
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvern_add(
-    ctx: *const kvern_context,
-    rows: usize,
-    n: usize,
-    x: *mut f32,
-    x_row_stride: usize,
-    z: *const f32,
-    z_row_stride: usize,
-) -> kvern_status {
-    // SAFETY: handed on to the caller.
-    unsafe { binary(ctx, ops::add, (rows, n), x, x_row_stride, z, z_row_stride) }
-}
-
-/// An operation of two matrices, in place.
-///
-/// # Safety
-/// - pointers are NULL or live, and their shapes are true.
-unsafe fn binary(
-    ctx: *const kvern_context,
-    f: fn(&Context, MatMut<'_>, MatRef<'_>) -> crate::Result<()>,
-    (rows, n): (usize, usize),
-    x: *mut f32,
-    x_row_stride: usize,
-    z: *const f32,
-    z_row_stride: usize,
-) -> kvern_status {
-    // SAFETY: handed on to the caller.
-    guard(|| unsafe {
-        let ctx = shared("ctx", ctx)?;
-        let z = Array::matrix("z", z, rows, n, z_row_stride)?;
-        let x = Array::matrix("x", x, rows, n, x_row_stride)?.apart_from(&[z.span()])?;
-        Ok(f(&ctx.context, x.view_mut()?, z.view()?)?)
     })
 }
 

@@ -12,6 +12,7 @@ use super::generic::quantize::QuantizeRow;
 use super::generic::rope::RopeHead;
 use super::id::KernelId;
 use super::quant::QuantKernels;
+use crate::epilogue::Activation;
 use crate::isa::Isa;
 
 /// How elements of B are stored: the order of the tables that have an entry for each.
@@ -109,12 +110,14 @@ pub(crate) struct KernelSet {
     pub(super) divide: unsafe fn(*mut f32, usize, f32),
     pub(super) layer_norm: unsafe fn(&NormRow),
     pub(super) rms_norm: unsafe fn(&NormRow),
-    pub(super) relu: unsafe fn(&ElementRow),
-    pub(super) gelu: unsafe fn(&ElementRow),
-    pub(super) silu: unsafe fn(&ElementRow),
-    pub(super) silu_mul: unsafe fn(&ElementRow),
+    /// `act(x)` and `act(x) * z`, by the number of the activation.
+    pub(super) activate: [unsafe fn(&ElementRow); Activation::ALL.len()],
+    pub(super) gate: [unsafe fn(&ElementRow); Activation::ALL.len()],
     pub(super) add: unsafe fn(&ElementRow),
-    pub(super) scale: unsafe fn(&ElementRow, f32),
+    pub(super) add_scaled: unsafe fn(&ElementRow),
+    pub(super) scale: unsafe fn(&ElementRow),
+    pub(super) softcap: unsafe fn(&ElementRow),
+    pub(super) swiglu_oai: unsafe fn(&ElementRow),
     pub(super) rope_halves: unsafe fn(&RopeHead),
     pub(super) rope_interleaved: unsafe fn(&RopeHead),
 }
@@ -162,7 +165,10 @@ macro_rules! instantiate {
         quant: $quant:expr,
     ) => {
         use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
-        use crate::kernels::generic::elementwise::{self, ElementRow};
+        use crate::kernels::generic::elementwise::{
+            self, Activate, Add, AddScaled, ElementRow, Gate, Operation, Scale, Softcap, SwigluOai,
+            for_each_activation,
+        };
         use crate::kernels::generic::epilogue::{self, EpilogueRow, EpilogueArgs, TileRows};
         use crate::kernels::generic::gemm::{self as tiles, Bf16, Bf16Row, Element, Exact, F16, F32, GemmTile};
         use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
@@ -208,6 +214,15 @@ macro_rules! instantiate {
             unsafe { kv::prefetching_tile::<$S, E, MR, NV>(<$S>::assume(), &t.tile, t.prefetch) }
         }
 
+        /// # Safety
+        /// - the CPU has the features; and as the algorithm says.
+        $(#[target_feature(enable = $feature)])*
+        #[inline(never)]
+        unsafe fn element<O: Operation>(r: &ElementRow) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe { elementwise::row::<$S, O>(<$S>::assume(), r) }
+        }
+
         instantiate_entry!([$($feature)*] $S, prefetch = kv::prefetch, (at: *const u8, bytes: usize));
         instantiate_entry!([$($feature)*] $S, widen_f32 = kv::widen::<$S, F32>, (t: &Widen));
         instantiate_entry!([$($feature)*] $S, widen_f16 = kv::widen::<$S, F16>, (t: &Widen));
@@ -238,12 +253,6 @@ macro_rules! instantiate {
         instantiate_entry!([$($feature)*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
         instantiate_entry!([$($feature)*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
         instantiate_entry!([$($feature)*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
-        instantiate_entry!([$($feature)*] $S, relu = elementwise::relu, (r: &ElementRow));
-        instantiate_entry!([$($feature)*] $S, gelu = elementwise::gelu, (r: &ElementRow));
-        instantiate_entry!([$($feature)*] $S, silu = elementwise::silu, (r: &ElementRow));
-        instantiate_entry!([$($feature)*] $S, silu_mul = elementwise::silu_mul, (r: &ElementRow));
-        instantiate_entry!([$($feature)*] $S, add = elementwise::add, (r: &ElementRow));
-        instantiate_entry!([$($feature)*] $S, scale = elementwise::scale, (r: &ElementRow, by: f32));
         instantiate_entry!([$($feature)*] $S, rope_halves = rope::halves, (r: &RopeHead));
         instantiate_entry!([$($feature)*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
 
@@ -293,12 +302,13 @@ macro_rules! instantiate {
             divide,
             layer_norm,
             rms_norm,
-            relu,
-            gelu,
-            silu,
-            silu_mul,
-            add,
-            scale,
+            activate: for_each_activation!(element, Activate),
+            gate: for_each_activation!(element, Gate),
+            add: element::<Add>,
+            add_scaled: element::<AddScaled>,
+            scale: element::<Scale>,
+            softcap: element::<Softcap>,
+            swiglu_oai: element::<SwigluOai>,
             rope_halves,
             rope_interleaved,
         };

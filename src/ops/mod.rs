@@ -5,7 +5,7 @@
 //! and allocates nothing. A row has the same bits alone and among others, at every tier and on any number of
 //! threads.
 
-mod activation;
+mod elementwise;
 mod embedding;
 mod norm;
 mod rope;
@@ -13,7 +13,7 @@ mod rope_table;
 mod rows;
 mod softmax;
 
-pub use activation::{activate, add, silu_mul};
+pub use elementwise::{activate, activate_mul, add, add_scaled, mul, scale, silu_mul, softcap, swiglu_oai};
 pub use embedding::{embedding, embedding_quantized};
 pub use norm::{layer_norm, rms_norm};
 pub(crate) use rope::check as check_rope;

@@ -7,6 +7,7 @@ use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::context::*;
+use kvern::capi::elementwise::*;
 use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;

@@ -29,6 +29,7 @@ macro_rules! refuse {
 mod all_or_nothing;
 mod caches;
 mod calls;
+mod elementwise;
 mod files;
 #[cfg(unix)]
 mod fuzz;

@@ -7,6 +7,7 @@ use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::context::*;
+use kvern::capi::elementwise::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
@@ -46,7 +47,7 @@ fn unknown_numbers_are_refused() {
         OPTION "compute = 2": kvern_weights_workspace_bytes(o.ctx, o.weights, 2, M, a.n);
         OPTION "compute = 9":
             kvern_weights_multiply(o.ctx, o.ws, o.weights, 9, M, N, K, a.x, K, a.y, N, null());
-        OPTION "activation = 4": kvern_activate(o.ctx, 4, 2, WIDTH, a.y, WIDTH);
+        OPTION "activation = 11": kvern_activate(o.ctx, 11, 2, WIDTH, a.y, WIDTH);
         OPTION "epilogue->activation = 77":
             kvern_packed_b_multiply(o.ctx, o.ws, o.packed, M, N, K, a.x, K, a.y, N, &e);
         UNSUPPORTED "epilogue->flags = 1":

@@ -5,6 +5,7 @@ use kvern::Isa;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
 use kvern::capi::dtype::*;
+use kvern::capi::elementwise::*;
 use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
@@ -201,6 +202,12 @@ fn row_operations() {
                 ok(kvern_activate(ctx, KVERN_ACTIVATION_SILU, m, n, p, n));
                 ok(kvern_silu_mul(ctx, m, n, p, n, x, n));
                 ok(kvern_add(ctx, m, n, p, n, x, n));
+                ok(kvern_activate_mul(ctx, KVERN_ACTIVATION_GELU_ERF, m, n, p, n, x, n));
+                ok(kvern_swiglu_oai(ctx, 1.702, 7.0, m, n, p, n, x, n));
+                ok(kvern_mul(ctx, m, n, p, n, x, n));
+                ok(kvern_add_scaled(ctx, 0.5, m, n, p, n, x, n));
+                ok(kvern_scale(ctx, 0.5, m, n, p, n));
+                ok(kvern_softcap(ctx, 30.0, m, n, p, n));
             }
         }
         let mut table = null_mut();

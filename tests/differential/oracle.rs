@@ -7,14 +7,11 @@ use kvern::{Activation, Epilogue};
 /// The rounding unit of f32.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
 
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::Identity, Activation::Relu, Activation::Gelu, Activation::Silu];
-
 pub fn activation(random: &mut Random) -> Activation {
-    ACTIVATIONS[random.below(ACTIVATIONS.len())]
+    Activation::ALL[random.below(Activation::ALL.len())]
 }
 
-/// The function in f64. Its slope is at most 1.13.
+/// The function in f64.
 pub fn act(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Relu => x.max(0.0),
@@ -23,13 +20,26 @@ pub fn act(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluErf => 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2),
+        Activation::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
+        Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Tanh => x.tanh(),
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        Activation::Exp => x.exp(),
         _ => x,
     }
 }
 
-/// Error of an activation whose argument is exact: a few roundings of numbers of its size.
-pub fn act_bound(x: f64) -> f64 {
-    32.0 * U * x.abs() + 1e-37
+/// Error of an activation whose argument is off by `error` at most: what the function makes of it, and a few
+/// roundings of numbers of the size of argument and result.
+pub fn act_bound(activation: Activation, x: f64, error: f64) -> f64 {
+    let y = act(activation, x);
+    let moved = [x - error, x + error].map(|x| (act(activation, x) - y).abs());
+    // The functions that are not monotone have slopes of at most 1.13.
+    moved[0].max(moved[1]).max(1.13 * error * f64::from(x.abs() < 100.0))
+        + 32.0 * U * (x.abs() + y.abs())
+        + 1e-36
 }
 
 /// The epilogue of a random product, owned.
@@ -49,7 +59,11 @@ impl Finish {
             alpha: factors[random.below(factors.len())],
             beta: if beta && one_in(random, 3) { [1.0, -0.75][random.below(2)] } else { 0.0 },
             bias: one_in(random, 2).then(|| random.vec(n)),
-            activation: activation(random),
+            // e^x of a product leaves the range of f32, where a bound says nothing.
+            activation: match activation(random) {
+                Activation::Exp => Activation::Softplus,
+                other => other,
+            },
         }
     }
 
@@ -67,7 +81,7 @@ impl Finish {
         let (alpha, bias) = (f64::from(self.alpha), self.bias.as_ref().map_or(0.0, |b| f64::from(b[j])));
         let z = alpha * ab + bias;
         let error = alpha.abs() * error + 4.0 * U * ((alpha * ab).abs() + bias.abs());
-        (act(self.activation, z), 1.13 * error + act_bound(z))
+        (act(self.activation, z), act_bound(self.activation, z, error))
     }
 
     /// `beta * c` added.

@@ -121,19 +121,24 @@ pub fn case(machines: &Machines, random: &mut Random) {
             let activation = activation(random);
             let exact = |i: usize, j: usize| {
                 let x = f64::from(x[i * n + j]);
-                (act(activation, x), act_bound(x))
+                (act(activation, x), act_bound(activation, x, 0.0))
             };
             let run = Box::new(move |ctx: &Context, out: &mut Out| activate(ctx, activation, out.view()));
             operation(&format!("{activation:?}"), in_place, run, Box::new(exact)).compare(machines, random);
         }
         4 => {
             let of_z = || MatRef::dense(&z, rows, n).unwrap();
-            let silu = |i: usize, j: usize| {
+            let activation = activation(random);
+            let gate = |i: usize, j: usize| {
                 let (x, z) = (f64::from(x[i * n + j]), f64::from(z[i * n + j]));
-                (act(kvern::Activation::Silu, x) * z, act_bound(x) * (z.abs() + U))
+                let y = act(activation, x);
+                (y * z, act_bound(activation, x, 0.0) * (z.abs() + U) + U * (y * z).abs())
             };
-            let run = Box::new(|ctx: &Context, out: &mut Out| silu_mul(ctx, out.view(), of_z()).unwrap());
-            operation("silu_mul", in_place, run, Box::new(silu)).compare(machines, random);
+            let run = Box::new(move |ctx: &Context, out: &mut Out| {
+                activate_mul(ctx, activation, out.view(), of_z()).unwrap()
+            });
+            operation(&format!("{activation:?} gate"), in_place, run, Box::new(gate))
+                .compare(machines, random);
             let sum = |i: usize, j: usize| {
                 let sum = f64::from(x[i * n + j]) + f64::from(z[i * n + j]);
                 (sum, U * sum.abs())

@@ -112,7 +112,14 @@ fn attention_and_row_operations_touch_nothing_beyond_their_operands() {
             let mut xm = MatMut::dense(x, 2, n).unwrap();
             ops::add(ctx, xm.reborrow(), zm).unwrap();
             ops::silu_mul(ctx, xm.reborrow(), zm).unwrap();
-            ops::activate(ctx, Activation::Gelu, xm.reborrow());
+            for activation in Activation::ALL {
+                ops::activate(ctx, activation, xm.reborrow());
+                ops::activate_mul(ctx, activation, xm.reborrow(), zm).unwrap();
+            }
+            ops::swiglu_oai(ctx, 1.702, 7.0, xm.reborrow(), zm).unwrap();
+            ops::add_scaled(ctx, xm.reborrow(), 0.5, zm).unwrap();
+            ops::scale(ctx, xm.reborrow(), 0.5);
+            ops::softcap(ctx, 30.0, xm.reborrow()).unwrap();
             ops::softmax(ctx, xm.reborrow());
             if n % 2 == 0 {
                 let table = ops::RopeTable::new(n, 2, 1e4).unwrap();

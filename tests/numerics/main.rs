@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod elementwise;
 mod fast_bounds;
 mod gated;
 mod golden;

@@ -244,10 +244,14 @@ fn row_operations() {
                 }
                 let mut y = x.clone();
                 softmax(ctx, MatMut::dense(&mut y, rows, n).unwrap());
-                for activation in [Activation::Relu, Activation::Gelu, Activation::Silu, Activation::Identity]
-                {
+                for activation in Activation::ALL {
                     activate(ctx, activation, MatMut::dense(&mut y, rows, n).unwrap());
+                    activate_mul(ctx, activation, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
                 }
+                swiglu_oai(ctx, 1.702, 7.0, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
+                add_scaled(ctx, MatMut::dense(&mut y, rows, n).unwrap(), 0.5, view).unwrap();
+                scale(ctx, MatMut::dense(&mut y, rows, n).unwrap(), 0.5);
+                softcap(ctx, 3.0, MatMut::dense(&mut y, rows, n).unwrap()).unwrap();
                 silu_mul(ctx, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
                 add(ctx, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
                 assert_eq!(argmax(ctx, &x).is_none(), x.is_empty());

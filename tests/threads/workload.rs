@@ -237,7 +237,7 @@ fn row_operations(random: &mut Random, list: &mut Vec<(String, Run)>) {
             y.copy_from_slice(&x);
             softmax(ctx, out(&mut y, rows));
             all.extend(words(&y));
-            for activation in [Activation::Relu, Activation::Gelu, Activation::Silu] {
+            for activation in Activation::ALL {
                 y.copy_from_slice(&x);
                 activate(ctx, activation, out(&mut y, rows));
                 all.extend(words(&y));

@@ -1,5 +1,6 @@
 //! The entries of the row kernels.
 
+use crate::epilogue::Activation;
 use crate::kernels::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
 use crate::kernels::generic::elementwise::ElementRow;
 use crate::kernels::generic::norm::NormRow;
@@ -7,19 +8,17 @@ use crate::kernels::generic::rope::RopeHead;
 use crate::kernels::{KernelSet, LANES};
 use std::ops::Range;
 
-/// An activation function or gate that runs as a pass of its own.
-#[derive(Clone, Copy)]
-pub(crate) enum Unary {
-    Relu,
-    Gelu,
-    Silu,
-}
-
 /// An operation on two rows.
 #[derive(Clone, Copy)]
 pub(crate) enum Binary {
-    SiluMul,
+    /// `act(x) * z`.
+    Gate(Activation),
+    /// `x + z`.
     Add,
+    /// `x + by * z`.
+    AddScaled(f32),
+    /// The clamped gate of gpt-oss.
+    SwigluOai { alpha: f32, limit: f32 },
 }
 
 /// Which elements form a RoPE pair.
@@ -46,28 +45,25 @@ pub(crate) struct Adjust<'a> {
 pub(crate) const MAX_SCORE_ROWS: usize = 16;
 
 impl KernelSet {
-    /// `x = f(x)`.
-    pub(crate) fn unary(&self, f: Unary, x: &mut [f32]) {
+    /// `x = act(x)`.
+    pub(crate) fn activate(&self, activation: Activation, x: &mut [f32]) {
         let p = x.as_mut_ptr();
-        let row = ElementRow { x: p, z: p, y: p, n: x.len() };
-        let kernel = match f {
-            Unary::Relu => self.relu,
-            Unary::Gelu => self.gelu,
-            Unary::Silu => self.silu,
-        };
+        let row = ElementRow { x: p, z: p, y: p, n: x.len(), by: [0.0; 2] };
         // SAFETY: CPU checked; all three are the one row.
-        unsafe { kernel(&row) }
+        unsafe { self.activate[activation as usize](&row) }
     }
 
     /// `x = f(x, z)`.
     pub(crate) fn binary(&self, f: Binary, x: &mut [f32], z: &[f32]) {
         assert!(x.len() == z.len());
         let p = x.as_mut_ptr();
-        let row = ElementRow { x: p, z: z.as_ptr(), y: p, n: x.len() };
-        let kernel = match f {
-            Binary::SiluMul => self.silu_mul,
-            Binary::Add => self.add,
+        let (kernel, by) = match f {
+            Binary::Gate(activation) => (self.gate[activation as usize], [0.0; 2]),
+            Binary::Add => (self.add, [0.0; 2]),
+            Binary::AddScaled(by) => (self.add_scaled, [by, 0.0]),
+            Binary::SwigluOai { alpha, limit } => (self.swiglu_oai, [alpha, limit]),
         };
+        let row = ElementRow { x: p, z: z.as_ptr(), y: p, n: x.len(), by };
         // SAFETY: CPU checked; equal lengths.
         unsafe { kernel(&row) }
     }
@@ -75,9 +71,23 @@ impl KernelSet {
     /// `y = x * by`.
     pub(crate) fn scale(&self, x: &[f32], by: f32, y: &mut [f32]) {
         assert!(x.len() == y.len());
-        let row = ElementRow { x: x.as_ptr(), z: x.as_ptr(), y: y.as_mut_ptr(), n: x.len() };
+        let row = ElementRow { x: x.as_ptr(), z: x.as_ptr(), y: y.as_mut_ptr(), n: x.len(), by: [by, 0.0] };
         // SAFETY: CPU checked; equal lengths.
-        unsafe { (self.scale)(&row, by) }
+        unsafe { (self.scale)(&row) }
+    }
+
+    /// `x = x * by`.
+    pub(crate) fn scale_in_place(&self, by: f32, x: &mut [f32]) {
+        let p = x.as_mut_ptr();
+        // SAFETY: CPU checked; all three are the one row.
+        unsafe { (self.scale)(&ElementRow { x: p, z: p, y: p, n: x.len(), by: [by, 0.0] }) }
+    }
+
+    /// `x = cap * tanh(x / cap)`.
+    pub(crate) fn softcap(&self, cap: f32, x: &mut [f32]) {
+        let p = x.as_mut_ptr();
+        // SAFETY: CPU checked; all three are the one row.
+        unsafe { (self.softcap)(&ElementRow { x: p, z: p, y: p, n: x.len(), by: [cap, 0.0] }) }
     }
 
     /// Layer norm of one row, or RMS norm without `mean`.

@@ -117,7 +117,7 @@ pub(crate) unsafe fn rows<S: Simd>(s: S, f: &EpilogueArgs, t: &TileRows) {
         let n = if v % t.vectors + 1 == t.vectors { t.tail } else { LANES };
         // SAFETY: vector v of the tile; lanes j..j + n of row i of the gate and of the output.
         unsafe {
-            let mut x = activate(s, f.activation, s.load(t.acc.add(v * LANES)));
+            let mut x = math::activate(s, f.activation, s.load(t.acc.add(v * LANES)));
             if !f.gate.is_null() {
                 x = s.mul(x, s.load_n(f.gate.add(i * f.gate_row_stride + j), n));
             }
@@ -134,16 +134,6 @@ pub(crate) unsafe fn rows<S: Simd>(s: S, f: &EpilogueArgs, t: &TileRows) {
                 Dtype::Bf16 => s.store_bf16_n(f.out.cast::<u16>().add(at), x, n),
             }
         }
-    }
-}
-
-#[inline(always)]
-fn activate<S: Simd>(s: S, activation: Activation, x: S::F32s) -> S::F32s {
-    match activation {
-        Activation::Identity => x,
-        Activation::Relu => math::relu(s, x),
-        Activation::Gelu => math::gelu(s, x),
-        Activation::Silu => math::silu(s, x),
     }
 }
 
@@ -173,7 +163,7 @@ pub(crate) unsafe fn row<S: Simd>(s: S, e: &EpilogueRow) {
             if !e.bias.is_null() {
                 x = s.add(x, s.load_n(e.bias.add(j), n));
             }
-            x = activate(s, e.activation, x);
+            x = math::activate(s, e.activation, x);
             if !e.gate.is_null() {
                 x = s.mul(x, s.load_n(e.gate.add(j), n));
             }

@@ -1,7 +1,7 @@
 //! Row reductions (NUMERICS rule 4): element i belongs to lane i mod 16, lanes accumulate in ascending i
 //! and are folded by halves.
 
-use super::elementwise::{ElementRow, scale};
+use super::elementwise::{self, ElementRow, Scale};
 use super::math::exp;
 use super::{IOTA, LANES};
 use crate::kernels::simd::Simd;
@@ -150,7 +150,10 @@ unsafe fn rescale<S: Simd>(s: S, r: &mut NormRow) -> bool {
     let by = f32::from_bits(((power + 127) as u32) << 23);
     r.eps = (f64::from(r.eps) * f64::from(by) * f64::from(by)) as f32;
     // SAFETY: the row; x may be y.
-    unsafe { scale(s, &ElementRow { x: r.x, z: std::ptr::null(), y: r.y, n: r.n }, by) };
+    unsafe {
+        let row = ElementRow { x: r.x, z: std::ptr::null(), y: r.y, n: r.n, by: [by, 0.0] };
+        elementwise::row::<S, Scale>(s, &row)
+    };
     r.x = r.y;
     true
 }

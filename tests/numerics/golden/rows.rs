@@ -35,6 +35,20 @@ fn shapes(cases: &mut Cases<'_>, rows: usize, cols: usize) {
     let mut y = x.clone();
     ops::add(ctx, MatMut::dense(&mut y, rows, cols).unwrap(), dense(&z)).unwrap();
     cases.take(format!("add {rows}x{cols}"), &y);
+    for activation in Activation::ALL {
+        let mut y = x.clone();
+        ops::activate_mul(ctx, activation, MatMut::dense(&mut y, rows, cols).unwrap(), dense(&z)).unwrap();
+        cases.take(format!("activate_mul {activation:?} {rows}x{cols}"), &y);
+    }
+    let mut y = x.clone();
+    ops::swiglu_oai(ctx, 1.702, 7.0, MatMut::dense(&mut y, rows, cols).unwrap(), dense(&z)).unwrap();
+    cases.take(format!("swiglu_oai {rows}x{cols}"), &y);
+    ops::add_scaled(ctx, MatMut::dense(&mut y, rows, cols).unwrap(), 0.3, dense(&z)).unwrap();
+    cases.take(format!("add_scaled {rows}x{cols}"), &y);
+    ops::scale(ctx, MatMut::dense(&mut y, rows, cols).unwrap(), 0.7);
+    cases.take(format!("scale {rows}x{cols}"), &y);
+    ops::softcap(ctx, 0.9, MatMut::dense(&mut y, rows, cols).unwrap()).unwrap();
+    cases.take(format!("softcap {rows}x{cols}"), &y);
     let mut y = x.clone();
     ops::softmax(ctx, MatMut::dense(&mut y, rows, cols).unwrap());
     cases.take(format!("softmax {rows}x{cols}"), &y);

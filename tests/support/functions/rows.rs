@@ -5,6 +5,7 @@ use super::products::{read, written};
 use super::world::{World, defaults, shape_of_weights};
 use super::{Call, call, lib, made};
 use kvern::capi::attention::kvern_alibi_slopes;
+use kvern::capi::elementwise::*;
 use kvern::capi::ops::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::kvern_status;
@@ -87,7 +88,7 @@ pub const CALLS: &[(&str, Call)] = &[
     }),
     call!(kvern_activate, |w, g| {
         let (rows, n) = shape(g);
-        let (x, activation) = (written(g, rows, n), g.below(4) as i32);
+        let (x, activation) = (written(g, rows, n), g.below(11) as i32);
         lib!(kvern_activate(w.contexts.any(g), g.number(activation), rows, n, x.0, x.1))
     }),
     call!(kvern_silu_mul, |w, g| {
@@ -99,6 +100,38 @@ pub const CALLS: &[(&str, Call)] = &[
         let (rows, n) = shape(g);
         let (z, x) = (read(g, rows, n), written(g, rows, n));
         lib!(kvern_add(w.contexts.any(g), rows, n, x.0, x.1, z.0, z.1))
+    }),
+    call!(kvern_activate_mul, |w, g| {
+        let (rows, n) = shape(g);
+        let (z, x, activation) = (read(g, rows, n), written(g, rows, n), g.below(11) as i32);
+        lib!(kvern_activate_mul(w.contexts.any(g), g.number(activation), rows, n, x.0, x.1, z.0, z.1))
+    }),
+    call!(kvern_swiglu_oai, |w, g| {
+        let (rows, n) = shape(g);
+        let (z, x) = (read(g, rows, n), written(g, rows, n));
+        let (alpha, limit) = (g.float(1.702) as f32, g.float(7.0) as f32);
+        lib!(kvern_swiglu_oai(w.contexts.any(g), alpha, limit, rows, n, x.0, x.1, z.0, z.1))
+    }),
+    call!(kvern_mul, |w, g| {
+        let (rows, n) = shape(g);
+        let (z, x) = (read(g, rows, n), written(g, rows, n));
+        lib!(kvern_mul(w.contexts.any(g), rows, n, x.0, x.1, z.0, z.1))
+    }),
+    call!(kvern_add_scaled, |w, g| {
+        let (rows, n) = shape(g);
+        let (z, x) = (read(g, rows, n), written(g, rows, n));
+        let by = g.float(0.5) as f32;
+        lib!(kvern_add_scaled(w.contexts.any(g), by, rows, n, x.0, x.1, z.0, z.1))
+    }),
+    call!(kvern_scale, |w, g| {
+        let (rows, n) = shape(g);
+        let (x, by) = (written(g, rows, n), g.float(0.5) as f32);
+        lib!(kvern_scale(w.contexts.any(g), by, rows, n, x.0, x.1))
+    }),
+    call!(kvern_softcap, |w, g| {
+        let (rows, n) = shape(g);
+        let (x, cap) = (written(g, rows, n), g.float(30.0) as f32);
+        lib!(kvern_softcap(w.contexts.any(g), cap, rows, n, x.0, x.1))
     }),
     call!(kvern_embedding, |w, g| {
         let (vocabulary, n) = (g.one_of(&[1, 5, 9]), g.one_of(COLS));
