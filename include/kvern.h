@@ -41,7 +41,8 @@
  *   pointer to non-const belongs to the call alone. So contexts and weights are shared, and each thread has
  *   a workspace. kvern starts no thread unless kvern_context_options ask for it. A call waits for threads
  *   that compute, never for one that has not come yet, and no more compute at a time than the CPUs that the
- *   thread which made the context was allowed; a thread that has found nothing to do for 50 us sleeps.
+ *   thread which made the context was allowed (on Windows, its process); a thread that has found nothing to
+ *   do for 50 us sleeps.
  *   A child process after fork goes on with the objects of its parent, on the calling thread alone; it may
  *   make and destroy contexts in any order, its parent's too.
  *
@@ -57,15 +58,21 @@
  *   refused. No call aborts the program or throws. KVERN_STATUS_PANIC reports a fault of kvern itself; an
  *   object that was being changed then answers KVERN_STATUS_POISONED.
  *   Where there is no memory, a call that needs some answers KVERN_STATUS_RESOURCE. The exceptions, in which
- *   Rust's standard library ends the program, are file names of 384 bytes and more, symbolic links that a
- *   save follows, contexts with threads elsewhere than on unix, and the text of a KVERN_STATUS_PANIC.
+ *   Rust's standard library ends the program, are file names (on unix, those of 384 bytes and more, and
+ *   symbolic links that a save follows), and the text of a KVERN_STATUS_PANIC.
  *   What C cannot check stays the caller's part: that pointers point to live memory of the stated size and
  *   type, and that nothing is used after it was destroyed. Callbacks must not throw.
  *
+ * Systems
+ *   On Windows, contexts with threads are neither made nor destroyed in DllMain, where the system starts and
+ *   ends no thread; and a save onto a file that is mapped may be refused with IO. In WebAssembly a context
+ *   with threads and a file that is to be mapped are refused with UNSUPPORTED, and a fault of kvern ends the
+ *   program instead of being reported as KVERN_STATUS_PANIC.
+ *
  * ABI
  *   Within one KVERN_ABI_VERSION there are only additions: no function, field, constant or meaning goes
- *   away. The shared library is named after it (libkvern.so.0 for version 0). `Since` names the first
- *   release of a function.
+ *   away. The shared library is named after it (libkvern.so.0 for version 0, libkvern.0.dylib on macOS;
+ *   kvern.dll on Windows). `Since` names the first release of a function.
  */
 #ifndef KVERN_H
 #define KVERN_H
@@ -407,12 +414,48 @@ int32_t kvern_isa_is_available(kvern_isa isa);
 kvern_isa kvern_isa_detect(void);
 
 /**
+ * How many tiers kvern knows, of every architecture: the indices of `kvern_isa_at`.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+size_t kvern_isa_count(void);
+
+/**
+ * One of the tiers that kvern knows, a `KVERN_ISA_*` number; KVERN_ISA_DEFAULT for an index of
+ * `kvern_isa_count` and above. Of those that the machine has, the last one is preferred.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_isa kvern_isa_at(size_t index);
+
+/**
+ * `*out` = the tier of a name, such as `avx2`, also one of another architecture.
+ *
+ * `name`: NUL-terminated; the message of a failure lists the names.
+ * Errors: NULL_POINTER, OPTION (no such tier). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_isa_from_name(const char *name, kvern_isa *out);
+
+/**
  * The name of a tier, such as `avx2`; `?` for a number that is none. Static, never NULL.
  *
  * Threads: any.
  * Since: 0.1
  */
 const char *kvern_isa_name(kvern_isa isa);
+
+/**
+ * Whether this machine can run a tier, and why not: `available`, `the CPU or its operating system lacks
+ * avx512f`, `a tier of aarch64, and kvern was built for x86_64`. `?` for a number that is none. Static,
+ * never NULL.
+ *
+ * Threads: any.
+ * Since: 0.1
+ */
+const char *kvern_isa_status(kvern_isa isa);
 
 /* ---- Workspace --------------------------------------------------------------------------------- */
 

@@ -71,6 +71,13 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// The machine cannot run the tier that was asked for.
+    Isa {
+        /// The name of the tier.
+        name: &'static str,
+        /// Why: the text of its [`IsaStatus`](crate::IsaStatus).
+        why: String,
+    },
     /// A stored object is not what it claims to be: truncated, foreign, damaged, or of another shape.
     Blob {
         /// The part that is wrong, for example `checksum`.
@@ -115,6 +122,7 @@ impl fmt::Display for Error {
                 write!(f, "the cache's pool has {free} free pages, {need} are needed")
             }
             Error::Unsupported { what } => write!(f, "{what} is not available on this CPU or build"),
+            Error::Isa { name, why } => write!(f, "isa = {name} is not available: {why}"),
             Error::Blob { what, got, want } => write!(f, "stored {what} = {got} must be {want}"),
             Error::Io { what, path, kind } => write!(f, "cannot {what} {path}: {kind}"),
             Error::Resource { what, amount } => write!(f, "the system refused {what} ({amount})"),

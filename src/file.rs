@@ -48,11 +48,13 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     if about.is_file() { Ok((file, about.len())) } else { Err(not_regular(path)) }
 }
 
-/// Replaces a file by what `write` writes, or makes it: all of it or nothing. The permissions of a file that
-/// is replaced stay; a symbolic link stays one, and the file that it names is replaced.
+/// Replaces a file by what `write` writes, or makes it: all of it or nothing. A symbolic link stays one, and
+/// the file that it names is replaced. On unix the permissions of a file that is replaced stay. Elsewhere the
+/// new file has those of its folder, and a read-only one is not replaced.
 ///
-/// **Errors**: `Io`, for a target that is no regular file too. The target is unchanged then, and no temporary
-/// file is left.
+/// **Errors**: `Io`, for a target that is no regular file too, and on Windows for one that the system will
+/// not replace, because a program has it open without sharing it, or mapped. The target is unchanged then,
+/// and no temporary file is left.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let failed = |e: io::Error| failed("write", path, &e);
     let resolved;
@@ -69,9 +71,12 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(failed(e)),
     };
+    if cfg!(not(unix)) && old.as_ref().is_some_and(fs::Permissions::readonly) {
+        return Err(failed(ErrorKind::PermissionDenied.into()));
+    }
     let (mut file, temporary) = Temporary::beside(target).map_err(failed)?;
     write(&mut file).map_err(failed)?;
-    if let Some(permissions) = old {
+    if let Some(permissions) = old.filter(|_| cfg!(unix)) {
         file.set_permissions(permissions).map_err(failed)?;
     }
     file.sync_all().map_err(failed)?;
@@ -209,6 +214,24 @@ mod tests {
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), about.mode() & 0o777), ("newer", 0o640));
         assert_ne!(about.ino(), inode);
         assert_eq!(folder.names(), ["a", "link"]);
+    }
+
+    #[cfg(not(unix))]
+    #[test]
+    fn a_read_only_file_is_not_replaced() {
+        let folder = Folder::new("read-only");
+        let path = folder.0.join("a");
+        fs::write(&path, "old").unwrap();
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions.clone()).unwrap();
+        let e = replace(&path, |_| panic!("was opened")).unwrap_err();
+        assert!(matches!(e, Error::Io { kind: ErrorKind::PermissionDenied, .. }), "{e}");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), folder.names()), ("old", vec!["a".into()]));
+        permissions.set_readonly(false);
+        fs::set_permissions(&path, permissions).unwrap();
+        replace(&path, |file| file.write_all(b"new")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
     }
 
     #[cfg(unix)]

@@ -57,30 +57,76 @@ use std::arch::is_aarch64_feature_detected as feature_detected;
 #[cfg(target_arch = "x86_64")]
 use std::arch::is_x86_feature_detected as feature_detected;
 
-/// Whether the machine is of an architecture and has every feature of a set.
-macro_rules! detected {
+/// The first feature of a set that the machine lacks, where this is a build for the architecture.
+macro_rules! missing {
     ($arch:tt, $set:ident) => {{
         #[cfg(target_arch = $arch)]
-        let found = $crate::isa::with_features!($set, all_detected {});
+        let missing = $crate::isa::with_features!($set, first_missing {});
         #[cfg(not(target_arch = $arch))]
-        let found = false;
-        found
+        let missing = None;
+        missing
     }};
 }
 
 #[allow(unused_macros, reason = "architectures without a tier of their own")]
-macro_rules! all_detected {
-    (features: [$($feature:tt)*],) => { true $(&& feature_detected!($feature))* };
+macro_rules! first_missing {
+    (features: [$($feature:tt)*],) => {
+        [$(($feature, feature_detected!($feature))),*]
+            .into_iter()
+            .find_map(|(feature, found)| (!found).then_some(feature))
+    };
 }
 
 /// What is known of a tier.
 struct Tier {
     isa: Isa,
     name: &'static str,
+    /// The architecture of its kernels.
+    arch: &'static str,
     /// Whether this build holds its kernels.
     built: bool,
-    /// Asks the machine; `false` where the tier is not built.
-    detect: fn() -> bool,
+    /// Asks the machine for a feature that it lacks; of a tier that is built.
+    missing: fn() -> Option<&'static str>,
+}
+
+impl Tier {
+    fn status(&self) -> IsaStatus {
+        match (self.built, (self.missing)()) {
+            (false, _) => IsaStatus::OtherArchitecture { arch: self.arch },
+            (true, Some(feature)) => IsaStatus::Missing { feature },
+            (true, None) => IsaStatus::Available,
+        }
+    }
+}
+
+/// Whether a machine can run a tier, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IsaStatus {
+    /// It can.
+    Available,
+    /// The tier is of another architecture than this build.
+    OtherArchitecture {
+        /// The architecture of the tier.
+        arch: &'static str,
+    },
+    /// The machine lacks a feature: the CPU does not have it, or the operating system forbids its use.
+    Missing {
+        /// The first one of the tier that is missing.
+        feature: &'static str,
+    },
+}
+
+impl fmt::Display for IsaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IsaStatus::Available => f.write_str("available"),
+            IsaStatus::OtherArchitecture { arch } => {
+                write!(f, "a tier of {arch}, and kvern was built for {}", std::env::consts::ARCH)
+            }
+            IsaStatus::Missing { feature } => write!(f, "the CPU or its operating system lacks {feature}"),
+        }
+    }
 }
 
 /// A row of [`TIERS`]: tier, name, architecture, set of features.
@@ -89,15 +135,16 @@ macro_rules! tier {
         Tier {
             isa: Isa::$isa,
             name: $name,
+            arch: $arch,
             built: cfg!(target_arch = $arch),
-            detect: || detected!($arch, $set),
+            missing: || missing!($arch, $set),
         }
     };
 }
 
 /// Every tier of every architecture. Of the tiers that a machine has, the last one is preferred.
 const TIERS: &[Tier] = &[
-    Tier { isa: Isa::Scalar, name: "scalar", built: true, detect: || true },
+    Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, missing: || None },
     tier!(Avx2, "avx2", "x86_64", avx2),
     tier!(Avx512, "avx512", "x86_64", avx512),
 ];
@@ -115,13 +162,13 @@ const BUILT: usize = {
 /// Whether the machine has AVX-512 VNNI.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512_vnni() -> bool {
-    detected!("x86_64", avx512_vnni)
+    missing!("x86_64", avx512_vnni).is_none()
 }
 
 /// Whether the machine has AVX-512 BF16.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512_bf16() -> bool {
-    detected!("x86_64", avx512_bf16)
+    missing!("x86_64", avx512_bf16).is_none()
 }
 
 /// The tiers that `has` accepts, each by itself (a missing one hides none after it), and how many these are.
@@ -158,7 +205,7 @@ impl Isa {
     pub fn available() -> &'static [Isa] {
         // An array, so that a first call where there is no memory does not end the process.
         static AVAILABLE: LazyLock<([Isa; TIERS.len()], usize)> =
-            LazyLock::new(|| those(|tier| (tier.detect)()));
+            LazyLock::new(|| those(|tier| tier.status() == IsaStatus::Available));
         &AVAILABLE.0[..AVAILABLE.1]
     }
 
@@ -167,19 +214,33 @@ impl Isa {
         Isa::available().contains(&self)
     }
 
-    /// Every tier of every architecture.
-    #[cfg(feature = "capi")]
-    pub(crate) fn known() -> impl Iterator<Item = Isa> {
-        TIERS.iter().map(|tier| tier.isa)
+    /// Every tier of every architecture, also those that this build does not hold.
+    pub const KNOWN: [Isa; TIERS.len()] = {
+        let mut known = [Isa::Scalar; TIERS.len()];
+        let mut i = 0;
+        while i < TIERS.len() {
+            known[i] = TIERS[i].isa;
+            i += 1;
+        }
+        known
+    };
+
+    /// Whether this machine can run the tier, and why not.
+    pub fn status(self) -> IsaStatus {
+        self.tier().status()
     }
 
-    /// The name used in kernel ids, logs and options: `scalar`, `avx2`, `avx512`.
-    pub const fn name(self) -> &'static str {
+    const fn tier(self) -> &'static Tier {
         let mut i = 0;
         while TIERS[i].isa as i32 != self as i32 {
             i += 1;
         }
-        TIERS[i].name
+        &TIERS[i]
+    }
+
+    /// The name used in kernel ids, logs and options: `scalar`, `avx2`, `avx512`.
+    pub const fn name(self) -> &'static str {
+        self.tier().name
     }
 }
 
@@ -192,10 +253,10 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = Error;
 
-    /// A tier by its name, also one of another architecture.
+    /// A tier by its name, also one of another architecture, which a context refuses and says why.
     fn from_str(s: &str) -> Result<Isa> {
         static ALLOWED: LazyLock<String> =
-            LazyLock::new(|| format!("one of {}", Isa::ALL.map(Isa::name).join(", ")));
+            LazyLock::new(|| format!("one of {}", Isa::KNOWN.map(Isa::name).join(", ")));
         let known = TIERS.iter().find(|tier| tier.name == s).map(|tier| tier.isa);
         known.ok_or_else(|| Error::Option { what: "isa", got: text(s), allowed: &ALLOWED })
     }
@@ -216,7 +277,7 @@ mod tests {
         let e = "sse9".parse::<Isa>().unwrap_err();
         assert_eq!(
             e.to_string(),
-            format!("isa = sse9 must be one of {}", Isa::ALL.map(Isa::name).join(", "))
+            format!("isa = sse9 must be one of {}", Isa::KNOWN.map(Isa::name).join(", "))
         );
     }
 
@@ -226,6 +287,28 @@ mod tests {
         assert_eq!(available[0], Isa::Scalar);
         assert_eq!(*available.last().unwrap(), Isa::detect());
         assert!(available.iter().all(|isa| isa.is_available() && Isa::ALL.contains(isa)));
+    }
+
+    #[test]
+    fn a_tier_says_why_the_machine_does_not_have_it() {
+        for tier in TIERS {
+            let (status, text) = (tier.isa.status(), tier.isa.status().to_string());
+            assert_eq!(status == IsaStatus::Available, tier.isa.is_available(), "{}", tier.name);
+            assert_eq!(matches!(status, IsaStatus::OtherArchitecture { .. }), !tier.built, "{}", tier.name);
+            match status {
+                IsaStatus::Available => assert_eq!(text, "available"),
+                IsaStatus::OtherArchitecture { arch } => {
+                    let own = std::env::consts::ARCH;
+                    assert_eq!(text, format!("a tier of {arch}, and kvern was built for {own}"));
+                    assert_ne!(arch, own);
+                }
+                IsaStatus::Missing { feature } => assert!(text.ends_with(feature), "{text}"),
+            }
+        }
+        let lacking = Tier { missing: || Some("avx512vl"), ..TIERS[0] };
+        assert_eq!(lacking.status().to_string(), "the CPU or its operating system lacks avx512vl");
+        let foreign = Tier { arch: "vax", built: false, ..lacking };
+        assert_eq!(foreign.status(), IsaStatus::OtherArchitecture { arch: "vax" });
     }
 
     #[test]

@@ -55,6 +55,9 @@
 //! without allocating, and `fp_mode`, which reads and sets one register.
 #![deny(unsafe_code)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("kvern needs atomic operations on 64 bits, which this target lacks");
+
 pub mod attention;
 mod blob;
 #[allow(unsafe_code)]
@@ -90,7 +93,7 @@ pub use buffer::Workspace;
 pub use context::{Context, ContextOptions};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
-pub use isa::Isa;
+pub use isa::{Isa, IsaStatus};
 pub use matmul::{Activation, Dtype, Epilogue, PackedB, Precision};
 pub use parallel::{ParallelFor, Parallelism};
 pub use view::{MatMut, MatRef};

@@ -80,6 +80,11 @@ fn has_a_status(name: &str) -> bool {
     !name.ends_with("_destroy")
 }
 
+/// Functions of files.
+fn takes_a_path(name: &str) -> bool {
+    ["_save", "_load", "_map", "_restore"].iter().any(|end| name.ends_with(end))
+}
+
 /// What a call with one seed did.
 struct Outcome {
     status: i32,
@@ -117,6 +122,9 @@ fn every_call_answers_where_there_is_no_memory() {
     let trace = std::env::var_os("KVERN_FUZZ_TRACE").is_some();
     let (mut g, mut injected) = (Arguments::new(1), 0);
     for (name, call) in calls() {
+        if takes_a_path(name) && cfg!(not(unix)) {
+            continue; // the standard library turns a path into another encoding, in memory that cannot fail
+        }
         let mut good = 0;
         for seed in 1..=4 {
             let whole = run(&mut g, call, seed, 0, false);

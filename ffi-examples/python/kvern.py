@@ -10,12 +10,14 @@ between columns. Anything else is refused with a TypeError, a ValueError or, by 
 import ctypes
 import operator
 import os
+import sys
 import threading
 from ctypes import byref, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_void_p
 
 import numpy as np
 
-lib = ctypes.CDLL(os.environ.get("KVERN_LIBRARY", "libkvern.so.0"))
+_names = {"darwin": "libkvern.0.dylib", "win32": "kvern.dll"}
+lib = ctypes.CDLL(os.environ.get("KVERN_LIBRARY", _names.get(sys.platform, "libkvern.so.0")))
 
 # Weight formats and the two ways to compute: numbers of kvern.h.
 Q4_0, Q8_0 = 2, 8
@@ -24,7 +26,9 @@ INT8, F32 = 0, 1
 _size, _pointer, _number = c_size_t, c_void_p, c_int32
 # Parameters of each function. Without them ctypes would pass a Python integer as a C int.
 _signatures = {
+    "kvern_isa_from_name": [_pointer, _pointer],
     "kvern_context_create": [_pointer] * 2,
+    "kvern_context_isa": [_pointer] * 2,
     "kvern_workspace_create": [_pointer, _size, _pointer],
     "kvern_workspace_reserve": [_pointer, _size],
     "kvern_matmul_workspace_bytes": [_pointer, _size, _size, _size, _pointer],
@@ -47,6 +51,9 @@ for _name, _parameters in _signatures.items():
 for _kind in "context", "workspace", "weights", "kv_cache":
     _destroy = getattr(lib, f"kvern_{_kind}_destroy")
     _destroy.argtypes, _destroy.restype = [_pointer], None
+lib.kvern_isa_count.restype, lib.kvern_isa_at.argtypes = c_size_t, [c_size_t]
+for _name in "kvern_isa_name", "kvern_isa_status":
+    getattr(lib, _name).argtypes, getattr(lib, _name).restype = [c_int32], c_char_p
 lib.kvern_last_error_message.restype = c_char_p
 lib.kvern_version_string.restype = c_char_p
 
@@ -180,13 +187,32 @@ class Workspace(Handle):
         return self.handle
 
 
-class Context(Handle):
-    """Threads and a workspace. Python threads may share it; their calls then wait for one another."""
+def tiers():
+    """The instruction sets that kvern knows, by name: "available", or why this machine cannot run one."""
+    numbers = [lib.kvern_isa_at(i) for i in range(lib.kvern_isa_count())]
+    return {lib.kvern_isa_name(n).decode(): lib.kvern_isa_status(n).decode() for n in numbers}
 
-    def __init__(self, threads=1):
-        options = ContextOptions(ctypes.sizeof(ContextOptions), count("threads", threads, 256))
+
+class Context(Handle):
+    """Threads and a workspace. Python threads may share it; their calls then wait for one another.
+
+    isa: the name of an instruction set of tiers(); by default the one that the machine prefers.
+    """
+
+    def __init__(self, threads=1, isa=None):
+        number = c_int32(0)
+        if isa is not None:
+            call("kvern_isa_from_name", isa.encode(), byref(number))
+        options = ContextOptions(ctypes.sizeof(ContextOptions), count("threads", threads, 256), number.value)
         super().__init__("context", "kvern_context_create", byref(options))
         self.workspace = Workspace()
+
+    @property
+    def isa(self):
+        """The name of the instruction set that it computes with."""
+        number = c_int32(0)
+        call("kvern_context_isa", self.handle, byref(number))
+        return lib.kvern_isa_name(number).decode()
 
     def matmul(self, a, b, out=None):
         """a @ b; a: (m, k), b: (k, n), result: (m, n)."""

@@ -13,6 +13,31 @@ struct kernel {
     const char *id;
 };
 
+/** A tier that kvern knows, of any architecture. */
+struct tier {
+    /** Its KVERN_ISA_* number. */
+    kvern_isa isa;
+    /** Such as `avx2`. */
+    const char *name;
+    /** `available`, or why this machine cannot run it. */
+    const char *status;
+    bool is_available;
+};
+
+/** How many tiers there are. */
+inline std::size_t tier_count() noexcept { return kvern_isa_count(); }
+
+/** Tier `index` of tier_count(). Of those that the machine has, the last one is preferred. */
+inline tier tier_at(std::size_t index) noexcept {
+    const kvern_isa isa = kvern_isa_at(index);
+    return {isa, kvern_isa_name(isa), kvern_isa_status(isa), kvern_isa_is_available(isa) != 0};
+}
+
+/** The number of the tier of a name, also of one that the machine lacks. */
+inline returns<kvern_isa> tier_named(const char *name) {
+    return detail::ask<kvern_isa>([&](kvern_isa *out) { return kvern_isa_from_name(name, out); });
+}
+
 /** A tier and the threads that compute, and the memory for what is made with it. */
 class context : public detail::handle<kvern_context, kvern_context_destroy> {
   public:
@@ -25,6 +50,12 @@ class context : public detail::handle<kvern_context, kvern_context_destroy> {
     static returns<context> with_threads(std::uint32_t threads) {
         kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;
         options.threads = threads;
+        return create(&options);
+    }
+    /** At a tier, a KVERN_ISA_* number: see tier_named(). */
+    static returns<context> with_isa(kvern_isa isa) {
+        kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;
+        options.isa_cap = isa;
         return create(&options);
     }
     returns<kvern_isa> isa() const {

@@ -1,9 +1,13 @@
 //! Instruction sets: their numbers, and what the machine has.
 
-use super::status::Checked;
+use super::args::{check, put};
+use super::guard;
+use super::status::{Checked, Failure, KVERN_STATUS_OPTION, kvern_status};
 use crate::Isa;
 use crate::error::{Error, text};
 use std::ffi::{CStr, c_char};
+use std::fmt;
+use std::io::Write;
 use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
@@ -24,7 +28,7 @@ pub(super) fn chosen(what: &'static str, number: kvern_isa) -> Checked<Option<Is
     if number == KVERN_ISA_DEFAULT {
         return Ok(None);
     }
-    let known = Isa::known().find(|isa| *isa as i32 == number);
+    let known = Isa::KNOWN.into_iter().find(|isa| *isa as i32 == number);
     known
         .map(Some)
         .ok_or_else(|| Error::Option { what, got: text(number), allowed: "a KVERN_ISA number" }.into())
@@ -49,28 +53,96 @@ pub extern "C" fn kvern_isa_detect() -> kvern_isa {
     catch_unwind(|| Isa::detect() as kvern_isa).unwrap_or(KVERN_ISA_SCALAR)
 }
 
+/// How many tiers kvern knows, of every architecture: the indices of `kvern_isa_at`.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_count() -> usize {
+    Isa::KNOWN.len()
+}
+
+/// One of the tiers that kvern knows, a `KVERN_ISA_*` number; KVERN_ISA_DEFAULT for an index of
+/// `kvern_isa_count` and above. Of those that the machine has, the last one is preferred.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_at(index: usize) -> kvern_isa {
+    Isa::KNOWN.get(index).map_or(KVERN_ISA_DEFAULT, |isa| *isa as kvern_isa)
+}
+
+/// `*out` = the tier of a name, such as `avx2`, also one of another architecture.
+///
+/// `name`: NUL-terminated; the message of a failure lists the names.
+/// Errors: NULL_POINTER, OPTION (no such tier). Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_isa_from_name(name: *const c_char, out: *mut kvern_isa) -> kvern_status {
+    // SAFETY: both are NULL or live, and `name` ends with a NUL, by the header's contract.
+    guard(|| unsafe {
+        check("name", name, 1)?;
+        let name = CStr::from_ptr(name).to_bytes();
+        match Isa::KNOWN.into_iter().find(|isa| isa.name().as_bytes() == name) {
+            Some(isa) => put("out", out, isa as kvern_isa),
+            None => {
+                let message = format_args!("name = {} must be one of {}", name.escape_ascii(), Names);
+                Err(Failure::new(KVERN_STATUS_OPTION, message))
+            }
+        }
+    })
+}
+
+/// The names of all tiers, for a message.
+struct Names;
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = Isa::KNOWN.into_iter().enumerate();
+        names.try_for_each(|(i, isa)| write!(f, "{}{isa}", if i > 0 { ", " } else { "" }))
+    }
+}
+
+/// A text for each tier, with its NUL; without memory that could be lacking.
+type Texts<const BYTES: usize> = [[u8; BYTES]; Isa::KNOWN.len()];
+
+fn texts<T: fmt::Display, const BYTES: usize>(text: impl Fn(Isa) -> T) -> Texts<BYTES> {
+    Isa::KNOWN.map(|isa| {
+        let mut bytes = [0; BYTES];
+        let _ = write!(&mut bytes[..BYTES - 1], "{}", text(isa)); // an error says that it was cut off
+        bytes
+    })
+}
+
+/// The text of a tier; `?` for a number that is none.
+fn text_of<const BYTES: usize>(texts: &'static LazyLock<Texts<BYTES>>, isa: kvern_isa) -> *const c_char {
+    let found = || {
+        let i = Isa::KNOWN.into_iter().position(|tier| tier as kvern_isa == isa)?;
+        CStr::from_bytes_until_nul(texts.get(i)?).ok()
+    };
+    catch_unwind(found).ok().flatten().unwrap_or(c"?").as_ptr()
+}
+
 /// The name of a tier, such as `avx2`; `?` for a number that is none. Static, never NULL.
 ///
 /// Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn kvern_isa_name(isa: kvern_isa) -> *const c_char {
-    /// Names with their NULs, in the order of the tiers.
-    static NAMES: LazyLock<[[u8; 16]; 16]> = LazyLock::new(|| {
-        let mut names = [[0; 16]; 16];
-        for (to, isa) in names.iter_mut().zip(Isa::known()) {
-            to[..15].iter_mut().zip(isa.name().bytes()).for_each(|(to, byte)| *to = byte);
-        }
-        names
-    });
-    let known = || match isa {
-        KVERN_ISA_DEFAULT => Some(c"default"),
-        _ => {
-            let i = Isa::known().position(|tier| tier as kvern_isa == isa)?;
-            CStr::from_bytes_until_nul(NAMES.get(i)?).ok()
-        }
-    };
-    catch_unwind(known).ok().flatten().unwrap_or(c"?").as_ptr()
+    static NAMES: LazyLock<Texts<24>> = LazyLock::new(|| texts(|isa| isa));
+    if isa == KVERN_ISA_DEFAULT { c"default".as_ptr() } else { text_of(&NAMES, isa) }
+}
+
+/// Whether this machine can run a tier, and why not: `available`, `the CPU or its operating system lacks
+/// avx512f`, `a tier of aarch64, and kvern was built for x86_64`. `?` for a number that is none. Static,
+/// never NULL.
+///
+/// Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn kvern_isa_status(isa: kvern_isa) -> *const c_char {
+    static STATUSES: LazyLock<Texts<96>> = LazyLock::new(|| texts(Isa::status));
+    text_of(&STATUSES, isa)
 }
 
 #[cfg(test)]
@@ -81,9 +153,23 @@ mod tests {
     fn tiers_have_the_numbers_and_names_of_the_safe_api() {
         let numbers = [Isa::Scalar, Isa::Avx2, Isa::Avx512].map(|isa| isa as i32);
         assert_eq!(numbers, [KVERN_ISA_SCALAR, KVERN_ISA_AVX2, KVERN_ISA_AVX512]);
-        for isa in Isa::known() {
-            // SAFETY: the name is static.
-            assert_eq!(unsafe { CStr::from_ptr(kvern_isa_name(isa as i32)) }.to_str(), Ok(isa.name()));
+        // SAFETY: the texts are static.
+        let text = |text| unsafe { CStr::from_ptr(text) }.to_str().unwrap();
+        for isa in Isa::KNOWN {
+            assert_eq!(text(kvern_isa_name(isa as i32)), isa.name());
+            assert_eq!(text(kvern_isa_status(isa as i32)), isa.status().to_string(), "a text is cut off");
         }
+        assert_eq!(text(kvern_isa_name(KVERN_ISA_DEFAULT)), "default");
+        for none in [-1, 999, i32::MAX] {
+            assert_eq!((text(kvern_isa_name(none)), text(kvern_isa_status(none))), ("?", "?"));
+        }
+        assert_eq!(text(kvern_isa_status(KVERN_ISA_DEFAULT)), "?");
+    }
+
+    #[test]
+    fn all_tiers_are_listed() {
+        let listed: Vec<_> = (0..kvern_isa_count()).map(|i| kvern_isa_at(i)).collect();
+        assert_eq!(listed, Isa::KNOWN.map(|isa| isa as i32));
+        assert_eq!([kvern_isa_count(), usize::MAX].map(|i| kvern_isa_at(i)), [KVERN_ISA_DEFAULT; 2]);
     }
 }

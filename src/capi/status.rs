@@ -69,7 +69,7 @@ impl From<Error> for Failure {
             Error::Overflow { .. } => KVERN_STATUS_OVERFLOW,
             Error::Option { .. } => KVERN_STATUS_OPTION,
             Error::CacheFull { .. } | Error::PoolFull { .. } => KVERN_STATUS_CACHE_FULL,
-            Error::Unsupported { .. } => KVERN_STATUS_UNSUPPORTED,
+            Error::Unsupported { .. } | Error::Isa { .. } => KVERN_STATUS_UNSUPPORTED,
             Error::Resource { .. } => KVERN_STATUS_RESOURCE,
             Error::Blob { .. } => KVERN_STATUS_BLOB,
             Error::Io { .. } => KVERN_STATUS_IO,

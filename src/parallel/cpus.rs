@@ -1,7 +1,7 @@
 //! The CPUs that the calling thread may use, by affinity and by the quota of its control group.
 //!
-//! `std::thread::available_parallelism` answers the same, through buffers whose allocation ends the process
-//! where there is no memory.
+//! `std::thread::available_parallelism` answers the same on Linux, through buffers whose allocation ends the
+//! process where there is no memory; on Windows it knows no affinity.
 
 /// How many there are, at least 1.
 #[cfg(all(target_os = "linux", not(miri)))]
@@ -9,8 +9,24 @@ pub(super) fn cpus() -> usize {
     linux::quota().unwrap_or(usize::MAX).min(linux::affinity()).max(1)
 }
 
+/// How many there are, at least 1: those of the process, because a thread does not inherit the affinity of
+/// the one that starts it.
+#[cfg(all(windows, not(miri)))]
+pub(super) fn cpus() -> usize {
+    use windows_sys::Win32::System::Threading::*;
+    let (mut own, mut all) = (0, 0);
+    // SAFETY: two numbers to write.
+    let known = unsafe { GetProcessAffinityMask(GetCurrentProcess(), &mut own, &mut all) } != 0;
+    if known && own != 0 {
+        return own.count_ones() as usize;
+    }
+    // The process has threads in several groups of processors, which no mask holds.
+    // SAFETY: asks for a number.
+    (unsafe { GetActiveProcessorCount(ALL_PROCESSOR_GROUPS) } as usize).max(1)
+}
+
 /// How many there are, at least 1.
-#[cfg(not(all(target_os = "linux", not(miri))))]
+#[cfg(not(all(any(target_os = "linux", windows), not(miri))))]
 pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -118,5 +134,14 @@ mod linux {
         fn the_answer_is_that_of_the_standard_library() {
             assert_eq!(super::super::cpus(), std::thread::available_parallelism().unwrap().get());
         }
+    }
+}
+
+#[cfg(all(test, windows))]
+mod tests {
+    #[test]
+    fn the_process_has_some_of_the_cpus() {
+        let all = std::thread::available_parallelism().unwrap().get();
+        assert!((1..=all).contains(&super::cpus()));
     }
 }

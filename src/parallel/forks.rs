@@ -1,6 +1,6 @@
 //! Whether a fork has left the threads of this process behind.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How often this process is the child of a fork since [`watch`] was called first (by it or by a parent):
 /// counted by a handler, because asking for the process id would cost each region a system call.
@@ -18,7 +18,10 @@ pub(super) fn watch() -> Result<()> {
     }
     // SAFETY: the handler is a function of this library that touches one atomic.
     let refused = REFUSED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(count)) });
-    if *refused == 0 { Ok(()) } else { Err(Error::Resource { what: "fork handlers", amount: 1 }) }
+    match refused {
+        0 => Ok(()),
+        _ => Err(crate::error::Error::Resource { what: "fork handlers", amount: 1 }),
+    }
 }
 
 /// The number of forks between this process and the one that called [`watch`] first.

@@ -1,8 +1,8 @@
 //! A thread that is started, slept on and joined without an allocation that cannot fail.
 //!
 //! `std::thread` allocates its handle, its name, its result and its closure with `Box` and `Arc`, which end
-//! the process where there is no memory, and so does parking a thread that `std` has not started. On unix the
-//! system's own threads take the one pointer that a worker needs. Elsewhere there is only `std`.
+//! the process where there is no memory, and so does parking a thread that `std` has not started. The threads
+//! of unix and of Windows take the one pointer that a worker needs. Elsewhere there is only `std`.
 
 use crate::buffer::{boxed, vector};
 use crate::error::{Error, Result};
@@ -57,16 +57,22 @@ struct Start<T> {
 pub(super) struct Thread {
     #[cfg(unix)]
     id: libc::pthread_t,
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    handle: windows_sys::Win32::Foundation::HANDLE,
+    #[cfg(not(any(unix, windows)))]
     handle: std::thread::JoinHandle<()>,
 }
 
-#[cfg(unix)]
-// SAFETY: an id may be joined by any thread; on some systems it is a pointer of the C library.
+#[cfg(any(unix, windows))]
+// SAFETY: an id or a handle may be joined by any thread; that it is a pointer on some systems means nothing.
 unsafe impl Send for Thread {}
-#[cfg(unix)]
-// SAFETY: a shared id is not used.
+#[cfg(any(unix, windows))]
+// SAFETY: a shared one is not used.
 unsafe impl Sync for Thread {}
+
+/// As much as `std` gives its threads; the C library of some systems gives 128 KiB.
+#[cfg(any(unix, windows))]
+const STACK: usize = 2 << 20;
 
 #[cfg(unix)]
 impl Thread {
@@ -74,8 +80,6 @@ impl Thread {
     ///
     /// **Errors**: `Resource`; the state is dropped then.
     pub fn start<T: Send + 'static>(state: T, number: usize, run: fn(T, usize)) -> Result<Thread> {
-        /// As much as `std` gives its threads; the C library of some systems gives 128 KiB.
-        const STACK: usize = 2 << 20;
         let refused = Error::Resource { what: "threads", amount: 1 };
         let start = Box::into_raw(boxed(Start { state, number, run })?);
         let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -128,16 +132,74 @@ fn name(number: usize) {
 #[cfg(all(unix, not(all(any(target_os = "linux", target_os = "android"), not(miri)))))]
 fn name(_: usize) {}
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl Thread {
     /// Has a new thread, named `kvern-` and `number + 1`, call `run(state, number)`, which must not panic.
     ///
-    /// **Errors**: `Resource`. What `std` allocates ends the process where there is no memory.
+    /// **Errors**: `Resource`; the state is dropped then.
+    pub fn start<T: Send + 'static>(state: T, number: usize, run: fn(T, usize)) -> Result<Thread> {
+        use windows_sys::Win32::System::Threading::{CreateThread, STACK_SIZE_PARAM_IS_A_RESERVATION};
+        let start = Box::into_raw(boxed(Start { state, number, run })?);
+        let (none, reserved, no_id) =
+            (std::ptr::null(), STACK_SIZE_PARAM_IS_A_RESERVATION, std::ptr::null_mut());
+        // SAFETY: `start` is the new thread's, unless none was started.
+        unsafe {
+            let handle = CreateThread(none, STACK, Some(entry::<T>), start.cast(), reserved, no_id);
+            if handle.is_null() {
+                drop(Box::from_raw(start));
+                return Err(Error::Resource { what: "threads", amount: 1 });
+            }
+            Ok(Thread { handle })
+        }
+    }
+
+    /// Waits for the end of the thread.
+    pub fn join(self) {
+        use windows_sys::Win32::Foundation::CloseHandle;
+        use windows_sys::Win32::System::Threading::{INFINITE, WaitForSingleObject};
+        // SAFETY: an open handle, which is closed once.
+        unsafe {
+            WaitForSingleObject(self.handle, INFINITE);
+            CloseHandle(self.handle);
+        }
+    }
+}
+
+#[cfg(windows)]
+unsafe extern "system" fn entry<T>(start: *mut std::ffi::c_void) -> u32 {
+    // SAFETY: the box of `Thread::start`, given to this thread alone.
+    let Start { state, number, run } = *unsafe { Box::from_raw(start.cast::<Start<T>>()) };
+    name(number + 1);
+    run(state, number);
+    0
+}
+
+/// Names the calling thread, for debuggers.
+#[cfg(windows)]
+fn name(number: usize) {
+    use std::io::Write;
+    use windows_sys::Win32::System::Threading::{GetCurrentThread, SetThreadDescription};
+    let mut name = [0u8; 16];
+    let _ = write!(&mut name[..15], "kvern-{number}"); // an error says that it was cut off
+    let wide = name.map(u16::from);
+    // SAFETY: 16 characters, the last of them NUL.
+    unsafe { SetThreadDescription(GetCurrentThread(), wide.as_ptr()) };
+}
+
+#[cfg(not(any(unix, windows)))]
+impl Thread {
+    /// Has a new thread, named `kvern-` and `number + 1`, call `run(state, number)`, which must not panic.
+    ///
+    /// **Errors**: `Unsupported` on systems without threads (WebAssembly); `Resource`. What `std` allocates
+    /// ends the process where there is no memory.
     pub fn start<T: Send + 'static>(state: T, number: usize, run: fn(T, usize)) -> Result<Thread> {
         let Start { state, number, run } = *boxed(Start { state, number, run })?;
         let named = std::thread::Builder::new().name(format!("kvern-{}", number + 1));
         let started = named.spawn(move || run(state, number));
-        let handle = started.map_err(|_| Error::Resource { what: "threads", amount: 1 })?;
+        let handle = started.map_err(|e| match e.kind() {
+            std::io::ErrorKind::Unsupported => Error::Unsupported { what: "a second thread" },
+            _ => Error::Resource { what: "threads", amount: 1 },
+        })?;
         Ok(Thread { handle })
     }
 

@@ -26,5 +26,21 @@ int main() {
 
     kvern::context owned = *std::move(ctx);
     EXPECT(owned.isa().value_or(0) == kvern_isa_detect());
+
+    std::size_t available = 0;
+    for (std::size_t i = 0; i < kvern::tier_count(); ++i) {
+        const kvern::tier tier = kvern::tier_at(i);
+        EXPECT(kvern::tier_named(tier.name).value_or(0) == tier.isa);
+        EXPECT((std::strcmp(tier.status, "available") == 0) == tier.is_available);
+        const auto at = kvern::context::with_isa(tier.isa);
+        EXPECT(at.has_value() == tier.is_available);
+        if (tier.is_available)
+            EXPECT(at->isa().value_or(0) == tier.isa);
+        else
+            EXPECT(std::strstr(at.message(), tier.status) != nullptr);
+        available += tier.is_available;
+    }
+    EXPECT(available > 0 && kvern::tier_at(kvern::tier_count()).isa == KVERN_ISA_DEFAULT);
+    EXPECT(kvern::tier_named("sse9").status() == KVERN_STATUS_OPTION);
     return 0;
 }

@@ -2,7 +2,6 @@
 
 #[path = "../support/capi.rs"]
 mod capi;
-#[cfg(unix)]
 #[path = "../support/functions/mod.rs"]
 mod functions;
 #[path = "../support/mod.rs"]
@@ -31,7 +30,6 @@ mod caches;
 mod calls;
 mod elementwise;
 mod files;
-#[cfg(unix)]
 mod fuzz;
 mod import;
 mod memory;
@@ -41,5 +39,6 @@ mod numbers;
 mod products;
 mod refusals;
 mod sharing;
+mod tiers;
 mod weights;
 mod zero_dimensions;

@@ -7,6 +7,7 @@ use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::context::*;
 use kvern::capi::elementwise::*;
+use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
@@ -23,6 +24,8 @@ fn null_objects_and_options_are_refused() {
     let (cache, attention) = (cache_options(4, 0), attention_options(0));
     refuse! {
         NULL_POINTER "out is NULL": kvern_context_create(null(), null_mut());
+        NULL_POINTER "name is NULL": kvern_isa_from_name(null(), &mut 0);
+        NULL_POINTER "out is NULL": kvern_isa_from_name(c"scalar".as_ptr(), null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_isa(null(), &mut 0);
         NULL_POINTER "out is NULL": kvern_context_isa(o.ctx, null_mut());
         NULL_POINTER "ctx is NULL": kvern_context_max_threads(null(), a.n);

@@ -1,5 +1,6 @@
 //! Operands that end where a forbidden page begins: nothing beyond them is read or written.
 
+use crate::pages::{PAGE, Pages};
 use crate::support::{Random, for_each_isa};
 use kvern::attention::{AttentionOptions, KvCache, KvCacheOptions, KvType, attend, workspace_bytes};
 use kvern::matmul::{matmul, matmul_workspace_bytes};
@@ -8,27 +9,18 @@ use kvern::{Activation, Epilogue, MatMut, MatRef, PackedB, Workspace, ops};
 
 /// f32 elements that end at a page without access, and start at one when they fill whole pages.
 struct Guarded {
-    map: *mut libc::c_void,
+    pages: Pages,
+    /// Bytes of the elements and of the pages around them.
     bytes: usize,
     len: usize,
 }
 
-const PAGE: usize = 4096;
-
 impl Guarded {
     fn new(values: &[f32]) -> Guarded {
         let bytes = size_of_val(values).next_multiple_of(PAGE) + 2 * PAGE;
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh anonymous mapping; its first and last page are then made inaccessible.
-        let map = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let map = libc::mmap(std::ptr::null_mut(), bytes, prot, flags, -1, 0);
-            assert_ne!(map, libc::MAP_FAILED);
-            assert_eq!(libc::mprotect(map, PAGE, libc::PROT_NONE), 0);
-            assert_eq!(libc::mprotect(map.byte_add(bytes - PAGE), PAGE, libc::PROT_NONE), 0);
-            map
-        };
-        let mut guarded = Guarded { map, bytes, len: values.len() };
+        let pages = Pages::new(bytes);
+        pages.allow(PAGE, bytes - 2 * PAGE);
+        let mut guarded = Guarded { pages, bytes, len: values.len() };
         guarded.slice().copy_from_slice(values);
         guarded
     }
@@ -36,16 +28,9 @@ impl Guarded {
     fn slice(&mut self) -> &mut [f32] {
         // SAFETY: the last `len` f32 before the last page are mapped, initialised (zero pages) and ours.
         unsafe {
-            let end = self.map.byte_add(self.bytes - PAGE).cast::<f32>();
+            let end = self.pages.start().byte_add(self.bytes - PAGE).cast::<f32>();
             std::slice::from_raw_parts_mut(end.sub(self.len), self.len)
         }
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`.
-        unsafe { libc::munmap(self.map, self.bytes) };
     }
 }
 

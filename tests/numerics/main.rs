@@ -1,5 +1,7 @@
 //! Products and row operations: the same bits at every tier, bounded by f64; goldens; guard pages.
 
+#[path = "../support/pages.rs"]
+mod pages;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -7,7 +9,6 @@ mod elementwise;
 mod fast_bounds;
 mod gated;
 mod golden;
-#[cfg(unix)]
 mod guard_pages;
 mod matmul;
 mod no_c_library;
@@ -17,4 +18,5 @@ mod packed_files;
 mod rope;
 mod rope_models;
 mod rust_examples;
+mod stored;
 mod zero_dimensions;

@@ -19,14 +19,15 @@ fn packed(ctx: &Context, a: MatRef<'_>, b: &PackedB, c: &mut [f32], e: &Epilogue
     b.multiply(ctx, &mut ws, a, MatMut::dense(c, a.rows(), b.n()).unwrap(), e).unwrap();
 }
 
-/// The definition: one FMA chain over k for each element.
+/// The definition: one FMA chain over k for each element (by `libm`: the `fmaf` of some C libraries is not
+/// fused).
 fn chains(a: MatRef<'_>, b: MatRef<'_>, am: &[f32], bm: &[f32]) -> Vec<f32> {
     let (m, n, k) = (a.rows(), b.cols(), a.cols());
     let mut c = vec![0.0f32; m * n];
     for i in 0..m {
         for j in 0..n {
             for p in 0..k {
-                c[i * n + j] = am[i * k + p].mul_add(bm[p * n + j], c[i * n + j]);
+                c[i * n + j] = libm::fmaf(am[i * k + p], bm[p * n + j], c[i * n + j]);
             }
         }
     }

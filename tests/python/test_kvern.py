@@ -344,6 +344,19 @@ class Outputs(unittest.TestCase):
 class Objects(unittest.TestCase):
     """Lifetimes, and what else a wrapper of C objects can get wrong."""
 
+    def test_tiers_are_chosen_by_name_and_refused_with_the_reason(self):
+        tiers = kvern.tiers()
+        self.assertEqual(tiers["scalar"], "available")
+        self.assertIn(kvern.Context().isa, tiers)
+        for name, status in tiers.items():
+            if status == "available":
+                self.assertEqual(kvern.Context(isa=name).isa, name)
+            else:
+                with self.assertRaisesRegex(kvern.Error, re.escape(f"{name} is not available: {status}")):
+                    kvern.Context(isa=name)
+        with self.assertRaisesRegex(kvern.Error, "name = sse9 must be one of scalar, "):
+            kvern.Context(isa="sse9")
+
     def test_buffers_live_as_long_as_the_call_needs_them(self):
         ctx = kvern.Context()
         for _ in range(50):  # arrays that nothing else holds, copies of them included

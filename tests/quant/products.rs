@@ -212,7 +212,7 @@ fn group_dot(w: &GroupWise, n: usize, x: &[f32]) -> f32 {
         let g = 32 * b / w.group();
         let zero = i32::from(row.zeros[g]);
         let dot: i32 = (0..32).map(|j| (i32::from(row.codes[32 * b + j]) - zero) * q[j]).sum();
-        chain = (dot as f32).mul_add(row.scales[g] * d, chain);
+        chain = libm::fmaf(dot as f32, row.scales[g] * d, chain);
     }
     chain
 }

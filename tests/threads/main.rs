@@ -3,13 +3,13 @@
 
 #[path = "../support/capi.rs"]
 mod capi;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 #[path = "../support/functions/mod.rs"]
 mod functions;
 #[path = "../support/mod.rs"]
 mod support;
 
-#[cfg(all(unix, any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(any(unix, windows), any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod every_function;
 
 #[cfg(unix)]

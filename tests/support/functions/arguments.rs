@@ -5,11 +5,9 @@
 //! that a call claims to be larger than a slot lies in such a page as a whole: it must be refused before it
 //! is read.
 
+use super::pages::{PAGE, Pages};
 use std::cell::Cell;
-use std::ffi::c_void;
 
-/// Bytes of a page, at least.
-const PAGE: usize = 1 << 14;
 /// Bytes of one slot.
 const SLOT: usize = 1 << 18;
 /// Slots: the most buffers of one call.
@@ -85,7 +83,7 @@ pub struct Arguments {
     state: u64,
     /// One of so many arguments is hostile in this call; 0: none.
     hostile: usize,
-    memory: *mut u8, // (SLOTS, guard + SLOT), then a guard
+    memory: Pages, // (SLOTS, guard + SLOT), then a guard
     buffers: Vec<Buffer>,
     slots: usize,
     /// Whether an options struct is NULL or ends early: arrays that were drawn for it are no arguments of the
@@ -95,18 +93,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn new(seed: u64) -> Arguments {
-        let bytes = SLOTS * (PAGE + SLOT) + PAGE;
-        // SAFETY: a new mapping; pages that are made accessible lie in it.
-        let memory = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            let memory = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0);
-            assert_ne!(memory, libc::MAP_FAILED);
-            for slot in 0..SLOTS {
-                let data = memory.byte_add(slot * (PAGE + SLOT) + PAGE);
-                assert_eq!(libc::mprotect(data, SLOT, libc::PROT_READ | libc::PROT_WRITE), 0);
-            }
-            memory.cast::<u8>()
-        };
+        let memory = Pages::new(SLOTS * (PAGE + SLOT) + PAGE);
+        (0..SLOTS).for_each(|slot| memory.allow(slot * (PAGE + SLOT) + PAGE, SLOT));
         Arguments { state: seed | 1, hostile: 0, memory, buffers: Vec::new(), slots: 0, is_cut: false }
     }
 
@@ -215,7 +203,7 @@ impl Arguments {
             return if self.below(2) == 0 { std::ptr::null_mut() } else { self.guard().cast() };
         }
         assert!(self.slots < SLOTS, "more buffers than slots");
-        let slot = self.memory.wrapping_add(self.slots * (PAGE + SLOT) + PAGE);
+        let slot = self.memory.start().wrapping_add(self.slots * (PAGE + SLOT) + PAGE);
         self.slots += 1;
         let at_end = self.below(4) > 0;
         let start = if at_end { slot.wrapping_add(SLOT - bytes) } else { slot };
@@ -228,7 +216,7 @@ impl Arguments {
 
     /// Where nobody may read or write.
     fn guard(&self) -> *mut u8 {
-        self.memory
+        self.memory.start()
     }
 
     fn float_bytes(i: &mut usize, g: &mut Arguments, current: &mut [u8; 4]) -> u8 {
@@ -371,12 +359,5 @@ impl Arguments {
                 panic!("{}: byte {i} of {} changed", what(), buffer.before.len());
             }
         }
-    }
-}
-
-impl Drop for Arguments {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, which nobody uses any more.
-        unsafe { libc::munmap(self.memory.cast::<c_void>(), SLOTS * (PAGE + SLOT) + PAGE) };
     }
 }

@@ -5,6 +5,8 @@
 pub mod arguments;
 mod caches;
 mod objects;
+#[path = "../pages.rs"]
+mod pages;
 mod products;
 mod rows;
 pub mod world;

@@ -33,6 +33,25 @@ pub const CALLS: &[(&str, Call)] = &[
         let number = g.number(1);
         text(g, lib!(kvern_isa_name(number)))
     }),
+    call!(kvern_isa_count, |w, g| {
+        lib!(kvern_isa_count());
+        g.below(1) as i32
+    }),
+    call!(kvern_isa_at, |w, g| {
+        lib!(kvern_isa_at(g.size(1)));
+        0
+    }),
+    call!(kvern_isa_status, |w, g| {
+        let number = g.number(1);
+        text(g, lib!(kvern_isa_status(number)))
+    }),
+    call!(kvern_isa_from_name, |w, g| {
+        let name = match g.is_hostile() {
+            true => g.one_of(&[std::ptr::null(), c"".as_ptr(), c"sse9".as_ptr(), c"avx".as_ptr()]),
+            false => g.one_of(&[c"scalar".as_ptr(), c"avx2".as_ptr()]),
+        };
+        lib!(kvern_isa_from_name(name, g.value()))
+    }),
     call!(kvern_context_create, |w, g| {
         let mut options = defaults::<kvern_context_options>();
         options.threads = g.one_of(&[0, 1, 2, 3]);

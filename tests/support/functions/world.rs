@@ -14,7 +14,6 @@ use kvern::capi::weights::*;
 use kvern::capi::workspace::*;
 use std::alloc::Layout;
 use std::ffi::{CString, c_char, c_void};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -140,7 +139,7 @@ pub struct World {
 }
 
 fn c_path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap()
+    CString::new(path.to_str().unwrap()).unwrap()
 }
 
 fn ok(status: kvern_status) {
@@ -271,6 +270,7 @@ impl World {
         }
         let mut bad = vec![folder.clone(), folder.join("nowhere"), folder.join("no/where"), PathBuf::new()];
         bad.push(folder.join("pipe"));
+        #[cfg(unix)]
         // SAFETY: a C string.
         assert_eq!(unsafe { libc::mkfifo(c_path(&bad[4]).as_ptr(), 0o600) }, 0);
         for (i, path) in good.iter().enumerate() {
@@ -335,7 +335,9 @@ impl World {
     /// Names in the folder of files: a save that failed left none.
     pub fn temporary_files(&self) -> usize {
         let entries = std::fs::read_dir(&self.folder).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().file_name().as_bytes().starts_with(b".")).count()
+        entries
+            .filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"."))
+            .count()
     }
 }
 
