@@ -3,10 +3,14 @@
 MINI = cargo run --release --quiet --
 
 # make install PREFIX=/usr/local [DESTDIR=] [LIBDIR=lib] [FEATURES=cblas]: the C library, its headers, and
-# what pkg-config and CMake read.
+# what pkg-config and CMake read. TARGET=x86_64-pc-windows-gnu (Rust's name) for another system than this one;
+# CARGO and CARGOFLAGS where that takes another cargo.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 FEATURES ?= capi
+TARGET ?=
+CARGO ?= cargo
+CARGOFLAGS ?=
 CARGO_TARGET_DIR ?= target
 LIBRARY = $(CARGO_TARGET_DIR)/c-library
 
@@ -29,9 +33,12 @@ coverage:       ; perf/coverage.sh
 coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
 bless:          ; perf/bless.sh
-library:        ; cargo build --profile shipped -p kvern --lib --features $(FEATURES) --target-dir $(LIBRARY)
+library:
+	$(CARGO) build $(CARGOFLAGS) $(TARGET:%=--target %) --profile shipped -p kvern --lib \
+	    --features $(FEATURES) --target-dir $(LIBRARY)
 install: library
-	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) packaging/install.sh $(LIBRARY)/shipped
+	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) TARGET=$(TARGET) \
+	    packaging/install.sh $(LIBRARY)/$(TARGET:%=%/)shipped
 clean:          ; cargo clean
 
 .PHONY: all run corpus verify-corpus tokenize generate bench bench-quant plot train test-idem pack verify \

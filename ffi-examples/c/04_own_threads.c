@@ -10,6 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef _WIN32
+#include <malloc.h>
+#define aligned_memory(bytes, alignment) _aligned_malloc(bytes, alignment)
+#define aligned_free _aligned_free
+#else
+static void *aligned_memory(size_t bytes, size_t alignment) {
+    void *start = NULL;
+    return posix_memalign(&start, alignment, bytes) == 0 ? start : NULL;
+}
+#define aligned_free free
+#endif
+
 enum { THREADS = 3, M = 200, N = 300, K = 100 };
 
 /* One region at a time: the calls `next..calls` of its body wait for a thread, `running` are being made. */
@@ -76,8 +88,8 @@ typedef struct {
 
 static void *allocate(void *user, size_t bytes, size_t alignment) {
     memory *m = user;
-    void *start = NULL;
-    if (posix_memalign(&start, alignment, bytes) != 0)
+    void *start = aligned_memory(bytes, alignment);
+    if (start == NULL)
         return NULL; /* the call is refused with KVERN_STATUS_RESOURCE */
     m->held += bytes;
     m->most = m->held > m->most ? m->held : m->most;
@@ -86,7 +98,7 @@ static void *allocate(void *user, size_t bytes, size_t alignment) {
 
 static void release(void *user, void *start, size_t bytes) {
     ((memory *)user)->held -= bytes;
-    free(start);
+    aligned_free(start);
 }
 
 static void multiply(const kvern_context_options *options, const float *a, const float *b, float *c) {
