@@ -329,6 +329,21 @@ typedef struct {
 #define KVERN_ISA_AVX512 3
 
 /**
+ * AArch64 with NEON.
+ */
+#define KVERN_ISA_NEON 8
+
+/**
+ * What KVERN_ISA_NEON needs, and the dot products of ARMv8.2.
+ */
+#define KVERN_ISA_NEON_DOTPROD 9
+
+/**
+ * What KVERN_ISA_NEON_DOTPROD needs, and the matrix products of bytes of ARMv8.6.
+ */
+#define KVERN_ISA_NEON_I8MM 10
+
+/**
  * Makes a context.
  *
  * `options`: NULL for all defaults: the calling thread alone, the machine's best tier.

@@ -17,8 +17,8 @@ pub struct ContextOptions {
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
-    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI), as on CPUs without them: the same
-    /// bits, for tests and comparisons.
+    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI, `sdot`, `usmmla`), as on CPUs without
+    /// them: the same bits, for tests and comparisons.
     pub no_dot_instructions: bool,
     /// Where the large objects lie that are made with the context; `None` for the process's allocator.
     pub memory: Option<Arc<dyn Memory>>,

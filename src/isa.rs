@@ -27,6 +27,14 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, VL and DQ (Skylake-SP 2017, Zen 4 2022 and later); its quantised products
     /// use VNNI where the CPU has it (Ice Lake 2019, Zen 4).
     Avx512 = 3,
+    /// AArch64 with NEON, which every CPU of the architecture that runs an operating system has.
+    Neon = 8,
+    /// AArch64 with the dot products of ARMv8.2 (Neoverse N1 and Graviton 2 2019, Apple M1 2020, Cortex-A76
+    /// and later).
+    NeonDotprod = 9,
+    /// The same with the matrix products of bytes of ARMv8.6 (Neoverse V1 and Graviton 3 2021, Apple M2 2022,
+    /// Neoverse N2, and later).
+    NeonI8mm = 10,
 }
 
 /// Hands the features of a set to a macro: `with_features!(avx2, path::to::a_macro { arguments })` becomes
@@ -44,6 +52,12 @@ macro_rules! with_features {
         $crate::isa::with_features! {
             @to ["avx2" "fma" "f16c" "bmi1" "bmi2" "popcnt" "lzcnt" $($more)*] $($call)*
         }
+    };
+    (neon, $($call:tt)*) => { $crate::isa::with_features! { @neon [] $($call)* } };
+    (neon_dotprod, $($call:tt)*) => { $crate::isa::with_features! { @neon ["dotprod"] $($call)* } };
+    (neon_i8mm, $($call:tt)*) => { $crate::isa::with_features! { @neon ["dotprod" "i8mm"] $($call)* } };
+    (@neon [$($more:tt)*] $($call:tt)*) => {
+        $crate::isa::with_features! { @to ["neon" $($more)*] $($call)* }
     };
     (@to [$($feature:tt)*] $($then:ident)::+ { $($arguments:tt)* }) => {
         $($then)::+! { features: [$($feature)*], $($arguments)* }
@@ -147,6 +161,9 @@ const TIERS: &[Tier] = &[
     Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, missing: || None },
     tier!(Avx2, "avx2", "x86_64", avx2),
     tier!(Avx512, "avx512", "x86_64", avx512),
+    tier!(Neon, "neon", "aarch64", neon),
+    tier!(NeonDotprod, "neon-dotprod", "aarch64", neon_dotprod),
+    tier!(NeonI8mm, "neon-i8mm", "aarch64", neon_i8mm),
 ];
 
 /// Number of tiers in this build.
@@ -238,7 +255,7 @@ impl Isa {
         &TIERS[i]
     }
 
-    /// The name used in kernel ids, logs and options: `scalar`, `avx2`, `avx512`.
+    /// The name used in kernel ids, logs and options, such as `scalar`, `avx2`, `neon-dotprod`.
     pub const fn name(self) -> &'static str {
         self.tier().name
     }

@@ -22,6 +22,12 @@ pub const KVERN_ISA_SCALAR: kvern_isa = 1;
 pub const KVERN_ISA_AVX2: kvern_isa = 2;
 /// What KVERN_ISA_AVX2 needs, and AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
 pub const KVERN_ISA_AVX512: kvern_isa = 3;
+/// AArch64 with NEON.
+pub const KVERN_ISA_NEON: kvern_isa = 8;
+/// What KVERN_ISA_NEON needs, and the dot products of ARMv8.2.
+pub const KVERN_ISA_NEON_DOTPROD: kvern_isa = 9;
+/// What KVERN_ISA_NEON_DOTPROD needs, and the matrix products of bytes of ARMv8.6.
+pub const KVERN_ISA_NEON_I8MM: kvern_isa = 10;
 
 /// The tier of an option, `None` for the default.
 pub(super) fn chosen(what: &'static str, number: kvern_isa) -> Checked<Option<Isa>> {
@@ -151,8 +157,17 @@ mod tests {
 
     #[test]
     fn tiers_have_the_numbers_and_names_of_the_safe_api() {
-        let numbers = [Isa::Scalar, Isa::Avx2, Isa::Avx512].map(|isa| isa as i32);
-        assert_eq!(numbers, [KVERN_ISA_SCALAR, KVERN_ISA_AVX2, KVERN_ISA_AVX512]);
+        let tiers = [
+            (Isa::Scalar, KVERN_ISA_SCALAR),
+            (Isa::Avx2, KVERN_ISA_AVX2),
+            (Isa::Avx512, KVERN_ISA_AVX512),
+            (Isa::Neon, KVERN_ISA_NEON),
+            (Isa::NeonDotprod, KVERN_ISA_NEON_DOTPROD),
+            (Isa::NeonI8mm, KVERN_ISA_NEON_I8MM),
+        ];
+        for (isa, number) in tiers {
+            assert_eq!(isa as i32, number, "{isa}");
+        }
         // SAFETY: the texts are static.
         let text = |text| unsafe { CStr::from_ptr(text) }.to_str().unwrap();
         for isa in Isa::KNOWN {

@@ -11,6 +11,8 @@
 // Indices keep the shape of a tile in view, and iterators would be compiled outside of the features.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod entry;
 pub(crate) mod formats;
 mod generic;
@@ -43,11 +45,13 @@ pub(crate) use set::KernelSet;
 
 use crate::isa::Isa;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64 as native;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as native;
 
 /// Architectures without kernels of their own.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 mod native {
     use super::{Isa, KernelSet};
 

@@ -112,12 +112,22 @@ macro_rules! table {
 }
 pub(super) use table;
 
-/// Instantiates the int8 products for one ISA. `direct`, `unpacked` and `halves` (unpacked formats whose
+/// Instantiates the int8 products for one ISA, by the tiles of the module `tiles` (`quant_int8` where none is
+/// named). `direct`, `unpacked` and `halves` (unpacked formats whose
 /// halves have factors) name row panels by rows of the tiles.
 macro_rules! instantiate_int8 {
+    (features: [$($feature:tt)*], token: $S:ty, direct: $($sizes:tt)*) => {
+        $crate::kernels::quant::instantiate_int8! {
+            features: [$($feature)*],
+            token: $S,
+            tiles: quant_int8,
+            direct: $($sizes)*
+        }
+    };
     (
         features: [$($feature:tt)*],
         token: $S:ty,
+        tiles: $tiles:ident,
         direct: $dw:literal [$($dc:literal)+],
         unpacked: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
@@ -126,7 +136,8 @@ macro_rules! instantiate_int8 {
         use crate::kernels::generic::quant_codes::*;
         use crate::kernels::generic::quant_format::*;
         use crate::kernels::generic::quant_headers::*;
-        use crate::kernels::generic::quant_int8::{self, Int8Tile};
+        use crate::kernels::generic::$tiles;
+        use crate::kernels::generic::quant_int8::Int8Tile;
         use crate::kernels::generic::quant_row::{self, Int8Row};
         use crate::kernels::quant::{Int8Kernels, FORMATS, table};
         use crate::kernels::simd::Simd;
@@ -138,7 +149,7 @@ macro_rules! instantiate_int8 {
         #[inline(never)]
         unsafe fn int8<F: Format, const W: usize, const C: usize>(t: &Int8Tile) {
             // SAFETY: handed on to the caller, both parts.
-            unsafe { quant_int8::tile::<$S, F, W, C>(<$S>::assume(), t) }
+            unsafe { $tiles::tile::<$S, F, W, C>(<$S>::assume(), t) }
         }
 
         /// # Safety

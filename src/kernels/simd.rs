@@ -54,6 +54,23 @@ pub(crate) trait Simd: Copy {
         p
     }
 
+    /// Whether a multiply-add takes its factor from any lane of a register ([`Simd::fma_lane`]) as cheaply as
+    /// from all lanes, so that four factors need one load and no broadcast.
+    const FMA_BY_LANE: bool = false;
+    /// Four f32; the other lanes are any numbers.
+    /// # Safety
+    /// - `p` is valid for reads of 4 f32.
+    #[inline(always)]
+    unsafe fn load_four(self, p: *const f32) -> Self::F32s {
+        // SAFETY: handed on to the caller.
+        unsafe { self.load_n(p, 4) }
+    }
+    /// `a[L] * b + c` in each lane, rounded once; `L < 4`.
+    #[inline(always)]
+    fn fma_lane<const L: i32>(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s {
+        self.fma(self.splat(self.lanes(a)[L as usize]), b, c)
+    }
+
     fn splat(self, x: f32) -> Self::F32s;
     /// # Safety
     /// - `p` is valid for reads of 16 f32.
@@ -306,6 +323,13 @@ pub(crate) trait Simd: Copy {
     }
     /// Nearest f32.
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s;
+    /// What dot products start from where [`Simd::biased_to_f32`] is faster than [`Simd::i_to_f32`].
+    const DOT_BIAS: i32 = 0;
+    /// `a - DOT_BIAS` as f32, for a difference below 2^22.
+    #[inline(always)]
+    fn biased_to_f32(self, a: Self::I32s) -> Self::F32s {
+        self.i_to_f32(a)
+    }
     #[inline(always)]
     fn i_fold_add(self, a: Self::I32s) -> i32 {
         fold(self.i_lanes(a), i32::wrapping_add)
@@ -381,6 +405,14 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// - `p` is valid for reads of 4 bytes.
     unsafe fn load_act(self, p: *const i8) -> Self::Act;
+    /// The activation bytes of group `g < 8` of a block.
+    /// # Safety
+    /// - `block` is valid for reads of 32 bytes.
+    #[inline(always)]
+    unsafe fn load_group(self, block: *const i8, g: usize) -> Self::Act {
+        // SAFETY: 4 of the caller's 32 bytes.
+        unsafe { self.load_act(block.add(4 * g)) }
+    }
 
     /// Starts a sum for weights of up to 6 bits. `narrow_end(dots(narrow_start(i)), i)` is `i + sum of w *
     /// a`, w as unsigned numbers; at most 8 dots of bytes below 16, 4 of bytes below 32 or 2 of bytes below

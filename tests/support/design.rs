@@ -12,7 +12,34 @@ struct Kernel {
     spills: usize,
 }
 
+/// The name of the exact products of the widest instruction set.
+pub const PRODUCT: &str = if cfg!(target_arch = "aarch64") { "neon::gemm" } else { "avx512::gemm" };
+
+fn kernel(name: &'static str, element: &'static str, tiles: &[usize], spills: usize) -> Kernel {
+    Kernel { name, element, tiles: tiles.to_vec(), spills }
+}
+
+/// Two formats, of which each has these tiles.
+fn both(tiles: &[usize]) -> Vec<usize> {
+    [tiles, tiles].concat()
+}
+
+/// The products of AArch64: rows of a tile and its widest row of vectors; 16 columns are four registers.
+fn neon() -> Vec<Kernel> {
+    let widest = [(1, 4), (2, 2), (3, 1), (4, 1), (5, 1)];
+    let tiles: Vec<usize> = widest.iter().flat_map(|&(mr, nv)| (1..=nv).map(move |v| 4 * mr * v)).collect();
+    vec![
+        kernel("neon::gemm", "f32", &tiles, 2),
+        kernel("neon::gemm", "f16", &tiles, 0),
+        kernel("neon::gemm", "bf16", &both(&tiles), 6),
+    ]
+}
+
 fn kernels() -> Vec<Kernel> {
+    if cfg!(target_arch = "aarch64") { neon() } else { x86_64() }
+}
+
+fn x86_64() -> Vec<Kernel> {
     let tiles = |widest: fn(usize) -> usize| -> Vec<usize> {
         (1..=6).flat_map(|mr| (1..=widest(mr)).map(move |nv| mr * nv)).collect()
     };
@@ -21,16 +48,13 @@ fn kernels() -> Vec<Kernel> {
     // Rows of a tile and its widest row of vectors; 16 columns are two registers.
     let avx2 = [(1, 4), (2, 2), (3, 1), (4, 1), (5, 1), (6, 1)];
     let avx2: Vec<usize> = avx2.iter().flat_map(|&(mr, nv)| (1..=nv).map(move |v| 2 * mr * v)).collect();
-    let both = |list: Vec<usize>| [list.clone(), list].concat(); // of two formats
-    let kernel =
-        |name, element, tiles: &[usize], spills| Kernel { name, element, tiles: tiles.to_vec(), spills };
     vec![
         kernel("avx512::gemm", "f32", &avx512, 0),
         kernel("avx512::gemm", "f16", &avx512, 0),
-        kernel("avx512::gemm", "bf16", &both(avx512.clone()), 0), // in pairs of k, and one after the other
+        kernel("avx512::gemm", "bf16", &both(&avx512), 0), // in pairs of k, and one after the other
         kernel("avx2::gemm", "f32", &avx2, 0),
         kernel("avx2::gemm", "f16", &avx2, 0),
-        kernel("avx2::gemm", "bf16", &both(avx2.clone()), 4),
+        kernel("avx2::gemm", "bf16", &both(&avx2), 4),
         kernel("avx512_bf16::tile", "-", &avx512_bf16, 0),
     ]
 }
@@ -47,7 +71,20 @@ pub struct Family {
 }
 
 /// The families of this build's architecture.
-pub const FAMILIES: &[Family] = if cfg!(target_arch = "x86_64") { &X86_64 } else { &[] };
+pub const FAMILIES: &[Family] = if cfg!(target_arch = "x86_64") {
+    &X86_64
+} else if cfg!(target_arch = "aarch64") {
+    &AARCH64
+} else {
+    &[]
+};
+
+const AARCH64: [Family; 4] = [
+    Family { name: "neon::quant::dotprod::int8", step: 32, instances: 60, spills: 132 },
+    Family { name: "neon::quant::i8mm::int8", step: 32, instances: 60, spills: 88 },
+    Family { name: "neon::quant::widening::int8", step: 1, instances: 30, spills: 94 },
+    Family { name: "neon::quant::exact", step: 4, instances: 30, spills: 29 },
+];
 
 const X86_64: [Family; 5] = [
     Family { name: "avx512::quant::vnni::int8", step: 8, instances: 90, spills: 20 },

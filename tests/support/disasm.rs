@@ -88,9 +88,9 @@ const MACHINES: [Machine; 2] = [
         call: |name| name == "bl" || name == "blr",
         indirect: |text| text.starts_with("blr"),
         fma: &["fmla"],
-        dot: &["sdot", "udot", "usdot", "smmla", "usmmla", "bfdot", "bfmmla"],
+        dot: &["sdot", "udot", "usdot", "smmla", "usmmla", "bfdot", "bfmmla", "smlal", "smull"],
         shuffle: &["zip", "uzp", "trn", "tbl", "ext", "dup", "ins"],
-        widen: [&["fcvtl"], &["shll", "ushll", "sshll"]],
+        widen: [&["fcvtl"], &["shll", "shl"]],
         memory: |name, operands| {
             let vector = operands.starts_with(['q', '{']);
             match () {

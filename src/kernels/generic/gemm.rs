@@ -165,6 +165,10 @@ impl<S: Simd, E: Element> Accumulate<S> for Exact<E> {
         mut prefetch_a: Option<*const f32>,
         acc: &mut [[S::F32s; NV]; MR],
     ) {
+        if S::FMA_BY_LANE && t.a_k_stride == 1 {
+            // SAFETY: handed on to the caller.
+            return unsafe { add_by_lane::<S, E, MR, NV>(s, t, a, b, prefetch_a, acc) };
+        }
         let mut b = b.cast::<E::Raw>();
         let mut below = if MR > NEAR_ROWS { s.opaque(a.wrapping_add(SPLIT * t.a_row_stride)) } else { a };
         /// One step of k.
@@ -219,6 +223,76 @@ impl<S: Simd, E: Element> Accumulate<S> for Exact<E> {
             step!(0);
         }
     }
+}
+
+/// [`Accumulate::add`] of [`Exact`] where rows of A are contiguous and a multiply-add takes its factor from a
+/// lane: A is loaded four k at a time.
+///
+/// # Safety
+/// - as for [`Accumulate::add`].
+#[inline(always)]
+#[allow(unused_assignments, reason = "B advances after the last step too")]
+unsafe fn add_by_lane<S: Simd, E: Element, const MR: usize, const NV: usize>(
+    s: S,
+    t: &GemmTile,
+    mut a: *const f32,
+    b: *const u8,
+    mut prefetch_a: Option<*const f32>,
+    acc: &mut [[S::F32s; NV]; MR],
+) {
+    let mut b = b.cast::<E::Raw>();
+    let mut left = t.k;
+    /// One step of k.
+    macro_rules! step {
+        ($k:literal, $i:ident, $b:ident, $c:ident => $product:expr) => {
+            for j in 0..NV {
+                // SAFETY: vector j < NV of a group below k of B.
+                let $b = unsafe { E::widen(s, b.add(j * t.b_vec_stride), $k % E::STEP) };
+                for $i in 0..MR {
+                    let $c = acc[$i][j];
+                    acc[$i][j] = $product;
+                }
+            }
+            if $k % E::STEP + 1 == E::STEP {
+                // Wrapping: after the last k it points past its operand and is not followed.
+                b = b.wrapping_add(t.b_k_stride);
+            }
+        };
+    }
+    while left >= 4 {
+        if let Some(next) = &mut prefetch_a
+            && left.is_multiple_of(LANES)
+        {
+            // A line of each row of the next A micropanel for each line of this one.
+            for i in 0..MR {
+                s.prefetch(next.wrapping_add(i * t.a_row_stride));
+            }
+            *next = next.wrapping_add(LANES);
+        }
+        let mut av = [s.splat(0.0); MR];
+        for i in 0..MR {
+            // SAFETY: four elements below k of row i < MR of A.
+            av[i] = unsafe { s.load_four(a.add(i * t.a_row_stride)) };
+        }
+        step!(0, i, b, c => s.fma_lane::<0>(av[i], b, c));
+        step!(1, i, b, c => s.fma_lane::<1>(av[i], b, c));
+        step!(2, i, b, c => s.fma_lane::<2>(av[i], b, c));
+        step!(3, i, b, c => s.fma_lane::<3>(av[i], b, c));
+        a = a.wrapping_add(4);
+        left -= 4;
+    }
+    /// One of the last three steps of k.
+    macro_rules! last {
+        ($k:literal) => {
+            if left > $k {
+                // SAFETY: element $k of those that are left, of row i < MR of A.
+                step!($k, i, b, c => s.fma(s.splat(unsafe { *a.add(i * t.a_row_stride + $k) }), b, c));
+            }
+        };
+    }
+    last!(0);
+    last!(1);
+    last!(2);
 }
 
 /// # Safety

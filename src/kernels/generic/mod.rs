@@ -19,6 +19,8 @@ pub(super) mod quant_exact;
 pub(super) mod quant_format;
 pub(super) mod quant_headers;
 pub(super) mod quant_int8;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod quant_pairs;
 pub(super) mod quant_row;
 pub(super) mod quantize;
 pub(super) mod rope;

@@ -93,6 +93,30 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
                         codes[j] = F::Codes::group(s, q, v + 4 * half);
                     }
                 }
+                if S::FMA_BY_LANE {
+                    let mut x = [s.splat(0.0); C];
+                    for c in 0..C {
+                        // SAFETY: four k < 32 * blocks of activation row c < C.
+                        x[c] = unsafe {
+                            s.load_four(t.x.add(c * t.x_row_stride + b * BLOCK + 16 * half + 4 * v))
+                        };
+                    }
+                    macro_rules! lane {
+                        ($n:literal) => {
+                            for j in 0..W {
+                                let w = weight::<S, F>(s, s.byte_to_f32(codes[j], $n), lines[j]);
+                                for c in 0..C {
+                                    acc[j][c] = s.fma_lane::<$n>(x[c], w, acc[j][c]);
+                                }
+                            }
+                        };
+                    }
+                    lane!(0);
+                    lane!(1);
+                    lane!(2);
+                    lane!(3);
+                    continue;
+                }
                 for n in 0..4 {
                     let mut w = [s.splat(0.0); W];
                     for j in 0..W {
@@ -141,7 +165,31 @@ pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &Wid
             acc[c] = unsafe { load_row(s, t.c.wrapping_add(c * t.c_row_stride), t.cols) };
         }
     }
-    for k in 0..t.k {
+    let mut done = 0;
+    while S::FMA_BY_LANE && t.k - done >= 4 {
+        let mut x = [s.splat(0.0); C];
+        for c in 0..C {
+            // SAFETY: four elements below k of activation row c < C.
+            x[c] = unsafe { s.load_four(t.x.add(c * t.x_row_stride + done)) };
+        }
+        macro_rules! lane {
+            ($k:literal) => {
+                for j in 0..W {
+                    // SAFETY: vector j < W of k.
+                    let w = unsafe { s.load(t.w.add(((done + $k) * W + j) * LANES)) };
+                    for c in 0..C {
+                        acc[c][j] = s.fma_lane::<$k>(x[c], w, acc[c][j]);
+                    }
+                }
+            };
+        }
+        lane!(0);
+        lane!(1);
+        lane!(2);
+        lane!(3);
+        done += 4;
+    }
+    for k in done..t.k {
         let mut w = [s.splat(0.0); W];
         for j in 0..W {
             // SAFETY: vector j < W of k.
@@ -173,35 +221,48 @@ pub(crate) struct Expand {
     pub out_stride: usize,
 }
 
+/// The header of block `n`, unpacked; and its codes, and where they go.
+///
+/// # Safety
+/// - the operands are valid as the comments of [`Expand`] say; `n` is below `blocks`.
+#[inline(always)]
+pub(super) unsafe fn expand_header<S: Simd, F: Format>(s: S, e: &Expand, n: usize) -> (*const u8, *mut u8) {
+    let part = |part| unpacked_part(part, F::MIN, F::HALVES, F::ZERO);
+    let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
+    // SAFETY: the block's superblock of the row panel, and unpacked block n with the parts that the format
+    // has.
+    unsafe {
+        let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
+        let out = e.out.add(n * superblock_bytes::<F::Unpacked>(0));
+        s.store(out.cast(), F::scale(s, header, i));
+        for half in 0..2 {
+            if F::HALVES {
+                s.i_store(out.add(part(1) + 64 * half).cast(), F::factor(s, header, i, half));
+            }
+            if F::MIN && (half == 0 || F::HALVES) {
+                s.store(out.add(part(2) + 64 * half).cast(), F::min(s, header, i, half));
+            }
+        }
+        if F::ZERO {
+            s.i_store(out.add(part(3)).cast(), F::zero(s, header, i));
+        }
+        let codes = header.add(F::HEADER + i * F::Codes::BYTES);
+        (codes, out.add(<F::Unpacked as Format>::HEADER))
+    }
+}
+
 /// Unpacks blocks: scales to f32, codes to bytes.
 ///
 /// # Safety
 /// - the operands are valid as the comments of [`Expand`] say.
 #[inline(always)]
 pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
-    let part = |part| unpacked_part(part, F::MIN, F::HALVES, F::ZERO);
     for n in 0..e.blocks {
-        let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
-        // SAFETY: the block's superblock of the row panel, and unpacked block n with the parts that the
-        // format has.
+        // SAFETY: the block's superblock of the row panel, and unpacked block n.
         unsafe {
-            let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
-            let out = e.out.add(n * superblock_bytes::<F::Unpacked>(0));
-            s.store(out.cast(), F::scale(s, header, i));
-            for half in 0..2 {
-                if F::HALVES {
-                    s.i_store(out.add(part(1) + 64 * half).cast(), F::factor(s, header, i, half));
-                }
-                if F::MIN && (half == 0 || F::HALVES) {
-                    s.store(out.add(part(2) + 64 * half).cast(), F::min(s, header, i, half));
-                }
-            }
-            if F::ZERO {
-                s.i_store(out.add(part(3)).cast(), F::zero(s, header, i));
-            }
-            let q = header.add(F::HEADER + i * F::Codes::BYTES);
+            let (q, out) = expand_header::<S, F>(s, e, n);
             for g in 0..8 {
-                s.store_bytes(out.add(<F::Unpacked as Format>::HEADER + 64 * g), F::Codes::group(s, q, g));
+                s.store_bytes(out.add(64 * g), F::Codes::group(s, q, g));
             }
         }
     }

@@ -76,6 +76,19 @@ const fn two_chains<S: Simd>(tiles: usize) -> bool {
     tiles <= S::DOUBLE_ACCUMULATOR_TILES
 }
 
+/// A start value of the sums of a block, with the bias that [`to_f32`] takes off: not where the halves have
+/// factors, whose products it would enter, and whose sums are larger than the bias allows.
+#[inline(always)]
+pub(super) fn biased<S: Simd, F: Format>(s: S, init: S::I32s) -> S::I32s {
+    if S::DOT_BIAS == 0 || F::HALVES { init } else { s.i_add(init, s.i_splat(S::DOT_BIAS)) }
+}
+
+/// The sums of a block as f32. Without factors, at most 255 * 127 * 32 < 2^22.
+#[inline(always)]
+pub(super) fn to_f32<S: Simd, F: Format>(s: S, sums: S::I32s) -> S::F32s {
+    if F::HALVES { s.i_to_f32(sums) } else { s.biased_to_f32(sums) }
+}
+
 /// [`dots`] of codes of up to 6 bits.
 ///
 /// # Safety
@@ -89,8 +102,9 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     let split = F::HALVES || two_chains::<S>(W * C);
     let zero = s.i_splat(0);
     // What the sums so far are, apart from the open 16-bit ones (see `Simd::narrow_start`).
-    let mut sums = [[[zero; C]; W]; 2];
-    let mut open = [[[s.narrow_start(zero); C]; W]; 2];
+    let start = biased::<S, F>(s, zero);
+    let mut sums = [[[start; C]; W], [[zero; C]; W]];
+    let mut open = [[[s.narrow_start(start); C]; W], [[s.narrow_start(zero); C]; W]];
     if F::OFFSET > 0 {
         for c in 0..C {
             // SAFETY: the block of activations.
@@ -99,7 +113,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             let init = if F::HALVES {
                 [s.i_shl(first, shift), s.i_shl(s.i_sub(all, first), shift)]
             } else {
-                [s.i_shl(all, shift), zero]
+                [biased::<S, F>(s, s.i_shl(all, shift)), zero]
             };
             for h in 0..2 {
                 for j in 0..W {
@@ -201,7 +215,7 @@ unsafe fn add_pair<S: Simd, F: Format, D: Accumulate<S>, const W: usize, const C
         }
         for c in 0..C {
             // SAFETY: group v + 4 h < 8 of the 32 activations.
-            let a = unsafe { s.load_act(a[c].cast::<i8>().add(4 * (v + 4 * h))) };
+            let a = unsafe { s.load_group(a[c].cast::<i8>(), v + 4 * h) };
             for j in 0..W {
                 sums[into][j][c] = D::dot(s, sums[into][j][c], w[j], a);
             }
@@ -225,7 +239,7 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     let mut sums = [[[zero; C]; W]; 2];
     for c in 0..C {
         // SAFETY: the block of activations.
-        let init = s.byte_start(s.i_splat(unsafe { (*a[c]).neg_sum }));
+        let init = biased::<S, F>(s, s.byte_start(s.i_splat(unsafe { (*a[c]).neg_sum })));
         for j in 0..W {
             sums[0][j][c] = init;
         }
@@ -326,7 +340,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
         for c in 0..C {
             // SAFETY: the block of activations.
             let dx = s.splat(unsafe { (*a[c]).d });
-            acc[j][c] = s.fma(s.i_to_f32(dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
+            acc[j][c] = s.fma(to_f32::<S, F>(s, dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
         }
         if F::MIN {
             for h in 0..1 + usize::from(F::HALVES) {
@@ -390,7 +404,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
 
 /// `d * sum of q` of a block, or of one of its halves.
 #[inline(always)]
-fn factor_of_min<F: Format>(a: &BlockQ8, half: usize) -> f32 {
+pub(super) fn factor_of_min<F: Format>(a: &BlockQ8, half: usize) -> f32 {
     if !F::HALVES {
         return a.sum;
     }

@@ -1,0 +1,49 @@
+//! AArch64: NEON, and its dot products.
+//!
+//! What the tiles are chosen for, in instructions a cycle (registers of 128 bits; n2 in brackets where it
+//! differs; from the scheduling models of LLVM, which follow Arm's software optimisation guides of Neoverse
+//! V1, V2 and N2, and from the measurements of Apple's Firestorm by D. Johnson, dougallj.github.io):
+//!
+//! | instruction | V1, V2 (N2) | Apple M1 | consequence |
+//! |---|---|---|---|
+//! | all vector arithmetic together | 4 (2) | 4 | a product is bound by what it computes, not by its loads |
+//! | `fmla`, also by element | 4 (2), latency 4 | 4, latency 4 | 16 sums hide the latency |
+//! | `sdot`, `smmla` | 4 (2) | 4 | |
+//! | `ldr q` | 3 | 3 | 4 loads of B for 24 `fmla` are no bound |
+//! | `ld1r` | 3 (2), and a slot of the arithmetic | 3, and a slot | factors by element, four k a load |
+//! | `scvtf`, `fcvtl` | 1 (1/2) | 4 | sums of integers become f32 by a subtraction: see `DOT_BIAS` |
+//! | `smlal`, `ushr` | 2 (1) | 4 | |
+//!
+//! The f32 tile is 6 x 16: 24 registers of sums, 6 of A (four k each), 2 for B on its way.
+
+mod dots;
+mod halves;
+mod lanes;
+mod neon;
+mod pairs;
+mod simd;
+mod tails;
+mod token;
+mod transpose;
+
+use crate::isa::Isa;
+use crate::kernels::set::KernelSet;
+
+/// The kernels of a tier that this machine has.
+pub(super) fn kernels(isa: Isa) -> Option<&'static KernelSet> {
+    match isa {
+        Isa::Neon => Some(&neon::KERNELS),
+        Isa::NeonDotprod => Some(&neon::DOTPROD_KERNELS),
+        Isa::NeonI8mm => Some(&neon::I8MM_KERNELS),
+        _ => None,
+    }
+}
+
+/// The kernels of a tier that this machine has, without dot product instructions.
+pub(super) fn kernels_without_dots(isa: Isa) -> Option<&'static KernelSet> {
+    match isa {
+        Isa::NeonDotprod => Some(&neon::DOTPROD_WITHOUT_DOTS),
+        Isa::NeonI8mm => Some(&neon::I8MM_WITHOUT_DOTS),
+        _ => kernels(isa),
+    }
+}

@@ -1,0 +1,407 @@
+//! The methods of NEON: 16 lanes are four registers of 128 bits.
+
+use super::dots::{Bytes, Dots, Sums};
+use super::lanes::{each, v};
+use super::token::Neon;
+use super::{halves, tails, transpose};
+use crate::kernels::simd::Simd;
+use std::arch::aarch64::*;
+use std::arch::asm;
+use std::marker::PhantomData;
+
+/// 1.5 * 2^23: an f32 of so many ones, whose bits plus a small integer are the sum of both.
+const MAGIC: f32 = 12_582_912.0;
+
+/// 16 lanes in memory without alignment.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned(Sums);
+
+impl<D: Dots> Simd for Neon<D> {
+    type F32s = [float32x4_t; 4];
+    type I32s = Sums;
+    type Bytes = Bytes;
+    type Act = D::Act;
+    type NarrowAcc = D::Narrow;
+    const DOUBLE_ACCUMULATOR_TILES: usize = D::DOUBLE;
+    const FMA_BY_LANE: bool = true;
+    const DOT_BIAS: i32 = MAGIC.to_bits() as i32;
+
+    #[inline(always)]
+    unsafe fn assume() -> Self {
+        Neon(PhantomData)
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
+    }
+    #[inline(always)]
+    fn prefetch_l2(self, p: *const u8) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { asm!("prfm pldl2keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four(self, p: *const f32) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 4 f32; `self` proves the features.
+        [unsafe { vld1q_f32(p) }; 4]
+    }
+    #[inline(always)]
+    fn fma_lane<const L: i32>(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s {
+        each!(r => vfmaq_laneq_f32::<L>(c[r], b[r], a[0]))
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32s {
+        v!([vdupq_n_f32(x); 4])
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+        each!(r => vld1q_f32(p.add(4 * r)))
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for n f32.
+        unsafe { if n == 16 { self.load(p) } else { tails::load(p, n) } }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, a: Self::F32s) {
+        for r in 0..4 {
+            // SAFETY: the caller's pointer is valid for 16 f32; `self` proves the features.
+            unsafe { vst1q_f32(p.add(4 * r), a[r]) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, a: Self::F32s, n: usize) {
+        // SAFETY: the caller's pointer is valid for n f32.
+        unsafe { if n == 16 { self.store(p, a) } else { tails::store(p, &a, n) } }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { transpose::transpose(from, from_stride, to, to_stride) }
+    }
+
+    #[inline(always)]
+    fn bits(self, a: Self::F32s) -> Self::I32s {
+        each!(r => vreinterpretq_s32_f32(a[r]))
+    }
+    #[inline(always)]
+    fn of_bits(self, a: Self::I32s) -> Self::F32s {
+        each!(r => vreinterpretq_f32_s32(a[r]))
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vaddq_f32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vsubq_f32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vmulq_f32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vdivq_f32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F32s, b: Self::F32s, c: Self::F32s) -> Self::F32s {
+        each!(r => vfmaq_f32(c[r], a[r], b[r]))
+    }
+    /// Not `fmax`, which returns neither operand where one is NaN, and orders zeros.
+    #[inline(always)]
+    fn max(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vbslq_f32(vcgtq_f32(a[r], b[r]), a[r], b[r]))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32s, b: Self::F32s) -> Self::F32s {
+        each!(r => vbslq_f32(vcltq_f32(a[r], b[r]), a[r], b[r]))
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F32s) -> Self::F32s {
+        each!(r => vabsq_f32(a[r]))
+    }
+    #[inline(always)]
+    fn neg(self, a: Self::F32s) -> Self::F32s {
+        each!(r => vnegq_f32(a[r]))
+    }
+    #[inline(always)]
+    fn select_lt(self, a: Self::F32s, b: Self::F32s, x: Self::F32s, y: Self::F32s) -> Self::F32s {
+        each!(r => vbslq_f32(vcltq_f32(a[r], b[r]), x[r], y[r]))
+    }
+    #[inline(always)]
+    fn round(self, a: Self::F32s) -> Self::F32s {
+        each!(r => vrndnq_f32(a[r]))
+    }
+    #[inline(always)]
+    fn scale2(self, p: Self::F32s, n: Self::F32s) -> Self::F32s {
+        each!(r => {
+            let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(n[r]));
+            let scaled = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p[r]), exponent));
+            vbslq_f32(vceqq_f32(p[r], p[r]), scaled, p[r])
+        })
+    }
+    #[inline(always)]
+    fn fold_add(self, a: Self::F32s) -> f32 {
+        v!({
+            let a = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+            let a = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(a) + vget_lane_f32::<1>(a)
+        })
+    }
+    #[inline(always)]
+    fn fold_max(self, a: Self::F32s) -> f32 {
+        v!({
+            let max = |a, b| vbslq_f32(vcgtq_f32(a, b), a, b);
+            let a = max(max(a[0], a[2]), max(a[1], a[3]));
+            let a = max(a, vextq_f32::<2>(a, a));
+            let (x, y) = (vgetq_lane_f32::<0>(a), vgetq_lane_f32::<1>(a));
+            if x > y { x } else { y }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 u16; `self` proves the features.
+        let (low, high) = unsafe { (vld1q_u16(p), vld1q_u16(p.add(8))) };
+        let ([a, b], [c, d]) = (halves::widen_f16(low), halves::widen_f16(high));
+        [a, b, c, d]
+    }
+    #[inline(always)]
+    unsafe fn store_f16_n(self, p: *mut u16, a: Self::F32s, n: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { store_u16_n(p, halves::round_f16(a), n) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, p: *mut u16, a: Self::F32s, n: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { store_u16_n(p, halves::round_bf16(a), n) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 u16; `self` proves the features.
+        let words = unsafe { [vld1q_u16(p), vld1q_u16(p.add(8))] };
+        each!(r => {
+            let half = words[r / 2];
+            let half = if r % 2 == 0 { vget_low_u16(half) } else { vget_high_u16(half) };
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(half))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 32 u16, which are 16 i32.
+        unsafe { self.i_load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn reload_bf16_pairs(self, p: *const u16) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 32 u16 = 64 bytes; the type has no alignment.
+        unsafe { p.cast::<Unaligned>().read_volatile().0 }
+    }
+
+    #[inline(always)]
+    fn i_splat(self, x: i32) -> Self::I32s {
+        v!([vdupq_n_s32(x); 4])
+    }
+    #[inline(always)]
+    fn i_add(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        each!(r => vaddq_s32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn i_sub(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        each!(r => vsubq_s32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn i_mul(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        each!(r => vmulq_s32(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn i_and(self, a: Self::I32s, b: i32) -> Self::I32s {
+        each!(r => vandq_s32(a[r], vdupq_n_s32(b)))
+    }
+    #[inline(always)]
+    fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
+        each!(r => vshlq_s32(a[r], vdupq_n_s32(n as i32)))
+    }
+    #[inline(always)]
+    fn i_shr(self, a: Self::I32s, n: u32) -> Self::I32s {
+        each!(r => {
+            vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a[r]), vdupq_n_s32(-(n as i32))))
+        })
+    }
+    #[inline(always)]
+    unsafe fn i_load(self, p: *const i32) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+        each!(r => vld1q_s32(p.add(4 * r)))
+    }
+    #[inline(always)]
+    unsafe fn i_store(self, p: *mut i32, a: Self::I32s) {
+        for r in 0..4 {
+            // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
+            unsafe { vst1q_s32(p.add(4 * r), a[r]) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        let bytes = unsafe { vld1q_u8(p) };
+        let words = v!([vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes)]);
+        each!(r => {
+            let half = words[r / 2];
+            let wide = if r % 2 == 0 { vmovl_u16(vget_low_u16(half)) } else { vmovl_high_u16(half) };
+            vreinterpretq_s32_u32(wide)
+        })
+    }
+    #[inline(always)]
+    unsafe fn i_load_i8(self, p: *const i8) -> Self::I32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        let bytes = unsafe { vld1q_s8(p) };
+        let words = v!([vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)]);
+        each!(r => {
+            let half = words[r / 2];
+            if r % 2 == 0 { vmovl_s16(vget_low_s16(half)) } else { vmovl_high_s16(half) }
+        })
+    }
+    /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`; all bits for 255, a NaN.
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
+        // SAFETY: handed on to the caller.
+        let e = unsafe { self.load_u8(p) };
+        each!(r => {
+            let one = vdupq_n_s32(1);
+            let normal = vshlq_n_s32::<23>(vsubq_s32(e[r], one));
+            let small = vshlq_s32(vdupq_n_s32(0x0020_0000), vminq_s32(e[r], one));
+            let nan = vreinterpretq_s32_u32(vceqq_s32(e[r], vdupq_n_s32(255)));
+            vreinterpretq_f32_s32(vorrq_s32(vmaxq_s32(normal, small), nan))
+        })
+    }
+    #[inline(always)]
+    fn i_to_f32(self, a: Self::I32s) -> Self::F32s {
+        each!(r => vcvtq_f32_s32(a[r]))
+    }
+    #[inline(always)]
+    fn biased_to_f32(self, a: Self::I32s) -> Self::F32s {
+        each!(r => vsubq_f32(vreinterpretq_f32_s32(a[r]), vdupq_n_f32(MAGIC)))
+    }
+    #[inline(always)]
+    fn i_fold_add(self, a: Self::I32s) -> i32 {
+        v!(vaddvq_s32(vaddq_s32(vaddq_s32(a[0], a[2]), vaddq_s32(a[1], a[3]))))
+    }
+    #[inline(always)]
+    fn f_to_i32(self, a: Self::F32s) -> Self::I32s {
+        each!(r => vcvtnq_s32_f32(a[r]))
+    }
+    #[inline(always)]
+    unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
+        // SAFETY: the caller's pointer is valid for 16 bytes; `self` proves the features.
+        unsafe {
+            let words = |low, high| vuzp1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
+            let (low, high) = (words(a[0], a[1]), words(a[2], a[3]));
+            vst1q_s8(p, vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
+        // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+        each!(r => vld1q_u8(p.add(16 * r)))
+    }
+    #[inline(always)]
+    fn bytes_zero(self) -> Self::Bytes {
+        v!([vdupq_n_u8(0); 4])
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, q: Self::Bytes) {
+        for r in 0..4 {
+            // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
+            unsafe { vst1q_u8(p.add(16 * r), q[r]) }
+        }
+    }
+    #[inline(always)]
+    fn bytes_or(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        each!(r => vorrq_u8(a[r], b[r]))
+    }
+    #[inline(always)]
+    fn bytes_bits(self, q: Self::Bytes, from: u32, to: u32, mask: u8) -> Self::Bytes {
+        let left = to as i8 - from as i8;
+        each!(r => vandq_u8(vshlq_u8(q[r], vdupq_n_s8(left)), vdupq_n_u8(mask << to)))
+    }
+    #[inline(always)]
+    fn bytes_lookup(self, q: Self::Bytes, table: &[u8; 16]) -> Self::Bytes {
+        // SAFETY: the table has the 16 bytes that are loaded; `self` proves the features.
+        let table = unsafe { vld1q_u8(table.as_ptr()) };
+        each!(r => vqtbl1q_u8(table, q[r]))
+    }
+    #[inline(always)]
+    fn bytes_low_nibbles(self, q: Self::Bytes) -> Self::Bytes {
+        each!(r => vandq_u8(q[r], vdupq_n_u8(15)))
+    }
+    #[inline(always)]
+    fn bytes_high_nibbles(self, q: Self::Bytes) -> Self::Bytes {
+        each!(r => vshrq_n_u8::<4>(q[r]))
+    }
+    /// The byte is left where it is: the conversion divides by the power of two.
+    #[inline(always)]
+    fn byte_to_f32(self, q: Self::Bytes, j: u32) -> Self::F32s {
+        each!(r => {
+            let byte = vandq_u32(vreinterpretq_u32_u8(q[r]), vdupq_n_u32(255 << (8 * j)));
+            match j {
+                0 => vcvtq_f32_u32(byte),
+                1 => vcvtq_n_f32_u32::<8>(byte),
+                2 => vcvtq_n_f32_u32::<16>(byte),
+                _ => vcvtq_n_f32_u32::<24>(byte),
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_act(self, p: *const i8) -> D::Act {
+        // SAFETY: handed on to the caller.
+        unsafe { D::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_group(self, block: *const i8, g: usize) -> D::Act {
+        // SAFETY: handed on to the caller.
+        unsafe { D::load_group(block, g) }
+    }
+    #[inline(always)]
+    fn narrow_start(self, init: Self::I32s) -> D::Narrow {
+        D::narrow_start(init)
+    }
+    #[inline(always)]
+    fn narrow_dot(self, acc: D::Narrow, w: Bytes, a: D::Act) -> D::Narrow {
+        D::narrow_dot(acc, w, a)
+    }
+    #[inline(always)]
+    fn narrow_end(self, acc: D::Narrow, init: Self::I32s) -> Self::I32s {
+        D::narrow_end(acc, init)
+    }
+    #[inline(always)]
+    fn byte_start(self, _neg_sum: Self::I32s) -> Self::I32s {
+        self.i_splat(0)
+    }
+    #[inline(always)]
+    fn byte_dot(self, acc: Self::I32s, w: Bytes, a: D::Act) -> Self::I32s {
+        D::signed_dot(acc, each!(r => veorq_u8(w[r], vdupq_n_u8(128))), a)
+    }
+}
+
+/// Stores the first `n <= 16` numbers of 2 bytes.
+///
+/// # Safety
+/// - `p` is valid for writes of `n` u16.
+#[inline(always)]
+unsafe fn store_u16_n(p: *mut u16, v: [uint16x8_t; 2], n: usize) {
+    // SAFETY: the caller's pointer is valid for n u16; every AArch64 CPU that runs std has NEON.
+    unsafe {
+        if n == 16 {
+            vst1q_u16(p, v[0]);
+            vst1q_u16(p.add(8), v[1]);
+        } else {
+            tails::store_u16(p, &v, n);
+        }
+    }
+}
