@@ -149,8 +149,8 @@ impl<const I8MM: bool> Dots for Sdot<I8MM> {
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 fn sdot<const LANE: i32>(mut acc: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
-    // Not `pure`: the dot products stay in the order of the source. Left alone, the compiler loads and
-    // unpacks a whole block of weights first, and spills up to 85 registers.
+    // Not `pure`, so that the dot products stay in the order of the source. Wide tiles of formats whose codes
+    // take many instructions spill all the same: tests/support/design.rs holds how much.
     // SAFETY: one instruction on registers, of the features above.
     unsafe {
         asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) w, in(vreg) a, const LANE,

@@ -1,20 +1,19 @@
 //! AArch64: NEON, and its dot products.
 //!
-//! What the tiles are chosen for, in instructions a cycle (registers of 128 bits; n2 in brackets where it
-//! differs; from the scheduling models of LLVM, which follow Arm's software optimisation guides of Neoverse
-//! V1, V2 and N2, and from the measurements of Apple's Firestorm by D. Johnson, dougallj.github.io):
+//! What the tiles are chosen for, in instructions a cycle, of registers of 128 bits, by LLVM's scheduling
+//! models of Neoverse V1 and V2 (and N2, where it differs), which follow Arm's software optimisation guides:
 //!
-//! | instruction | V1, V2 (N2) | Apple M1 | consequence |
-//! |---|---|---|---|
-//! | all vector arithmetic together | 4 (2) | 4 | a product is bound by what it computes, not by its loads |
-//! | `fmla`, also by element | 4 (2), latency 4 | 4, latency 4 | 16 sums hide the latency |
-//! | `sdot`, `smmla` | 4 (2) | 4 | |
-//! | `ldr q` | 3 | 3 | 4 loads of B for 24 `fmla` are no bound |
-//! | `ld1r` | 3 (2), and a slot of the arithmetic | 3, and a slot | factors by element, four k a load |
-//! | `scvtf`, `fcvtl` | 1 (1/2) | 4 | sums of integers become f32 by a subtraction: see `DOT_BIAS` |
-//! | `smlal`, `ushr` | 2 (1) | 4 | |
+//! | instruction | V1, V2 (N2) | consequence |
+//! |---|---|---|
+//! | all vector arithmetic together | 4 (2) | a product is bound by what it computes, not by its loads |
+//! | `fmla`, also by element | 4 (2), latency 4 | 16 sums hide the latency |
+//! | `sdot`, `usmmla` | 4 (2) | |
+//! | `ldr q` | 3 | 4 loads of B for 20 `fmla` are no bound |
+//! | `ld1r` | 3 (2), and a slot of the arithmetic | factors by element, four k a load |
+//! | `scvtf`, `fcvtl` | 1 (1/2) | sums of integers become f32 by a subtraction: see `DOT_BIAS` |
+//! | `smlal`, `ushr` | 2 (1) | |
 //!
-//! The f32 tile is 6 x 16: 24 registers of sums, 6 of A (four k each), 2 for B on its way.
+//! The f32 tile is 5 x 16: 20 registers of sums, 5 of A (four k each), 4 of B.
 
 mod dots;
 mod halves;
