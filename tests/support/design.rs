@@ -12,9 +12,6 @@ struct Kernel {
     spills: usize,
 }
 
-/// The name of the exact products of the widest instruction set.
-pub const PRODUCT: &str = if cfg!(target_arch = "aarch64") { "neon::gemm" } else { "avx512::gemm" };
-
 fn kernel(name: &'static str, element: &'static str, tiles: &[usize], spills: usize) -> Kernel {
     Kernel { name, element, tiles: tiles.to_vec(), spills }
 }

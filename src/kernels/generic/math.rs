@@ -229,6 +229,23 @@ pub(crate) fn activate<S: Simd>(s: S, activation: Activation, x: S::F32s) -> S::
     match activation {
         Activation::Identity => x,
         Activation::Relu => relu(s, x),
+        // Arrays gain nothing when every loop has copies of its own, and the library grew by 70 KB.
+        curve if S::DOUBLE_ACCUMULATOR_TILES == 0 => called_curve(s, curve, x),
+        curve => self::curve(s, curve, x),
+    }
+}
+
+/// [`curve`], one copy for all that call it.
+#[inline(never)]
+fn called_curve<S: Simd>(s: S, activation: Activation, x: S::F32s) -> S::F32s {
+    curve(s, activation, x)
+}
+
+/// The activations that take more than a few instructions.
+#[inline(always)]
+fn curve<S: Simd>(s: S, activation: Activation, x: S::F32s) -> S::F32s {
+    match activation {
+        Activation::Identity | Activation::Relu => x,
         Activation::Gelu => gelu(s, x),
         Activation::Silu => silu(s, x),
         Activation::GeluErf => gelu_erf(s, x),
