@@ -17,8 +17,8 @@ pub struct ContextOptions {
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
-    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI, `sdot`, `usmmla`), as on CPUs without
-    /// them: the same bits, for tests and comparisons.
+    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI, `sdot`, `usmmla`), as on CPUs
+    /// without them: the same bits, for tests and comparisons.
     pub no_dot_instructions: bool,
     /// Where the large objects lie that are made with the context; `None` for the process's allocator.
     pub memory: Option<Arc<dyn Memory>>,
@@ -125,9 +125,10 @@ impl Context {
 
     /// Calls `body(worker, item)` once for each item in `0..items` on the workers of this context, and
     /// returns when all have returned: for an engine's own operations between kvern's, on the same threads.
-    /// `worker` is below [`Context::workers`], and no two calls run on one worker at a time. Items are handed
-    /// out one by one, in ascending order. Allocates nothing. `body` runs in the default floating-point mode,
-    /// on the calling thread, too. A panic of `body` is passed on when all workers have stopped.
+    /// `worker` is below [`Context::max_threads`], and no two calls run on one worker at a time. Items are
+    /// handed out one by one, in ascending order. Allocates nothing. `body` runs in the default
+    /// floating-point mode, on the calling thread, too. A panic of `body` is passed on when all workers have
+    /// stopped.
     pub fn parallel_for(&self, items: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let _mode = fp_mode::default_mode();
         self.executor.for_each(items, body);

@@ -2,8 +2,8 @@
 //!
 //! A call is cut into work items by shape alone, and each output element is computed by one item in one fixed
 //! order, so the results do not depend on anything in this module. A worker is a thread that runs items, the
-//! calling one included; its number, below [`Context::workers`](crate::Context::workers), stands for scratch
-//! memory.
+//! calling one included; its number, below [`Context::max_threads`](crate::Context::max_threads), stands for
+//! scratch memory.
 //!
 //! ```text
 //! Executor::for_each -> Team (own threads)   -> Region   the job, who may enter it, who is inside
