@@ -1,10 +1,10 @@
 //! [`quant_int8`](super::quant_int8) for instructions that multiply matrices: 2 weight rows by 2 activation
 //! rows, 8 k each.
 //!
-//! The sums of 16 weight rows by a pair of activation rows are two vectors, in which pairs of lanes belong
-//! to the two activation rows in turn: `[(row 0, first), (row 0, second), (row 1, first), ..]`. The chains of
-//! f32 lie alike and are taken apart once, where they are stored. A weight's scale stands twice in the vectors
-//! and an activation's in every second lane, so that each chain is that of
+//! The sums of 16 weight rows by a pair of activation rows are two vectors, in which pairs of lanes belong to
+//! the two activation rows in turn: `[(row 0, first), (row 0, second), (row 1, first), ..]`. The chains of
+//! f32 lie alike and are taken apart once, where they are stored. A weight's scale stands twice in the
+//! vectors and an activation's in every second lane, so that each chain is that of
 //! [`quant_int8`](super::quant_int8): the integers are exact, and the bits equal. Where the number of
 //! activation rows is odd, the last one is its own partner, for nothing: the instruction does two rows in the
 //! time of one.
