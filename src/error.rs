@@ -154,6 +154,21 @@ pub(crate) fn equal(what: &'static str, got: usize, relation: &'static str, want
     if got == want { Ok(()) } else { Err(Error::Shape { what, got, relation, want }) }
 }
 
+/// `Ok` when `holds`, else an [`Error::Option`] that says `what = got must be allowed`.
+pub(crate) fn option(
+    holds: bool,
+    what: &'static str,
+    got: impl fmt::Display,
+    allowed: &'static str,
+) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
+}
+
+/// `Ok` when `x` is positive and finite.
+pub(crate) fn positive<T: Into<f64> + fmt::Display + Copy>(what: &'static str, x: T) -> Result<()> {
+    option(x.into() > 0.0 && x.into().is_finite(), what, x, "positive and finite")
+}
+
 /// `Ok` when `got >= need`.
 pub(crate) fn at_least(what: &'static str, got: usize, need: usize) -> Result<()> {
     if got >= need { Ok(()) } else { Err(Error::Length { what, got, need }) }

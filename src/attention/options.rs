@@ -1,6 +1,6 @@
 //! Options of a call, and the chunk that numerics, caches and parallelism share.
 
-use crate::error::{Error, Result, text};
+use crate::error::{Result, option};
 use crate::matmul::Precision;
 use crate::ops::{FINITE, check_softcap};
 use std::f32::consts::LOG2_E;
@@ -13,10 +13,7 @@ pub const CHUNK: usize = 256;
 
 /// Checks a factor of scores, which live in the exp2 domain: `x * log2 e` must be finite.
 pub(super) fn check_exp2_factor(what: &'static str, x: f32) -> Result<()> {
-    if (x * LOG2_E).is_finite() {
-        return Ok(());
-    }
-    Err(Error::Option { what, got: text(format_args!("{x:e} * {LOG2_E}")), allowed: FINITE })
+    option((x * LOG2_E).is_finite(), what, format_args!("{x:e} * {LOG2_E}"), FINITE)
 }
 
 /// Options of one attention call.

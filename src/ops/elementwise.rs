@@ -2,7 +2,7 @@
 
 use super::{for_each_row, same_shape};
 use crate::context::Context;
-use crate::error::{Error, Result, text};
+use crate::error::{Result, option, positive};
 use crate::fp_mode;
 use crate::kernels::{Binary, KernelSet};
 use crate::matmul::Activation;
@@ -49,9 +49,7 @@ pub fn silu_mul(ctx: &Context, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
 ///   and for a `limit` that is not positive and finite.
 /// - **Cost**: one pass.
 pub fn swiglu_oai(ctx: &Context, alpha: f32, limit: f32, x: MatMut<'_>, z: MatRef<'_>) -> Result<()> {
-    if !(alpha.is_finite() && alpha >= 1.0) {
-        return Err(Error::Option { what: "alpha", got: text(alpha), allowed: "finite and at least 1" });
-    }
+    option(alpha.is_finite() && alpha >= 1.0, "alpha", alpha, "finite and at least 1")?;
     positive("limit", limit)?;
     binary(ctx, Binary::SwigluOai { alpha, limit }, x, z)
 }
@@ -101,13 +99,6 @@ pub fn softcap(ctx: &Context, cap: f32, x: MatMut<'_>) -> Result<()> {
     positive("cap", cap)?;
     unary(ctx, x, |kernels, x| kernels.softcap(cap, x));
     Ok(())
-}
-
-fn positive(what: &'static str, x: f32) -> Result<()> {
-    if x.is_finite() && x > 0.0 {
-        return Ok(());
-    }
-    Err(Error::Option { what, got: text(x), allowed: "positive and finite" })
 }
 
 fn unary(ctx: &Context, x: MatMut<'_>, f: impl Fn(&KernelSet, &mut [f32]) + Sync) {

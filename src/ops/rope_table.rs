@@ -1,7 +1,7 @@
 //! Tables of cosines and sines, and the ways in which frequencies are stretched for longer contexts.
 
 use crate::buffer::AlignedBuf;
-use crate::error::{Error, Result, product, text};
+use crate::error::{Result, option, positive, product};
 use crate::fp_mode;
 use std::f64::consts::PI;
 
@@ -79,28 +79,27 @@ impl RopeScaling {
     }
 
     fn check(&self, rotary_dim: usize) -> Result<()> {
-        let number = |what, x: f64| option(x > 0.0 && x.is_finite(), what, x, "positive and finite");
         match *self {
             RopeScaling::None => Ok(()),
-            RopeScaling::Linear { factor } => number("factor", factor),
+            RopeScaling::Linear { factor } => positive("factor", factor),
             RopeScaling::Ntk { factor } => {
-                number("factor", factor)?;
+                positive("factor", factor)?;
                 option(rotary_dim > 2, "rotary_dim", rotary_dim, "more than 2 for NTK scaling")
             }
             RopeScaling::Yarn {
                 factor, original_positions, beta_fast, beta_slow, attention_factor, ..
             } => {
-                number("factor", factor)?;
-                number("beta_fast", beta_fast)?;
-                number("beta_slow", beta_slow)?;
-                number("attention_factor", attention_factor.unwrap_or(1.0))?;
+                positive("factor", factor)?;
+                positive("beta_fast", beta_fast)?;
+                positive("beta_slow", beta_slow)?;
+                positive("attention_factor", attention_factor.unwrap_or(1.0))?;
                 option(beta_fast > beta_slow, "beta_fast", beta_fast, "more than beta_slow")?;
                 option(original_positions > 0, "original_positions", 0, "at least 1")
             }
             RopeScaling::Llama3 { factor, original_positions, low_frequency, high_frequency } => {
-                number("factor", factor)?;
-                number("low_frequency", low_frequency)?;
-                number("high_frequency", high_frequency)?;
+                positive("factor", factor)?;
+                positive("low_frequency", low_frequency)?;
+                positive("high_frequency", high_frequency)?;
                 let ordered = high_frequency >= low_frequency;
                 option(ordered, "high_frequency", high_frequency, "at least low_frequency")?;
                 option(original_positions > 0, "original_positions", 0, "at least 1")
@@ -157,11 +156,6 @@ impl RopeScaling {
     }
 }
 
-/// `Ok` when `holds`, else an [`Error::Option`].
-fn option(holds: bool, what: &'static str, got: impl std::fmt::Display, allowed: &'static str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
-}
-
 /// Cosines and sines of `position * f_i` for each position and each pair `i` of a head.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
@@ -196,7 +190,7 @@ impl RopeTable {
         let _mode = fp_mode::default_mode();
         let even = rotary_dim > 0 && rotary_dim.is_multiple_of(2);
         option(even, "rotary_dim", rotary_dim, "even and at least 2")?;
-        option(base > 0.0 && base.is_finite(), "base", base, "positive and finite")?;
+        positive("base", base)?;
         scaling.check(rotary_dim)?;
         if matches!(scaling, RopeScaling::Yarn { .. }) {
             option(base > 1.0, "base", base, "more than 1 for YaRN")?;

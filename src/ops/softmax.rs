@@ -2,7 +2,7 @@
 
 use super::{for_each_row, same_shape};
 use crate::context::Context;
-use crate::error::{Error, Result, equal, text};
+use crate::error::{Error, Result, equal, option, positive};
 use crate::fp_mode;
 use crate::kernels::Adjust;
 use crate::view::{MatMut, MatRef};
@@ -50,16 +50,10 @@ impl<'a> SoftmaxOptions<'a> {
 
 /// Checks a soft cap, and the factor that it leaves of the scores.
 pub(crate) fn check_softcap(cap: Option<f32>, scale: f32) -> Result<()> {
-    match cap {
-        Some(cap) if !(cap > 0.0 && cap.is_finite()) => {
-            Err(Error::Option { what: "softcap", got: text(cap), allowed: "positive and finite" })
-        }
-        Some(cap) if !(scale / cap).is_finite() => {
-            let got = text(format_args!("{scale:e} / {cap:e}"));
-            Err(Error::Option { what: "scale / softcap", got, allowed: FINITE })
-        }
-        _ => Ok(()),
-    }
+    let Some(cap) = cap else { return Ok(()) };
+    positive("softcap", cap)?;
+    let got = format_args!("{scale:e} / {cap:e}");
+    option((scale / cap).is_finite(), "scale / softcap", got, FINITE)
 }
 
 /// What a factor has to be: 0 times an infinite one is NaN.

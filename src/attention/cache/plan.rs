@@ -2,7 +2,7 @@
 
 use super::layout::{Geometry, Layout};
 use super::options::{KvCacheOptions, at_most};
-use crate::error::{Error, Result, product, text};
+use crate::error::{Error, Result, option, product, text};
 
 /// A cache that can be made.
 #[derive(Debug, Clone, Copy)]
@@ -49,5 +49,5 @@ impl Plan {
 
 /// `what` must lie in 1..=limit.
 fn bounded(what: &'static str, got: usize, limit: usize, allowed: &'static str) -> Result<()> {
-    if (1..=limit).contains(&got) { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
+    option((1..=limit).contains(&got), what, got, allowed)
 }

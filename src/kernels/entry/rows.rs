@@ -44,13 +44,27 @@ pub(crate) struct Adjust<'a> {
 /// The most rows of scores of one call of the softmax of a chunk.
 pub(crate) const MAX_SCORE_ROWS: usize = 16;
 
+/// `x = f(x)` by a kernel of a table, which is given out only where the CPU was checked.
+fn in_place(kernel: unsafe fn(&ElementRow), by: f32, x: &mut [f32]) {
+    let p = x.as_mut_ptr();
+    // SAFETY: CPU checked; all three are the one row.
+    unsafe { kernel(&ElementRow { x: p, z: p, y: p, n: x.len(), by: [by, 0.0] }) }
+}
+
 impl KernelSet {
     /// `x = act(x)`.
     pub(crate) fn activate(&self, activation: Activation, x: &mut [f32]) {
-        let p = x.as_mut_ptr();
-        let row = ElementRow { x: p, z: p, y: p, n: x.len(), by: [0.0; 2] };
-        // SAFETY: CPU checked; all three are the one row.
-        unsafe { self.activate[activation as usize](&row) }
+        in_place(self.activate[activation as usize], 0.0, x);
+    }
+
+    /// `x = x * by`.
+    pub(crate) fn scale_in_place(&self, by: f32, x: &mut [f32]) {
+        in_place(self.scale, by, x);
+    }
+
+    /// `x = cap * tanh(x / cap)`.
+    pub(crate) fn softcap(&self, cap: f32, x: &mut [f32]) {
+        in_place(self.softcap, cap, x);
     }
 
     /// `x = f(x, z)`.
@@ -74,20 +88,6 @@ impl KernelSet {
         let row = ElementRow { x: x.as_ptr(), z: x.as_ptr(), y: y.as_mut_ptr(), n: x.len(), by: [by, 0.0] };
         // SAFETY: CPU checked; equal lengths.
         unsafe { (self.scale)(&row) }
-    }
-
-    /// `x = x * by`.
-    pub(crate) fn scale_in_place(&self, by: f32, x: &mut [f32]) {
-        let p = x.as_mut_ptr();
-        // SAFETY: CPU checked; all three are the one row.
-        unsafe { (self.scale)(&ElementRow { x: p, z: p, y: p, n: x.len(), by: [by, 0.0] }) }
-    }
-
-    /// `x = cap * tanh(x / cap)`.
-    pub(crate) fn softcap(&self, cap: f32, x: &mut [f32]) {
-        let p = x.as_mut_ptr();
-        // SAFETY: CPU checked; all three are the one row.
-        unsafe { (self.softcap)(&ElementRow { x: p, z: p, y: p, n: x.len(), by: [cap, 0.0] }) }
     }
 
     /// Layer norm of one row, or RMS norm without `mean`.

@@ -201,12 +201,8 @@ impl<S: Simd, E: Element> Accumulate<S> for Exact<E> {
         while groups > 0 {
             let mut some = groups;
             if let Some(next) = &mut prefetch_a {
-                // A line of each row of the next A micropanel for each line of this one.
                 some = groups.min(LANES / E::STEP);
-                for i in 0..MR {
-                    s.prefetch(next.wrapping_add(i * t.a_row_stride));
-                }
-                *next = next.wrapping_add(LANES);
+                prefetch_line::<S, MR>(s, next, t.a_row_stride);
             }
             groups -= some;
             for _ in 0..some {
@@ -223,6 +219,15 @@ impl<S: Simd, E: Element> Accumulate<S> for Exact<E> {
             step!(0);
         }
     }
+}
+
+/// Prefetches a line of each row of the next A micropanel: once for each line of this one.
+#[inline(always)]
+fn prefetch_line<S: Simd, const MR: usize>(s: S, next: &mut *const f32, row_stride: usize) {
+    for i in 0..MR {
+        s.prefetch(next.wrapping_add(i * row_stride));
+    }
+    *next = next.wrapping_add(LANES);
 }
 
 /// [`Accumulate::add`] of [`Exact`] where rows of A are contiguous and a multiply-add takes its factor from a
@@ -261,13 +266,9 @@ unsafe fn add_by_lane<S: Simd, E: Element, const MR: usize, const NV: usize>(
     }
     while left >= 4 {
         if let Some(next) = &mut prefetch_a
-            && left.is_multiple_of(LANES)
+            && (t.k - left).is_multiple_of(LANES)
         {
-            // A line of each row of the next A micropanel for each line of this one.
-            for i in 0..MR {
-                s.prefetch(next.wrapping_add(i * t.a_row_stride));
-            }
-            *next = next.wrapping_add(LANES);
+            prefetch_line::<S, MR>(s, next, t.a_row_stride);
         }
         let mut av = [s.splat(0.0); MR];
         for i in 0..MR {

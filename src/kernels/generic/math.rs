@@ -25,15 +25,22 @@ const LOG2E_LO: f32 = (std::f64::consts::LOG2_E - LOG2E_HI as f64) as f32;
 /// The greatest f32 whose exponential is finite.
 const EXP_TOP: f32 = 88.722_83;
 
+/// The polynomial of `coefficients`, constant term first, by Horner's rule.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32s, coefficients: &[f32; N]) -> S::F32s {
+    let mut p = s.splat(coefficients[N - 1]);
+    let mut i = N - 1;
+    while i > 0 {
+        i -= 1;
+        p = s.fma(p, x, s.splat(coefficients[i]));
+    }
+    p
+}
+
 /// `2^n * p(f)` for `x = n + f`: zero below `2^-126`, infinity from `2^128` on, NaN stays NaN.
 #[inline(always)]
 fn exp2_split<S: Simd>(s: S, x: S::F32s, n: S::F32s, f: S::F32s) -> S::F32s {
-    let mut p = s.splat(P[6]);
-    let mut i = 6;
-    while i > 0 {
-        i -= 1;
-        p = s.fma(p, f, s.splat(P[i]));
-    }
+    let p = polynomial(s, f, &P);
     s.select_lt(x, s.splat(-126.0), s.splat(0.0), s.scale2(p, n))
 }
 
@@ -55,26 +62,22 @@ pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::F32s) -> S::F32s {
 /// `e^x`. Relative error at most 1.5e-7 where the result is normal; results below 2^-126 are +0.0.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F32s) -> S::F32s {
-    let top = s.splat(EXP_TOP);
-    let clamped = s.min(top, x);
-    let y = s.mul(clamped, s.splat(LOG2E_HI));
-    let n = s.round(y);
-    let f = s.fma(clamped, s.splat(LOG2E_HI), s.sub(s.splat(0.0), n));
-    let f = s.fma(clamped, s.splat(LOG2E_LO), f);
-    s.select_lt(top, x, s.splat(f32::INFINITY), exp2_split(s, y, n, f))
+    exp_sum(s, x, None)
 }
 
-/// `e^(x + low)`, where `low` is what the rounding of x left out: [`exp`] of an argument that f32 cannot
-/// hold, whose error would be `2^-24 |x|` of the result.
+/// `e^(x + low)`, where `low` is what the rounding of x left out, if it is more than the caller can bear: the
+/// error of the result is `2^-24 |x|` of it otherwise.
 #[inline(always)]
-fn exp_sum<S: Simd>(s: S, x: S::F32s, low: S::F32s) -> S::F32s {
+fn exp_sum<S: Simd>(s: S, x: S::F32s, low: Option<S::F32s>) -> S::F32s {
     let top = s.splat(EXP_TOP);
     let clamped = s.min(top, x);
     let y = s.mul(clamped, s.splat(LOG2E_HI));
     let n = s.round(y);
     let f = s.fma(clamped, s.splat(LOG2E_HI), s.sub(s.splat(0.0), n));
-    let f = s.fma(clamped, s.splat(LOG2E_LO), f);
-    let f = s.fma(low, s.splat(LOG2E_HI), f);
+    let mut f = s.fma(clamped, s.splat(LOG2E_LO), f);
+    if let Some(low) = low {
+        f = s.fma(low, s.splat(LOG2E_HI), f);
+    }
     s.select_lt(top, x, s.splat(f32::INFINITY), exp2_split(s, y, n, f))
 }
 
@@ -116,12 +119,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let far = s.div(s.sub(one, e), s.add(one, e));
     let far = s.select_lt(x, s.splat(0.0), s.sub(s.splat(0.0), far), far);
     let z = s.mul(x, x);
-    let mut q = s.splat(TANH[4]);
-    let mut i = 4;
-    while i > 0 {
-        i -= 1;
-        q = s.fma(q, z, s.splat(TANH[i]));
-    }
+    let q = polynomial(s, z, &TANH);
     let near = s.fma(s.mul(x, z), q, x);
     s.select_lt(size, s.splat(0.625), near, far)
 }
@@ -146,7 +144,7 @@ pub(crate) fn scaled_silu<S: Simd>(s: S, x: S::F32s, c: S::F32s, c_low: f32) -> 
     let minus = s.sub(s.splat(0.0), x);
     let high = s.mul(c, minus);
     let low = s.fma(s.splat(c_low), minus, s.fma(c, minus, s.sub(s.splat(0.0), high)));
-    s.div(x, s.add(s.splat(1.0), exp_sum(s, high, low)))
+    s.div(x, s.add(s.splat(1.0), exp_sum(s, high, Some(low))))
 }
 
 /// `max(x, 0)^2`; NaN stays NaN.
@@ -154,18 +152,6 @@ pub(crate) fn scaled_silu<S: Simd>(s: S, x: S::F32s, c: S::F32s, c_low: f32) -> 
 pub(crate) fn relu_squared<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let x = relu(s, x);
     s.mul(x, x)
-}
-
-/// The polynomial of `coefficients`, constant term first, by Horner's rule.
-#[inline(always)]
-fn polynomial<S: Simd, const N: usize>(s: S, x: S::F32s, coefficients: &[f32; N]) -> S::F32s {
-    let mut p = s.splat(coefficients[N - 1]);
-    let mut i = N - 1;
-    while i > 0 {
-        i -= 1;
-        p = s.fma(p, x, s.splat(coefficients[i]));
-    }
-    p
 }
 
 /// Coefficients of `q`, constant term first, in `atanh(z) = z * q(z^2)` for `|z| <= 1/3`: the relative
@@ -214,7 +200,7 @@ pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     let r = s.mul(polynomial(s, u, &LOWER_TAIL), u);
     let square = s.mul(a, a);
     let rest = s.fma(a, a, s.neg(square));
-    let e = exp_sum(s, s.mul(square, s.splat(-0.5)), s.mul(rest, s.splat(-0.5)));
+    let e = exp_sum(s, s.mul(square, s.splat(-0.5)), Some(s.mul(rest, s.splat(-0.5))));
     let p = s.mul(near, s.mul(r, e));
     s.select_lt(x, s.splat(0.0), p, s.sub(x, p))
 }

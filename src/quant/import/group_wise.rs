@@ -1,7 +1,7 @@
 //! Weights in groups along k, in one neutral form.
 
 use crate::buffer::AlignedBuf;
-use crate::error::{Error, Result, equal, product, text};
+use crate::error::{Error, Result, equal, option, product, text};
 use crate::fp_mode;
 
 /// A weight matrix W (n output features, k input features) as integers with a scale and a zero for each
@@ -238,5 +238,5 @@ pub(super) fn whole_words(what: &'static str, got: usize, bits: u32) -> Result<(
         4 => (8, "a multiple of the 8 codes of a word"),
         _ => (4, "a multiple of the 4 codes of a word"),
     };
-    if got.is_multiple_of(per_word) { Ok(()) } else { Err(Error::Option { what, got: text(got), allowed }) }
+    option(got.is_multiple_of(per_word), what, got, allowed)
 }
