@@ -81,7 +81,7 @@ inline done activate_mul(const context &ctx, kvern_activation activation, output
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
             return kvern_activate_mul(ctx.get(), activation, x.rows(), x.cols(), x.data(), x.row_stride(),
-                                         z.data(), z.row_stride());
+                                      z.data(), z.row_stride());
         });
 }
 
@@ -90,7 +90,7 @@ inline done swiglu_oai(const context &ctx, float alpha, float limit, output x, i
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
             return kvern_swiglu_oai(ctx.get(), alpha, limit, x.rows(), x.cols(), x.data(), x.row_stride(),
-                                       z.data(), z.row_stride());
+                                    z.data(), z.row_stride());
         });
 }
 
@@ -99,7 +99,7 @@ inline done mul(const context &ctx, output x, input z) {
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
             return kvern_mul(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
-                                z.row_stride());
+                             z.row_stride());
         });
 }
 
@@ -108,7 +108,7 @@ inline done add_scaled(const context &ctx, float by, output x, input z) {
     return detail::checked(
         {{"z.rows", z.rows(), "x.rows", x.rows()}, {"z.cols", z.cols(), "x.cols", x.cols()}}, [&] {
             return kvern_add_scaled(ctx.get(), by, x.rows(), x.cols(), x.data(), x.row_stride(), z.data(),
-                                z.row_stride());
+                                    z.row_stride());
         });
 }
 
