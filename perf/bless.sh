@@ -2,7 +2,7 @@
 # Counts everything anew and rewrites the ledgers: kvern's, its microkernels', the example's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export IAI_CALLGRIND_RUNNER="${IAI_CALLGRIND_RUNNER:-$PWD/target/tools/bin/iai-callgrind-runner}"
+. perf/runner.sh
 cargo run -q -p kvern-perf -- bless
 perf/example-consumer/gate.sh bless
 git diff --stat -- perf
