@@ -47,13 +47,12 @@ mod capi {
         println!("cargo::rerun-if-changed=src/capi");
         println!("cargo::rustc-env=KVERN_ABI_VERSION={ABI_VERSION}");
         println!("cargo::rustc-env=KVERN_HEADER={}", file.display());
-        match var("CARGO_CFG_TARGET_OS").unwrap().as_str() {
-            "macos" => {
-                let name = format!("@rpath/libkvern.{ABI_VERSION}.dylib");
-                println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,{name}");
-            }
-            "windows" => {}
-            _ => println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkvern.so.{ABI_VERSION}"),
+        let set = |name| std::env::var_os(format!("CARGO_CFG_{name}"));
+        if set("TARGET_VENDOR").is_some_and(|vendor| vendor == "apple") {
+            let name = format!("@rpath/libkvern.{ABI_VERSION}.dylib");
+            println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,{name}");
+        } else if set("UNIX").is_some() {
+            println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libkvern.so.{ABI_VERSION}");
         }
     }
 

@@ -79,7 +79,10 @@ install_windows() {
     "$STRIP" --strip-unneeded -o "$work/kvern.dll" "$built/kvern.dll"
     put 755 "$work/kvern.dll" "$shared"
     put 644 "$built/libkvern.dll.a" "$lib/libkvern.dll.a"
-    "$STRIP" --strip-debug -o "$work/libkvern.a" "$built/libkvern.a"
+    # Members of debug information alone, of Rust's standard library, which GNU strip takes for no objects.
+    cp "$built/libkvern.a" "$work/all.a"
+    "$AR" t "$work/all.a" | grep '\.dwo$' | xargs -r "$AR" d "$work/all.a"
+    "$STRIP" --strip-debug -o "$work/libkvern.a" "$work/all.a"
     put 644 "$work/libkvern.a" "$lib/libkvern.a"
 }
 
