@@ -319,8 +319,9 @@ fn options_that_make_no_sense_are_refused() {
     assert!(bad(o(1, 8, 4).sinks(1)).starts_with("sinks = 1 must be 0 for a cache without a window"));
     assert_eq!(bad(o(1, 8, 9).window(5).sinks(5)), "sinks = 5 must be at most capacity - window = 4");
     assert!(KvCache::new(o(1, 8, 4).sequences(usize::MAX)).is_err());
-    assert!(KvCache::new(o(1, 8, 1 << 40).sequences(1 << 30)).is_err());
-    assert!(KvCache::new(o(1 << 40, 1 << 40, 1)).is_err());
+    let huge = 1 << (usize::BITS * 5 / 8);
+    assert!(KvCache::new(o(1, 8, huge).sequences(1 << 30)).is_err());
+    assert!(KvCache::new(o(huge, huge, 1)).is_err());
 
     let mut cache = KvCache::new(o(1, 8, 4)).unwrap();
     let x = MatRef::dense(&[1.0; 8], 1, 8).unwrap();

@@ -243,6 +243,6 @@ fn a_full_cache_and_bad_shapes_are_refused_and_change_nothing() {
     assert_eq!(bad(KvCacheOptions::new(1, 8, 0)), "capacity = 0 must be at least 1 token");
     assert_eq!(bad(KvCacheOptions::new(1, 8, 4).window(5)), "window = 5 must be at most capacity = 4");
     assert_eq!(bad(KvCacheOptions::new(1, 8, 4).window(0)), "window = 0 must be at least 1 token");
-    assert!(KvCache::new(KvCacheOptions::new(1, 8, 1 << 62)).is_err());
+    assert!(KvCache::new(KvCacheOptions::new(1, 8, 1 << (usize::BITS - 2))).is_err());
     assert!(KvCache::new(KvCacheOptions::new(1, usize::MAX - 7, 1)).is_err());
 }

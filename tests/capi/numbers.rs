@@ -72,17 +72,21 @@ fn unknown_numbers_are_refused() {
     assert!(a.unchanged());
 }
 
+const WORD: usize = size_of::<usize>();
+/// Bytes of the options of this header.
+const WHOLE: usize = size_of::<kvern_kv_cache_options>();
+
 /// Options as another header would have them: `size` bytes of which the rest beyond ours is `excess`.
 fn cache_with(size: usize, excess: u8) -> kvern_status {
     let mut memory = vec![0usize; 1024];
     let ours = kvern_kv_cache_options { struct_size: size, ..cache_options(4, 9) };
     memory[..5].copy_from_slice(&[size, ours.kv_heads, ours.head_dim, ours.capacity, 0]);
-    if (32..40).contains(&size) {
+    if (4 * WORD..5 * WORD).contains(&size) {
         memory[4] = 9; // a window beyond the struct: it must not be read
     }
-    memory[10] = usize::from(excess); // behind our struct of 80 bytes
+    memory[WHOLE / WORD] = usize::from(excess); // behind our struct
     let mut cache = null_mut();
-    // SAFETY: the memory holds 8192 bytes, and no size above 4096 is read.
+    // SAFETY: the memory holds 1024 words, at least 4096 bytes, and no size above 4096 is read.
     unsafe {
         let status = kvern_kv_cache_create(null(), memory.as_ptr().cast(), &mut cache);
         assert_eq!(status == KVERN_STATUS_OK, !cache.is_null());
@@ -99,13 +103,14 @@ fn cache_with(size: usize, excess: u8) -> kvern_status {
 
 #[test]
 fn struct_sizes_of_other_headers_are_understood() {
-    assert_eq!(cache_with(80, 0), KVERN_STATUS_OK);
-    assert_eq!(cache_with(40, 0), KVERN_STATUS_OK);
-    assert_eq!(cache_with(32, 1), KVERN_STATUS_OK);
-    assert_eq!(cache_with(96, 0), KVERN_STATUS_OK);
-    refused(cache_with(96, 1), KVERN_STATUS_UNSUPPORTED, "options uses a field of a newer kvern");
-    refused(cache_with(24, 0), KVERN_STATUS_OPTION, "capacity = 0");
-    for size in [0, 4, 7, 12, 39, 4104, usize::MAX, usize::MAX - 7] {
+    assert_eq!(cache_with(WHOLE, 0), KVERN_STATUS_OK);
+    assert_eq!(cache_with(5 * WORD, 0), KVERN_STATUS_OK);
+    assert_eq!(cache_with(4 * WORD, 1), KVERN_STATUS_OK);
+    assert_eq!(cache_with(WHOLE + 16, 0), KVERN_STATUS_OK);
+    refused(cache_with(WHOLE + 16, 1), KVERN_STATUS_UNSUPPORTED, "options uses a field of a newer kvern");
+    refused(cache_with(3 * WORD, 0), KVERN_STATUS_OPTION, "capacity = 0");
+    let no_sizes = [0, WORD / 2, WORD - 1, WORD + WORD / 2, 5 * WORD - 1];
+    for size in no_sizes.into_iter().chain([4096 + WORD, usize::MAX, usize::MAX - 7]) {
         refused(cache_with(size, 0), KVERN_STATUS_OPTION, "options->struct_size");
     }
 }
@@ -190,11 +195,13 @@ fn absurd_sizes_are_refused() {
         let cache = kvern_kv_cache_options { capacity: n, ..cache_options(4, 0) };
         let heads = kvern_kv_cache_options { kv_heads: n & !7, head_dim: n & !7, ..cache };
         let attention = attention_options(n & !1);
+        // With pointers of 32 bits an eighth of the address space is memory that there may be.
+        let bytes = if usize::BITS == 64 { n } else { n.max(half + 1) };
         // SAFETY: sizes that no memory has are refused before anything is read.
         let statuses = unsafe {
             [
-                kvern_workspace_create(null(), n & !1, &mut null_mut()),
-                kvern_workspace_reserve(o.ws, n),
+                kvern_workspace_create(null(), bytes & !1, &mut null_mut()),
+                kvern_workspace_reserve(o.ws, bytes),
                 kvern_matmul(o.ctx, o.ws, n, n, n, a.x, n, 0, a.x, n, 0, a.y, n, e),
                 kvern_matmul(o.ctx, o.ws, 1, 1, n, a.x, n, 0, a.x, 1, 0, a.y, 1, e),
                 kvern_packed_b_pack(o.ctx, n, n, a.x, n, 0, &mut null_mut()),

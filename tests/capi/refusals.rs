@@ -185,12 +185,16 @@ fn caches_refuse_null_and_garbage() {
     let far = kvern_preparation { positions: far.as_ptr(), ..rope };
     let gain = kvern_preparation { q_gain: y, ..preparation() };
     let (z, later) = (x.wrapping_add(256), y.wrapping_add(3));
+    if usize::BITS == 64 {
+        refuse! { OPTION "sequences = ": kvern_kv_cache_create(null(), &many, &mut out); }
+    } else {
+        refuse! { OVERFLOW "pages does not fit": kvern_kv_cache_create(null(), &many, &mut out); }
+    }
     refuse! {
         OPTION "options->keys = 5": kvern_kv_cache_create(null(), &kind, &mut out);
         OPTION "options->values = -1": kvern_kv_cache_create(null(), &other, &mut out);
         OPTION "sinks = 1": kvern_kv_cache_create(null(), &sinks, &mut out);
         OPTION "value_dim = 7": kvern_kv_cache_create(null(), &odd, &mut out);
-        OPTION "sequences = ": kvern_kv_cache_create(null(), &many, &mut out);
         OPTION "pages = ": kvern_kv_cache_create(null(), &pages, &mut out);
         NULL_POINTER "cache is NULL": kvern_kv_cache_append_to(nobody, 0, 1, x, w, x, w);
         NULL_POINTER "k is NULL": kvern_kv_cache_append_to(cache, 0, 1, none, w, x, w);

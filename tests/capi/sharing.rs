@@ -5,6 +5,7 @@ use crate::support::{Random, bits};
 use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
+#[cfg(unix)]
 use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;

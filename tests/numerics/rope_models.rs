@@ -87,13 +87,15 @@ impl Published {
     /// The formula: frequencies of `dim / 2` pairs, and the amplitude.
     fn formula(self, dim: usize, base: f64) -> (Vec<f64>, f64) {
         let d = dim as f64;
-        let plain = |base: f64| (0..dim / 2).map(move |i| 1.0 / base.powf(2.0 * i as f64 / d));
+        // Powers by `libm`, as the table's: those of the C library of Windows are off by several units in the
+        // last place.
+        let plain = |base: f64| (0..dim / 2).map(move |i| 1.0 / libm::pow(base, 2.0 * i as f64 / d));
         match self {
             Default => (plain(base).collect(), 1.0),
             Linear { factor } => (plain(base).map(|f| f / factor).collect(), 1.0),
             Dynamic { factor, trained, seen } => {
                 let by = factor * seen / trained - (factor - 1.0);
-                (plain(base * by.powf(d / (d - 2.0))).collect(), 1.0)
+                (plain(base * libm::pow(by, d / (d - 2.0))).collect(), 1.0)
             }
             Yarn { factor, original, beta: [fast, slow], truncate, amplitude } => {
                 // The pair (as a real number) whose wavelength is original / turns: base^(2i / d) =

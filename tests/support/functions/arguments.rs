@@ -130,7 +130,7 @@ impl Arguments {
         values[self.below(values.len())]
     }
 
-    /// A size, or one beside it, or an absurd one: no memory is as long as 2^62 elements.
+    /// A size, or one beside it, or an absurd one: no memory is as long as a quarter of the address space.
     pub fn size(&mut self, good: usize) -> usize {
         if !self.is_hostile() {
             return good;
@@ -139,7 +139,7 @@ impl Arguments {
             0 => 0,
             1 => good.wrapping_add(1),
             2 => good.wrapping_sub(1),
-            3 => 1 << 62,
+            3 => 1 << (usize::BITS - 2),
             4 => usize::MAX,
             _ => isize::MAX as usize,
         }
@@ -321,10 +321,10 @@ impl Arguments {
         start.cast()
     }
 
-    /// `bytes` bytes, 8 to a word, at the end of a slot.
+    /// `bytes` bytes, whole words, at the end of a slot.
     fn raw(&mut self, bytes: usize, fill: impl FnMut(&mut Arguments) -> u8) -> *const u8 {
         assert!(bytes.is_multiple_of(size_of::<usize>()));
-        self.buffer::<u64>(bytes / 8, Kind::Struct, fill).cast_const().cast()
+        self.buffer::<usize>(bytes / size_of::<usize>(), Kind::Struct, fill).cast_const().cast()
     }
 
     /// An object, or none.
