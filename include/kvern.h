@@ -64,10 +64,12 @@
  *   type, and that nothing is used after it was destroyed. Callbacks must not throw.
  *
  * Systems
+ *   Huge pages are asked for on Linux alone; elsewhere, and where they are refused, pages stay small.
  *   On Windows, contexts with threads are neither made nor destroyed in DllMain, where the system starts and
- *   ends no thread; and a save onto a file that is mapped may be refused with IO. In WebAssembly a context
- *   with threads and a file that is to be mapped are refused with UNSUPPORTED, and a fault of kvern ends the
- *   program instead of being reported as KVERN_STATUS_PANIC.
+ *   ends no thread; and a save onto a file that is mapped may be refused with IO. In WebAssembly
+ *   (wasm32-unknown-unknown) a context with threads and a file that is to be mapped are refused with
+ *   UNSUPPORTED, other files with IO, and a fault of kvern ends the program instead of being reported as
+ *   KVERN_STATUS_PANIC.
  *
  * ABI
  *   Within one KVERN_ABI_VERSION there are only additions: no function, field, constant or meaning goes
