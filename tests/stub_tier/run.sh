@@ -5,6 +5,7 @@
 # every kernel.
 #
 #   tests/stub_tier/run.sh [arguments of cargo test]     # default: numerics, attention, quant and capi
+#   tests/stub_tier/run.sh check                         # `make check`: counts the files and compiles, no test
 #
 # On an architecture of its own a tier has a folder (`mod.rs`, the tier, its quantised tables): two files
 # more.
@@ -30,8 +31,9 @@ after() {
 
 # 1. Name, number, preference and features.
 after src/isa.rs "    Scalar = 1," "    /// The scalar code under a second name."$'\n'"    Stub = 99,"
-after src/isa.rs '    Tier { isa: Isa::Scalar, name: "scalar", built: true, detect: || true },' \
-    '    Tier { isa: Isa::Stub, name: "stub", built: true, detect: || true },'
+scalar='    Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, missing: || None },'
+stub=${scalar/Isa::Scalar/Isa::Stub}
+after src/isa.rs "$scalar" "${stub/'"scalar"'/'"stub"'}"
 # 2. The methods of the tier and its tables.
 cat tests/stub_tier/simd.rs tests/stub_tier/tables.rs > src/kernels/stub.rs
 # 3. The module, and the choice of its kernels.
@@ -49,5 +51,9 @@ printf 'a tier takes %s files:\n%s\n' "$count" "$files"
 [ "$count" -le "$most" ] || { echo "more than $most" >&2; exit 1; }
 
 export CARGO_TARGET_DIR="$root/target"
+if [ "${1:-}" = check ]; then
+    cargo check -q -p kvern --features cblas
+    exit
+fi
 [ $# -gt 0 ] || set -- --test numerics --test attention --test quant --test capi
 cargo test -q -p kvern "$@"
