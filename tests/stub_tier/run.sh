@@ -5,7 +5,7 @@
 # every kernel.
 #
 #   tests/stub_tier/run.sh [arguments of cargo test]     # default: numerics, attention, quant and capi
-#   tests/stub_tier/run.sh check                         # `make check`: counts the files and compiles, no test
+#   tests/stub_tier/run.sh check                         # `make check`: counts the files and compiles
 #
 # On an architecture of its own a tier has a folder (`mod.rs`, the tier, its quantised tables): two files
 # more.
@@ -31,7 +31,8 @@ after() {
 
 # 1. Name, number, preference and features.
 after src/isa.rs "    Scalar = 1," "    /// The scalar code under a second name."$'\n'"    Stub = 99,"
-scalar='    Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, missing: || None },'
+scalar='    Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, '
+scalar+='missing: || None },'
 stub=${scalar/Isa::Scalar/Isa::Stub}
 after src/isa.rs "$scalar" "${stub/'"scalar"'/'"stub"'}"
 # 2. The methods of the tier and its tables.
