@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD tree=$PWD/target/gate-selftest
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
-export IAI_CALLGRIND_RUNNER="${IAI_CALLGRIND_RUNNER:-$CARGO_TARGET_DIR/tools/bin/iai-callgrind-runner}"
+. perf/runner.sh
 undo() { git worktree remove --force "$tree" 2>/dev/null || true; }
 trap undo EXIT
 undo

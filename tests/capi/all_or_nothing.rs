@@ -2,6 +2,7 @@
 //! so at once.
 
 use crate::capi::*;
+use crate::support::ABSURD;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
 use kvern::capi::rope::*;
@@ -155,7 +156,7 @@ fn absurd_sizes_are_answered_at_once() {
     let (mut table, mut b, mut weights) = (null_mut(), null_mut(), null_mut());
     // SAFETY: every pointer is live; no element is read or written.
     unsafe {
-        for dim in [usize::MAX - 1, 1 << (usize::BITS * 5 / 8), 1 << (usize::BITS - 2)] {
+        for dim in [usize::MAX - 1, ABSURD, 1 << (usize::BITS - 2)] {
             ok(kvern_rope_table_create(dim, 0, 10000.0, &mut table));
             kvern_rope_table_destroy(table);
             let status = kvern_rope_table_create(dim, 1 << 20, 10000.0, &mut table);
@@ -165,7 +166,7 @@ fn absurd_sizes_are_answered_at_once() {
         let frequencies = [1f64; 1];
         let status = kvern_rope_table_from_frequencies(1, frequencies.as_ptr(), usize::MAX, 1.0, &mut table);
         refused(status, KVERN_STATUS_OVERFLOW, "rope table");
-        for n in [1 << (usize::BITS * 5 / 8), 1 << (usize::BITS - 5)] {
+        for n in [ABSURD, 1 << (usize::BITS - 5)] {
             ok(kvern_packed_b_pack(o.ctx, 0, n, x.as_ptr(), n, 0, &mut b));
             kvern_packed_b_destroy(b);
             ok(kvern_packed_b_pack(o.ctx, n, 0, x.as_ptr(), 0, 0, &mut b));

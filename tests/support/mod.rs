@@ -9,6 +9,9 @@ use kvern::{Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, Workspace};
 pub use random::Random;
 use std::path::{Path, PathBuf};
 
+/// A size that overflows nothing alone, but times another large one: 2^40 with pointers of 64 bits.
+pub const ABSURD: usize = 1 << (usize::BITS * 5 / 8);
+
 /// Runs `test` with a context of each tier of the machine and says which tiers are missing.
 pub fn for_each_isa(mut test: impl FnMut(&Context)) {
     for isa in Isa::ALL {

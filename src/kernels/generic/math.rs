@@ -65,8 +65,8 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32s) -> S::F32s {
     exp_sum(s, x, None)
 }
 
-/// `e^(x + low)`, where `low` is what the rounding of x left out, if it is more than the caller can bear: the
-/// error of the result is `2^-24 |x|` of it otherwise.
+/// `e^(x + low)`, where `low` is what the rounding of x left out. Without `low` that rounding adds up to
+/// `2^-24 |x|` to the relative error.
 #[inline(always)]
 fn exp_sum<S: Simd>(s: S, x: S::F32s, low: Option<S::F32s>) -> S::F32s {
     let top = s.splat(EXP_TOP);
