@@ -5,6 +5,7 @@ use super::status::*;
 use crate::error::{Error, product, text};
 use crate::view::{MatMut, MatRef};
 use bytemuck::Pod;
+use std::alloc::Layout;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -16,31 +17,76 @@ const MAX_OPTIONS: usize = 4096;
 /// aligned and not NULL.
 #[inline(always)]
 pub(super) fn check<T>(what: &str, ptr: *const T, len: usize) -> Checked<()> {
-    let fits = len <= isize::MAX as usize / size_of::<T>().max(1)
-        && ptr.addr().checked_add(len.wrapping_mul(size_of::<T>())).is_some();
-    if fits && (len == 0 || (!ptr.is_null() && ptr.is_aligned())) {
-        return Ok(());
-    }
-    Err(refused(what, ptr, len, fits))
+    Place::of(ptr).check(what, len)
 }
 
-/// Why [`check`] refuses.
-#[cold]
-#[inline(never)]
-fn refused<T>(what: &str, ptr: *const T, len: usize, fits: bool) -> Failure {
-    if !fits {
-        return Failure::new(
-            KVERN_STATUS_OVERFLOW,
-            format_args!("{what} = {len} elements does not fit the address space"),
-        );
+/// A pointer and the layout of its elements. What is checked of them is compiled once, not for each type and
+/// in each exported function.
+#[derive(Clone, Copy)]
+struct Place {
+    address: usize,
+    layout: Layout,
+}
+
+impl Place {
+    #[inline(always)]
+    fn of<T>(ptr: *const T) -> Place {
+        Place { address: ptr.addr(), layout: Layout::new::<T>() }
     }
-    if ptr.is_null() {
-        return Failure::new(KVERN_STATUS_NULL_POINTER, format_args!("{what} is NULL"));
+
+    /// [`check`].
+    #[inline(always)]
+    fn check(self, what: &str, len: usize) -> Checked<()> {
+        let (size, align) = (self.layout.size(), self.layout.align());
+        let bytes = len.checked_mul(size).filter(|bytes| *bytes <= isize::MAX as usize);
+        let fits = bytes.is_some_and(|bytes| self.address.checked_add(bytes).is_some());
+        // An alignment is a power of two, and a division would take as long as the other checks.
+        if fits && (len == 0 || (self.address != 0 && self.address & (align - 1) == 0)) {
+            return Ok(());
+        }
+        Err(self.refused(what, len, fits))
     }
-    Failure::new(
-        KVERN_STATUS_MISALIGNED,
-        format_args!("{what} = {ptr:p} must be aligned to {} bytes", align_of::<T>()),
-    )
+
+    /// Why [`Place::check`] refuses.
+    #[cold]
+    #[inline(never)]
+    fn refused(self, what: &str, len: usize, fits: bool) -> Failure {
+        if !fits {
+            return Failure::new(
+                KVERN_STATUS_OVERFLOW,
+                format_args!("{what} = {len} elements does not fit the address space"),
+            );
+        }
+        if self.address == 0 {
+            return Failure::new(KVERN_STATUS_NULL_POINTER, format_args!("{what} is NULL"));
+        }
+        Failure::new(
+            KVERN_STATUS_MISALIGNED,
+            format_args!("{what} = {:#x} must be aligned to {} bytes", self.address, self.layout.align()),
+        )
+    }
+
+    /// Elements from the first to the last one of a matrix, which can be a slice: see [`check`].
+    #[inline(never)]
+    fn extent(self, what: &'static str, rows: usize, cols: usize, row_stride: usize) -> Checked<usize> {
+        if rows > 1 && row_stride < cols {
+            return Err(Failure::new(
+                KVERN_STATUS_SHAPE,
+                format_args!("{what}_row_stride = {row_stride} must be at least {cols}"),
+            ));
+        }
+        let overflow =
+            || Failure::new(KVERN_STATUS_OVERFLOW, format_args!("{what} does not fit the address space"));
+        let len = match (rows, cols) {
+            (0, _) | (_, 0) => 0,
+            _ => {
+                let body = product(what, &[rows - 1, row_stride]).map_err(|_| overflow())?;
+                body.checked_add(cols).ok_or_else(overflow)?
+            }
+        };
+        self.check(what, len)?;
+        Ok(len)
+    }
 }
 
 /// An object to read.
@@ -80,6 +126,18 @@ pub(super) unsafe fn put<T: Copy>(what: &str, ptr: *mut T, value: T) -> Checked<
 /// A range of memory with the name of its argument.
 pub(super) type Span = (&'static str, std::ops::Range<usize>);
 
+/// The first range has no byte in common with the others.
+#[inline(never)]
+fn apart((what, own): &Span, others: &[Span]) -> Checked<()> {
+    for (other, range) in others {
+        let empty = own.is_empty() || range.is_empty();
+        if !empty && own.start < range.end && range.start < own.end {
+            return Err(Failure::new(KVERN_STATUS_ALIASED, format_args!("{what} overlaps {other}")));
+        }
+    }
+    Ok(())
+}
+
 /// A checked array or row-major matrix of the caller.
 #[derive(Clone, Copy)]
 pub(super) struct Array<T> {
@@ -108,22 +166,7 @@ impl<T: Pod> Array<T> {
         cols: usize,
         row_stride: usize,
     ) -> Checked<Array<T>> {
-        if rows > 1 && row_stride < cols {
-            return Err(Failure::new(
-                KVERN_STATUS_SHAPE,
-                format_args!("{what}_row_stride = {row_stride} must be at least {cols}"),
-            ));
-        }
-        let overflow =
-            || Failure::new(KVERN_STATUS_OVERFLOW, format_args!("{what} does not fit the address space"));
-        let len = match (rows, cols) {
-            (0, _) | (_, 0) => 0,
-            _ => {
-                let body = product(what, &[rows - 1, row_stride]).map_err(|_| overflow())?;
-                body.checked_add(cols).ok_or_else(overflow)?
-            }
-        };
-        check(what, ptr, len)?;
+        let len = Place::of(ptr).extent(what, rows, cols, row_stride)?;
         Ok(Array { what, ptr: ptr.cast_mut(), rows, cols, row_stride, len })
     }
 
@@ -137,16 +180,7 @@ impl<T: Pod> Array<T> {
     /// This output shares no byte range with `others`.
     #[inline(always)]
     pub fn apart_from(self, others: &[Span]) -> Checked<Array<T>> {
-        let (_, own) = self.span();
-        for (other, range) in others {
-            let empty = own.is_empty() || range.is_empty();
-            if !empty && own.start < range.end && range.start < own.end {
-                return Err(Failure::new(
-                    KVERN_STATUS_ALIASED,
-                    format_args!("{} overlaps {other}", self.what),
-                ));
-            }
-        }
+        apart(&self.span(), others)?;
         Ok(self)
     }
 
@@ -333,7 +367,7 @@ pub(super) unsafe fn path<'a>(what: &str, path: *const c_char) -> Checked<&'a Pa
 }
 
 /// Options without a meaning yet must be 0.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
     if flags == 0 {
         return Ok(());
@@ -342,7 +376,7 @@ pub(super) fn no_flags(what: &str, flags: u32) -> Checked<()> {
 }
 
 /// The value that an enum number stands for.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn choose<T: Copy>(
     what: &'static str,
     number: i32,
@@ -354,7 +388,7 @@ pub(super) fn choose<T: Copy>(
 }
 
 /// A flag: 0 or 1.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn flag(what: &'static str, number: i32) -> Checked<bool> {
     choose(what, number, "0 or 1", &[(0, false), (1, true)])
 }

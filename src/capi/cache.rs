@@ -74,6 +74,7 @@ impl kvern_kv_cache {
     }
 }
 
+#[inline(never)]
 fn kv_type(what: &'static str, number: kvern_kv_type) -> Checked<KvType> {
     choose(what, number, "a KVERN_KV number", &KvType::ALL.map(|kind| (kind as i32, kind)))
 }

@@ -26,12 +26,14 @@ pub const KVERN_PRECISION_EXACT: kvern_precision = 0;
 pub const KVERN_PRECISION_FAST: kvern_precision = 1;
 
 /// The element type of a number.
+#[inline(never)]
 pub(super) fn dtype(what: &'static str, number: kvern_dtype) -> Checked<Dtype> {
     let values = [Dtype::F32, Dtype::F16, Dtype::Bf16].map(|dtype| (dtype as i32, dtype));
     choose(what, number, "a KVERN_DTYPE number", &values)
 }
 
 /// The precision of a number.
+#[inline(never)]
 pub(super) fn precision(what: &'static str, number: kvern_precision) -> Checked<Precision> {
     let values = [Precision::Exact, Precision::Fast].map(|precision| (precision as i32, precision));
     choose(what, number, "a KVERN_PRECISION number", &values)

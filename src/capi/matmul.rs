@@ -64,7 +64,7 @@ const _: () = assert!(
 unsafe impl Options for kvern_epilogue {}
 
 /// The activation of a number.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn activation(what: &'static str, number: kvern_activation) -> Checked<Activation> {
     let values = Activation::ALL.map(|act| (act as i32, act));
     choose(what, number, "a KVERN_ACTIVATION number", &values)
@@ -80,7 +80,7 @@ pub(super) struct Finish {
 impl Finish {
     /// # Safety
     /// - `epilogue` is NULL or points to `struct_size` readable bytes.
-    #[inline(always)]
+    #[inline(never)]
     pub unsafe fn read(epilogue: *const kvern_epilogue, n: usize) -> Checked<Finish> {
         // SAFETY: handed on to the caller.
         let raw = unsafe { read_or_default("epilogue", epilogue)? };
@@ -97,7 +97,7 @@ impl Finish {
 
     /// # Safety
     /// - the bias is readable for `'a`.
-    #[inline(always)]
+    #[inline(never)]
     pub unsafe fn get<'a>(&self) -> Epilogue<'a> {
         let alpha = if self.raw.alpha == 0.0 { 1.0 } else { self.raw.alpha };
         let epilogue = Epilogue::default().scaled(alpha, self.raw.beta).activation(self.activation);

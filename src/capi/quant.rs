@@ -58,12 +58,14 @@ pub const KVERN_COMPUTE_F32: kvern_compute = 1;
 #[derive(Debug)]
 pub struct kvern_weights(pub(super) PackedWeights);
 
+#[inline(never)]
 fn format(number: kvern_weight_format) -> Checked<WeightFormat> {
     let values = WeightFormat::ALL.map(|format| (format as i32, format));
     choose("format", number, "a KVERN_WEIGHT_FORMAT number", &values)
 }
 
 /// The way of computing of a number.
+#[inline(never)]
 pub(super) fn compute(number: kvern_compute) -> Checked<Compute> {
     let values = [Compute::Int8, Compute::F32].map(|compute| (compute as i32, compute));
     choose("compute", number, "a KVERN_COMPUTE number", &values)

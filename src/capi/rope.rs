@@ -74,6 +74,7 @@ unsafe impl Options for kvern_rope_scaling {}
 #[derive(Debug)]
 pub struct kvern_rope_table(pub(super) RopeTable);
 
+#[inline(never)]
 pub(super) fn pairs(what: &'static str, number: kvern_rope_pairs) -> Checked<RopePairs> {
     let values = [RopePairs::Halves, RopePairs::Interleaved].map(|pairs| (pairs as i32, pairs));
     choose(what, number, "a KVERN_ROPE number", &values)

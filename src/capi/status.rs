@@ -61,6 +61,8 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
+    #[cold]
+    #[inline(never)]
     fn from(e: Error) -> Failure {
         let status = match e {
             Error::Shape { .. } => KVERN_STATUS_SHAPE,
@@ -103,7 +105,7 @@ thread_local! {
 }
 
 /// Empties the thread's message.
-#[inline]
+#[inline(never)]
 pub(super) fn clear() {
     MESSAGE.with(|message| {
         if let Ok(mut message) = message.try_borrow_mut() {
