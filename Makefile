@@ -33,9 +33,10 @@ coverage:       ; perf/coverage.sh
 coverage-mini:  ; perf/coverage.sh mini
 gate:           ; cargo run --quiet -p kvern-perf -- gate
 bless:          ; perf/bless.sh
+# The two C libraries and no Rust library: beside one, the linker keeps everything that Rust could call.
 library:
-	$(CARGO) build $(CARGOFLAGS) $(TARGET:%=--target %) --profile shipped -p kvern --lib \
-	    --features $(FEATURES) --target-dir $(LIBRARY)
+	$(CARGO) rustc $(CARGOFLAGS) $(TARGET:%=--target %) --profile shipped -p kvern --lib \
+	    --crate-type cdylib,staticlib --features $(FEATURES) --target-dir $(LIBRARY)
 install: library
 	PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) DESTDIR=$(DESTDIR) TARGET=$(TARGET) \
 	    packaging/install.sh $(LIBRARY)/$(TARGET:%=%/)shipped
