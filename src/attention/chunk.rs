@@ -27,7 +27,8 @@ pub(super) struct Chunk<'a> {
     pub key_stride: usize,
     pub values: Values<'a>,
     pub value_stride: usize,
-    /// For few query rows, whose time is that of reading: what each tile prefetches.
+    /// For few query rows, whose time is that of reading: what each tile prefetches. Without it keys and
+    /// values are f32.
     pub stream: Option<ChunkBytes<'a>>,
     /// The same numbers for bf16 dot products.
     pub fast: Option<Fast<'a>>,
@@ -70,7 +71,7 @@ impl<'a> Chunk<'a> {
         }
         let (first, end) = (keys.start / LANES * LANES, keys.end.next_multiple_of(LANES).min(CHUNK));
         let Some(stream) = &self.stream else {
-            let Keys::Plain(elements) = &self.keys else { return };
+            let Keys::Plain(elements @ Elements::F32(_)) = &self.keys else { return };
             self.prefetch_shares(kernels, rows, end - first);
             let k = key_panel(elements, self.key_stride, first);
             kernels.gemm(dim, q, k, scores.tile(0, first, rows, end - first), false);
@@ -161,7 +162,7 @@ impl<'a> Chunk<'a> {
     ) {
         let (dim, stride, rows) = (sums.cols(), self.value_stride, sums.rows());
         let Some(stream) = &self.stream else {
-            let Values::Plain(elements) = &self.values else { return };
+            let Values::Plain(elements @ Elements::F32(_)) = &self.values else { return };
             self.prefetch_shares(kernels, rows, dim);
             kernels.gemm(keys.len(), p, value_panel(elements, stride, keys.start, 0), sums, !fresh);
             return;

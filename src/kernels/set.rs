@@ -80,8 +80,9 @@ pub(super) struct FastBf16 {
 pub(crate) struct KernelSet {
     pub(crate) isa: Isa,
     pub(super) ids: &'static KernelIds,
-    /// `[MR - 1][NV - 1]`, by [`ElementType`].
-    pub(super) gemm: [Tiles<GemmTile>; 4],
+    /// `[MR - 1][NV - 1]`, by [`ElementType`]. The last of these types has none: only attention reads it, in
+    /// tiles that prefetch.
+    pub(super) gemm: [Tiles<GemmTile>; 3],
     /// Products with bf16 dot instructions, where the CPU has them.
     pub(super) fast_bf16: fn() -> Option<&'static FastBf16>,
     /// GEMM tiles that prefetch, by [`ElementType`].
@@ -152,14 +153,34 @@ macro_rules! instantiate_entry {
 pub(super) use instantiate_entry;
 
 /// Instantiates every algorithm for one ISA, and the table of them, which [`KernelSet::for_isa`] gives out
-/// only where the CPU has the features.
+/// only where the CPU has the features. `gemm` names rows of the tiles by their vectors; `packed` the same for
+/// 16-bit elements, which are always packed, where their tiles are others.
 macro_rules! instantiate {
+    (
+        features: $features:tt,
+        token: $S:ty,
+        isa: $isa:expr,
+        bf16_fast: $fast:expr,
+        gemm: $gemm:tt,
+        keys: $($tables:tt)*
+    ) => {
+        $crate::kernels::set::instantiate! {
+            features: $features,
+            token: $S,
+            isa: $isa,
+            bf16_fast: $fast,
+            gemm: $gemm,
+            packed: $gemm,
+            keys: $($tables)*
+        }
+    };
     (
         features: [$($feature:tt)*],
         token: $S:ty,
         isa: $isa:expr,
         bf16_fast: $fast:expr,
         gemm: { $($mr:literal: [$($nv:literal)+])+ },
+        packed: { $($pmr:literal: [$($pnv:literal)+])+ },
         keys: { $($kmr:literal: [$($knv:literal)+])+ },
         values: { $($vmr:literal: [$($vnb:literal)+])+ },
         quant: $quant:expr,
@@ -264,9 +285,8 @@ macro_rules! instantiate {
             ids: &IDS,
             gemm: [
                 &[$(&[$(gemm::<F32, $mr, $nv>),+]),+],
-                &[$(&[$(gemm::<F16, $mr, $nv>),+]),+],
-                &[$(&[$(gemm::<Bf16, $mr, $nv>),+]),+],
-                &[$(&[$(gemm::<Bf16Row, $mr, $nv>),+]),+],
+                &[$(&[$(gemm::<F16, $pmr, $pnv>),+]),+],
+                &[$(&[$(gemm::<Bf16, $pmr, $pnv>),+]),+],
             ],
             gemm_prefetch: [
                 &[$(&[$(gemm_prefetch::<F32, $kmr, $knv>),+]),+],

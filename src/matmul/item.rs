@@ -230,7 +230,7 @@ fn b_panels<T: Element>(
     // Narrow panels, of another tier's tile, are joined up to a tile of this one; those of bf16 pairs do not
     // grow where rows are few.
     let (nr, k) = match a.data {
-        AData::F32(_) => (kernels.nv(a.rows) * LANES, call.k),
+        AData::F32(_) => (b.widest(kernels, a.rows), call.k),
         AData::Bf16(_) => (kernels.nv(kernels.mr()) * LANES, call.k.div_ceil(2)),
     };
     let mut jr = 0;
@@ -265,6 +265,17 @@ enum BBlock<'a> {
 }
 
 impl<'a> BBlock<'a> {
+    /// Columns of a tile of `rows` rows at most.
+    fn widest(&self, kernels: &KernelSet, rows: usize) -> usize {
+        let vectors = match self {
+            BBlock::Packed { panels: Panels { data: Elements::F32(_), .. }, .. } | BBlock::InPlace { .. } => {
+                kernels.nv(rows)
+            }
+            BBlock::Packed { .. } => kernels.nv_of_packed(rows),
+        };
+        vectors * LANES
+    }
+
     /// The longest evenly strided run of `nr`-wide micropanels from column `jr` on, and how many of the
     /// `cols` columns that are left it covers.
     fn run(&self, jr: usize, cols: usize, nr: usize) -> (BPanels<'a>, usize) {

@@ -16,11 +16,6 @@ fn kernel(name: &'static str, element: &'static str, tiles: &[usize], spills: us
     Kernel { name, element, tiles: tiles.to_vec(), spills }
 }
 
-/// Two formats, of which each has these tiles.
-fn both(tiles: &[usize]) -> Vec<usize> {
-    [tiles, tiles].concat()
-}
-
 /// The products of AArch64: rows of a tile and its widest row of vectors; 16 columns are four registers.
 fn neon() -> Vec<Kernel> {
     let widest = [(1, 4), (2, 2), (3, 1), (4, 1), (5, 1)];
@@ -28,7 +23,7 @@ fn neon() -> Vec<Kernel> {
     vec![
         kernel("neon::gemm", "f32", &tiles, 2),
         kernel("neon::gemm", "f16", &tiles, 0),
-        kernel("neon::gemm", "bf16", &both(&tiles), 6),
+        kernel("neon::gemm", "bf16", &tiles, 6),
     ]
 }
 
@@ -41,18 +36,18 @@ fn x86_64() -> Vec<Kernel> {
         (1..=6).flat_map(|mr| (1..=widest(mr)).map(move |nv| mr * nv)).collect()
     };
     let avx512 = tiles(|mr| if mr <= 2 { 8 } else { 4 });
-    let avx512_bf16 = tiles(|_| 4);
+    let avx512_packed = tiles(|_| 4);
     // Rows of a tile and its widest row of vectors; 16 columns are two registers.
     let avx2 = [(1, 4), (2, 2), (3, 1), (4, 1), (5, 1), (6, 1)];
     let avx2: Vec<usize> = avx2.iter().flat_map(|&(mr, nv)| (1..=nv).map(move |v| 2 * mr * v)).collect();
     vec![
         kernel("avx512::gemm", "f32", &avx512, 0),
-        kernel("avx512::gemm", "f16", &avx512, 0),
-        kernel("avx512::gemm", "bf16", &both(&avx512), 0), // in pairs of k, and one after the other
+        kernel("avx512::gemm", "f16", &avx512_packed, 0),
+        kernel("avx512::gemm", "bf16", &avx512_packed, 0),
         kernel("avx2::gemm", "f32", &avx2, 0),
         kernel("avx2::gemm", "f16", &avx2, 0),
-        kernel("avx2::gemm", "bf16", &both(&avx2), 4),
-        kernel("avx512_bf16::tile", "-", &avx512_bf16, 0),
+        kernel("avx2::gemm", "bf16", &avx2, 4),
+        kernel("avx512_bf16::tile", "-", &avx512_packed, 0),
     ]
 }
 

@@ -25,8 +25,13 @@ impl KernelSet {
         self.gemm[0][rows - 1].len()
     }
 
+    /// The same for 16-bit elements of B.
+    pub(crate) fn nv_of_packed(&self, rows: usize) -> usize {
+        self.gemm[1][rows - 1].len()
+    }
+
     /// `c[i][j] (accumulate: +)= chain over p of a[i][p] * b[p][j]` for at most [`KernelSet::mr`] rows and
-    /// any number of columns, whose vectors lie evenly.
+    /// any number of columns of f32, whose vectors lie evenly.
     pub(crate) fn gemm(&self, k: usize, a: Operand<'_>, b: Panel<'_>, c: MatMut<'_>, accumulate: bool) {
         let vectors = self.nv(c.rows().max(1));
         self.gemm_panels(k, a, b, c, accumulate, vectors);
@@ -111,7 +116,7 @@ impl KernelSet {
 
     /// The product of micropanels of A and of B into C, whose rows are whole micropanels of A: one kernel
     /// call for the columns of whole tiles, one for the columns that are left. bf16 A needs bf16 B, and does
-    /// nothing on a CPU without the dot instructions.
+    /// nothing on a CPU without the dot instructions. bf16 B lies in pairs of k.
     pub(crate) fn gemm_tiles<T: Element>(
         &self,
         call: TileCall<'_>,
