@@ -1,6 +1,6 @@
 //! The portable tier: arrays instead of registers. Its results are the definition.
 
-use super::lanes::{LANES, fold};
+use super::lanes::{self, LANES, fold};
 use super::simd::Simd;
 use crate::fma::fma;
 use crate::isa::Isa;
@@ -37,6 +37,26 @@ fn dot(acc: &[i32; LANES], w: &[u32; LANES], a: [i8; 4]) -> [i32; LANES] {
     sum
 }
 
+/// The first `n` of 16 f32; the other lanes are +0.0.
+///
+/// # Safety
+/// - `p` is valid for reads of `n <= 16` f32.
+#[inline(never)]
+unsafe fn load_some(p: *const f32, n: usize) -> [f32; LANES] {
+    // SAFETY: handed on to the caller.
+    unsafe { lanes::read_n(p, n) }
+}
+
+/// Writes the first `n` of 16 f32.
+///
+/// # Safety
+/// - `p` is valid for writes of `n <= 16` f32.
+#[inline(never)]
+unsafe fn store_some(p: *mut f32, v: &[f32; LANES], n: usize) {
+    // SAFETY: handed on to the caller.
+    unsafe { lanes::write_n(p, v, n, |x| x) }
+}
+
 /// The 16 f16 of `bits`, widened exactly.
 #[inline(never)]
 fn widened_f16(bits: &[u16; LANES]) -> [f32; LANES] {
@@ -69,8 +89,8 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F32s {
-        // SAFETY: lanes below n only; the caller's pointer is valid for n f32.
-        std::array::from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0.0 })
+        // SAFETY: the caller's pointer is valid for n f32, which are 16 where no n is handed on.
+        unsafe { if n == LANES { self.load(p) } else { load_some(p, n) } }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::F32s) {
@@ -79,10 +99,8 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn store_n(self, p: *mut f32, v: Self::F32s, n: usize) {
-        for (i, x) in v.into_iter().enumerate().take(n) {
-            // SAFETY: i < n, and the caller's pointer is valid for n f32.
-            unsafe { p.add(i).write_unaligned(x) }
-        }
+        // SAFETY: the caller's pointer is valid for n f32, which are 16 where no n is handed on.
+        unsafe { if n == LANES { self.store(p, v) } else { store_some(p, &v, n) } }
     }
 
     #[inline(always)]
@@ -184,17 +202,13 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
-        for (i, x) in v.into_iter().enumerate().take(n) {
-            // SAFETY: i < n, and the caller's pointer is valid for n u16.
-            unsafe { p.add(i).write_unaligned(half::f16::from_f32_const(x).to_bits()) }
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &v, n, lanes::to_f16) }
     }
     #[inline(always)]
     unsafe fn store_bf16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
-        for (i, x) in v.into_iter().enumerate().take(n) {
-            // SAFETY: i < n, and the caller's pointer is valid for n u16.
-            unsafe { p.add(i).write_unaligned(half::bf16::from_f32_const(x).to_bits()) }
-        }
+        // SAFETY: handed on to the caller.
+        unsafe { lanes::write_n(p, &v, n, lanes::to_bf16) }
     }
 
     #[inline(always)]

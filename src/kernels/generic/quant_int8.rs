@@ -130,9 +130,8 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
         (5, false) | (6, true) => 2,
         _ => 1,
     };
-    // Written out: a loop that holds the barriers of `Simd::narrow_dot` is not unrolled.
     macro_rules! step {
-        ($v:literal) => {
+        ($v:expr) => {
             // SAFETY: the operands are the caller's.
             unsafe { add_pair::<S, F, Narrow, W, C>(s, q, a, $v, split, &mut open) };
             if ($v + 1) % run == 0 {
@@ -149,10 +148,18 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             }
         };
     }
-    step!(0);
-    step!(1);
-    step!(2);
-    step!(3);
+    if S::DOUBLE_ACCUMULATOR_TILES == 0 {
+        // Arrays gain nothing when each step is written out.
+        for v in 0..4 {
+            step!(v);
+        }
+    } else {
+        // Written out: a loop that holds the barriers of `Simd::narrow_dot` is not unrolled.
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
+    }
     if split && !F::HALVES {
         for j in 0..W {
             for c in 0..C {
@@ -246,10 +253,16 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     }
     // SAFETY: the operands are the caller's.
     unsafe {
-        add_pair::<S, F, Whole, W, C>(s, q, a, 0, split, &mut sums);
-        add_pair::<S, F, Whole, W, C>(s, q, a, 1, split, &mut sums);
-        add_pair::<S, F, Whole, W, C>(s, q, a, 2, split, &mut sums);
-        add_pair::<S, F, Whole, W, C>(s, q, a, 3, split, &mut sums);
+        if S::DOUBLE_ACCUMULATOR_TILES == 0 {
+            for v in 0..4 {
+                add_pair::<S, F, Whole, W, C>(s, q, a, v, split, &mut sums);
+            }
+        } else {
+            add_pair::<S, F, Whole, W, C>(s, q, a, 0, split, &mut sums);
+            add_pair::<S, F, Whole, W, C>(s, q, a, 1, split, &mut sums);
+            add_pair::<S, F, Whole, W, C>(s, q, a, 2, split, &mut sums);
+            add_pair::<S, F, Whole, W, C>(s, q, a, 3, split, &mut sums);
+        }
     }
     if split {
         for j in 0..W {
