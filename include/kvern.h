@@ -331,6 +331,11 @@ typedef struct {
 #define KVERN_ISA_AVX512 3
 
 /**
+ * What KVERN_ISA_AVX2 needs, and AVX-VNNI, which quantised products use.
+ */
+#define KVERN_ISA_AVX_VNNI 4
+
+/**
  * AArch64 with NEON.
  */
 #define KVERN_ISA_NEON 8

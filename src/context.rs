@@ -17,8 +17,8 @@ pub struct ContextOptions {
     pub isa_cap: Option<Isa>,
     /// Where the work items of a call run.
     pub parallelism: Parallelism,
-    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI, `sdot`, `usmmla`), as on CPUs
-    /// without them: the same bits, for tests and comparisons.
+    /// Leaves out the dot product instructions of the tier (AVX-512 VNNI, AVX-VNNI, `sdot`, `usmmla`), as on
+    /// CPUs without them: the same bits, for tests and comparisons.
     pub no_dot_instructions: bool,
     /// Where the large objects lie that are made with the context; `None` for the process's allocator.
     pub memory: Option<Arc<dyn Memory>>,
@@ -105,6 +105,12 @@ impl Context {
     /// A context on the calling thread at the machine's best tier.
     pub fn serial() -> Context {
         let kernels = KernelSet::for_isa(Isa::detect()).unwrap_or_else(KernelSet::scalar);
+        Context { kernels, executor: Executor::SERIAL, memory: None }
+    }
+
+    /// A context on the calling thread of kernels that the caller may run, whatever was detected.
+    #[cfg(test)]
+    pub(crate) fn of_kernels(kernels: &'static KernelSet) -> Context {
         Context { kernels, executor: Executor::SERIAL, memory: None }
     }
 

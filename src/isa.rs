@@ -27,6 +27,9 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, VL and DQ (Skylake-SP 2017, Zen 4 2022 and later); its quantised products
     /// use VNNI where the CPU has it (Ice Lake 2019, Zen 4).
     Avx512 = 3,
+    /// What [`Isa::Avx2`] needs, and AVX-VNNI (Alder Lake 2021, Zen 5 2024 and later): its quantised products
+    /// use one dot product instruction in place of three; everything else is the code of AVX2.
+    AvxVnni = 4,
     /// AArch64 with NEON, which every CPU of the architecture that runs an operating system has.
     Neon = 8,
     /// AArch64 with the dot products of ARMv8.2 (Neoverse N1 and Graviton 2 2019, Apple M1 2020, Cortex-A76
@@ -42,6 +45,7 @@ pub enum Isa {
 #[allow(unused_macros, reason = "architectures without a tier of their own")]
 macro_rules! with_features {
     (avx2, $($call:tt)*) => { $crate::isa::with_features! { @avx2 [] $($call)* } };
+    (avx_vnni, $($call:tt)*) => { $crate::isa::with_features! { @avx2 ["avxvnni"] $($call)* } };
     (avx512, $($call:tt)*) => { $crate::isa::with_features! { @avx512 [] $($call)* } };
     (avx512_vnni, $($call:tt)*) => { $crate::isa::with_features! { @avx512 ["avx512vnni"] $($call)* } };
     (avx512_bf16, $($call:tt)*) => { $crate::isa::with_features! { @avx512 ["avx512bf16"] $($call)* } };
@@ -160,6 +164,7 @@ macro_rules! tier {
 const TIERS: &[Tier] = &[
     Tier { isa: Isa::Scalar, name: "scalar", arch: std::env::consts::ARCH, built: true, missing: || None },
     tier!(Avx2, "avx2", "x86_64", avx2),
+    tier!(AvxVnni, "avx-vnni", "x86_64", avx_vnni),
     tier!(Avx512, "avx512", "x86_64", avx512),
     tier!(Neon, "neon", "aarch64", neon),
     tier!(NeonDotprod, "neon-dotprod", "aarch64", neon_dotprod),

@@ -42,6 +42,43 @@ fn the_hot_loops_are_as_designed() {
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
+/// Instructions of the AVX2 kernels that only CPUs with AVX-512 have, and dot products in the form that the
+/// others have: `VEX.256.66.0F38.W0 50`.
+#[test]
+fn kernels_of_avx2_are_encoded_for_cpus_without_avx512() {
+    if design::FAMILIES.is_empty() {
+        return eprintln!("skipped: no microkernels are designed for this architecture");
+    }
+    let exe = std::env::current_exe().expect("the path of this test");
+    let out = Command::new("objdump").args(["-d", "-C", "-w"]).arg(exe).output();
+    let Ok(out) = out.map_err(|e| eprintln!("skipped: objdump: {e}")) else { return };
+    let text = String::from_utf8_lossy(&out.stdout);
+    let mut kernel = None;
+    let (mut kernels, mut dots) = (0, 0);
+    for line in text.lines() {
+        if let Some((_, name)) = line.strip_suffix(">:").and_then(|l| l.split_once('<')) {
+            kernel = name.strip_prefix("kvern::kernels::x86_64::avx2::");
+            kernels += usize::from(kernel.is_some());
+            continue;
+        }
+        // `address:` tab `bytes` tab `text`
+        let fields: Vec<&str> = line.split('\t').collect();
+        let (Some(kernel), &[_, bytes, text]) = (kernel, &fields[..]) else { continue };
+        let bytes: Vec<&str> = bytes.split_whitespace().collect();
+        assert_ne!(bytes[0], "62", "{kernel} has an EVEX instruction: {text}");
+        if text.contains("vpdpbusd") {
+            let [first, second, third, opcode] = bytes[..4] else { unreachable!("five bytes at least") };
+            let form =
+                (first, second.ends_with('2'), u8::from_str_radix(third, 16).map(|b| b & 0x87), opcode);
+            assert_eq!(form, ("c4", true, Ok(0x05), "50"), "{kernel}: {text}");
+            assert!(kernel.starts_with("quant::vnni::"), "{kernel} has a dot product: {text}");
+            dots += 1;
+        }
+    }
+    // 17 packings in tiles of one, two and three rows.
+    assert!(kernels > 200 && dots > 17 * 16 * 6, "{kernels} kernels, {dots} dot products");
+}
+
 #[test]
 fn a_loop_that_breaks_the_design_is_found() {
     let Some(good) = loops() else { return };

@@ -163,6 +163,11 @@ mod x86 {
                 f32 = rate!(2.0 * lanes, fma256);
                 int8 = rate!(8.0 * lanes, maddubs256);
             }
+            Isa::AvxVnni => {
+                let lanes = (STEPS * 12 * 8) as f64;
+                f32 = rate!(2.0 * lanes, fma256);
+                int8 = rate!(8.0 * lanes, vnni256);
+            }
             _ => {}
         }
         Peaks { f32, int8, bf16 }
@@ -228,6 +233,15 @@ mod x86 {
         12,
         _mm256_setzero_si256(),
         |a, x| _mm256_add_epi16(a, _mm256_maddubs_epi16(x, a)),
+        _mm256_set1_epi8(1)
+    );
+
+    chains!(
+        "avx2,avxvnni",
+        vnni256,
+        12,
+        _mm256_setzero_si256(),
+        |a, x| _mm256_dpbusd_avx_epi32(a, x, x),
         _mm256_set1_epi8(1)
     );
 

@@ -22,6 +22,8 @@ pub const KVERN_ISA_SCALAR: kvern_isa = 1;
 pub const KVERN_ISA_AVX2: kvern_isa = 2;
 /// What KVERN_ISA_AVX2 needs, and AVX-512 F, BW, VL and DQ. VNNI and BF16 are used where the CPU has them.
 pub const KVERN_ISA_AVX512: kvern_isa = 3;
+/// What KVERN_ISA_AVX2 needs, and AVX-VNNI, which quantised products use.
+pub const KVERN_ISA_AVX_VNNI: kvern_isa = 4;
 /// AArch64 with NEON.
 pub const KVERN_ISA_NEON: kvern_isa = 8;
 /// What KVERN_ISA_NEON needs, and the dot products of ARMv8.2.
@@ -161,6 +163,7 @@ mod tests {
             (Isa::Scalar, KVERN_ISA_SCALAR),
             (Isa::Avx2, KVERN_ISA_AVX2),
             (Isa::Avx512, KVERN_ISA_AVX512),
+            (Isa::AvxVnni, KVERN_ISA_AVX_VNNI),
             (Isa::Neon, KVERN_ISA_NEON),
             (Isa::NeonDotprod, KVERN_ISA_NEON_DOTPROD),
             (Isa::NeonI8mm, KVERN_ISA_NEON_I8MM),

@@ -33,6 +33,8 @@ pub(crate) trait Simd: Copy {
     type NarrowAcc: Copy;
     /// Tiles of 16 x 1 up to which a second accumulator for each is worth its registers.
     const DOUBLE_ACCUMULATOR_TILES: usize;
+    /// Whether [`Simd::narrow_dot`] takes any number of dots of any unsigned bytes.
+    const WIDE_DOTS: bool = false;
 
     /// The token without the check.
     /// # Safety
@@ -281,6 +283,12 @@ pub(crate) trait Simd: Copy {
     fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s;
     /// `a >> n`, zeros shifted in.
     fn i_shr(self, a: Self::I32s, n: u32) -> Self::I32s;
+    /// `a >> n`, the sign shifted in.
+    #[inline(always)]
+    fn i_shr_signed(self, a: Self::I32s, n: u32) -> Self::I32s {
+        let lanes = self.i_lanes(a);
+        self.i_of_lanes(&each(|i| lanes[i] >> n))
+    }
     /// # Safety
     /// - `p` is valid for reads of 16 i32.
     unsafe fn i_load(self, p: *const i32) -> Self::I32s;

@@ -278,17 +278,20 @@ fn the_dependencies_and_the_oldest_rust_are_counted_and_named() {
 #[test]
 fn the_header_names_the_extensions_that_each_tier_needs() {
     let isa = read("src/isa.rs");
-    // The lists of the macro `with_features!`; that of AVX-512 stands before that of AVX2.
+    // The lists of the macro `with_features!`.
     let needed = |marker: &str| -> BTreeSet<String> {
-        let list = isa.split(marker).nth(1).unwrap().split('$').next().unwrap();
+        let list = isa.split(marker).nth(1).unwrap().split(['$', ']']).next().unwrap();
         let features = list.split_whitespace().map(|name| name.trim_matches('"'));
         features.map(|name| name.trim_start_matches("avx512").to_uppercase()).collect()
     };
-    for (constant, number, marker) in [("KVERN_ISA_AVX2", 2, "@to [\""), ("KVERN_ISA_AVX512", 3, "@avx2 [\"")]
-    {
+    for (constant, number, marker) in [
+        ("KVERN_ISA_AVX2", 2, "@to [\""),
+        ("KVERN_ISA_AVX512", 3, "{ @avx2 [\"avx512"),
+        ("KVERN_ISA_AVX_VNNI", 4, "(avx_vnni, $($call:tt)*) => { $crate::isa::with_features! { @avx2 ["),
+    ] {
         let (_, value, comment) = constants().into_iter().find(|(name, ..)| name == constant).unwrap();
         assert_eq!(value, number);
-        let first = comment.split(". ").next().unwrap().replace("AVX-512", "");
+        let first = comment.split(". ").next().unwrap().replace("AVX-512", "").replace("AVX-VNNI", "AVXVNNI");
         let words =
             first.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty());
         let stated = words.filter(|word| word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()));

@@ -175,9 +175,10 @@ fn stores(machine: &Machine, text: &str) -> bool {
         || store && !machine.stack.iter().any(|s| operands.contains(s))
 }
 
-/// The mnemonic and the operands of an instruction, without a comment.
+/// The mnemonic and the operands of an instruction, without a comment and a word on its encoding.
 fn mnemonic<'a>(machine: &Machine, text: &'a str) -> (&'a str, &'a str) {
     let text = text.split(machine.comment).next().unwrap_or_default();
+    let text = text.strip_prefix("{vex} ").unwrap_or(text);
     let (name, operands) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (name, operands.trim())
 }

@@ -56,7 +56,7 @@ pub fn gate(committed: &str, rows: &[Loop]) -> Vec<Finding> {
 /// The file.
 pub fn to_text(rows: &[Loop]) -> String {
     let mut out = "# Hot loop of each product microkernel, a row an instance; counts of one iteration.\n\
-                   # cycles: llvm-mca, znver4 (znver3 for avx2); - where it is missing.\n"
+                   # cycles: llvm-mca, znver4 (znver3 for avx2, alderlake for VNNI); - where it is missing.\n"
         .to_owned();
     out += COLUMNS;
     out.push('\n');
@@ -80,7 +80,11 @@ fn cells(l: &Loop, cycles: &str) -> String {
 /// Cycles of an iteration by `llvm-mca`, where it is installed.
 fn cycles(l: &Loop) -> Option<f64> {
     const ITERATIONS: usize = 100;
-    let cpu = if l.kernel.starts_with("avx512") { "znver4" } else { "znver3" };
+    let cpu = match l.kernel.as_str() {
+        name if name.starts_with("avx512") => "znver4",
+        name if name.starts_with("avx2::quant::vnni") => "alderlake",
+        _ => "znver3",
+    };
     let assembly: String = l
         .body
         .iter()

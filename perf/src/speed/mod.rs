@@ -20,7 +20,7 @@ pub struct Options {
     /// Tab-separated output with a header line
     #[arg(long)]
     pub tsv: bool,
-    /// Use no tier above this one: scalar, avx2, avx512
+    /// Use no tier above this one: scalar, avx2, avx-vnni, avx512
     #[arg(long)]
     pub isa: Option<Isa>,
     /// Only cases whose name contains this

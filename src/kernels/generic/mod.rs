@@ -18,6 +18,7 @@ pub(super) mod quant_codes;
 pub(super) mod quant_exact;
 pub(super) mod quant_format;
 pub(super) mod quant_headers;
+mod quant_in_place;
 pub(super) mod quant_int8;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod quant_pairs;

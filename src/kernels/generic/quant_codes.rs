@@ -53,6 +53,19 @@ pub(crate) trait Codes {
     /// # Safety
     /// - `q` is valid for `BYTES` bytes; `g < 8`.
     unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes;
+
+    /// By how many bits [`Codes::in_place`] leaves codes shifted up; 0 where it would gain nothing.
+    const IN_PLACE: u32 = 0;
+
+    /// [`Codes::group`] of a group from the fourth on, times `2^IN_PLACE`: masked where they are.
+    ///
+    /// # Safety
+    /// - as [`Codes::group`]; `g >= 4`.
+    #[inline(always)]
+    unsafe fn in_place<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::group(s, q, g) }
+    }
 }
 
 /// The nibble of group `g`.
@@ -112,6 +125,14 @@ impl Codes for Four {
     unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
         unsafe { nibble(s, q, g) }
+    }
+
+    const IN_PLACE: u32 = 4;
+
+    #[inline(always)]
+    unsafe fn in_place<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: vector g - 4 < 4 of 64 bytes.
+        s.bytes_bits(unsafe { s.load_bytes(q.add(64 * (g - 4))) }, 4, 4, 15)
     }
 }
 

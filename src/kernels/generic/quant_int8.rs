@@ -23,6 +23,7 @@
 use super::accumulators::{load_columns, store_columns};
 use super::quant_codes::Codes;
 use super::quant_format::{Format, place, superblock_bytes};
+use super::quant_in_place;
 use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
@@ -64,6 +65,9 @@ unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
     if F::Codes::BITS == 8 {
         // SAFETY: handed on to the caller.
         unsafe { byte_dots::<S, F, W, C>(s, q, a) }
+    } else if quant_in_place::applies::<S, F>() {
+        // SAFETY: handed on to the caller.
+        [unsafe { quant_in_place::dots::<S, F, W, C>(s, q, a) }, [[s.i_splat(0); C]; W]]
     } else {
         // SAFETY: handed on to the caller.
         unsafe { narrow_dots::<S, F, W, C>(s, q, a) }

@@ -1,5 +1,6 @@
-//! AVX2 with FMA and F16C: 16 lanes are two ymm registers.
+//! AVX2 with FMA and F16C, with or without AVX-VNNI: 16 lanes are two ymm registers.
 
+mod dots;
 mod lanes;
 mod quant;
 
@@ -7,7 +8,7 @@ use super::token::{Avx2, hints, tier, v};
 use super::{narrow, transpose};
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
-use lanes::{each, halves, in_order, mask};
+use lanes::{each, halves, mask};
 use std::arch::x86_64::*;
 
 /// Two vectors in memory without alignment.
@@ -15,13 +16,14 @@ use std::arch::x86_64::*;
 #[repr(C, packed)]
 struct Unaligned([__m256i; 2]);
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F32s = [__m256; 2];
     type I32s = [__m256i; 2];
     type Bytes = [__m256i; 2];
     type Act = __m256i;
-    type NarrowAcc = [__m256i; 2]; // 16-bit sums of pairs
+    type NarrowAcc = [__m256i; 2]; // without VNNI, 16-bit sums of pairs
     const DOUBLE_ACCUMULATOR_TILES: usize = 1;
+    const WIDE_DOTS: bool = VNNI;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
@@ -241,6 +243,10 @@ impl Simd for Avx2 {
         halves!(h => _mm256_srl_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
     }
     #[inline(always)]
+    fn i_shr_signed(self, a: Self::I32s, n: u32) -> Self::I32s {
+        halves!(h => _mm256_sra_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
     unsafe fn i_load(self, p: *const i32) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())] }
@@ -370,38 +376,31 @@ impl Simd for Avx2 {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
 
-    /// `vpmaddubsw` saturates its 16-bit pair sums at 32767; a 4-bit pair is at most 2 * 15 * 127 = 3810,
-    /// so the 8 dots of a block (30480) fit without widening in between.
+    /// Without VNNI, `vpmaddubsw` saturates its 16-bit pair sums at 32767; a 4-bit pair is at most
+    /// 2 * 15 * 127 = 3810, so the 8 dots of a block (30480) fit without widening in between.
     #[inline(always)]
-    fn narrow_start(self, _init: Self::I32s) -> Self::NarrowAcc {
-        v!([_mm256_setzero_si256(); 2])
+    fn narrow_start(self, init: Self::I32s) -> Self::NarrowAcc {
+        if VNNI { init } else { v!([_mm256_setzero_si256(); 2]) }
     }
     #[inline(always)]
     fn narrow_dot(self, acc: Self::NarrowAcc, w: Self::Bytes, a: __m256i) -> Self::NarrowAcc {
-        halves!(h => in_order(_mm256_add_epi16(acc[h], _mm256_maddubs_epi16(w[h], a))))
+        halves!(h => dots::narrow::<VNNI>(acc[h], w[h], a))
     }
     #[inline(always)]
     fn narrow_end(self, acc: Self::NarrowAcc, init: Self::I32s) -> Self::I32s {
-        halves!(h => {
-            _mm256_add_epi32(init[h], _mm256_madd_epi16(acc[h], _mm256_set1_epi16(1)))
-        })
+        if VNNI {
+            return acc;
+        }
+        halves!(h => _mm256_add_epi32(init[h], _mm256_madd_epi16(acc[h], _mm256_set1_epi16(1))))
     }
 
     #[inline(always)]
-    fn byte_start(self, _neg_sum: Self::I32s) -> Self::I32s {
-        v!([_mm256_setzero_si256(); 2])
+    fn byte_start(self, neg_sum: Self::I32s) -> Self::I32s {
+        if VNNI { self.i_shl(neg_sum, 7) } else { v!([_mm256_setzero_si256(); 2]) }
     }
-    /// `|w| * sign(a, w)`: a pair of 8-bit products is at most 2 * 128 * 127 = 32512, so it cannot saturate;
-    /// unsigned weights could (2 * 255 * 127). Rejected: the nibbles of w apart, whose sums fit 16 bits
-    /// (two multiplications as here): no faster with many rows, and slower with one
-    /// (docs/TUNING.md, `byte_dot`).
     #[inline(always)]
     fn byte_dot(self, acc: Self::I32s, w: Self::Bytes, a: __m256i) -> Self::I32s {
-        halves!(h => {
-            let w = _mm256_xor_si256(w[h], _mm256_set1_epi8(i8::MIN));
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-            in_order(_mm256_add_epi32(acc[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
-        })
+        halves!(h => dots::byte::<VNNI>(acc[h], w[h], a))
     }
 }
 
@@ -416,3 +415,18 @@ tier! {
     values: { 1: [1] 2: [1] },
     quant: &quant::QUANT,
 }
+
+/// The kernels with dot instructions, for CPUs with the features of the set `avx_vnni`.
+pub(super) static VNNI_KERNELS: KernelSet = KernelSet {
+    isa: Isa::AvxVnni,
+    quant: &quant::VNNI,
+    ids: &KernelIds::new(Isa::AvxVnni, Isa::AvxVnni.name(), KERNELS.gemm[0], &quant::VNNI),
+    ..KERNELS
+};
+
+/// The kernels of the same tier without them.
+pub(super) static VNNI_WITHOUT_DOTS: KernelSet = KernelSet {
+    isa: Isa::AvxVnni,
+    ids: &KernelIds::new(Isa::AvxVnni, Isa::AvxVnni.name(), KERNELS.gemm[0], &quant::QUANT),
+    ..KERNELS
+};

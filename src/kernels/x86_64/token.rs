@@ -1,8 +1,8 @@
 //! The tokens: proofs that the CPU has the features of a tier; and what the tiers of x86-64 share.
 
-/// Proof of the features of the set `avx2`.
+/// Proof of the features of the set `avx2`, or `avx_vnni`. Only the dot products differ.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(pub(super) ());
+pub(crate) struct Avx2<const VNNI: bool>(pub(super) ());
 
 /// Proof of the features of the set `avx512`, or `avx512_vnni`. Only the dot products differ.
 #[derive(Clone, Copy)]
@@ -12,7 +12,12 @@ pub(crate) struct Avx512<const VNNI: bool>(pub(super) ());
 macro_rules! tier {
     (avx2 => $($then:ident)::+, $($arguments:tt)*) => {
         $crate::isa::with_features! {
-            avx2, $($then)::+ { token: $crate::kernels::x86_64::token::Avx2, $($arguments)* }
+            avx2, $($then)::+ { token: $crate::kernels::x86_64::token::Avx2<false>, $($arguments)* }
+        }
+    };
+    (avx_vnni => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            avx_vnni, $($then)::+ { token: $crate::kernels::x86_64::token::Avx2<true>, $($arguments)* }
         }
     };
     (avx512 => $($then:ident)::+, $($arguments:tt)*) => {
