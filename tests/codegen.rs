@@ -75,7 +75,7 @@ fn kernels_of_avx2_are_encoded_for_cpus_without_avx512() {
             dots += 1;
         }
     }
-    // 17 packings in tiles of one, two and three rows.
+    // 17 packings in a kernel of one row and in tiles of two and three.
     assert!(kernels > 200 && dots > 17 * 16 * 6, "{kernels} kernels, {dots} dot products");
 }
 

@@ -15,9 +15,9 @@ pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 pub(super) struct Int8Kernels {
     /// A single row on packed weights: one row panel after the other, so that memory is read in one stream.
     pub row: unsafe fn(&Int8Row),
-    /// Row panels of a tile, and the tiles on packed weights.
+    /// Row panels of a tile, and the tiles on packed weights, from two rows on: `[C - 2]`.
     pub direct: (usize, Rows<Int8Tile>),
-    /// The same on unpacked weights.
+    /// The same on unpacked weights, from one row on.
     pub unpacked: (usize, Rows<Int8Tile>),
 }
 
@@ -113,8 +113,8 @@ macro_rules! table {
 pub(super) use table;
 
 /// Instantiates the int8 products for one ISA, by the tiles of the module `tiles` (`quant_int8` where none is
-/// named). `direct`, `unpacked` and `halves` (unpacked formats whose
-/// halves have factors) name row panels by rows of the tiles.
+/// named). `direct` (from two rows on), `unpacked` and `halves` (unpacked formats whose halves have factors; both
+/// from one row on) name row panels by rows of the tiles.
 macro_rules! instantiate_int8 {
     (features: [$($feature:tt)*], token: $S:ty, direct: $($sizes:tt)*) => {
         $crate::kernels::quant::instantiate_int8! {
@@ -128,7 +128,7 @@ macro_rules! instantiate_int8 {
         features: [$($feature:tt)*],
         token: $S:ty,
         tiles: $tiles:ident,
-        direct: $dw:literal [$($dc:literal)+],
+        direct: $dw:literal [$($dc:literal)*],
         unpacked: $pw:literal [$($pc:literal)+],
         halves: $hw:literal [$($hc:literal)+],
     ) => {
@@ -166,7 +166,7 @@ macro_rules! instantiate_int8 {
         impl<F: Format> Of<F> {
             const KERNELS: Int8Kernels = Int8Kernels {
                 row: row::<F>,
-                direct: ($dw, &[$(int8::<F, $dw, $dc>),+]),
+                direct: ($dw, &[$(int8::<F, $dw, $dc>),*]),
                 unpacked: if F::HALVES {
                     ($hw, &[$(int8::<F::Unpacked, $hw, $hc>),+])
                 } else {

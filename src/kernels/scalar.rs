@@ -408,7 +408,7 @@ mod quant {
         crate::kernels::quant::instantiate_int8! {
             features: [],
             token: Scalar,
-            direct: 1 [1],
+            direct: 1 [],
             unpacked: 1 [1],
             halves: 1 [1],
         }

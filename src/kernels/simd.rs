@@ -33,6 +33,8 @@ pub(crate) trait Simd: Copy {
     type NarrowAcc: Copy;
     /// Tiles of 16 x 1 up to which a second accumulator for each is worth its registers.
     const DOUBLE_ACCUMULATOR_TILES: usize;
+    /// Row panels that meet a single row of activations at once, where a format leaves the registers: 1 or 2.
+    const ROW_PANELS: usize = 1;
     /// Whether [`Simd::narrow_dot`] takes any number of dots of any unsigned bytes.
     const WIDE_DOTS: bool = false;
 

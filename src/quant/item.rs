@@ -145,8 +145,13 @@ impl Item<'_> {
             }
             return;
         }
+        // A row that is left over, or each of a tier without tiles of more.
+        let single = if group == 1 { rows } else { usize::from(rows % group == 1) };
+        for i in rows - single..rows {
+            kernels.int8_row(panels, self.activations(origin.row + i, 0), c.tile(i, 0, 1, plan.tile.0));
+        }
         let blocks = panels.blocks;
-        let passes = rows.div_ceil(group);
+        let passes = (rows - single).div_ceil(group);
         let mut first = 0;
         while first < blocks || first == 0 {
             let count = PART_BLOCKS.min(blocks - first);

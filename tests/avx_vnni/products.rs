@@ -119,9 +119,11 @@ fn int8_products_take_fewer_instructions_than_those_of_avx2() {
                 [&avx2::KERNELS, &avx2::VNNI_KERNELS].map(|kernels| product(kernels, w, rows, true).1);
             let ratio = before as f64 / after as f64;
             println!("{name:<12} {before:>10} {after:>10} {ratio:>6.2}  {rows} x {k} x {n}");
+            assert!(ratio > 1.05, "{name}, {rows} rows: {before} and {after} instructions");
             logarithms += ratio.ln();
         }
         let mean = (logarithms / all.len() as f64).exp();
         println!("{:<12} {:>10} {:>10} {mean:>6.2}  {rows} x {k} x {n}", "mean", "", "");
+        assert!(mean > 1.3, "{rows} rows: {mean}");
     }
 }

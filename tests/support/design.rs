@@ -80,10 +80,10 @@ const AARCH64: [Family; 4] = [
 
 const X86_64: [Family; 6] = [
     Family { name: "avx512::quant::vnni::int8", step: 8, instances: 90, spills: 20 },
-    Family { name: "avx512::quant::maddubs::int8", step: 8, instances: 50, spills: 66 },
-    Family { name: "avx2::quant::maddubs::int8", step: 8, instances: 50, spills: 38 },
-    Family { name: "avx2::quant::vnni::int8", step: 16, instances: 60, spills: 60 },
-    Family { name: "avx512::quant::exact", step: 1, instances: 50, spills: 41 },
+    Family { name: "avx512::quant::maddubs::int8", step: 8, instances: 40, spills: 66 },
+    Family { name: "avx2::quant::maddubs::int8", step: 8, instances: 40, spills: 38 },
+    Family { name: "avx2::quant::vnni::int8", step: 16, instances: 50, spills: 60 },
+    Family { name: "avx512::quant::exact", step: 1, instances: 50, spills: 42 },
     Family { name: "avx2::quant::exact", step: 1, instances: 30, spills: 157 },
 ];
 

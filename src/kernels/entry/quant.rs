@@ -120,8 +120,8 @@ impl KernelSet {
 
     /// The most row panels of weights and rows of activations of one int8 tile, on packed weights.
     pub(crate) fn int8_tile(&self, packing: Packing) -> (usize, usize) {
-        let (panels, rows) = self.quant.int8[packing as usize].direct;
-        (panels, rows.len())
+        let (panels, tiles) = self.quant.int8[packing as usize].direct;
+        (panels, 1 + tiles.len())
     }
 
     /// The same on unpacked weights.
@@ -136,7 +136,8 @@ impl KernelSet {
         (panels, rows.len())
     }
 
-    /// `c[row][n] = product of weight row n and activation row` for one tile, int8 arithmetic, over blocks
+    /// `c[row][n] = product of weight row n and activation row` for one tile of two rows or more (one row:
+    /// [`KernelSet::int8_row`]), int8 arithmetic, over blocks
     /// `part` (first, a whole superblock's; count) of k; `accumulate` continues the chains that C holds. `a`
     /// starts at the tile's first activation row and at the part's first block, `w` at the first panel.
     /// `prefetch_distance`: that of the weights of each panel, in bytes; 0 for no prefetch.
@@ -150,7 +151,9 @@ impl KernelSet {
         accumulate: bool,
     ) {
         let (rows, cols) = (c.rows(), c.cols());
-        let Some(kernel) = kernel(self.quant.int8[w.packing as usize].direct, rows, cols) else { return };
+        assert!(rows != 1);
+        let tiles = self.quant.int8[w.packing as usize].direct;
+        let Some(kernel) = kernel(tiles, rows.saturating_sub(1), cols) else { return };
         w.check();
         assert!(first + blocks <= w.blocks && first.is_multiple_of(1 << w.superblock_shift));
         a.check(rows, blocks);

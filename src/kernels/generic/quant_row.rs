@@ -3,7 +3,8 @@
 //! Memory bounds this product: each weight is read once, in one stream over any number of row panels, at 0.72
 //! to 1.00 of the bandwidth of a plain read by format (docs/TUNING.md, one row of int8). The remaining loss
 //! is latency: 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 row panels at
-//! once.
+//! once. Where instructions are the bound, two row panels share the loads of the activations
+//! ([`Simd::ROW_PANELS`]).
 
 use super::LANES;
 use super::quant_codes::Codes;
@@ -44,48 +45,79 @@ pub(crate) struct Int8Row {
 /// - every operand is valid as the comments of [`Int8Row`] say; row panels are whole superblocks.
 #[inline(always)]
 pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
+    let panels = t.cols.div_ceil(LANES);
+    // Factors of the halves, and the bits of a second plane, take the registers of another panel.
+    let both = S::ROW_PANELS == 2 && !F::HALVES && F::Codes::PLANES.len() == 1;
+    let mut panel = 0;
+    // SAFETY: the row panels from `panel` on, as the caller says.
+    unsafe {
+        while both && panel + 2 <= panels {
+            some_panels::<S, F, 2>(s, t, panel);
+            panel += 2;
+        }
+        while panel < panels {
+            some_panels::<S, F, 1>(s, t, panel);
+            panel += 1;
+        }
+    }
+}
+
+/// `W` row panels from `panel` on.
+///
+/// # Safety
+/// - as [`row`]; there are as many row panels.
+#[inline(always)]
+unsafe fn some_panels<S: Simd, F: Format, const W: usize>(s: S, t: &Int8Row, panel: usize) {
     let superblock_bytes = superblock_bytes::<F>(t.superblock_shift);
     let superblock_blocks = if F::BLOCKS == 0 { 1 << t.superblock_shift } else { F::BLOCKS };
-    for panel in 0..t.cols.div_ceil(LANES) {
-        let mut acc = [[s.splat(0.0)]];
-        let mut superblock = t.w.wrapping_add(panel * t.panel_bytes);
-        let (mut a, mut left) = (t.a, t.blocks);
-        while left > 0 {
-            macro_rules! step {
-                ($i:expr) => {
-                    // SAFETY: block i of the superblock, i + 1 of it at least are left, in the row panel and
-                    // in the row.
-                    unsafe {
-                        let q = superblock.add(F::HEADER + $i * F::Codes::BYTES);
-                        for at in (0..F::Codes::BYTES).step_by(prefetch_step::<F>()) {
-                            s.prefetch_l2(q.wrapping_add(PREFETCH_DISTANCE + at));
-                        }
-                        block::<S, F, 1, 1>(s, [superblock], [q], $i, [a.add($i)], &mut acc);
+    let mut acc = [[s.splat(0.0)]; W];
+    let mut superblocks = [t.w; W];
+    for j in 0..W {
+        superblocks[j] = t.w.wrapping_add((panel + j) * t.panel_bytes);
+    }
+    let (mut a, mut left) = (t.a, t.blocks);
+    while left > 0 {
+        macro_rules! step {
+            ($i:expr) => {
+                let mut q = superblocks;
+                for j in 0..W {
+                    // SAFETY: block i of the superblock, i + 1 of it at least are left, in the row panel.
+                    q[j] = unsafe { superblocks[j].add(F::HEADER + $i * F::Codes::BYTES) };
+                    for at in (0..F::Codes::BYTES).step_by(prefetch_step::<F>()) {
+                        s.prefetch_l2(q[j].wrapping_add(PREFETCH_DISTANCE + at));
                     }
-                };
-            }
-            if prefetch_step::<F>() == 64 {
+                }
+                // SAFETY: block i of the superblock, in the row panels and in the row.
+                unsafe { block::<S, F, W, 1>(s, superblocks, q, $i, [a.add($i)], &mut acc) };
+            };
+        }
+        if prefetch_step::<F>() == 64 {
+            for j in 0..W {
                 for at in (0..F::HEADER).step_by(64) {
-                    s.prefetch_l2(superblock.wrapping_add(PREFETCH_DISTANCE + at));
+                    s.prefetch_l2(superblocks[j].wrapping_add(PREFETCH_DISTANCE + at));
                 }
             }
-            let count = left.min(superblock_blocks);
-            // In pairs: where scales share bytes, which half is whose is known.
-            let pairs = if F::BLOCKS % 2 == 0 && S::DOUBLE_ACCUMULATOR_TILES > 1 { count / 2 * 2 } else { 0 };
-            for i in (0..pairs).step_by(2) {
-                step!(i);
-                step!(i + 1);
-            }
-            for i in pairs..count {
-                step!(i);
-            }
-            left -= count;
-            // The last time this is the end of the row panel and of the row.
-            (superblock, a) = (superblock.wrapping_add(superblock_bytes), a.wrapping_add(count));
         }
-        let [[acc]] = acc;
-        let lanes = (t.cols - panel * LANES).min(LANES);
-        // SAFETY: `lanes` columns from 16 panel on.
-        unsafe { s.store_n(t.c.add(panel * LANES), acc, lanes) };
+        let count = left.min(superblock_blocks);
+        // In pairs: where scales share bytes, which half is whose is known.
+        let pairs = if F::BLOCKS % 2 == 0 && S::DOUBLE_ACCUMULATOR_TILES > 1 { count / 2 * 2 } else { 0 };
+        for i in (0..pairs).step_by(2) {
+            step!(i);
+            step!(i + 1);
+        }
+        for i in pairs..count {
+            step!(i);
+        }
+        left -= count;
+        // The last time this is the end of the row panels and of the row.
+        for j in 0..W {
+            superblocks[j] = superblocks[j].wrapping_add(superblock_bytes);
+        }
+        a = a.wrapping_add(count);
+    }
+    for j in 0..W {
+        let col = (panel + j) * LANES;
+        // SAFETY: the columns from `col` on that exist, at least one.
+        unsafe { s.store_n(t.c.add(col), acc[j][0], (t.cols - col).min(LANES)) };
     }
 }

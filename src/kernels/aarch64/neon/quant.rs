@@ -9,7 +9,7 @@ mod widening {
 
     tier! {
         neon => crate::kernels::quant::instantiate_int8,
-        direct: 1 [1 2],
+        direct: 1 [2],
         unpacked: 1 [1 2],
         halves: 1 [1],
     }
@@ -21,7 +21,7 @@ mod dotprod {
 
     tier! {
         neon_dotprod => crate::kernels::quant::instantiate_int8,
-        direct: 1 [1 2 3 4],
+        direct: 1 [2 3 4],
         unpacked: 1 [1 2 3 4],
         halves: 1 [1 2],
     }
@@ -34,7 +34,7 @@ mod i8mm {
     tier! {
         neon_i8mm => crate::kernels::quant::instantiate_int8,
         tiles: quant_pairs,
-        direct: 1 [1 2 3 4],
+        direct: 1 [2 3 4],
         unpacked: 1 [1 2 3 4 5 6],
         halves: 1 [1 2],
     }

@@ -9,7 +9,7 @@ mod maddubs {
 
     tier! {
         avx2 => crate::kernels::quant::instantiate_int8,
-        direct: 1 [1 2],
+        direct: 1 [2],
         unpacked: 1 [1 2 3],
         halves: 1 [1 2],
     }
@@ -21,7 +21,7 @@ mod vnni {
 
     tier! {
         avx_vnni => crate::kernels::quant::instantiate_int8,
-        direct: 1 [1 2 3],
+        direct: 1 [2 3],
         unpacked: 1 [1 2 3],
         halves: 1 [1 2],
     }

@@ -9,7 +9,7 @@ mod maddubs {
 
     tier! {
         avx512 => crate::kernels::quant::instantiate_int8,
-        direct: 2 [1 2],
+        direct: 2 [2],
         unpacked: 2 [1 2 3 4],
         halves: 2 [1 2],
     }
@@ -21,7 +21,7 @@ mod vnni {
 
     tier! {
         avx512_vnni => crate::kernels::quant::instantiate_int8,
-        direct: 2 [1 2 3 4],
+        direct: 2 [2 3 4],
         unpacked: 2 [1 2 3 4 5 6],
         halves: 2 [1 2 3 4],
     }
