@@ -113,8 +113,8 @@ macro_rules! table {
 pub(super) use table;
 
 /// Instantiates the int8 products for one ISA, by the tiles of the module `tiles` (`quant_int8` where none is
-/// named). `direct` (from two rows on), `unpacked` and `halves` (unpacked formats whose halves have factors; both
-/// from one row on) name row panels by rows of the tiles.
+/// named). `direct` (from two rows on), `unpacked` and `halves` (unpacked formats whose halves have factors;
+/// both from one row on) name row panels by rows of the tiles.
 macro_rules! instantiate_int8 {
     (features: [$($feature:tt)*], token: $S:ty, direct: $($sizes:tt)*) => {
         $crate::kernels::quant::instantiate_int8! {

@@ -153,8 +153,8 @@ macro_rules! instantiate_entry {
 pub(super) use instantiate_entry;
 
 /// Instantiates every algorithm for one ISA, and the table of them, which [`KernelSet::for_isa`] gives out
-/// only where the CPU has the features. `gemm` names rows of the tiles by their vectors; `packed` the same for
-/// 16-bit elements, which are always packed, where their tiles are others.
+/// only where the CPU has the features. `gemm` names rows of the tiles by their vectors; `packed` does the
+/// same for 16-bit elements, which are always packed, where their tiles are others.
 macro_rules! instantiate {
     (
         features: $features:tt,
