@@ -49,6 +49,11 @@ pub(crate) trait Simd: Copy {
     /// Prefetches the cache line at `p`, which need not be valid, into L2.
     #[inline(always)]
     fn prefetch_l2(self, _p: *const u8) {}
+    /// Returns `n`, of which the compiler knows nothing where that keeps a loop of n from being unrolled.
+    #[inline(always)]
+    fn rolled(self, n: usize) -> usize {
+        n
+    }
 
     /// Returns `p` with its provenance hidden from the optimiser. Otherwise LLVM derives rows 4 and 5 of a
     /// tile by running additions (x86 addressing reaches four rows): 29 instructions for each k step of the 6

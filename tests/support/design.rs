@@ -23,7 +23,7 @@ fn neon() -> Vec<Kernel> {
     vec![
         kernel("neon::gemm", "f32", &tiles, 2),
         kernel("neon::gemm", "f16", &tiles, 0),
-        kernel("neon::gemm", "bf16", &tiles, 6),
+        kernel("neon::gemm", "bf16", &tiles, 8),
     ]
 }
 
@@ -72,10 +72,10 @@ pub const FAMILIES: &[Family] = if cfg!(target_arch = "x86_64") {
 };
 
 const AARCH64: [Family; 4] = [
-    Family { name: "neon::quant::dotprod::int8", step: 32, instances: 60, spills: 132 },
-    Family { name: "neon::quant::i8mm::int8", step: 32, instances: 60, spills: 88 },
+    Family { name: "neon::quant::dotprod::int8", step: 32, instances: 60, spills: 16 },
+    Family { name: "neon::quant::dotprod::i8mm::int8", step: 32, instances: 16, spills: 7 },
     Family { name: "neon::quant::widening::int8", step: 1, instances: 30, spills: 94 },
-    Family { name: "neon::quant::exact", step: 4, instances: 30, spills: 29 },
+    Family { name: "neon::quant::exact", step: 4, instances: 30, spills: 30 },
 ];
 
 const X86_64: [Family; 6] = [

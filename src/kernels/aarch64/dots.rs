@@ -96,7 +96,7 @@ impl Dots for Widening {
 }
 
 /// `sdot` by element: one load of 16 activations serves four groups. Where the CPU multiplies matrices too
-/// (`I8MM`), tiles of several rows do, and this one is for a single row.
+/// (`I8MM`), the tiles of unpacked weights do that.
 #[derive(Clone, Copy)]
 pub(crate) struct Sdot<const I8MM: bool>;
 
@@ -136,11 +136,23 @@ impl<const I8MM: bool> Dots for Sdot<I8MM> {
     }
     #[inline(always)]
     fn signed_dot(acc: Sums, w: Bytes, a: Lane) -> Sums {
+        each!(r => sdot_lane(acc[r], w[r], a))
+    }
+}
+
+/// `sdot` of one register.
+///
+/// # Safety
+/// - the CPU has `dotprod`.
+#[inline(always)]
+pub(super) unsafe fn sdot_lane(acc: int32x4_t, w: uint8x16_t, a: Lane) -> int32x4_t {
+    // SAFETY: the caller's CPU.
+    unsafe {
         match a.lane {
-            0 => each!(r => sdot::<0>(acc[r], w[r], a.bytes)),
-            1 => each!(r => sdot::<1>(acc[r], w[r], a.bytes)),
-            2 => each!(r => sdot::<2>(acc[r], w[r], a.bytes)),
-            _ => each!(r => sdot::<3>(acc[r], w[r], a.bytes)),
+            0 => sdot::<0>(acc, w, a.bytes),
+            1 => sdot::<1>(acc, w, a.bytes),
+            2 => sdot::<2>(acc, w, a.bytes),
+            _ => sdot::<3>(acc, w, a.bytes),
         }
     }
 }
@@ -149,8 +161,7 @@ impl<const I8MM: bool> Dots for Sdot<I8MM> {
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 fn sdot<const LANE: i32>(mut acc: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
-    // Not `pure`, so that the dot products stay in the order of the source. Wide tiles of formats whose codes
-    // take many instructions spill all the same: tests/support/design.rs holds how much.
+    // Not `pure`, so that the dot products stay in the order of the source.
     // SAFETY: one instruction on registers, of the features above.
     unsafe {
         asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) acc, in(vreg) w, in(vreg) a, const LANE,

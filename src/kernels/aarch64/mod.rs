@@ -20,6 +20,7 @@ mod halves;
 mod lanes;
 mod neon;
 mod pairs;
+mod parts;
 mod simd;
 mod tails;
 mod token;

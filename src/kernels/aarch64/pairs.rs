@@ -4,6 +4,7 @@ use super::dots::{self, Acts, Bytes, Sdot, Sums};
 use super::lanes::{each, v};
 use super::token::Neon;
 use crate::kernels::generic::quant_pairs::Pairs;
+use crate::kernels::generic::quant_parts::Parts;
 use std::arch::aarch64::*;
 
 /// Two registers of f32 or i32 in turn, lane by lane: of registers `2 h` and `2 h + 1`, which become four.
@@ -34,8 +35,13 @@ impl Pairs for Neon<Sdot<true>> {
         unsafe { dots::load_acts(first, second, v) }
     }
     #[inline(always)]
-    fn dot(self, acc: Sums, w: Bytes, a: Acts) -> Sums {
+    fn dot_pair(self, acc: Sums, w: Bytes, a: Acts) -> Sums {
         each!(r => dots::usmmla(acc[r], w[r], a))
+    }
+    #[inline(always)]
+    fn settled(self, v: Self::F32s) -> Self::F32s {
+        let rest = v;
+        self.join_parts(1, v, self.join_parts(0, v, rest))
     }
     #[inline(always)]
     fn twice(self, v: Self::F32s) -> [Self::F32s; 2] {

@@ -43,6 +43,13 @@ impl<D: Dots> Simd for Neon<D> {
     }
 
     #[inline(always)]
+    fn rolled(self, mut n: usize) -> usize {
+        // SAFETY: no instruction.
+        unsafe { asm!("/* {0} */", inout(reg) n, options(nomem, nostack, preserves_flags)) }
+        n
+    }
+
+    #[inline(always)]
     unsafe fn load_four(self, p: *const f32) -> Self::F32s {
         // SAFETY: the caller's pointer is valid for 4 f32; `self` proves the features.
         [unsafe { vld1q_f32(p) }; 4]

@@ -22,6 +22,8 @@ mod quant_in_place;
 pub(super) mod quant_int8;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod quant_pairs;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod quant_parts;
 pub(super) mod quant_row;
 pub(super) mod quantize;
 pub(super) mod rope;

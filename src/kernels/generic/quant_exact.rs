@@ -78,7 +78,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
         }
         // The halves are a loop that runs: unrolled, all vectors of codes would be kept from the first to
         // the second.
-        for half in 0..2 {
+        for half in 0..s.rolled(2) {
             let mut lines = [[s.splat(0.0); 2]; W];
             for j in 0..W {
                 // SAFETY: the header of the block.

@@ -50,7 +50,7 @@ pub(crate) struct Int8Tile {
 }
 
 /// Integer dot products of block: `[whole or first half, second half]` for each row panel and row.
-type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32s; C]; W]; 2];
+pub(super) type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32s; C]; W]; 2];
 
 /// The dot products of one block. Formats without halves have theirs in the first.
 ///
@@ -333,7 +333,25 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
     acc: &mut [[S::F32s; C]; W],
 ) {
     // SAFETY: handed on to the caller.
-    let mut dots = unsafe { dots::<S, F, W, C>(s, q, a) };
+    unsafe {
+        let dots = dots::<S, F, W, C>(s, q, a);
+        add_to_chains::<S, F, W, C>(s, headers, i, a, dots, acc);
+    }
+}
+
+/// All of [`block`] that is no dot product.
+///
+/// # Safety
+/// - as [`block`].
+#[inline(always)]
+pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: usize>(
+    s: S,
+    headers: [*const u8; W],
+    i: usize,
+    a: [*const BlockQ8; C],
+    mut dots: DotSums<S, W, C>,
+    acc: &mut [[S::F32s; C]; W],
+) {
     for j in 0..W {
         if F::HALVES {
             // SAFETY: the header of the block.
@@ -373,6 +391,23 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
     }
 }
 
+/// Prefetches what lies `distance` behind block `i` of a superblock. Unpacked weights are not prefetched: they
+/// come from L2, and a prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
+#[inline(always)]
+pub(super) fn prefetch<S: Simd, F: Format>(s: S, header: *const u8, q: *const u8, i: usize, distance: isize) {
+    if F::BLOCKS == 1 || distance == 0 {
+        return;
+    }
+    for line in 0..F::Codes::BYTES / 64 {
+        s.prefetch_l2(q.wrapping_offset(distance + 64 * line as isize));
+    }
+    if i == 0 {
+        for line in 0..F::HEADER.div_ceil(64) {
+            s.prefetch_l2(header.wrapping_offset(distance + 64 * line as isize));
+        }
+    }
+}
+
 /// # Safety
 /// - every operand is valid as the comments of [`Int8Tile`] say; row panels are whole superblocks.
 #[inline(always)]
@@ -392,20 +427,7 @@ pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s:
                 headers[j] = t.w[j].add(superblock * superblock_bytes::<F>(t.superblock_shift));
                 q[j] = headers[j].add(F::HEADER + i * F::Codes::BYTES);
             }
-            // Unpacked weights are not prefetched: they come from L2, and a
-            // prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
-            if F::BLOCKS != 1 && t.prefetch_distance[j] != 0 {
-                for line in 0..F::Codes::BYTES / 64 {
-                    s.prefetch_l2(q[j].wrapping_offset(t.prefetch_distance[j] + 64 * line as isize));
-                }
-                if i == 0 {
-                    for line in 0..F::HEADER.div_ceil(64) {
-                        s.prefetch_l2(
-                            headers[j].wrapping_offset(t.prefetch_distance[j] + 64 * line as isize),
-                        );
-                    }
-                }
-            }
+            prefetch::<S, F>(s, headers[j], q[j], i, t.prefetch_distance[j]);
         }
         let mut a = [std::ptr::null::<BlockQ8>(); C];
         for c in 0..C {

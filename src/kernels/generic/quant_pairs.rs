@@ -1,5 +1,5 @@
-//! [`quant_int8`](super::quant_int8) for instructions that multiply matrices: 2 weight rows by 2 activation
-//! rows, 8 k each.
+//! [`quant_int8`](super::quant_int8) of unpacked weights for instructions that multiply matrices: 2 weight rows
+//! by 2 activation rows, 8 k each.
 //!
 //! The sums of 16 weight rows by a pair of activation rows are two vectors, in which pairs of lanes belong to
 //! the two activation rows in turn: `[(row 0, first), (row 0, second), (row 1, first), ..]`. The chains of
@@ -10,29 +10,31 @@
 //! time of one.
 //!
 //! A block of 16 rows by 2 takes 32 instructions, and 32 operations of scales on the same pipes: 50 % of the
-//! instruction's peak at best.
+//! instruction's peak at best. A second pair would take 16 registers of chains and as many of sums: all 32.
 
 use super::accumulators::{load_row, store_row};
 use super::quant_codes::Codes;
 use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
 use super::quant_int8::{Int8Tile, biased, factor_of_min, to_f32};
+use super::quant_parts::Parts;
 use super::quantize::BlockQ8;
-use crate::kernels::simd::Simd;
 
 /// The operations on pairs of activation rows. `[T; 2]` of a lane type are 16 weight rows by a pair.
-pub(crate) trait Pairs: Simd {
+pub(crate) trait Pairs: Parts {
     /// 8 k of a pair of activation rows.
     type Acts: Copy;
 
-    /// Two groups of 16 rows, as [`Pairs::dot`] takes them: the first is 8 rows by 8 k.
+    /// Two groups of 16 rows, as [`Pairs::dot_pair`] takes them: the first is 8 rows by 8 k.
     fn two_groups(self, first: Self::Bytes, second: Self::Bytes) -> [Self::Bytes; 2];
     /// 8 k from `8 * v` on, `v < 4`, of two blocks of activations.
     /// # Safety
     /// - both are valid for reads of 32 bytes.
     unsafe fn load_acts(self, first: *const i8, second: *const i8, v: usize) -> Self::Acts;
     /// Adds the products of 8 weight rows (unsigned) and the pair.
-    fn dot(self, acc: Self::I32s, w: Self::Bytes, a: Self::Acts) -> Self::I32s;
+    fn dot_pair(self, acc: Self::I32s, w: Self::Bytes, a: Self::Acts) -> Self::I32s;
+    /// The same vector, computed before any dot product that follows.
+    fn settled(self, v: Self::F32s) -> Self::F32s;
     /// Each lane twice.
     fn twice(self, v: Self::F32s) -> [Self::F32s; 2];
     fn i_twice(self, v: Self::I32s) -> [Self::I32s; 2];
@@ -45,20 +47,14 @@ pub(crate) trait Pairs: Simd {
     fn part(self, joined: [Self::F32s; 2]) -> [Self::F32s; 2];
 }
 
-/// Groups `2 v` and `2 v + 1` of a block: read where they lie in unpacked weights, which [`expand`] made.
+/// Groups `2 v` and `2 v + 1` of an unpacked block, which [`expand`] made.
 ///
 /// # Safety
 /// - `q` is valid for the codes of a block; `v < 4`.
 #[inline(always)]
-unsafe fn groups<S: Pairs, F: Format>(s: S, q: *const u8, v: usize) -> [S::Bytes; 2] {
-    // SAFETY: 128 of the 512 bytes of an unpacked block, or groups below 8.
-    unsafe {
-        if F::BLOCKS == 1 {
-            [s.load_bytes(q.add(128 * v)), s.load_bytes(q.add(128 * v + 64))]
-        } else {
-            s.two_groups(F::Codes::group(s, q, 2 * v), F::Codes::group(s, q, 2 * v + 1))
-        }
-    }
+unsafe fn groups<S: Pairs>(s: S, q: *const u8, v: usize) -> [S::Bytes; 2] {
+    // SAFETY: 128 of the 512 bytes of an unpacked block.
+    unsafe { [s.load_bytes(q.add(128 * v)), s.load_bytes(q.add(128 * v + 64))] }
 }
 
 /// What block `i` of a superblock adds to the chains of a tile. Pair p are activation rows 2 p and 2 p + 1;
@@ -69,7 +65,7 @@ unsafe fn groups<S: Pairs, F: Format>(s: S, q: *const u8, v: usize) -> [S::Bytes
 #[inline(always)]
 unsafe fn block<S: Pairs, F: Format, const C: usize>(
     s: S,
-    header: *const u8,
+    mut header: *const u8,
     q: *const u8,
     i: usize,
     a: [[*const BlockQ8; 2]; C],
@@ -77,88 +73,112 @@ unsafe fn block<S: Pairs, F: Format, const C: usize>(
 ) {
     let pairs = C.div_ceil(2);
     let zero = s.i_splat(0);
-    let mut sums = [[[zero; 2]; C]; 2];
-    for p in 0..pairs {
-        let mut start = [zero; 2];
-        if F::OFFSET > 0 {
-            let [first, second] = a[p];
-            // SAFETY: the blocks of activations.
-            let (all, half) = unsafe {
-                let all = s.i_splat_two((*first).neg_sum, (*second).neg_sum);
-                (all, s.i_splat_two((*first).neg_first, (*second).neg_first))
-            };
-            let shift = F::OFFSET.trailing_zeros();
-            start = if F::HALVES {
-                [s.i_shl(half, shift), s.i_shl(s.i_sub(all, half), shift)]
-            } else {
-                [s.i_shl(all, shift), zero]
-            };
-        }
-        sums[0][p] = [biased::<S, F>(s, start[0]); 2];
-        sums[1][p] = [start[1]; 2];
-    }
-    macro_rules! step {
-        ($v:literal) => {
-            let half = if F::HALVES { $v / 2 } else { 0 };
-            // SAFETY: groups below 8 of the block.
-            let w = unsafe { groups::<S, F>(s, q, $v) };
+    // Of weight rows `8 * h` to `8 * h + 7`, `h` in the range.
+    macro_rules! rows {
+        ($range:expr) => {
+            let mut sums = [[[zero; 2]; C]; 2];
             for p in 0..pairs {
-                // SAFETY: the 32 activations of each block.
-                let acts = unsafe { s.load_acts(a[p][0].cast(), a[p][1].cast(), $v) };
-                for r in 0..2 {
-                    sums[half][p][r] = s.dot(sums[half][p][r], w[r], acts);
+                // SAFETY: the blocks of activations.
+                let start = unsafe { start::<S, F>(s, a[p]) };
+                (sums[0][p], sums[1][p]) = ([start[0]; 2], [start[1]; 2]);
+            }
+            macro_rules! step {
+                ($v:literal) => {
+                    let half = if F::HALVES { $v / 2 } else { 0 };
+                    // SAFETY: groups below 8 of the block.
+                    let w = unsafe { groups(s, q, $v) };
+                    for p in 0..pairs {
+                        // SAFETY: the 32 activations of each block.
+                        let acts = unsafe { s.load_acts(a[p][0].cast(), a[p][1].cast(), $v) };
+                        for h in $range {
+                            sums[half][p][h] = s.dot_pair(sums[half][p][h], w[h], acts);
+                        }
+                    }
+                };
+            }
+            step!(0);
+            step!(1);
+            step!(2);
+            step!(3);
+            for p in 0..pairs {
+                for h in $range {
+                    let sums = [sums[0][p][h], sums[1][p][h]];
+                    // SAFETY: the header of the block, and the blocks of activations.
+                    acc[p][h] = unsafe { chains::<S, F>(s, h, header, i, a[p], sums, acc[p][h]) };
                 }
             }
         };
     }
-    step!(0);
-    step!(1);
-    step!(2);
-    step!(3);
     if F::HALVES {
-        // SAFETY: the header of the block.
-        let factors = unsafe { [F::factor(s, header, i, 0), F::factor(s, header, i, 1)] };
-        let factors = [s.i_twice(factors[0]), s.i_twice(factors[1])];
+        rows!(0..1);
         for p in 0..pairs {
-            for r in 0..2 {
-                let first = s.i_mul(sums[0][p][r], factors[0][r]);
-                sums[0][p][r] = s.i_add(first, s.i_mul(sums[1][p][r], factors[1][r]));
+            acc[p][0] = s.settled(acc[p][0]);
+        }
+        header = s.again(header);
+        rows!(1..2);
+    } else {
+        rows!(0..2);
+    }
+}
+
+/// What the sums of a block start with, for a pair: of all of it, or of its halves.
+///
+/// # Safety
+/// - each `a` is valid for a `block_q8`.
+#[inline(always)]
+unsafe fn start<S: Pairs, F: Format>(s: S, a: [*const BlockQ8; 2]) -> [S::I32s; 2] {
+    let zero = s.i_splat(0);
+    if F::OFFSET == 0 {
+        return [biased::<S, F>(s, zero), zero];
+    }
+    // SAFETY: the caller's blocks.
+    let (all, half) = unsafe {
+        let all = s.i_splat_two((*a[0]).neg_sum, (*a[1]).neg_sum);
+        (all, s.i_splat_two((*a[0]).neg_first, (*a[1]).neg_first))
+    };
+    let shift = F::OFFSET.trailing_zeros();
+    if F::HALVES {
+        [s.i_shl(half, shift), s.i_shl(s.i_sub(all, half), shift)]
+    } else {
+        [biased::<S, F>(s, s.i_shl(all, shift)), zero]
+    }
+}
+
+/// The chains of weight rows `8 * h` to `8 * h + 7` and a pair, with what block `i` adds to them.
+///
+/// # Safety
+/// - as [`block`].
+#[inline(always)]
+unsafe fn chains<S: Pairs, F: Format>(
+    s: S,
+    h: usize,
+    header: *const u8,
+    i: usize,
+    a: [*const BlockQ8; 2],
+    sums: [S::I32s; 2],
+    acc: S::F32s,
+) -> S::F32s {
+    let mut dot = sums[0];
+    // SAFETY: the header of the block, and the blocks of activations.
+    unsafe {
+        let [first, second] = [&*a[0], &*a[1]];
+        if F::HALVES {
+            dot = s.i_mul(dot, s.i_twice(F::factor(s, header, i, 0))[h]);
+            dot = s.i_add(dot, s.i_mul(sums[1], s.i_twice(F::factor(s, header, i, 1))[h]));
+        }
+        if F::ZERO {
+            let neg_sum = s.i_splat_two(first.neg_sum, second.neg_sum);
+            dot = s.i_add(dot, s.i_mul(s.i_twice(F::zero(s, header, i))[h], neg_sum));
+        }
+        let scale = s.mul(s.twice(F::scale(s, header, i))[h], s.splat_two(first.d, second.d));
+        let mut acc = s.fma(to_f32::<S, F>(s, dot), scale, acc);
+        if F::MIN {
+            for half in 0..1 + usize::from(F::HALVES) {
+                let sum = s.splat_two(factor_of_min::<F>(first, half), factor_of_min::<F>(second, half));
+                acc = s.fma(s.twice(F::min(s, header, i, half))[h], sum, acc);
             }
         }
-    }
-    if F::ZERO {
-        // SAFETY: the header of the block.
-        let zero = s.i_twice(unsafe { F::zero(s, header, i) });
-        for p in 0..pairs {
-            // SAFETY: the blocks of activations.
-            let neg_sum = unsafe { s.i_splat_two((*a[p][0]).neg_sum, (*a[p][1]).neg_sum) };
-            for r in 0..2 {
-                sums[0][p][r] = s.i_add(sums[0][p][r], s.i_mul(zero[r], neg_sum));
-            }
-        }
-    }
-    // SAFETY: the header of the block.
-    let dw = s.twice(unsafe { F::scale(s, header, i) });
-    for p in 0..pairs {
-        // SAFETY: the blocks of activations.
-        let dx = unsafe { s.splat_two((*a[p][0]).d, (*a[p][1]).d) };
-        for r in 0..2 {
-            acc[p][r] = s.fma(to_f32::<S, F>(s, sums[0][p][r]), s.mul(dw[r], dx), acc[p][r]);
-        }
-    }
-    if F::MIN {
-        for h in 0..1 + usize::from(F::HALVES) {
-            // SAFETY: the header of the block.
-            let min = s.twice(unsafe { F::min(s, header, i, h) });
-            for p in 0..pairs {
-                // SAFETY: the blocks of activations.
-                let [first, second] = unsafe { [&*a[p][0], &*a[p][1]] };
-                let sum = s.splat_two(factor_of_min::<F>(first, h), factor_of_min::<F>(second, h));
-                for r in 0..2 {
-                    acc[p][r] = s.fma(min[r], sum, acc[p][r]);
-                }
-            }
-        }
+        acc
     }
 }
 
@@ -168,7 +188,7 @@ unsafe fn block<S: Pairs, F: Format, const C: usize>(
 /// - every operand is valid as the comments of [`Int8Tile`] say; the row panel is whole superblocks.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Pairs, F: Format, const W: usize, const C: usize>(s: S, t: &Int8Tile) {
-    const { assert!(W == 1) };
+    const { assert!(W == 1 && F::BLOCKS == 1) };
     let pairs = C.div_ceil(2);
     // The rows of pair p.
     let rows = |p: usize| [2 * p, (2 * p + 1).min(C - 1)];
@@ -193,16 +213,6 @@ pub(crate) unsafe fn tile<S: Pairs, F: Format, const W: usize, const C: usize>(s
             let header = t.w[0].add(superblock * superblock_bytes::<F>(t.superblock_shift));
             (header, header.add(F::HEADER + i * F::Codes::BYTES))
         };
-        if F::BLOCKS != 1 && t.prefetch_distance[0] != 0 {
-            for line in 0..F::Codes::BYTES / 64 {
-                s.prefetch_l2(q.wrapping_offset(t.prefetch_distance[0] + 64 * line as isize));
-            }
-            if i == 0 {
-                for line in 0..F::HEADER.div_ceil(64) {
-                    s.prefetch_l2(header.wrapping_offset(t.prefetch_distance[0] + 64 * line as isize));
-                }
-            }
-        }
         let mut a = [[std::ptr::null::<BlockQ8>(); 2]; C];
         for p in 0..pairs {
             let [first, second] = rows(p);
@@ -238,7 +248,8 @@ pub(crate) unsafe fn expand<S: Pairs, F: Format>(s: S, e: &Expand) {
         unsafe {
             let (q, out) = expand_header::<S, F>(s, e, n);
             for v in 0..4 {
-                let [low, high] = groups::<S, F>(s, q, v);
+                let first = F::Codes::group(s, q, 2 * v);
+                let [low, high] = s.two_groups(first, F::Codes::group(s, q, 2 * v + 1));
                 s.store_bytes(out.add(128 * v), low);
                 s.store_bytes(out.add(128 * v + 64), high);
             }
