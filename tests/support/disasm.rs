@@ -24,6 +24,19 @@ pub struct Loop {
     pub body: Vec<(u64, String)>,
 }
 
+impl Loop {
+    /// The multiply-adds and dot products of an iteration.
+    #[allow(dead_code)] // only the ledger models them
+    pub fn products(&self) -> Vec<&str> {
+        let multiplies = |text: &&str| {
+            let is =
+                |m: &Machine| m.fma.iter().chain(m.dot).any(|name| mnemonic(m, text).0.starts_with(name));
+            MACHINES.iter().any(is)
+        };
+        self.body.iter().map(|(_, text)| text.as_str()).filter(multiplies).collect()
+    }
+}
+
 /// How the instructions of an architecture are told apart in the text of `objdump`.
 struct Machine {
     /// The module of its kernels.

@@ -11,9 +11,8 @@ use toml::{Table, Value};
 /// `key: value` lines: compiler, Valgrind, locked versions of what the bench links, profile, and
 /// which files stand beside the ledger. The runner has to be of iai-callgrind's own version, which is locked.
 pub fn fingerprint(options: &Options) -> Result<Vec<String>> {
-    let rustc = output(options.command("rustc").arg("-vV"))?;
-    let line = |key: &str| rustc.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("unknown").trim();
-    let valgrind = output(options.command("valgrind").arg("--version")).context("valgrind is needed")?;
+    let counted_by =
+        if options.counted_by.is_empty() { valgrind(options)? } else { options.counted_by.clone() };
     let root = output(options.command("cargo").args([
         "locate-project",
         "--workspace",
@@ -31,13 +30,20 @@ pub fn fingerprint(options: &Options) -> Result<Vec<String>> {
             beside.push(name);
         }
     }
+    let linked = format!("linked packages, sha256: {}", sha256(&linked(&manifest, &lock, &options.also)));
+    let profile = format!("profile, sha256: {}", sha256(&profiles(&workspace)));
+    Ok([counted_by, vec![linked, profile, format!("beside: {}", beside.join(" "))]].concat())
+}
+
+/// The compiler and the counter of the benches.
+fn valgrind(options: &Options) -> Result<Vec<String>> {
+    let rustc = output(options.command("rustc").arg("-vV"))?;
+    let line = |key: &str| rustc.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("unknown").trim();
+    let valgrind = output(options.command("valgrind").arg("--version")).context("valgrind is needed")?;
     Ok(vec![
         format!("rustc: {} LLVM {}", line("commit-hash:"), line("LLVM version:")),
         format!("target: {}", line("host:")),
         format!("valgrind: {}", valgrind.trim()),
-        format!("linked packages, sha256: {}", sha256(&linked(&manifest, &lock, &options.also))),
-        format!("profile, sha256: {}", sha256(&profiles(&workspace))),
-        format!("beside: {}", beside.join(" ")),
     ])
 }
 

@@ -35,6 +35,10 @@ fn cargo_bench(options: &Options) -> Command {
 
 /// The counts of every case, now.
 pub fn measure(options: &Options) -> Result<Counts> {
+    if let Some(path) = &options.counts {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        return counted(&text);
+    }
     let text = output(cargo_bench(options).args(["--", "--output-format=json"]))?;
     let mut counts = Counts::new();
     for line in text.lines().filter(|line| line.starts_with('{')) {
@@ -47,8 +51,25 @@ pub fn measure(options: &Options) -> Result<Counts> {
     Ok(counts)
 }
 
-/// The bench executable, built.
+/// Counts that were made elsewhere.
+fn counted(text: &str) -> Result<Counts> {
+    let mut counts = Counts::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let &[id, tier, count] = &cells[..] else { bail!("a count needs 3 cells: {line:?}") };
+        let count = count.parse().with_context(|| format!("no count: {line:?}"))?;
+        let twice = counts.insert((id.to_owned(), tier.to_owned()), count);
+        ensure!(twice.is_none(), "two counts are called {id} at {tier}");
+    }
+    ensure!(!counts.is_empty(), "nothing was counted");
+    Ok(counts)
+}
+
+/// The bench executable, built, or the one that is there.
 pub fn executable(options: &Options) -> Result<PathBuf> {
+    if let Some(path) = &options.executable {
+        return Ok(path.clone());
+    }
     let text = output(cargo_bench(options).args(["--no-run", "--message-format=json"]))?;
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut built = messages.filter(|m| m["target"]["name"] == options.bench.as_str());
@@ -74,6 +95,16 @@ fn case(line: &str) -> Option<((String, String), u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_of_another_counter_are_read() {
+        let key = |id: &str| (id.to_owned(), "neon".to_owned());
+        let expected = Counts::from([(key("a::b"), 7), (key("a::c"), 0)]);
+        assert_eq!(counted("a::b\tneon\t7\na::c\tneon\t0\n").unwrap(), expected);
+        for bad in ["", "a\tneon", "a\tneon\tx", "a\tneon\t1\na\tneon\t2", "a\tneon\t1\t2"] {
+            assert!(counted(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_line_of_the_runner_is_a_case() {

@@ -38,6 +38,18 @@ pub struct Options {
     /// Packages that the bench links beyond the crate's dependencies: part of the fingerprint
     #[arg(long, default_values_t = ["iai-callgrind".to_owned(), "matrixmultiply".to_owned()])]
     pub also: Vec<String>,
+    /// Counts by another counter than the bench's, in lines `id TAB tier TAB instructions`
+    #[arg(long, requires = "executable", requires = "counted_by")]
+    pub counts: Option<PathBuf>,
+    /// The executable that the other counter ran: its hot loops are looked at
+    #[arg(long)]
+    pub executable: Option<PathBuf>,
+    /// A line of the fingerprint, `key: value`: the compiler and the counter of `counts`
+    #[arg(long)]
+    pub counted_by: Vec<String>,
+    /// The objdump of the executable's architecture
+    #[arg(long, default_value = "objdump")]
+    pub objdump: String,
 }
 
 impl Options {
@@ -81,7 +93,9 @@ pub fn gate(options: &Options) -> Result<ExitCode> {
     let (counts, floors, pairs) = (measure::measure(options)?, options.floors()?, options.pairs()?);
     let mut findings = compare::compare(&ledger, &counts, &floors, &pairs);
     if let Some(committed) = companions::beside(&path, "codegen.tsv")? {
-        findings.extend(codegen::gate(&committed, &codegen::rows(options)?));
+        let rows = codegen::rows(options)?;
+        findings.extend(codegen::design(options, &rows));
+        findings.extend(codegen::gate(&committed, &rows));
     }
     let same = ledger.counts().iter().filter(|(key, n)| counts.get(key) == Some(n)).count();
     println!("{} cases, {same} of them equal to the instruction", counts.len());
@@ -133,7 +147,7 @@ pub fn bless(options: &Options) -> Result<ExitCode> {
         Some(_) => Some(codegen::rows(options)?),
         None => None,
     };
-    findings.extend(codegen.iter().flat_map(|rows| codegen::design(rows)));
+    findings.extend(codegen.iter().flat_map(|rows| codegen::design(options, rows)));
     if !findings.is_empty() {
         println!("nothing was written:");
         return Ok(verdict(&findings));
