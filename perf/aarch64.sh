@@ -4,8 +4,8 @@
 #   perf/aarch64.sh check      # compares with the ledgers in perf/aarch64; exit codes as of `kvern-perf gate`
 #   perf/aarch64.sh bless      # rewrites them
 #
-# Runs `kvern-counts` under qemu-user with the plugin `perf/aarch64/count.c` at each tier, and hands the counts
-# to kvern-perf. The counts are those of the guest: the same on every host.
+# Runs `kvern-counts` under qemu-user with the plugin `perf/aarch64/count.c` at each tier, and hands the
+# counts to kvern-perf. The counts are those of the guest: the same on every host.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in check | bless) ;; *) echo "usage: perf/aarch64.sh check|bless" >&2; exit 2 ;; esac

@@ -46,8 +46,8 @@ fn the_hot_loops_are_as_designed() {
 /// others have: `VEX.256.66.0F38.W0 50`.
 #[test]
 fn kernels_of_avx2_are_encoded_for_cpus_without_avx512() {
-    if design::FAMILIES.is_empty() {
-        return eprintln!("skipped: no microkernels are designed for this architecture");
+    if !cfg!(target_arch = "x86_64") {
+        return eprintln!("skipped: this build has no kernels of AVX2");
     }
     let exe = std::env::current_exe().expect("the path of this test");
     let out = Command::new("objdump").args(["-d", "-C", "-w"]).arg(exe).output();

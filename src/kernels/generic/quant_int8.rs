@@ -391,8 +391,8 @@ pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: 
     }
 }
 
-/// Prefetches what lies `distance` behind block `i` of a superblock. Unpacked weights are not prefetched: they
-/// come from L2, and a prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
+/// Prefetches what lies `distance` behind block `i` of a superblock. Unpacked weights are not prefetched:
+/// they come from L2, and a prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
 #[inline(always)]
 pub(super) fn prefetch<S: Simd, F: Format>(s: S, header: *const u8, q: *const u8, i: usize, distance: isize) {
     if F::BLOCKS == 1 || distance == 0 {

@@ -1,5 +1,5 @@
-//! [`quant_int8`](super::quant_int8) of unpacked weights for instructions that multiply matrices: 2 weight rows
-//! by 2 activation rows, 8 k each.
+//! [`quant_int8`](super::quant_int8) of unpacked weights for instructions that multiply matrices: 2 weight
+//! rows by 2 activation rows, 8 k each.
 //!
 //! The sums of 16 weight rows by a pair of activation rows are two vectors, in which pairs of lanes belong to
 //! the two activation rows in turn: `[(row 0, first), (row 0, second), (row 1, first), ..]`. The chains of

@@ -1,10 +1,10 @@
 //! [`quant_int8`](super::quant_int8) where 16 lanes are four registers, of which there are 32.
 //!
-//! With 3 activation rows, 12 registers hold chains, 12 sums, 3 activations, and the others the codes on their
-//! way and constants: none is left. So the groups of four k are taken in ascending order, vectors of codes that
-//! serve several groups are loaded for each, and where the halves of a block have sums of their own, 8 weight
-//! rows are taken after the other 8, the chains of the first before the sums of the second. The operations of
-//! each lane are those of [`quant_int8`](super::quant_int8): the bits are equal.
+//! With 3 activation rows, 12 registers hold chains, 12 sums, 3 activations, and the others the codes on
+//! their way and constants: none is left. So the groups of four k are taken in ascending order, vectors of
+//! codes that serve several groups are loaded for each, and where the halves of a block have sums of their
+//! own, 8 weight rows are taken after the other 8, the chains of the first before the sums of the second. The
+//! operations of each lane are those of [`quant_int8`](super::quant_int8): the bits are equal.
 
 use super::accumulators::{load_columns, store_columns};
 use super::quant_codes::{Codes, Plane};
@@ -14,8 +14,8 @@ use super::quant_int8::{DotSums, Int8Tile, add_to_chains, biased, prefetch};
 use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
-/// The operations on 8 of the 16 lanes, from `8 * part` on, `part < 2`. What a method makes of the other lanes
-/// is not used, and the compiler leaves it out.
+/// The operations on 8 of the 16 lanes, from `8 * part` on, `part < 2`. What a method makes of the other
+/// lanes is not used, and the compiler leaves it out.
 pub(crate) trait Parts: Simd {
     /// The same address, which the compiler takes for another one: what lies there is loaded again, and not
     /// kept in registers from an earlier load.

@@ -59,25 +59,40 @@ fn committed() -> Goldens {
     text.lines().map(|line| row(line).expect("case and hash")).collect()
 }
 
+/// Compares the outputs of one context.
+fn check(isa: Isa, threads: usize) {
+    let (got, want) = (hashes(&context(isa, threads)), committed());
+    let cases: Vec<&String> = got.keys().collect();
+    assert_eq!(cases, want.keys().collect::<Vec<_>>(), "cases differ: KVERN_BLESS=1 rewrites them");
+    for (case, hash) in &got {
+        assert_eq!(hash, &want[case], "{case} at {isa} with {threads} threads");
+    }
+}
+
+fn blessing() -> bool {
+    std::env::var_os("KVERN_BLESS").is_some()
+}
+
 #[test]
-fn every_tier_and_thread_count_gives_the_committed_bits() {
-    if std::env::var_os("KVERN_BLESS").is_some() {
+fn every_tier_gives_the_committed_bits() {
+    if blessing() {
         let rows = hashes(&context(Isa::Scalar, 1));
         let text: String = rows.iter().map(|(case, hash)| format!("{case}\t{hash}\n")).collect();
         std::fs::write(path(), text).unwrap();
     }
-    let want = committed();
-    for &isa in Isa::available() {
-        for threads in 1..=3 {
-            let got = hashes(&context(isa, threads));
-            let cases: Vec<&String> = got.keys().collect();
-            assert_eq!(cases, want.keys().collect::<Vec<_>>(), "cases differ: KVERN_BLESS=1 rewrites them");
-            for (case, hash) in &got {
-                assert_eq!(hash, &want[case], "{case} at {isa} with {threads} threads");
-            }
-        }
-    }
+    Isa::available().iter().for_each(|&isa| check(isa, 2));
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
         eprintln!("skipped: this machine has no {isa}");
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_committed_bits() {
+    if blessing() {
+        return; // the file is being rewritten
+    }
+    for &isa in Isa::available() {
+        check(isa, 1);
+        check(isa, 3);
     }
 }

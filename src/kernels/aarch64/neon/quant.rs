@@ -3,8 +3,8 @@
 use crate::kernels::aarch64::token::tier;
 use crate::kernels::quant::QuantKernels;
 
-/// The kernels that widen weights: those of the tier without dot instructions, but for the order or the sign of
-/// unpacked codes, which are those of the module `tiles`.
+/// The kernels that widen weights: those of the tier without dot instructions, but for the order or the sign
+/// of unpacked codes, which are those of the module `tiles`.
 macro_rules! instantiate_unpacking {
     (features: [$($feature:tt)*], token: $S:ty, tiles: $tiles:ident,) => {
         use crate::kernels::formats::for_each_packing;
@@ -29,8 +29,10 @@ macro_rules! instantiate_unpacking {
         struct Of<F>(PhantomData<F>);
 
         impl<F: Format> Of<F> {
-            const KERNELS: WideningKernels =
-                WideningKernels { expand: expand::<F>, ..crate::kernels::aarch64::neon::quant::Of::<F>::KERNELS };
+            const KERNELS: WideningKernels = WideningKernels {
+                expand: expand::<F>,
+                ..crate::kernels::aarch64::neon::quant::Of::<F>::KERNELS
+            };
         }
 
         pub(in crate::kernels) static WIDENING: [WideningKernels; FORMATS] = for_each_packing!(table);
