@@ -22,7 +22,7 @@ mod quant {
         crate::kernels::quant::instantiate_int8! {
             features: [],
             token: Stub,
-            direct: 1 [1],
+            direct: 1 [],
             unpacked: 1 [1],
             halves: 1 [1],
         }
