@@ -18,7 +18,6 @@ fn extent(rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
 ///
 /// A matrix without a second row, or without elements, may have been given any stride. Its columns are as
 /// good, and no row then starts beyond the address space.
-#[inline(never)] // one copy, not one in each exported function
 fn validate(what: &'static str, len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<usize> {
     if rows > 1 {
         at_least("row_stride", row_stride, cols)?;

@@ -39,6 +39,7 @@ impl KernelSet {
 
     /// [`KernelSet::gemm`] in tiles of at most `vectors` vectors, of which there are no more than
     /// [`KernelSet::nv`]: 1 reads B as one stream where the columns of a vector lie together.
+    #[inline]
     pub(crate) fn gemm_panels(
         &self,
         k: usize,
