@@ -4,7 +4,7 @@ use super::cache::KvCache;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
-use crate::kernels::KernelSet;
+use crate::kernels::{KernelSet, Norm, NormKind};
 use crate::ops::{self, RopePairs, RopeTable};
 use crate::view::{MatMut, MatRef};
 
@@ -76,7 +76,8 @@ impl<'a> Preparation<'a> {
     ) {
         for head in row.chunks_exact_mut(head_dim) {
             if let Some((gain, eps)) = norm {
-                kernels.rms_norm_in_place(head, gain, eps);
+                let norm = Norm { kind: NormKind::Rms, eps, gain: Some(gain), bias: None };
+                kernels.norm(&norm, None, head);
             }
             if let Some((table, pairs)) = self.rope {
                 let (cos, sin) = table.angles(self.positions.map_or(first + i, |positions| positions[i]));

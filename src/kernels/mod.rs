@@ -33,8 +33,9 @@ pub(crate) use entry::operands::{
     AData, APanels, BPanels, COut, Elements, FusedEpilogue, Operand, Panel, TileCall,
 };
 pub(crate) use entry::quant::{ActivationRows, RowPanels, Unpacked};
-pub(crate) use entry::rows::{Adjust, Binary, MAX_SCORE_ROWS, Pairs};
+pub(crate) use entry::rows::{Adjust, Binary, MAX_SCORE_ROWS, Norm, NormKind, Pairs};
 pub(crate) use generic::LANES;
+pub(crate) use generic::convolve::MAX_TAPS;
 pub(crate) use generic::quant_codes::{E2m1, NonLinear, Table};
 pub(crate) use generic::quant_format::{Factors, Fields, ScaleKind};
 pub(crate) use generic::quant_int8::MAX_PANELS;

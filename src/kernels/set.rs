@@ -2,6 +2,7 @@
 
 use super::generic::LANES;
 use super::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
+use super::generic::convolve::ConvolveRow;
 use super::generic::elementwise::ElementRow;
 use super::generic::epilogue::{EpilogueArgs, EpilogueRow, TileRows};
 use super::generic::gemm::GemmTile;
@@ -119,6 +120,7 @@ pub(crate) struct KernelSet {
     pub(super) scale: unsafe fn(&ElementRow),
     pub(super) softcap: unsafe fn(&ElementRow),
     pub(super) swiglu_oai: unsafe fn(&ElementRow),
+    pub(super) convolve: unsafe fn(&ConvolveRow),
     pub(super) rope_halves: unsafe fn(&RopeHead),
     pub(super) rope_interleaved: unsafe fn(&RopeHead),
 }
@@ -186,6 +188,7 @@ macro_rules! instantiate {
         quant: $quant:expr,
     ) => {
         use crate::kernels::generic::attention::{self, AdjustRow, ChunkRow, HideRow, MergeRow};
+        use crate::kernels::generic::convolve::{self, ConvolveRow};
         use crate::kernels::generic::elementwise::{
             self, Activate, Add, AddScaled, ElementRow, Gate, Operation, Scale, Softcap, SwigluOai,
             for_each_activation,
@@ -274,6 +277,7 @@ macro_rules! instantiate {
         instantiate_entry!([$($feature)*] $S, divide = norm::divide, (x: *mut f32, n: usize, by: f32));
         instantiate_entry!([$($feature)*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
         instantiate_entry!([$($feature)*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
+        instantiate_entry!([$($feature)*] $S, convolve = convolve::row, (r: &ConvolveRow));
         instantiate_entry!([$($feature)*] $S, rope_halves = rope::halves, (r: &RopeHead));
         instantiate_entry!([$($feature)*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
 
@@ -329,6 +333,7 @@ macro_rules! instantiate {
             scale: element::<Scale>,
             softcap: element::<Softcap>,
             swiglu_oai: element::<SwigluOai>,
+            convolve,
             rope_halves,
             rope_interleaved,
         };

@@ -216,6 +216,26 @@ impl RopeTable {
         RopeTable::fill(rotary_dim, positions, amplitude, |i| frequencies[i])
     }
 
+    /// Tables of `base^(-2i / rotary_dim) / factors[i]`, one factor for each pair, with cosines and sines
+    /// multiplied by `amplitude`: LongRoPE, whose short or long factors a model stores.
+    ///
+    /// - **Numerics**: as [`RopeTable::new`]. An infinite factor leaves a pair as it is.
+    /// - **Errors**: as [`RopeTable::new`]; `Option` for no factors, for one that is not positive, and for an
+    ///   amplitude that is not finite.
+    /// - **Source**: Ding et al. 2024.
+    pub fn with_factors(factors: &[f64], positions: usize, base: f64, amplitude: f64) -> Result<RopeTable> {
+        let _mode = fp_mode::default_mode();
+        option(!factors.is_empty(), "factors.len", 0, "at least 1")?;
+        for &f in factors {
+            option(f > 0.0, "factors", f, "positive")?;
+        }
+        option(amplitude.is_finite(), "amplitude", amplitude, "finite")?;
+        positive("base", base)?;
+        let dim = product("rotary_dim", &[2, factors.len()])?;
+        let plain = RopeScaling::None;
+        RopeTable::fill(dim, positions, amplitude, |i| plain.frequency(i, dim, base) / factors[i])
+    }
+
     fn fill(
         rotary_dim: usize,
         positions: usize,

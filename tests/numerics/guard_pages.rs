@@ -88,6 +88,7 @@ fn attention_and_row_operations_touch_nothing_beyond_their_operands() {
     for n in 1..=70 {
         let (mut x, mut z) = (Guarded::new(&r.vec(2 * n)), Guarded::new(&r.vec(2 * n)));
         let (mut gain, mut y) = (Guarded::new(&r.vec(n)), Guarded::new(&r.vec(2 * n)));
+        let (mut state, mut best) = (Guarded::new(&r.vec(n)), Guarded::new(&r.vec(2 * (1 + n / 2))));
         for_each_isa(|ctx| {
             let (x, z, gain, y) = (x.slice(), z.slice(), gain.slice(), y.slice());
             let zm = MatRef::dense(z, 2, n).unwrap();
@@ -106,6 +107,23 @@ fn attention_and_row_operations_touch_nothing_beyond_their_operands() {
             ops::scale(ctx, xm.reborrow(), 0.5);
             ops::softcap(ctx, 30.0, xm.reborrow()).unwrap();
             ops::softmax(ctx, xm.reborrow());
+            for kind in [ops::NormKind::Layer, ops::NormKind::Unit] {
+                let options = ops::NormOptions::new(kind, 1e-5).gain(gain);
+                ops::norm(ctx, &options.gate(Activation::Silu, zm), zm, ym.reborrow()).unwrap();
+                ops::norm(ctx, &ops::NormOptions::new(kind, 1e-5), zm, ym.reborrow()).unwrap();
+            }
+            for along in [ops::Along::Row, ops::Along::Column] {
+                ops::cumulative_sum(ctx, along, xm.reborrow());
+            }
+            ops::mean_pool(ctx, zm, &[0, 1, 2], None, xm.reborrow()).unwrap();
+            // The taps are two rows, the state is one.
+            let options = ops::ConvOptions::new(zm).bias(gain);
+            ops::causal_conv(ctx, &options, zm, state.slice(), ym.reborrow()).unwrap();
+            let (k, mut indices) = (1 + n / 2, vec![0; 2 * (1 + n / 2)]);
+            ops::top_k(ctx, zm, k, &mut indices, best.slice()).unwrap();
+            let options = ops::RouterOptions::new(k, ops::RouterScore::Sigmoid).bias(gain);
+            ops::route(ctx, &options, n, x, &mut indices, best.slice()).unwrap();
+            let mut xm = MatMut::dense(x, 2, n).unwrap();
             if n % 2 == 0 {
                 let table = ops::RopeTable::new(n, 2, 1e4).unwrap();
                 for pairs in [ops::RopePairs::Halves, ops::RopePairs::Interleaved] {

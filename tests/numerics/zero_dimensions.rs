@@ -255,6 +255,33 @@ fn row_operations() {
                 silu_mul(ctx, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
                 add(ctx, MatMut::dense(&mut y, rows, n).unwrap(), view).unwrap();
                 assert_eq!(argmax(ctx, &x).is_none(), x.is_empty());
+                for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2, NormKind::Unit] {
+                    let plain = NormOptions::new(kind, 1e-5);
+                    run(&|y| norm(ctx, &plain, view, y).unwrap());
+                    run(&|y| norm(ctx, &plain.gain(&gain).gate(Activation::Silu, view), view, y).unwrap());
+                    run(&|y| norm(ctx, &plain.groups(n.max(1)), view, y).unwrap());
+                }
+                let starts: Vec<usize> = (0..=rows).map(|i| i / 2).collect();
+                run(&|y| mean_pool(ctx, view, &starts, None, y).unwrap());
+                run(&|y| {
+                    mean_pool(ctx, MatRef::dense(&[], 0, n).unwrap(), &vec![0; rows + 1], None, y).unwrap()
+                });
+                for along in [Along::Row, Along::Column] {
+                    cumulative_sum(ctx, along, MatMut::dense(&mut y, rows, n).unwrap());
+                }
+                let (taps, mut state) = (numbers(3 * n), numbers(2 * n));
+                let taps = ConvOptions::new(MatRef::dense(&taps, 3, n).unwrap());
+                run(&|y| causal_conv(ctx, &taps, view, &mut numbers(2 * n), y).unwrap());
+                causal_conv(ctx, &taps, view, &mut state, MatMut::dense(&mut y, rows, n).unwrap()).unwrap();
+                assert!(state.iter().all(|x| x.is_finite()));
+                for k in [0, n.min(1), n] {
+                    let (mut indices, mut values) = (vec![u32::MAX; rows * k], vec![SENTINEL; rows * k]);
+                    top_k(ctx, view, k, &mut indices, &mut values).unwrap();
+                    assert!(values.iter().all(|&x| x != SENTINEL));
+                    let options = RouterOptions::new(k, RouterScore::Softmax);
+                    let routed = route(ctx, &options, n, &mut x.clone(), &mut indices, &mut values);
+                    assert_eq!(routed.is_ok(), k > 0, "{routed:?}");
+                }
 
                 let ids = vec![0u32; rows];
                 let table = numbers(n);

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its own part
 
 mod random;
+pub mod safetensors;
 
 use kvern::buffer::MappedFile;
 use kvern::quant::{Compute, PackedWeights};

@@ -2,6 +2,7 @@
 
 use crate::epilogue::Activation;
 use crate::kernels::generic::attention::{AdjustRow, ChunkRow, HideRow, MergeRow};
+use crate::kernels::generic::convolve::{ConvolveRow, MAX_TAPS};
 use crate::kernels::generic::elementwise::ElementRow;
 use crate::kernels::generic::norm::NormRow;
 use crate::kernels::generic::rope::RopeHead;
@@ -19,6 +20,29 @@ pub(crate) enum Binary {
     AddScaled(f32),
     /// The clamped gate of gpt-oss.
     SwigluOai { alpha: f32, limit: f32 },
+}
+
+/// What a row is divided by.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum NormKind {
+    /// The root of the mean square.
+    Rms,
+    /// The root of the variance, the mean taken off before.
+    Layer,
+    /// The root of the sum of squares.
+    L2,
+    /// The length, or eps where that is more.
+    Unit,
+}
+
+/// A norm of rows of one length.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    pub kind: NormKind,
+    pub eps: f32,
+    pub gain: Option<&'a [f32]>,
+    /// Of layer norms.
+    pub bias: Option<&'a [f32]>,
 }
 
 /// Which elements form a RoPE pair.
@@ -90,29 +114,67 @@ impl KernelSet {
         unsafe { (self.scale)(&row) }
     }
 
-    /// Layer norm of one row, or RMS norm without `mean`.
-    pub(crate) fn norm(
+    /// `y = act(x) * z`, `z` being what `y` holds where it is not given.
+    pub(crate) fn gate(&self, activation: Activation, x: &[f32], z: Option<&[f32]>, y: &mut [f32]) {
+        let n = x.len();
+        assert!(y.len() == n && z.is_none_or(|z| z.len() == n));
+        let p = y.as_mut_ptr();
+        let z = z.map_or(p.cast_const(), <[f32]>::as_ptr);
+        let row = ElementRow { x: x.as_ptr(), z, y: p, n, by: [0.0; 2] };
+        // SAFETY: CPU checked; equal lengths; the kernel reads each vector before it writes it.
+        unsafe { (self.gate[activation as usize])(&row) }
+    }
+
+    /// A norm of one row, `x` being what `y` holds where it is not given.
+    pub(crate) fn norm(&self, norm: &Norm<'_>, x: Option<&[f32]>, y: &mut [f32]) {
+        let (n, start) = (y.len(), std::ptr::null());
+        let all = [x, norm.gain, norm.bias].iter().all(|part| part.is_none_or(|part| part.len() == n));
+        assert!(all && (norm.bias.is_none() || norm.kind == NormKind::Layer));
+        let unit = norm.kind == NormKind::Unit;
+        let p = y.as_mut_ptr();
+        let row = NormRow {
+            x: x.map_or(p.cast_const(), <[f32]>::as_ptr),
+            y: p,
+            gain: norm.gain.map_or(start, <[f32]>::as_ptr),
+            bias: norm.bias.map_or(start, <[f32]>::as_ptr),
+            n,
+            divisor: if norm.kind == NormKind::Rms { n as f32 } else { 1.0 },
+            eps: if unit { 0.0 } else { norm.eps },
+            floor: if unit { norm.eps } else { 0.0 },
+        };
+        let kernel = if norm.kind == NormKind::Layer { self.layer_norm } else { self.rms_norm };
+        // SAFETY: CPU checked; equal lengths; the kernel reads each vector before it writes it.
+        unsafe { kernel(&row) }
+    }
+
+    /// A causal convolution of one token: rows `x`, the oldest first, times the rows of `weights`, which are
+    /// `stride` apart, and the bias.
+    pub(crate) fn convolve<'a>(
         &self,
-        subtract_mean: bool,
-        x: &[f32],
-        gain: &[f32],
+        x: impl ExactSizeIterator<Item = &'a [f32]>,
+        (weights, stride): (&[f32], usize),
         bias: Option<&[f32]>,
-        eps: f32,
         y: &mut [f32],
     ) {
-        let n = x.len();
-        assert!(gain.len() == n && y.len() == n && bias.is_none_or(|b| b.len() == n));
-        let row = NormRow {
-            x: x.as_ptr(),
-            y: y.as_mut_ptr(),
-            gain: gain.as_ptr(),
+        let (n, taps) = (y.len(), x.len());
+        assert!(taps <= MAX_TAPS && bias.is_none_or(|bias| bias.len() == n));
+        assert!(taps == 0 || weights.len() >= (taps - 1) * stride + n);
+        let mut rows = [std::ptr::null(); MAX_TAPS];
+        for (row, x) in rows.iter_mut().zip(x) {
+            assert!(x.len() == n);
+            *row = x.as_ptr();
+        }
+        let row = ConvolveRow {
+            x: rows,
+            taps,
+            weights: weights.as_ptr(),
+            weights_stride: stride,
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            y: y.as_mut_ptr(),
             n,
-            eps,
         };
-        let kernel = if subtract_mean { self.layer_norm } else { self.rms_norm };
-        // SAFETY: CPU checked; equal lengths.
-        unsafe { kernel(&row) }
+        // SAFETY: CPU checked; every row that the kernel reads was compared with n.
+        unsafe { (self.convolve)(&row) }
     }
 
     /// Softmax of one row, in place.
@@ -167,15 +229,6 @@ impl KernelSet {
         let row = HideRow { s: scores.as_mut_ptr(), seen: seen.as_ptr(), n: seen.len() };
         // SAFETY: CPU checked; equal lengths.
         unsafe { (self.hide)(&row) }
-    }
-
-    /// RMS norm of one row in place.
-    pub(crate) fn rms_norm_in_place(&self, x: &mut [f32], gain: &[f32], eps: f32) {
-        assert!(gain.len() == x.len());
-        let p = x.as_mut_ptr();
-        let row = NormRow { x: p, y: p, gain: gain.as_ptr(), bias: std::ptr::null(), n: x.len(), eps };
-        // SAFETY: CPU checked; equal lengths; the kernel reads each vector before it writes it.
-        unsafe { (self.rms_norm)(&row) }
     }
 
     /// Scores (exp2 domain) of some rows, `stride` apart, of each the visible keys of a chunk, into

@@ -7,6 +7,7 @@
 
 mod accumulators;
 pub(super) mod attention;
+pub(super) mod convolve;
 pub(super) mod elementwise;
 pub(super) mod epilogue;
 pub(super) mod gemm;

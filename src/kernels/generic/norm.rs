@@ -11,10 +11,32 @@ use crate::kernels::simd::Simd;
 pub(crate) struct NormRow {
     pub x: *const f32,    // (n)
     pub y: *mut f32,      // (n), may be `x`
-    pub gain: *const f32, // (n)
+    pub gain: *const f32, // (n), or null
     pub bias: *const f32, // (n), or null
     pub n: usize,
+    /// What [`rms_norm`] divides the sum of squares by.
+    pub divisor: f32,
     pub eps: f32,
+    /// The least root that [`rms_norm`] divides by.
+    pub floor: f32,
+}
+
+/// `x * gain + bias`, each part where the row has it, loaded by `$load`.
+macro_rules! affine {
+    ($s:expr, $r:expr, $x:expr, |$p:ident| $load:expr) => {{
+        macro_rules! from {
+            ($start:expr) => {{
+                let $p = $start;
+                $load
+            }};
+        }
+        match ($r.gain.is_null(), $r.bias.is_null()) {
+            (true, true) => $x,
+            (true, false) => $s.add($x, from!($r.bias)),
+            (false, true) => $s.mul($x, from!($r.gain)),
+            (false, false) => $s.fma($x, from!($r.gain), from!($r.bias)),
+        }
+    }};
 }
 
 /// Accumulates `body(acc, x[i])` lane by lane; lanes beyond `n` see `fill`.
@@ -131,8 +153,8 @@ fn in_range(square: f32) -> bool {
 }
 
 /// Moves a row whose squares left the range of f32 into `y`, times the power of two that takes its largest
-/// element (or the square root of `eps`, if that is more) to about 2^40, and `eps` with it: the result is the
-/// same number, and the same bits where nothing was lost. False if there is nothing to gain.
+/// element (or the square root of `eps`, or `floor`, if that is more) to about 2^40, and those with it: the
+/// result is the same number, and the same bits where nothing was lost. False if there is nothing to gain.
 ///
 /// # Safety
 /// - as for the callers.
@@ -140,7 +162,7 @@ fn in_range(square: f32) -> bool {
 unsafe fn rescale<S: Simd>(s: S, r: &mut NormRow) -> bool {
     let zero = s.splat(0.0);
     let largest = s.fold_max(reduce!(s, r.x, r.n, zero, zero, |acc, v| s.max(s.abs(v), acc)));
-    let size = f64::from(largest.max(r.eps.sqrt()));
+    let size = f64::from(largest.max(r.eps.sqrt()).max(r.floor));
     // As f64 no f32 is subnormal: the exponent is where it always is.
     let exponent = (size.to_bits() >> 52) as i32 - 1023;
     let power = (40 - exponent).min(127);
@@ -149,6 +171,7 @@ unsafe fn rescale<S: Simd>(s: S, r: &mut NormRow) -> bool {
     }
     let by = f32::from_bits(((power + 127) as u32) << 23);
     r.eps = (f64::from(r.eps) * f64::from(by) * f64::from(by)) as f32;
+    r.floor *= by;
     // SAFETY: the row; x may be y.
     unsafe {
         let row = ElementRow { x: r.x, z: std::ptr::null(), y: r.y, n: r.n, by: [by, 0.0] };
@@ -233,9 +256,7 @@ pub(crate) unsafe fn layer_norm<S: Simd>(s: S, r: &NormRow) {
         // SAFETY: lanes j..j + 16 lie inside the row.
         unsafe {
             let x = deviation(s, s.load(r.x.add(j)), constants);
-            let gain = s.load(r.gain.add(j));
-            let y = if r.bias.is_null() { s.mul(x, gain) } else { s.fma(x, gain, s.load(r.bias.add(j))) };
-            s.store(r.y.add(j), y);
+            s.store(r.y.add(j), affine!(s, r, x, |p| s.load(p.add(j))));
         }
         j += LANES;
     }
@@ -244,10 +265,7 @@ pub(crate) unsafe fn layer_norm<S: Simd>(s: S, r: &NormRow) {
         // SAFETY: lanes j..n.
         unsafe {
             let x = deviation(s, s.load_n(r.x.add(j), n), constants);
-            let gain = s.load_n(r.gain.add(j), n);
-            let y =
-                if r.bias.is_null() { s.mul(x, gain) } else { s.fma(x, gain, s.load_n(r.bias.add(j), n)) };
-            s.store_n(r.y.add(j), y, n);
+            s.store_n(r.y.add(j), affine!(s, r, x, |p| s.load_n(p.add(j), n)), n);
         }
     }
 }
@@ -258,7 +276,7 @@ fn deviation<S: Simd>(s: S, x: S::F32s, [minus_shift, inv, offset]: [S::F32s; 3]
     s.fma(s.add(x, minus_shift), inv, offset)
 }
 
-/// `y = x / sqrt(mean(x^2) + eps) * gain`, as `(x * inv) * gain`.
+/// `y = x / max(sqrt(sum(x^2) / divisor + eps), floor) * gain`, as `(x * inv) * gain`.
 ///
 /// # Safety
 /// - the pointers are valid for `n` f32.
@@ -271,7 +289,10 @@ pub(crate) unsafe fn rms_norm<S: Simd>(s: S, r: &NormRow) {
     let mut r = *r;
     let inv = loop {
         let squares = reduce!(s, r.x, r.n, zero, zero, |acc, v| s.fma(v, v, acc));
-        let square = s.fold_add(squares) / r.n as f32 + r.eps;
+        let square = s.fold_add(squares) / r.divisor + r.eps;
+        let least = r.floor * r.floor;
+        // Not `max`, which would take a NaN for nothing.
+        let square = if least > square { least } else { square };
         // SAFETY: as the caller says.
         if in_range(square) || !unsafe { rescale(s, &mut r) } {
             break inverse_root(square);
@@ -283,7 +304,8 @@ pub(crate) unsafe fn rms_norm<S: Simd>(s: S, r: &NormRow) {
         // SAFETY: lanes j..j + 16 lie inside the row.
         unsafe {
             let x = s.mul(s.load(r.x.add(j)), inv);
-            s.store(r.y.add(j), s.mul(x, s.load(r.gain.add(j))));
+            let y = if r.gain.is_null() { x } else { s.mul(x, s.load(r.gain.add(j))) };
+            s.store(r.y.add(j), y);
         }
         j += LANES;
     }
@@ -292,7 +314,8 @@ pub(crate) unsafe fn rms_norm<S: Simd>(s: S, r: &NormRow) {
         // SAFETY: lanes j..n.
         unsafe {
             let x = s.mul(s.load_n(r.x.add(j), n), inv);
-            s.store_n(r.y.add(j), s.mul(x, s.load_n(r.gain.add(j), n)), n);
+            let y = if r.gain.is_null() { x } else { s.mul(x, s.load_n(r.gain.add(j), n)) };
+            s.store_n(r.y.add(j), y, n);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The row operations, on a ragged width and on enough rows for several threads.
 
 use super::{Cases, numbers};
-use kvern::ops::{self, RopePairs, RopeTable};
+use kvern::ops::{self, Along, ConvOptions, GroupScore, NormKind, NormOptions, RopePairs, RopeTable};
+use kvern::ops::{RouterOptions, RouterScore};
 use kvern::quant::{PackedWeights, WeightFormat};
 use kvern::{Activation, MatMut, MatRef};
 
@@ -10,7 +11,11 @@ pub fn cases(cases: &mut Cases<'_>) {
         shapes(cases, rows, cols);
     }
     rotations(cases);
+    axes(cases);
     lookups(cases);
+    norms(cases);
+    tokens(cases);
+    routers(cases);
 }
 
 fn shapes(cases: &mut Cases<'_>, rows: usize, cols: usize) {
@@ -69,6 +74,19 @@ fn rotations(cases: &mut Cases<'_>) {
     }
 }
 
+fn axes(cases: &mut Cases<'_>) {
+    let (rows, cols, dim, sections) = (300, 256, 64, [8, 12, 12]);
+    let table = RopeTable::with_factors(&[1.5; 32], 400, 1e6, 1.1).unwrap();
+    let positions: Vec<usize> = (0..3 * rows).map(|i| i * i % 400).collect();
+    for (name, interleaved) in [("sections", false), ("interleaved sections", true)] {
+        let (mut x, mut axes) = (numbers(rows * cols, 5), vec![0; 32]);
+        ops::rope_sections(&sections, interleaved, &mut axes).unwrap();
+        let view = MatMut::dense(&mut x, rows, cols).unwrap();
+        ops::rope_axes(cases.ctx, &table, RopePairs::Halves, dim, &axes, &positions, view).unwrap();
+        cases.take(format!("rope of {name}"), &x);
+    }
+}
+
 fn lookups(cases: &mut Cases<'_>) {
     let (vocabulary, cols) = (50, 160);
     let table = numbers(vocabulary * cols, 6);
@@ -83,5 +101,75 @@ fn lookups(cases: &mut Cases<'_>) {
         let view = MatMut::dense(&mut out, ids.len(), cols).unwrap();
         ops::embedding_quantized(cases.ctx, &packed, &ids, view).unwrap();
         cases.take(format!("embedding_quantized {}", format.name()), &out);
+    }
+}
+
+fn norms(cases: &mut Cases<'_>) {
+    let (rows, cols) = (300, 258);
+    let (x, z, gain) = (numbers(rows * cols, 7), numbers(rows * cols, 8), numbers(cols, 9));
+    let dense = |x| MatRef::dense(x, rows, cols).unwrap();
+    for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2, NormKind::Unit] {
+        let plain = NormOptions::new(kind, 1e-5);
+        let gated = plain.gain(&gain).gate(Activation::Silu, dense(&z));
+        let gate_first = plain.gain(&gain[..129]).groups(2).gate_first(Activation::Sigmoid, dense(&z));
+        for (name, options) in [("plain", plain), ("gated", gated), ("gate first", gate_first)] {
+            let mut y = vec![0.0; rows * cols];
+            let out = MatMut::dense(&mut y, rows, cols).unwrap();
+            ops::norm(cases.ctx, &options, dense(&x), out).unwrap();
+            cases.take(format!("norm {kind:?} {name}"), &y);
+        }
+    }
+}
+
+fn tokens(cases: &mut Cases<'_>) {
+    let (rows, cols) = (300, 515);
+    let x = numbers(rows * cols, 10);
+    let mut y = vec![0.0; 3 * cols];
+    let seen: Vec<bool> = (0..rows).map(|i| i % 5 != 2).collect();
+    let out = MatMut::dense(&mut y, 3, cols).unwrap();
+    let dense = MatRef::dense(&x, rows, cols).unwrap();
+    ops::mean_pool(cases.ctx, dense, &[0, 100, 101, 300], Some(&seen), out).unwrap();
+    cases.take("mean_pool", &y);
+    for along in [Along::Row, Along::Column] {
+        let mut y = x.clone();
+        ops::cumulative_sum(cases.ctx, along, MatMut::dense(&mut y, rows, cols).unwrap());
+        cases.take(format!("cumulative_sum {along:?}"), &y);
+    }
+    for taps in [2, 4, 8] {
+        let (weights, bias) = (numbers(taps * cols, 11), numbers(cols, 12));
+        let (mut state, mut y) = (numbers((taps - 1) * cols, 13), vec![0.0; rows * cols]);
+        let options = ConvOptions::new(MatRef::dense(&weights, taps, cols).unwrap()).bias(&bias);
+        let options = options.activation(Activation::Silu);
+        let out = MatMut::dense(&mut y, rows, cols).unwrap();
+        ops::causal_conv(cases.ctx, &options, dense, &mut state, out).unwrap();
+        y.extend(state);
+        cases.take(format!("causal_conv {taps}"), &y);
+    }
+}
+
+fn routers(cases: &mut Cases<'_>) {
+    let (tokens, experts, chosen) = (600, 128, 8);
+    let (logits, bias) = (numbers(tokens * experts, 14), numbers(experts, 15));
+    let (mut indices, mut weights) = (vec![0; tokens * chosen], vec![0.0; tokens * chosen]);
+    let dense = MatRef::dense(&logits, tokens, experts).unwrap();
+    ops::top_k(cases.ctx, dense, chosen, &mut indices, &mut weights).unwrap();
+    cases.take("top_k", &weights);
+    cases.take_bytes("top_k places", &indices.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>());
+    for score in [
+        RouterScore::Softmax,
+        RouterScore::SoftmaxOfChosen,
+        RouterScore::Sigmoid,
+        RouterScore::SigmoidOfChosen,
+    ] {
+        let plain = RouterOptions::new(chosen, score).renormalize(1e-20);
+        let grouped = plain.bias(&bias).groups(8, 4, GroupScore::BestTwo).scale(2.5);
+        for (name, options) in [("plain", plain), ("grouped", grouped)] {
+            let mut logits = logits.clone();
+            ops::route(cases.ctx, &options, experts, &mut logits, &mut indices, &mut weights).unwrap();
+            logits.extend(&weights);
+            cases.take(format!("route {score:?} {name}"), &logits);
+            let places: Vec<u8> = indices.iter().flat_map(|i| i.to_le_bytes()).collect();
+            cases.take_bytes(format!("route {score:?} {name} places"), &places);
+        }
     }
 }
