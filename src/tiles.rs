@@ -6,7 +6,7 @@
 use crate::buffer::Arena;
 use crate::parallel::Executor;
 use crate::view::MatMut;
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 
 /// How an output is cut into work items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,17 @@ impl<'a, T: Pod> Shared<'a, T> {
     unsafe fn tile(&self, at: Origin) -> MatMut<'_, T> {
         // SAFETY: tiles of distinct origins are disjoint.
         unsafe { self.out.tile_unchecked(at.row, at.col, self.grid.tile_rows, self.grid.tile_cols) }
+    }
+}
+
+impl<T: Pod> Shared<'_, T> {
+    /// Some rows and columns from `at` on.
+    ///
+    /// # Safety
+    /// - no other tile has an element of them while this one exists.
+    unsafe fn part(&self, at: Origin, rows: usize, cols: usize) -> MatMut<'_, T> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.out.tile_unchecked(at.row, at.col, rows, cols) }
     }
 }
 
@@ -208,6 +219,66 @@ pub(crate) fn for_each_tile_of<T: Pod + Send, const N: usize>(
     });
 }
 
+/// Consecutive rows of an output that are cut by a grid of their own.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Band {
+    row: usize,
+    rows: usize,
+    tile_rows: usize,
+    tile_cols: usize,
+    /// The first item, once they are counted.
+    item: usize,
+    /// What the caller knows it by.
+    tag: usize,
+    /// Arenas hand out types whose size divides their alignment.
+    spare: [usize; 2],
+}
+
+impl Band {
+    pub fn new(rows: std::ops::Range<usize>, grid: Grid, tag: usize) -> Band {
+        let Grid { tile_rows, tile_cols } = grid;
+        Band { row: rows.start, rows: rows.len(), tile_rows, tile_cols, item: 0, tag, spare: [0; 2] }
+    }
+
+    fn grid(&self) -> Grid {
+        Grid { tile_rows: self.tile_rows, tile_cols: self.tile_cols }
+    }
+}
+
+/// [`for_each_tile`] over the tiles of bands of rows, which follow each other without overlap: `body` is told
+/// the band's tag, and where the tile starts in the band.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which band
+pub(crate) fn for_each_band_tile<T: Pod + Send>(
+    executor: &Executor,
+    out: MatMut<'_, T>,
+    bands: &mut [Band],
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_, T>) + Sync),
+) {
+    let (mut items, mut end) = (0, 0);
+    for band in bands.iter_mut() {
+        assert!(band.row >= end && band.rows <= out.rows() - band.row, "bands overlap or leave the output");
+        (band.item, end) = (items, band.row + band.rows);
+        items += band.grid().blocks(band.rows, out.cols()).count();
+    }
+    let (cols, bands) = (out.cols(), &*bands);
+    let shared = Shared::new(out, Grid { tile_rows: 1, tile_cols: 1 });
+    run_items(executor, items, scratch, worker_bytes, |arena, item| {
+        // The last band that starts at or before the item; empty ones start where the next one does.
+        let band = &bands[bands.partition_point(|band| band.item <= item) - 1];
+        let blocks = band.grid().blocks(band.rows, cols);
+        let (row, col) = ((item - band.item) % blocks.rows, (item - band.item) / blocks.rows);
+        let at = Origin { row: row * band.tile_rows, col: col * band.tile_cols };
+        let rows = band.tile_rows.min(band.rows - at.row);
+        let start = Origin { row: band.row + at.row, col: at.col };
+        // SAFETY: each item runs once; bands were seen to be disjoint, and tiles of one band are.
+        let tile = unsafe { shared.part(start, rows, band.tile_cols) };
+        body(arena, band.tag, at, tile);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +358,37 @@ mod tests {
             });
             for (which, out) in [(2, &a), (3, &b), (5, &c)] {
                 assert!(out.iter().enumerate().all(|(i, &x)| x == (1000 * which + i) as f32));
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_of_bands_are_visited_once() {
+        for workers in [1, 2, 3] {
+            let executor = Executor::threads(workers).unwrap();
+            let mut d = vec![0.0f32; 20 * 9];
+            let mut scratch = vec![0u8; 64 * workers];
+            let grid = |tile_rows, tile_cols| Grid { tile_rows, tile_cols };
+            let mut bands = [
+                Band::new(0..0, grid(2, 2), 0),
+                Band::new(0..7, grid(2, 4), 1),
+                Band::new(8..9, grid(512, 9), 2),
+                Band::new(9..9, grid(1, 1), 3),
+                Band::new(12..20, grid(3, 100), 4),
+            ];
+            let out = MatMut::dense(&mut d, 20, 9).unwrap();
+            for_each_band_tile(&executor, out, &mut bands, &mut scratch, 64, &|_, tag, at, mut tile| {
+                for i in 0..tile.rows() {
+                    for (j, x) in tile.row(i).iter_mut().enumerate() {
+                        *x += (1000 * tag + (at.row + i) * 9 + at.col + j) as f32;
+                    }
+                }
+            });
+            for (i, x) in d.into_iter().enumerate() {
+                let band =
+                    [(0..7, 1), (8..9, 2), (12..20, 4)].into_iter().find(|(r, _)| r.contains(&(i / 9)));
+                let want = band.map_or(0, |(rows, tag)| 1000 * tag + i - rows.start * 9);
+                assert_eq!(x, want as f32, "{i}");
             }
         }
     }

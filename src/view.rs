@@ -55,8 +55,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
         MatRef::new(data, rows, cols, cols)
     }
 
-    /// A shape without memory: a view that has no row and no element, for queries that look at shapes alone.
-    #[cfg(feature = "capi")]
+    /// A shape without memory: a view that has no row and no element, for what looks at shapes alone.
     pub(crate) fn of_shape(rows: usize, cols: usize) -> MatRef<'a, T> {
         MatRef { data: &[], rows, cols, row_stride: cols, transposed: false }
     }

@@ -195,6 +195,11 @@ impl Workspace {
         self.buf.bytes()
     }
 
+    /// All of the scratch as an arena.
+    pub(crate) fn all(&mut self) -> Arena<'_> {
+        Arena(self.buf.as_mut_slice())
+    }
+
     /// The scratch as an arena of at least `need` bytes.
     pub(crate) fn arena(&mut self, need: usize) -> Result<Arena<'_>> {
         let got = self.bytes();

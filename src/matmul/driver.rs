@@ -39,7 +39,7 @@ use super::blocking::{Blocking, Shape, enough_worker_bytes, is_small};
 use super::item::{Item, small};
 use super::pack::{Panels, Source};
 use super::request::{Request, Size};
-use crate::buffer::Workspace;
+use crate::buffer::Arena;
 use crate::context::Context;
 use crate::dtype::{Dtype, Element};
 use crate::epilogue::{Epilogue, Precision};
@@ -136,10 +136,10 @@ pub(super) fn scratch_bytes<T: Element>(
     })
 }
 
-/// The product into `c`; B's shape is already validated.
+/// The product into `c`, with scratch from the start of `arena`; B's shape is already validated.
 pub(super) fn run<T: Element>(
     ctx: &Context,
-    ws: &mut Workspace,
+    mut arena: Arena<'_>,
     request: &Request<'_>,
     c: MatMut<'_, T>,
 ) -> Result<()> {
@@ -155,7 +155,7 @@ pub(super) fn run<T: Element>(
         }
         How::Blocked { blocking, executor, worker_bytes, bytes } => (blocking, executor, worker_bytes, bytes),
     };
-    let scratch = ws.arena(bytes)?.rest();
+    let scratch = arena.take::<u8>(bytes)?;
     let item = Item { request, kernels, blocking, k, fast };
     let grid = Grid { tile_rows: blocking.tile_rows, tile_cols: blocking.tile_cols };
     for_each_tile(executor, c, grid, scratch, worker_bytes, &|arena, origin, c| item.run(arena, origin, c));

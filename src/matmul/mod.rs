@@ -66,5 +66,5 @@ pub fn matmul(
     equal("b.rows", b.rows(), "must equal a.cols =", a.cols())?;
     equal("c.cols", c.cols(), "must equal b.cols =", b.cols())?;
     let (precision, b) = (Precision::Exact, Source::Matrix(b));
-    run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
+    run(ctx, ws.all(), &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
 }

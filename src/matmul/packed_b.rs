@@ -4,7 +4,7 @@ use super::blocking::panel_width;
 use super::driver::{run, scratch_bytes, workspace_bytes};
 use super::pack::{BlockOfB, Panels, Source, Span, pack_b};
 use super::request::{Request, Size};
-use crate::buffer::{AlignedBuf, Workspace};
+use crate::buffer::{AlignedBuf, Arena, Workspace};
 use crate::context::Context;
 use crate::dtype::{Dtype, Element};
 use crate::epilogue::{Epilogue, Precision};
@@ -174,7 +174,7 @@ impl PackedB {
     ) -> Result<()> {
         self.check(a, &c)?;
         let b = Source::Packed(self.panels());
-        run(ctx, ws, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
+        run(ctx, ws.all(), &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
     }
 
     /// The gate of a feed-forward layer in one pass: `C = act(alpha * A * B + bias) * (A * UP)`, with B this
@@ -198,7 +198,7 @@ impl PackedB {
         equal("up.k", up.k, "must equal the packed b's k =", self.k)?;
         equal("up.n", up.n, "must equal the packed b's n =", self.n)?;
         let b = Source::Packed(self.panels());
-        run(ctx, ws, &Request { precision, a, b, up: Some(up.panels()), epilogue: *epilogue }, c)
+        run(ctx, ws.all(), &Request { precision, a, b, up: Some(up.panels()), epilogue: *epilogue }, c)
     }
 
     /// The bytes of workspace that a product (gated with `up`) takes with these arguments, for a caller that
@@ -214,6 +214,20 @@ impl PackedB {
         self.check(a, c)?;
         let (precision, b, up) = (Precision::Exact, Source::Packed(self.panels()), up.map(PackedB::panels));
         scratch_bytes(ctx, &Request { precision, a, b, up, epilogue: *epilogue }, c)
+    }
+
+    /// [`PackedB::multiply`] with scratch from the start of `arena`.
+    pub(crate) fn multiply_in(
+        &self,
+        ctx: &Context,
+        arena: Arena<'_>,
+        a: MatRef<'_>,
+        c: MatMut<'_>,
+        epilogue: &Epilogue<'_>,
+    ) -> Result<()> {
+        self.check(a, &c)?;
+        let (precision, b) = (Precision::Exact, Source::Packed(self.panels()));
+        run(ctx, arena, &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
     }
 
     fn check<T: Element>(&self, a: MatRef<'_>, c: &MatMut<'_, T>) -> Result<()> {

@@ -347,7 +347,7 @@ fn gather<'a>(executor: &Executor, a: MatRef<'_>, order: &[u32], out: &'a mut [f
 }
 
 /// Quantises all rows of `a`, 8 rows an item.
-fn quantize_rows(
+pub(super) fn quantize_rows(
     kernels: &KernelSet,
     executor: &Executor,
     a: MatRef<'_>,

@@ -7,7 +7,8 @@
 //! ```
 //! [`quantize`], [`dequantize`] and [`PackedWeights`] know every [`WeightFormat`]. Weights that other tools
 //! quantised in groups come in through [`import`] and [`PackedWeights::from_groups_on`]. Products that share
-//! their activations (q, k, v; gate, up) run together: [`multiply_many`], [`PackedWeights::multiply_gated`].
+//! their activations (q, k, v; gate, up) run together: [`multiply_many`], [`PackedWeights::multiply_gated`];
+//! the experts that a router chose, too: [`multiply_experts`].
 //!
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses
 //! them as they are (exact weights, exact activations). Both give the same bits on every machine.
@@ -16,6 +17,7 @@ mod blob;
 mod codec;
 mod compute;
 mod driver;
+mod experts;
 mod format;
 pub mod import;
 mod item;
@@ -30,6 +32,9 @@ pub use compute::Compute;
 #[cfg(feature = "capi")]
 pub(crate) use driver::workspace_bytes_each;
 pub use driver::{Product, multiply_many, workspace_bytes_many};
+pub use experts::{Expert, ExpertOptions, experts_workspace_bytes, multiply_experts};
+#[cfg(feature = "capi")]
+pub(crate) use experts::{experts_bytes_of, multiply_experts_of};
 pub use format::WeightFormat;
 pub use packed::PackedWeights;
 pub use quantize::{dequantize, quantize};

@@ -4,6 +4,7 @@
 mod support;
 
 mod definition;
+mod experts;
 mod files;
 mod formats;
 mod import;

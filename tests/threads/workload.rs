@@ -135,6 +135,25 @@ fn weights(random: &mut Random, list: &mut Vec<(String, Run)>) {
             list.push((format!("{} {m} x {n} x {k}", format.name()), run));
         }
     }
+    let (tokens, k) = (9, 64);
+    let (x, w) = (wide(random, tokens * k, 60), wide(random, k * k, 60));
+    let run: Run = Box::new(move |ctx| {
+        let formats = [WeightFormat::Q4_0, WeightFormat::F32];
+        let packed = formats.map(|f| PackedWeights::quantize_on(ctx, f, dense(&w, k)).unwrap());
+        let experts = [0, 1].map(|e| Expert::new(&packed[e], Some(&packed[1 - e]), &packed[e]));
+        let (mut ws, mut all) = (workspace(), Vec::new());
+        let indices: Vec<u32> = (0..2 * tokens as u32).map(|i| i * i % 2).collect();
+        for compute in [Compute::Int8, Compute::F32] {
+            let options = ExpertOptions::new(compute, Activation::Silu);
+            let mut c = vec![1e-38; tokens * k];
+            let (x, weights) = (dense(&x, tokens), &x[..2 * tokens]);
+            let out = out(&mut c, tokens);
+            multiply_experts(ctx, &mut ws, &options, &experts, x, &indices, weights, out).unwrap();
+            all.extend(words(&c));
+        }
+        all
+    });
+    list.push(("experts".into(), run));
     let (m, n, k) = (9, 40, 256);
     let (a, scales) = (wide(random, m * k, 60), wide(random, n * k / 64, 140));
     let codes: Vec<i8> = (0..n * k).map(|_| random.below(16) as i8 - 8).collect();
@@ -249,6 +268,30 @@ fn row_operations(random: &mut Random, list: &mut Vec<(String, Run)>) {
             add(ctx, out(&mut y, rows), dense(&z, rows)).unwrap();
             all.extend(words(&y));
             all.push(argmax(ctx, &x).unwrap() as u32);
+            for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2, NormKind::Unit] {
+                let options = NormOptions::new(kind, 1e-30).gate(Activation::Silu, dense(&z, rows));
+                norm(ctx, &options, dense(&x, rows), out(&mut y, rows)).unwrap();
+                all.extend(words(&y));
+            }
+            for along in [Along::Row, Along::Column] {
+                y.copy_from_slice(&x);
+                cumulative_sum(ctx, along, out(&mut y, rows));
+                all.extend(words(&y));
+            }
+            mean_pool(ctx, dense(&x, rows), &[0, rows], None, out(&mut y[..n], 1)).unwrap();
+            all.extend(words(&y[..n]));
+            let (mut state, taps) = (vec![0.0; n], [gain.clone(), bias.clone()].concat());
+            let options = ConvOptions::new(dense(&taps, 2)).bias(&bias).activation(Activation::Silu);
+            causal_conv(ctx, &options, dense(&x, rows), &mut state, out(&mut y, rows)).unwrap();
+            all.extend(words(&y));
+            let (mut chosen, mut weights) = (vec![0; 4 * rows], vec![0.0; 4 * rows]);
+            top_k(ctx, dense(&x, rows), 4, &mut chosen, &mut weights).unwrap();
+            all.extend(words(&weights).into_iter().chain(chosen.iter().copied()));
+            y.copy_from_slice(&x);
+            let options = RouterOptions::new(4, RouterScore::Softmax).bias(&bias).scale(1e-30);
+            route(ctx, &options.renormalize(0.0), n, &mut y, &mut chosen, &mut weights).unwrap();
+            all.extend(words(&weights).into_iter().chain(chosen));
+            all.extend(words(&y));
             embedding(ctx, dense(&x, rows), &[0], out(&mut y[..n], 1)).unwrap();
             all.extend(words(&y));
             all

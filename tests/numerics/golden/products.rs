@@ -2,7 +2,10 @@
 
 use super::{Cases, numbers};
 use kvern::matmul::{Weight, matmul, matmul_workspace_bytes};
-use kvern::quant::{Compute, PackedWeights, WeightFormat, dequantize, quantize};
+use kvern::quant::{
+    Compute, Expert, ExpertOptions, PackedWeights, WeightFormat, dequantize, experts_workspace_bytes,
+    multiply_experts, quantize,
+};
 use kvern::{Activation, Epilogue, MatMut, MatRef, PackedB, Workspace, bf16, f16};
 
 /// Large enough for several threads, a single row, and sizes that divide by nothing.
@@ -28,6 +31,36 @@ pub fn cases(cases: &mut Cases<'_>) {
     }
     for format in [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Iq4Nl] {
         quantized(cases, format, (131, 37, 256), &[("plain", Epilogue::default())]);
+    }
+    for tokens in [1, 70] {
+        experts(cases, tokens);
+    }
+}
+
+/// Experts of several formats, of which each token takes three.
+fn experts(cases: &mut Cases<'_>, tokens: usize) {
+    let (ctx, hidden, ffn, chosen) = (cases.ctx, 256, 288, 3);
+    let formats = [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Mxfp4, WeightFormat::F32];
+    let matrices: Vec<[PackedWeights; 3]> = (0..7)
+        .map(|e| {
+            [(ffn, hidden), (ffn, hidden), (hidden, ffn)].map(|(n, k)| {
+                let w = numbers(n * k, 20 + e as u64);
+                PackedWeights::quantize(formats[e % 4], MatRef::dense(&w, n, k).unwrap()).unwrap()
+            })
+        })
+        .collect();
+    let experts: Vec<Expert<'_>> =
+        matrices.iter().map(|[gate, up, down]| Expert::new(gate, Some(up), down)).collect();
+    let indices: Vec<u32> = (0..tokens * chosen).map(|i| (i * i % 7) as u32).collect();
+    let (x, weights) = (numbers(tokens * hidden, 17), numbers(tokens * chosen, 18));
+    for compute in [Compute::Int8, Compute::F32] {
+        let options = ExpertOptions::new(compute, Activation::Silu);
+        let bytes = experts_workspace_bytes(ctx, &options, &experts, tokens, chosen).unwrap();
+        let (mut ws, mut c) = (Workspace::new(bytes).unwrap(), numbers(tokens * hidden, 19));
+        let (a, out) = (MatRef::dense(&x, tokens, hidden), MatMut::dense(&mut c, tokens, hidden));
+        let (a, out) = (a.unwrap(), out.unwrap());
+        multiply_experts(ctx, &mut ws, &options, &experts, a, &indices, &weights, out).unwrap();
+        cases.take(format!("experts {compute:?} {tokens}"), &c);
     }
 }
 
