@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
-    const SECTIONS: [(&str, &[&str]); 16] = [
+    const SECTIONS: [(&str, &[&str]); 20] = [
         ("Version", &["version"]),
         ("Status", &["status"]),
         ("Context", &["context", "isa", "threads", "memory"]),
@@ -27,13 +27,17 @@ mod capi {
         ("Quantised weights", &["quant"]),
         ("Quantised weights: files, shared activations", &["weights"]),
         ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),
-        ("Rotary position embedding", &["rope"]),
+        ("Rotary position embedding", &["rope", "rope_axes"]),
         ("Key-value cache", &["cache"]),
         ("Key-value cache: preparation and append", &["prepare"]),
         ("Key-value cache: editing", &["cache_edit"]),
         ("Attention", &["attention"]),
         ("Element-wise operations", &["elementwise"]),
         ("Row operations", &["ops"]),
+        ("Row operations: norms with options", &["norms"]),
+        ("Operations over tokens: pooling, sums, convolution", &["tokens"]),
+        ("The greatest elements, and the router of experts", &["router"]),
+        ("Experts", &["experts"]),
     ];
 
     pub fn build() {

@@ -1649,6 +1649,61 @@ kvern_status kvern_rope_at(const kvern_context *ctx,
                            float *x,
                            size_t x_row_stride);
 
+/**
+ * A table of base^(-2i / rotary_dim) / factors[i], with cosines and sines multiplied by `amplitude`:
+ * LongRoPE, whose short or long factors a model stores. An infinite factor leaves a pair as it is.
+ *
+ * `factors`: one for each of `pairs` pairs, positive; rotary_dim is 2 * pairs. `out`: receives the object,
+ * NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, OVERFLOW, RESOURCE. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_with_factors(size_t pairs,
+                                           const double *factors,
+                                           size_t positions,
+                                           double base,
+                                           double amplitude,
+                                           kvern_rope_table **out);
+
+/**
+ * `axes[p]` = the axis of pair p of a head that is cut into sections, one for each axis: the first
+ * sections[0] pairs belong to axis 0, the next ones to axis 1 (Qwen2-VL; rows and columns of vision towers);
+ * with `interleaved` pair p belongs to axis a = p mod count while p < count * sections[a], and else to axis
+ * 0 (Qwen3-VL).
+ *
+ * `sections`: count elements, at most 255, with a sum of `pairs`. `axes`: pairs bytes, must not overlap
+ * them.
+ * Errors: NULL_POINTER, MISALIGNED, SHAPE (another sum), OPTION, OVERFLOW, ALIASED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_sections(size_t count,
+                                 const size_t *sections,
+                                 int32_t interleaved,
+                                 size_t pairs,
+                                 uint8_t *axes);
+
+/**
+ * `kvern_rope_at` with a position of each token along each of several axes: time, height and width of
+ * Qwen-VL (M-RoPE), rows and columns of a vision tower. Pair p of token t turns by the angle of position
+ * positions[axes[p]][t].
+ *
+ * `axes`: rotary_dim / 2 bytes, as `kvern_rope_sections` makes them. `positions`: (axis_count, tokens)
+ * without gaps. Neither may overlap `x`.
+ * Errors: as `kvern_rope_at`; SHAPE for an axis without positions. Threads: as `kvern_rope_at`.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_axes(const kvern_context *ctx,
+                             const kvern_rope_table *table,
+                             kvern_rope_pairs pairs,
+                             size_t axis_count,
+                             const uint8_t *axes,
+                             const size_t *positions,
+                             size_t tokens,
+                             size_t heads,
+                             size_t head_dim,
+                             float *x,
+                             size_t x_row_stride);
+
 /* ---- Key-value cache --------------------------------------------------------------------------- */
 
 /**
@@ -2570,6 +2625,428 @@ kvern_status kvern_argmax(const kvern_context *ctx,
                           const float *x,
                           size_t *out);
 
+/* ---- Row operations: norms with options -------------------------------------------------------- */
+
+/**
+ * What a row is divided by: a `KVERN_NORM_*` number.
+ */
+typedef int32_t kvern_norm_kind;
+
+/**
+ * What `kvern_norm` does. Start from KVERN_NORM_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_norm_options).
+     */
+    size_t struct_size;
+    /**
+     * Multiplies the normalised elements: part_len elements; NULL for none. Must not overlap `y`.
+     */
+    const float *gain;
+    /**
+     * Added after the gain, with KVERN_NORM_LAYER only: part_len elements; NULL for none. Must not overlap
+     * `y`.
+     */
+    const float *bias;
+    /**
+     * Elements of gain and bias: n, or n / groups, the same for each group; 0 for n.
+     */
+    size_t part_len;
+    /**
+     * Parts of equal length into which each row is cut, each with a norm of its own; 0 for one.
+     */
+    size_t groups;
+    /**
+     * Rows whose activation the row is multiplied by: (rows, n), f32; NULL for none. Must not overlap `y`.
+     */
+    const float *gate;
+    /**
+     * Elements from one row of the gate to the next one.
+     */
+    size_t gate_row_stride;
+    /**
+     * What a row is divided by.
+     */
+    kvern_norm_kind kind;
+    /**
+     * Added under the root, or the least divisor of KVERN_NORM_UNIT: finite, not negative.
+     */
+    float eps;
+    /**
+     * The activation of the gate.
+     */
+    kvern_activation gate_activation;
+    /**
+     * 1: x is multiplied by the gate before the norm (Mamba-2); 0: the result is.
+     */
+    int32_t gate_first;
+} kvern_norm_options;
+
+/**
+ * x / sqrt(mean(x^2) + eps).
+ */
+#define KVERN_NORM_RMS 0
+
+/**
+ * (x - mean(x)) / sqrt(var(x) + eps).
+ */
+#define KVERN_NORM_LAYER 1
+
+/**
+ * x / sqrt(sum(x^2) + eps): the keys and queries of delta nets.
+ */
+#define KVERN_NORM_L2 2
+
+/**
+ * x / max(sqrt(sum(x^2)), eps): embeddings of length 1.
+ */
+#define KVERN_NORM_UNIT 3
+
+/**
+ * `y = norm(x) * gain + bias`, row by row; with a gate `norm(x) * gain * act(gate)`, or
+ * `norm(x * act(gate)) * gain`, each part where the options ask for it.
+ *
+ * `x`, `y`: (rows, n), f32, strides in elements. `y` must not overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (n no multiple of groups, part_len), OPTION,
+ * UNSUPPORTED, ALIASED; `y` is unchanged then. Threads: `ctx` shared, `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_norm(const kvern_context *ctx,
+                        const kvern_norm_options *options,
+                        size_t rows,
+                        size_t n,
+                        const float *x,
+                        size_t x_row_stride,
+                        float *y,
+                        size_t y_row_stride);
+
+/* ---- Operations over tokens: pooling, sums, convolution ---------------------------------------- */
+
+/**
+ * The direction of a cumulative sum: a `KVERN_ALONG_*` number.
+ */
+typedef int32_t kvern_along;
+
+/**
+ * Along each row: from one element of a token to the next one.
+ */
+#define KVERN_ALONG_ROW 0
+
+/**
+ * Down each column: from token to token.
+ */
+#define KVERN_ALONG_COLUMN 1
+
+/**
+ * `out[i] = mean of the rows starts[i] .. starts[i + 1] - 1 of x that are seen`: one vector for each
+ * sequence of a batch. A sequence of which nothing is seen gives zeros.
+ *
+ * `starts`: sequences + 1 row numbers, ascending, the last one at most tokens. `x`: (tokens, n), f32.
+ * `seen`: tokens bytes, 1 for rows that count and 0 for padding; NULL if all count. `out`: (sequences, n),
+ * f32, must not overlap the inputs. Strides in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (starts that descend or go beyond x), OPTION, ALIASED;
+ * `out` is unchanged then. Threads: `ctx` shared, `out` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_mean_pool(const kvern_context *ctx,
+                             size_t sequences,
+                             const size_t *starts,
+                             size_t tokens,
+                             size_t n,
+                             const float *x,
+                             size_t x_row_stride,
+                             const uint8_t *seen,
+                             float *out,
+                             size_t out_row_stride);
+
+/**
+ * Replaces each element by the sum of it and of all before it, in place.
+ *
+ * `along`: a `KVERN_ALONG_*` number. `x`: (rows, n), f32, stride in elements.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION. Threads: `ctx` shared, `x` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_cumulative_sum(const kvern_context *ctx,
+                                  kvern_along along,
+                                  size_t rows,
+                                  size_t n,
+                                  float *x,
+                                  size_t x_row_stride);
+
+/**
+ * `y[t][c] = act(sum over j of weights[j][c] * x[t - taps + 1 + j][c] + bias[c])`: the short convolution of
+ * Mamba-2, of the delta nets and of LFM2. What lies before the first token is `state`, which ends as the
+ * last taps - 1 inputs; a new sequence starts from zeros.
+ *
+ * `taps`: 2 to 8. `weights`: (taps, channels), f32, the tap of the oldest token first (checkpoints store the
+ * transpose). `bias`: channels elements; NULL for none. `activation`: a `KVERN_ACTIVATION_*` number.
+ * `state`: (taps - 1) * channels elements, the oldest first. `x`, `y`: (tokens, channels), f32. Strides in
+ * elements. `state` and `y` must not overlap each other or the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED; `state` and `y` are unchanged then.
+ * Threads: `ctx` shared, `state` and `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_causal_conv(const kvern_context *ctx,
+                               size_t taps,
+                               size_t channels,
+                               const float *weights,
+                               size_t weights_row_stride,
+                               const float *bias,
+                               kvern_activation activation,
+                               float *state,
+                               size_t tokens,
+                               const float *x,
+                               size_t x_row_stride,
+                               float *y,
+                               size_t y_row_stride);
+
+/* ---- The greatest elements, and the router of experts ------------------------------------------ */
+
+/**
+ * How logits become scores: a `KVERN_ROUTER_*` number.
+ */
+typedef int32_t kvern_router_score;
+
+/**
+ * What groups of experts are compared by: a `KVERN_GROUP_*` number.
+ */
+typedef int32_t kvern_group_score;
+
+/**
+ * What `kvern_route` does. Start from KVERN_ROUTER_OPTIONS_INIT and set `chosen`.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_router_options).
+     */
+    size_t struct_size;
+    /**
+     * Added to the scores for the choice, and not to the weights: experts elements; NULL for none.
+     */
+    const float *bias;
+    /**
+     * Factors of the weights: experts elements; NULL for none.
+     */
+    const float *expert_scale;
+    /**
+     * Experts of a token, at least 1.
+     */
+    size_t chosen;
+    /**
+     * Groups of equal size into which the experts are cut, at most 64; 0 for one.
+     */
+    size_t groups;
+    /**
+     * Groups that are kept for the choice, the best ones; 0 for all.
+     */
+    size_t kept_groups;
+    /**
+     * How logits become scores.
+     */
+    kvern_router_score score;
+    /**
+     * What groups are compared by.
+     */
+    kvern_group_score group_score;
+    /**
+     * 1: weights are divided by their sum plus renormalize_eps.
+     */
+    int32_t renormalize;
+    /**
+     * Added to the sum of the weights (DeepSeek V3: 1e-20, LFM2-MoE: 1e-6, others: 0).
+     */
+    float renormalize_eps;
+    /**
+     * Factor of all weights; 0 means 1.
+     */
+    float scale;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+} kvern_router_options;
+
+/**
+ * Softmax over all experts, before the choice: Mixtral, Qwen3-MoE, OLMoE, DeepSeek V2, Gemma 4.
+ */
+#define KVERN_ROUTER_SOFTMAX 0
+
+/**
+ * Choice by logits, then softmax over the chosen ones: gpt-oss, Granite.
+ */
+#define KVERN_ROUTER_SOFTMAX_OF_CHOSEN 1
+
+/**
+ * The logistic function, before the choice: DeepSeek V3, Kimi K2, GLM-4.5, LFM2-MoE, Nemotron-H.
+ */
+#define KVERN_ROUTER_SIGMOID 2
+
+/**
+ * Choice by logits, then the logistic function: Llama 4.
+ */
+#define KVERN_ROUTER_SIGMOID_OF_CHOSEN 3
+
+/**
+ * The sum of the two best experts: DeepSeek V3.
+ */
+#define KVERN_GROUP_BEST_TWO 0
+
+/**
+ * The best expert: DeepSeek V2.
+ */
+#define KVERN_GROUP_BEST 1
+
+/**
+ * The k greatest elements of each row, the greatest first, with their places. Of equal elements the one with
+ * the lower index comes first; NaN comes after all numbers.
+ *
+ * `x`: (rows, n), f32, stride in elements; k is at most n. `indices`, `values`: rows * k elements each. They
+ * must not overlap each other or `x`.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (k above n), ALIASED; the outputs are unchanged then.
+ * Threads: `ctx` shared, `indices` and `values` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_top_k(const kvern_context *ctx,
+                         size_t rows,
+                         size_t n,
+                         size_t k,
+                         const float *x,
+                         size_t x_row_stride,
+                         uint32_t *indices,
+                         float *values);
+
+/**
+ * Chooses experts for each token, with the weights of their results, the heaviest first.
+ *
+ * With s = score(logits): the experts with the greatest s + bias, of the best groups only; w = s of the
+ * chosen, divided by their sum, times scale and expert_scale, each part where the options ask for it. Of
+ * equals the one with the lower index is chosen.
+ * `logits`: tokens * experts elements; with KVERN_ROUTER_SOFTMAX and KVERN_ROUTER_SIGMOID the scores replace
+ * them. `indices`, `weights`: tokens * chosen elements each. None of the three may overlap another one or
+ * the arrays of the options.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more chosen than there are), OPTION, UNSUPPORTED,
+ * ALIASED; nothing is changed then. Threads: `ctx` shared, `logits`, `indices` and `weights` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_route(const kvern_context *ctx,
+                         const kvern_router_options *options,
+                         size_t tokens,
+                         size_t experts,
+                         float *logits,
+                         uint32_t *indices,
+                         float *weights);
+
+/* ---- Experts ----------------------------------------------------------------------------------- */
+
+/**
+ * What experts do besides their products. Start from KVERN_EXPERT_OPTIONS_INIT and set the activation,
+ * usually KVERN_ACTIVATION_SILU.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_expert_options).
+     */
+    size_t struct_size;
+    /**
+     * How the products are computed.
+     */
+    kvern_compute compute;
+    /**
+     * The activation of the gate.
+     */
+    kvern_activation activation;
+    /**
+     * Not 0: the clamped gate of `kvern_swiglu_oai` instead, with this limit (gpt-oss: 7).
+     */
+    float oai_limit;
+    /**
+     * The alpha of that gate (gpt-oss: 1.702).
+     */
+    float oai_alpha;
+    /**
+     * 1: the weight multiplies the input of an expert (Llama 4); 0: its result.
+     */
+    int32_t weigh_input;
+    /**
+     * 0: no flag is defined.
+     */
+    uint32_t flags;
+} kvern_expert_options;
+
+/**
+ * One expert: down(act(gate(x)) * up(x)), or down(act(gate(x))) without an up. Its layout is final.
+ */
+typedef struct {
+    /**
+     * (ffn output features, hidden input features).
+     */
+    const kvern_weights *gate;
+    /**
+     * Of the gate's shape; NULL for none, in all experts or in none.
+     */
+    const kvern_weights *up;
+    /**
+     * (n output features, ffn input features).
+     */
+    const kvern_weights *down;
+    /**
+     * Added to the gate before its activation: ffn elements; NULL for none.
+     */
+    const float *gate_bias;
+    /**
+     * Added to the up: ffn elements; NULL for none.
+     */
+    const float *up_bias;
+    /**
+     * Added to the result before its weight: n elements; NULL for none.
+     */
+    const float *down_bias;
+} kvern_expert;
+
+/**
+ * `*out` = the bytes of workspace that `kvern_experts_multiply` of up to so many tokens, each with up to
+ * `chosen` experts, needs.
+ *
+ * Errors: as `kvern_experts_multiply` for options and experts. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_experts_workspace_bytes(const kvern_context *ctx,
+                                           const kvern_expert_options *options,
+                                           size_t expert_count,
+                                           const kvern_expert *experts,
+                                           size_t tokens,
+                                           size_t chosen,
+                                           size_t *out);
+
+/**
+ * `out[t] += sum over i of weights[t][i] * expert[indices[t][i]](x[t])`: the chosen experts of each token,
+ * weighted and added, in the order of its list. A token has the bits that it has alone.
+ *
+ * `experts`: expert_count of them, of one shape; formats may differ. `x`: (tokens, hidden), f32. `indices`,
+ * `weights`: tokens * chosen elements each, as `kvern_route` gives them. `out`: (tokens, n), f32, to which
+ * is added. Strides in elements. `out` must not overlap the inputs. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (an index beyond the experts, experts of different
+ * shapes), OPTION (weights with an order of k, an up that only some have), UNSUPPORTED, ALIASED, WORKSPACE,
+ * POISONED; `out` is unchanged then. Threads: `ctx` and weights shared, `ws` and `out` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_experts_multiply(const kvern_context *ctx,
+                                    kvern_workspace *ws,
+                                    const kvern_expert_options *options,
+                                    size_t expert_count,
+                                    const kvern_expert *experts,
+                                    size_t tokens,
+                                    size_t hidden,
+                                    const float *x,
+                                    size_t x_row_stride,
+                                    size_t chosen,
+                                    const uint32_t *indices,
+                                    const float *weights,
+                                    size_t n,
+                                    float *out,
+                                    size_t out_row_stride);
+
 /* ---- Initialisers ------------------------------------------------------------------------------ */
 
 /** Options with all defaults: `kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;` */
@@ -2582,6 +3059,10 @@ kvern_status kvern_argmax(const kvern_context *ctx,
     { sizeof(kvern_attention_options), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, \
       NULL, 0, NULL, 0 }
 #define KVERN_SOFTMAX_OPTIONS_INIT { sizeof(kvern_softmax_options), 0, 0, NULL, 0, 0 }
+#define KVERN_NORM_OPTIONS_INIT { sizeof(kvern_norm_options), NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0 }
+#define KVERN_ROUTER_OPTIONS_INIT \
+    { sizeof(kvern_router_options), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KVERN_EXPERT_OPTIONS_INIT { sizeof(kvern_expert_options), 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 } /* extern "C" */

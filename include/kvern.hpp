@@ -33,7 +33,8 @@
 #include "kvern/core.hpp"      // error or result, span, matrix
 #include "kvern/products.hpp"  // matmul, packed_b
 #include "kvern/rope.hpp"      // rope_table, rope
-#include "kvern/rows.hpp"      // norms, softmax, activations, embedding, argmax
+#include "kvern/router.hpp"    // top_k, route
+#include "kvern/rows.hpp"      // norms, softmax, activations, embedding, argmax, operations over tokens
 #include "kvern/weights.hpp"   // weights, multiply_many, blocks
 
 #endif /* KVERN_HPP */

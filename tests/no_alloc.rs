@@ -6,7 +6,9 @@ use kvern::attention::{
 };
 use kvern::matmul::{matmul, matmul_workspace_bytes};
 use kvern::ops::{self, RopePairs, RopeTable};
-use kvern::quant::{Compute, PackedWeights, WeightFormat};
+use kvern::quant::{
+    Compute, Expert, ExpertOptions, PackedWeights, WeightFormat, experts_workspace_bytes, multiply_experts,
+};
 use kvern::{Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -54,6 +56,10 @@ fn compute_calls_allocate_nothing() {
         let packed = PackedB::pack(ctx, wm.t()).unwrap();
         let quantized = [WeightFormat::Q4_0, WeightFormat::Q8_0]
             .map(|format| PackedWeights::quantize(format, wm).unwrap());
+        let square = MatRef::dense(&w[..256 * 256], 256, 256).unwrap();
+        let square = PackedWeights::quantize(WeightFormat::Q8_0, square).unwrap();
+        let experts = [Expert::new(&square, Some(&square), &square); 5];
+        let indices: Vec<u32> = (0..80).map(|i| i % 5).collect();
         let mut cache = KvCache::new(KvCacheOptions::new(4, 32, 400)).unwrap();
         let attention = AttentionOptions::new(16);
         let mut paged = KvType::ALL.map(|kind| {
@@ -61,9 +67,13 @@ fn compute_calls_allocate_nothing() {
             KvCache::new(o).unwrap()
         });
         let mut ws = Workspace::new(0).unwrap();
+        let [silu, silu_f32] =
+            [Compute::Int8, Compute::F32].map(|compute| ExpertOptions::new(compute, Activation::Silu));
         for bytes in [
             matmul_workspace_bytes(ctx, m, n, k).unwrap(),
             quantized[0].workspace_bytes(ctx, m, Compute::Int8).unwrap(),
+            experts_workspace_bytes(ctx, &silu, &experts, 40, 2).unwrap(),
+            experts_workspace_bytes(ctx, &silu_f32, &experts, 40, 2).unwrap(),
             attention::workspace_bytes(ctx, &attention, &cache, 300).unwrap(),
             attention::workspace_bytes(ctx, &attention, &paged[3], 90).unwrap(),
             attention::plain_workspace_bytes(ctx, &attention, &plain, 300).unwrap(),
@@ -71,6 +81,8 @@ fn compute_calls_allocate_nothing() {
             ws.reserve(bytes).unwrap();
         }
         let e = Epilogue::default().scaled(1.0, 1.0).bias(&bias).activation(Activation::Gelu);
+        let starts: Vec<usize> = (0..=300).collect();
+        let (mut state, mut chosen, mut weights) = (vec![0.0; 3 * 256], vec![0; 2400], vec![0.0; 2400]);
         let mut everything = || {
             let ws = &mut ws;
             for (a, b) in [(am, wm.t()), (MatRef::dense(&a, k, m).unwrap().t(), wm.t())] {
@@ -125,6 +137,8 @@ fn compute_calls_allocate_nothing() {
             ops::layer_norm(ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();
             ops::rms_norm(ctx, rows(), &bias, 1e-5, y.reborrow()).unwrap();
             ops::rope(ctx, &table, RopePairs::Halves, 32, 0, y.reborrow()).unwrap();
+            let (axes, at) = ([0; 16], [0; 600]);
+            ops::rope_axes(ctx, &table, RopePairs::Halves, 32, &axes, &at, y.reborrow()).unwrap();
             ops::activate(ctx, Activation::Silu, y.reborrow());
             ops::silu_mul(ctx, y.reborrow(), rows()).unwrap();
             ops::add(ctx, y.reborrow(), rows()).unwrap();
@@ -138,8 +152,23 @@ fn compute_calls_allocate_nothing() {
             ops::softcap(ctx, 30.0, y.reborrow()).unwrap();
             ops::softmax(ctx, y.reborrow());
             ops::argmax(ctx, y.row(0)).unwrap();
+            let norm = ops::NormOptions::new(ops::NormKind::Rms, 1e-5).gate(Activation::Silu, rows());
+            ops::norm(ctx, &norm.groups(2), rows(), y.reborrow()).unwrap();
+            ops::mean_pool(ctx, rows(), &starts, None, y.reborrow()).unwrap();
+            ops::cumulative_sum(ctx, ops::Along::Column, y.reborrow());
+            let taps = ops::ConvOptions::new(MatRef::dense(&w[..4 * 256], 4, 256).unwrap());
+            ops::causal_conv(ctx, &taps.bias(&bias), rows(), &mut state, y.reborrow()).unwrap();
+            ops::top_k(ctx, rows(), 8, &mut chosen, &mut weights).unwrap();
+            let router = ops::RouterOptions::new(8, ops::RouterScore::Sigmoid).renormalize(1e-20);
+            let router = router.bias(&bias).groups(8, 4, ops::GroupScore::BestTwo);
+            ops::route(ctx, &router, 256, &mut x[..300 * 256], &mut chosen, &mut weights).unwrap();
             let y = MatMut::dense(&mut x[..2 * 320], 2, 320).unwrap();
             ops::embedding_quantized(ctx, &quantized[0], &[3, 5], y).unwrap();
+            for options in [silu, silu_f32] {
+                let (a, y) = (MatRef::dense(&a[..40 * 256], 40, 256).unwrap(), &mut x[..40 * 256]);
+                let y = MatMut::dense(y, 40, 256).unwrap();
+                multiply_experts(ctx, ws, &options, &experts, a, &indices, &bias[..80], y).unwrap();
+            }
         };
         everything(); // the first region of a team may initialise thread-local state
         let before = ALLOCATIONS.load(SeqCst);

@@ -37,6 +37,14 @@ class rope_table : public detail::handle<kvern_rope_table, kvern_rope_table_dest
                                                      amplitude, out);
         });
     }
+    /** LongRoPE: one factor, by which the frequency is divided, for each pair of elements. */
+    static returns<rope_table> with_factors(span<const double> factors, std::size_t positions,
+                                            double base = 10000.0, double amplitude = 1.0) {
+        return detail::make<rope_table>([&](kvern_rope_table **out) {
+            return kvern_rope_table_with_factors(factors.size(), factors.data(), positions, base, amplitude,
+                                                 out);
+        });
+    }
     returns<std::size_t> positions() const { return number(kvern_rope_table_positions); }
     returns<std::size_t> rotary_dim() const { return number(kvern_rope_table_rotary_dim); }
     returns<std::size_t> bytes() const { return number(kvern_rope_table_bytes); }
@@ -72,6 +80,30 @@ inline done rope_at(const context &ctx, const rope_table &table, kvern_rope_pair
                            [&] {
                                return kvern_rope_at(ctx.get(), table.get(), pairs, positions.data(), x.rows(),
                                                     heads, head_dim, x.data(), x.row_stride());
+                           });
+}
+
+/** The axis of each pair of a head that is cut into sections: see kvern_rope_sections. */
+inline done rope_sections(span<const std::size_t> sections, bool interleaved, span<std::uint8_t> axes) {
+    return detail::finish(
+        kvern_rope_sections(sections.size(), sections.data(), interleaved, axes.size(), axes.data()));
+}
+
+/** Rotates x: (tokens, heads * head_dim), pair p of token t at positions[axes[p] * tokens + t]. */
+inline done rope_axes(const context &ctx, const rope_table &table, kvern_rope_pairs pairs,
+                      span<const std::uint8_t> axes, std::size_t axis_count,
+                      span<const std::size_t> positions, std::size_t heads, output x) {
+    const std::size_t head_dim = heads == 0 ? 0 : x.cols() / heads;
+    std::size_t rotary_dim = 0;
+    (void)kvern_rope_table_rotary_dim(table.get(), &rotary_dim);
+    return detail::checked({{"x.cols", x.cols(), "heads * head_dim", heads * head_dim},
+                            {"axes.size", axes.size(), "rotary_dim / 2", rotary_dim / 2},
+                            {"positions.size", positions.size(), "axis_count * x.rows",
+                             axis_count * x.rows()}},
+                           [&] {
+                               return kvern_rope_axes(ctx.get(), table.get(), pairs, axis_count, axes.data(),
+                                                      positions.data(), x.rows(), heads, head_dim, x.data(),
+                                                      x.row_stride());
                            });
 }
 

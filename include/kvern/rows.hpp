@@ -32,6 +32,23 @@ inline done rms_norm(const context &ctx, input x, span<const float> gain, float 
                            });
 }
 
+/** The options of a norm of a kind, without gain, bias and gate, to be changed. */
+inline kvern_norm_options norm_options(kvern_norm_kind kind, float eps) {
+    kvern_norm_options options = KVERN_NORM_OPTIONS_INIT;
+    options.kind = kind;
+    options.eps = eps;
+    return options;
+}
+
+/** `y = norm(x)` with gain, bias, gate and groups as the options say: see kvern_norm. */
+inline done norm(const context &ctx, const kvern_norm_options &options, input x, output y) {
+    return detail::checked(
+        {{"y.rows", y.rows(), "x.rows", x.rows()}, {"y.cols", y.cols(), "x.cols", x.cols()}}, [&] {
+            return kvern_norm(ctx.get(), &options, x.rows(), x.cols(), x.data(), x.row_stride(), y.data(),
+                              y.row_stride());
+        });
+}
+
 /** Softmax of each row, in place. */
 inline done softmax(const context &ctx, output x) {
     return detail::finish(kvern_softmax(ctx.get(), x.rows(), x.cols(), x.data(), x.row_stride()));
@@ -130,6 +147,53 @@ inline done embedding(const context &ctx, input table, span<const std::uint32_t>
                                return kvern_embedding(ctx.get(), table.rows(), table.cols(), table.data(),
                                                       table.row_stride(), ids.size(), ids.data(), out.data(),
                                                       out.row_stride());
+                           });
+}
+
+/** `out[i] = mean of rows starts[i] .. starts[i + 1] - 1 of x`. */
+inline done mean_pool(const context &ctx, input x, span<const std::size_t> starts, output out) {
+    return detail::checked({{"starts.size", starts.size(), "out.rows + 1", out.rows() + 1},
+                            {"x.cols", x.cols(), "out.cols", out.cols()}},
+                           [&] {
+                               return kvern_mean_pool(ctx.get(), out.rows(), starts.data(), x.rows(),
+                                                      x.cols(), x.data(), x.row_stride(), nullptr, out.data(),
+                                                      out.row_stride());
+                           });
+}
+
+/** The same of those rows whose byte in `seen` is 1. */
+inline done mean_pool(const context &ctx, input x, span<const std::size_t> starts,
+                      span<const std::uint8_t> seen, output out) {
+    return detail::checked({{"starts.size", starts.size(), "out.rows + 1", out.rows() + 1},
+                            {"seen.size", seen.size(), "x.rows", x.rows()},
+                            {"x.cols", x.cols(), "out.cols", out.cols()}},
+                           [&] {
+                               return kvern_mean_pool(ctx.get(), out.rows(), starts.data(), x.rows(),
+                                                      x.cols(), x.data(), x.row_stride(), seen.data(),
+                                                      out.data(), out.row_stride());
+                           });
+}
+
+/** Each element becomes the sum of it and of all before it, along rows or down columns. */
+inline done cumulative_sum(const context &ctx, kvern_along along, output x) {
+    return detail::finish(
+        kvern_cumulative_sum(ctx.get(), along, x.rows(), x.cols(), x.data(), x.row_stride()));
+}
+
+/** Causal convolution of each channel along the tokens, `bias` empty for none: see kvern_causal_conv. */
+inline done causal_conv(const context &ctx, input weights, span<const float> bias,
+                        kvern_activation activation, span<float> state, input x, output y) {
+    const std::size_t kept = weights.rows() == 0 ? 0 : weights.rows() - 1;
+    return detail::checked({{"weights.cols", weights.cols(), "x.cols", x.cols()},
+                            {"bias.size", bias.size(), "x.cols", bias.size() == 0 ? 0 : x.cols()},
+                            {"state.size", state.size(), "(taps - 1) * channels", kept * x.cols()},
+                            {"y.rows", y.rows(), "x.rows", x.rows()},
+                            {"y.cols", y.cols(), "x.cols", x.cols()}},
+                           [&] {
+                               return kvern_causal_conv(
+                                   ctx.get(), weights.rows(), x.cols(), weights.data(), weights.row_stride(),
+                                   bias.size() == 0 ? nullptr : bias.data(), activation, state.data(),
+                                   x.rows(), x.data(), x.row_stride(), y.data(), y.row_stride());
                            });
 }
 

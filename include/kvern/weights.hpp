@@ -241,6 +241,42 @@ inline done multiply_many(const context &ctx, workspace &ws, input a, span<const
     });
 }
 
+/** The options of experts with an activation, to be changed. */
+inline kvern_expert_options expert_options(kvern_activation activation) {
+    kvern_expert_options options = KVERN_EXPERT_OPTIONS_INIT;
+    options.activation = activation;
+    return options;
+}
+
+/** One expert without biases; `up` may be missing. */
+inline kvern_expert expert(const weights &gate, const weights *up, const weights &down) {
+    return {gate.get(), up == nullptr ? nullptr : up->get(), down.get(), nullptr, nullptr, nullptr};
+}
+
+/** Adds the chosen experts of each token, weighted, to its row of `out`: see kvern_experts_multiply.
+ * `indices` and `chosen_weights` are (tokens, chosen) without gaps. Grows `ws`. */
+inline done multiply_experts(const context &ctx, workspace &ws, const kvern_expert_options &options,
+                             span<const kvern_expert> experts, input x, std::size_t chosen,
+                             span<const std::uint32_t> indices, span<const float> chosen_weights,
+                             output out) {
+    return detail::checked(
+        {{"indices.size", indices.size(), "x.rows * chosen", x.rows() * chosen},
+         {"chosen_weights.size", chosen_weights.size(), "x.rows * chosen", x.rows() * chosen},
+         {"out.rows", out.rows(), "x.rows", x.rows()}},
+        [&] {
+            const auto query = [&](std::size_t *bytes) {
+                return kvern_experts_workspace_bytes(ctx.get(), &options, experts.size(), experts.data(),
+                                                     x.rows(), chosen, bytes);
+            };
+            return detail::grown(ws, query, [&] {
+                return kvern_experts_multiply(ctx.get(), ws.get(), &options, experts.size(), experts.data(),
+                                              x.rows(), x.cols(), x.data(), x.row_stride(), chosen,
+                                              indices.data(), chosen_weights.data(), out.cols(), out.data(),
+                                              out.row_stride());
+            });
+        });
+}
+
 /** Bytes of `rows` rows of k weights in blocks. */
 inline returns<std::size_t> blocks_bytes(kvern_weight_format format, std::size_t rows, std::size_t k) {
     return detail::ask<std::size_t>(

@@ -17,6 +17,9 @@ int main(void) {
     kvern_preparation preparation = KVERN_PREPARATION_INIT;
     kvern_rope_scaling scaling = KVERN_ROPE_SCALING_INIT;
     kvern_softmax_options softmax = KVERN_SOFTMAX_OPTIONS_INIT;
+    kvern_norm_options norm = KVERN_NORM_OPTIONS_INIT;
+    kvern_router_options router = KVERN_ROUTER_OPTIONS_INIT;
+    kvern_expert_options expert = KVERN_EXPERT_OPTIONS_INIT;
     char version[64];
     snprintf(version, sizeof version, "%d.%d.%d", KVERN_VERSION_MAJOR, KVERN_VERSION_MINOR,
              KVERN_VERSION_PATCH);
@@ -27,7 +30,8 @@ int main(void) {
     if (context.struct_size != sizeof context || epilogue.struct_size != sizeof epilogue ||
         cache.struct_size != sizeof cache || attention.struct_size != sizeof attention ||
         preparation.struct_size != sizeof preparation || scaling.struct_size != sizeof scaling ||
-        softmax.struct_size != sizeof softmax)
+        softmax.struct_size != sizeof softmax || norm.struct_size != sizeof norm ||
+        router.struct_size != sizeof router || expert.struct_size != sizeof expert)
         return 4;
     SIZE(kvern_context_options);
     FIELD(kvern_context_options, threads);
@@ -109,5 +113,42 @@ int main(void) {
     FIELD(kvern_softmax_options, mask);
     FIELD(kvern_softmax_options, mask_rows);
     FIELD(kvern_softmax_options, mask_row_stride);
+    SIZE(kvern_norm_options);
+    FIELD(kvern_norm_options, gain);
+    FIELD(kvern_norm_options, bias);
+    FIELD(kvern_norm_options, part_len);
+    FIELD(kvern_norm_options, groups);
+    FIELD(kvern_norm_options, gate);
+    FIELD(kvern_norm_options, gate_row_stride);
+    FIELD(kvern_norm_options, kind);
+    FIELD(kvern_norm_options, eps);
+    FIELD(kvern_norm_options, gate_activation);
+    FIELD(kvern_norm_options, gate_first);
+    SIZE(kvern_router_options);
+    FIELD(kvern_router_options, bias);
+    FIELD(kvern_router_options, expert_scale);
+    FIELD(kvern_router_options, chosen);
+    FIELD(kvern_router_options, groups);
+    FIELD(kvern_router_options, kept_groups);
+    FIELD(kvern_router_options, score);
+    FIELD(kvern_router_options, group_score);
+    FIELD(kvern_router_options, renormalize);
+    FIELD(kvern_router_options, renormalize_eps);
+    FIELD(kvern_router_options, scale);
+    FIELD(kvern_router_options, flags);
+    SIZE(kvern_expert);
+    FIELD(kvern_expert, gate);
+    FIELD(kvern_expert, up);
+    FIELD(kvern_expert, down);
+    FIELD(kvern_expert, gate_bias);
+    FIELD(kvern_expert, up_bias);
+    FIELD(kvern_expert, down_bias);
+    SIZE(kvern_expert_options);
+    FIELD(kvern_expert_options, compute);
+    FIELD(kvern_expert_options, activation);
+    FIELD(kvern_expert_options, oai_limit);
+    FIELD(kvern_expert_options, oai_alpha);
+    FIELD(kvern_expert_options, weigh_input);
+    FIELD(kvern_expert_options, flags);
     return 0;
 }

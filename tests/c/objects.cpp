@@ -205,6 +205,15 @@ int the_rest(const kvern::context &ctx) {
     const std::vector<std::size_t> positions{0, 0};
     kvern::rope_at(ctx, table, KVERN_ROPE_HALVES, positions, 1, {x.data(), 2, 4});
     EXPECT(x == before);
+    const std::vector<std::size_t> sections{1, 1};
+    std::vector<std::uint8_t> axes(2);
+    kvern::rope_sections(sections, false, axes);
+    EXPECT(axes[0] == 0 && axes[1] == 1);
+    const std::vector<std::size_t> both{0, 0, 0, 0};
+    kvern::rope_axes(ctx, table, KVERN_ROPE_HALVES, axes, 2, both, 1, {x.data(), 2, 4});
+    EXPECT(x == before);
+    const std::vector<double> factors{1.0, 4.0};
+    EXPECT(kvern::rope_table::with_factors(factors, 4).bytes() == table.bytes());
     floats slopes(8), y(4);
     kvern::alibi_slopes(slopes);
     EXPECT(slopes[0] == 0.5f && slopes[7] == 1.0f / 256);
@@ -219,11 +228,63 @@ int the_rest(const kvern::context &ctx) {
     return 0;
 }
 
+int experts(const kvern::context &ctx, kvern::workspace &ws) {
+    const floats ones(64 * 64, 0.125f), x(64, 1.0f), weights{2, 1};
+    const auto w = kvern::weights::quantize(KVERN_WEIGHT_FORMAT_F32, {ones.data(), 64, 64});
+    const std::vector<kvern_expert> list{kvern::expert(w, &w, w), kvern::expert(w, nullptr, w)};
+    const auto options = kvern::expert_options(KVERN_ACTIVATION_RELU);
+    const std::vector<std::uint32_t> chosen{0, 0};
+    floats out(64, 1.0f);
+    /* Each product is a sum of 64 eighths. */
+    kvern::multiply_experts(ctx, ws, options, kvern::span<const kvern_expert>(list.data(), 1),
+                            {x.data(), 1, 64}, 2, chosen, weights, {out.data(), 1, 64});
+    EXPECT(out == floats(64, 1.0f + 3 * 64 * 8));
+    return 0;
+}
+
+int rows_and_tokens(const kvern::context &ctx) {
+    const floats x{3, 4, 0, 0, 0, 0, 8, 6}, ones(4, 1.0f);
+    floats y(8);
+    kvern_norm_options norm = kvern::norm_options(KVERN_NORM_UNIT, 1e-12f);
+    norm.groups = 2;
+    norm.gate = x.data();
+    norm.gate_row_stride = 4;
+    kvern::norm(ctx, norm, {x.data(), 2, 4}, {y.data(), 2, 4});
+    EXPECT(std::fabs(y[0] - 1.8f) < 1e-6f && y[2] == 0 && std::fabs(y[7] - 3.6f) < 1e-6f);
+    const std::vector<std::size_t> starts{0, 2};
+    const std::vector<std::uint8_t> seen{0, 1};
+    floats pooled(4);
+    kvern::mean_pool(ctx, {x.data(), 2, 4}, starts, {pooled.data(), 1, 4});
+    EXPECT((pooled == floats{1.5f, 2, 4, 3}));
+    kvern::mean_pool(ctx, {x.data(), 2, 4}, starts, seen, {pooled.data(), 1, 4});
+    EXPECT((pooled == floats{0, 0, 8, 6}));
+    y = x;
+    kvern::cumulative_sum(ctx, KVERN_ALONG_ROW, {y.data(), 2, 4});
+    EXPECT((y == floats{3, 7, 7, 7, 0, 0, 8, 14}));
+    floats state(4, 1.0f);
+    const floats taps{1, 2, 3, 4, 10, 20, 30, 40};
+    kvern::causal_conv(ctx, {taps.data(), 2, 4}, ones, KVERN_ACTIVATION_RELU, state, {x.data(), 2, 4},
+                       {y.data(), 2, 4});
+    EXPECT((y == floats{32, 83, 4, 5, 4, 9, 241, 241}) && (state == floats{0, 0, 8, 6}));
+    std::vector<std::uint32_t> indices(4);
+    floats values(4);
+    kvern::top_k(ctx, {x.data(), 2, 4}, 2, indices, values);
+    EXPECT((indices == std::vector<std::uint32_t>{1, 0, 2, 3}) && (values == floats{4, 3, 8, 6}));
+    kvern_router_options router = kvern::router_options(2);
+    router.score = KVERN_ROUTER_SOFTMAX_OF_CHOSEN;
+    router.scale = 2;
+    floats logits{5, 1, 5, 2}, weights(2);
+    kvern::route(ctx, router, 1, 4, logits, kvern::span<std::uint32_t>(indices.data(), 2), weights);
+    EXPECT(indices[0] == 0 && indices[1] == 2 && (weights == floats{1, 1}));
+    return 0;
+}
+
 } // namespace
 
 int main() {
     const kvern::context ctx = kvern::context::create();
     kvern::workspace ws = kvern::workspace::create();
     EXPECT(weights(ctx, ws) == 0 && products(ctx, ws) == 0 && caches(ctx, ws) == 0 && the_rest(ctx) == 0);
+    EXPECT(rows_and_tokens(ctx) == 0 && experts(ctx, ws) == 0);
     return 0;
 }

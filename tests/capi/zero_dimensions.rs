@@ -8,13 +8,16 @@ use kvern::capi::dtype::*;
 use kvern::capi::elementwise::*;
 use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
+use kvern::capi::norms::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
 use kvern::capi::rope::*;
+use kvern::capi::router::*;
+use kvern::capi::tokens::*;
 use kvern::capi::weights::*;
 use kvern::capi::workspace::*;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 const SIZES: [usize; 4] = [0, 1, 17, 70];
 const SENTINEL: f32 = -3.5e20;
@@ -185,7 +188,7 @@ fn products() {
 #[test]
 fn row_operations() {
     let data: Vec<f32> = (0..70 * 70).map(|i| 1.0 + (i % 5) as f32).collect();
-    let (x, ids) = (data.as_ptr(), vec![0u32; 70]);
+    let (x, ids, starts) = (data.as_ptr(), vec![0u32; 70], (0..=70).collect::<Vec<usize>>());
     everywhere(|ctx, _| {
         for (m, n) in SIZES.iter().flat_map(|&m| SIZES.map(|n| (m, n))) {
             // A k of 1: any finite value.
@@ -195,6 +198,12 @@ fn row_operations() {
                 check(&|y, s| kvern_layer_norm(ctx, m, n, x, n, x, x, 1e-5, y, s));
                 check(&|y, s| kvern_rms_norm(ctx, m, n, x, n, x, 0.0, y, s));
                 check(&|y, s| kvern_softmax_with(ctx, &softmax_options(), m, n, x, n, y, s));
+                let norm = kvern_norm_options { gain: x, ..norm_options(KVERN_NORM_LAYER, 1e-5) };
+                check(&|y, s| kvern_norm(ctx, &norm, m, n, x, n, y, s));
+                check(&|y, s| kvern_mean_pool(ctx, m, starts.as_ptr(), 70, n, x, n, null(), y, s));
+                let mut state = data.clone();
+                let state = state.as_mut_ptr();
+                check(&|y, s| kvern_causal_conv(ctx, 3, n, x, n, x, 0, state, m, x, n, y, s));
                 check(&|y, s| kvern_embedding(ctx, 1, n, x, n, m, ids.as_ptr(), y, s));
                 let mut y = data.clone();
                 let p = y.as_mut_ptr();
@@ -208,6 +217,14 @@ fn row_operations() {
                 ok(kvern_add_scaled(ctx, 0.5, m, n, p, n, x, n));
                 ok(kvern_scale(ctx, 0.5, m, n, p, n));
                 ok(kvern_softcap(ctx, 30.0, m, n, p, n));
+                ok(kvern_cumulative_sum(ctx, KVERN_ALONG_ROW, m, n, p, n));
+                let (mut best, mut places) = (vec![0.0; m], vec![0; m]);
+                let (k, best, places) = (n.min(1), best.as_mut_ptr(), places.as_mut_ptr());
+                ok(kvern_top_k(ctx, m, n, k, x, n, places, best));
+                if n > 0 {
+                    let options = router_options(1, KVERN_ROUTER_SIGMOID);
+                    ok(kvern_route(ctx, &options, m, n, p, places, best));
+                }
             }
         }
         let mut table = null_mut();

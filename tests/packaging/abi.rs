@@ -4,10 +4,13 @@ use crate::clib;
 use kvern::capi::attention::kvern_attention_options;
 use kvern::capi::cache::kvern_kv_cache_options;
 use kvern::capi::context::kvern_context_options;
+use kvern::capi::experts::{kvern_expert, kvern_expert_options};
 use kvern::capi::matmul::kvern_epilogue;
+use kvern::capi::norms::kvern_norm_options;
 use kvern::capi::ops::kvern_softmax_options;
 use kvern::capi::prepare::kvern_preparation;
 use kvern::capi::rope::kvern_rope_scaling;
+use kvern::capi::router::kvern_router_options;
 use kvern::capi::version::{kvern_abi_version, kvern_version_string};
 use kvern::capi::weights::kvern_weights_product;
 use std::collections::BTreeSet;
@@ -44,7 +47,10 @@ fn the_header_compiles_alone_as_c99_and_as_cpp() {
         extern kvern_attention_options d; kvern_attention_options d = KVERN_ATTENTION_OPTIONS_INIT;\n\
         extern kvern_preparation e; kvern_preparation e = KVERN_PREPARATION_INIT;\n\
         extern kvern_rope_scaling f; kvern_rope_scaling f = KVERN_ROPE_SCALING_INIT;\n\
-        extern kvern_softmax_options g; kvern_softmax_options g = KVERN_SOFTMAX_OPTIONS_INIT;\n";
+        extern kvern_softmax_options g; kvern_softmax_options g = KVERN_SOFTMAX_OPTIONS_INIT;\n\
+        extern kvern_norm_options h; kvern_norm_options h = KVERN_NORM_OPTIONS_INIT;\n\
+        extern kvern_router_options i; kvern_router_options i = KVERN_ROUTER_OPTIONS_INIT;\n\
+        extern kvern_expert_options j; kvern_expert_options j = KVERN_EXPERT_OPTIONS_INIT;\n";
     for (compiler, standard, name) in [
         ("cc", "c99", "alone.c"),
         ("cc", "c11", "alone11.c"),
@@ -90,6 +96,16 @@ fn layout() -> String {
     );
     layout!(kvern_weights_product: weights, up, c, c_row_stride, n, epilogue);
     layout!(kvern_softmax_options: scale, softcap, mask, mask_rows, mask_row_stride);
+    layout!(
+        kvern_norm_options: gain, bias, part_len, groups, gate, gate_row_stride, kind, eps, gate_activation,
+        gate_first
+    );
+    layout!(
+        kvern_router_options: bias, expert_scale, chosen, groups, kept_groups, score, group_score,
+        renormalize, renormalize_eps, scale, flags
+    );
+    layout!(kvern_expert: gate, up, down, gate_bias, up_bias, down_bias);
+    layout!(kvern_expert_options: compute, activation, oai_limit, oai_alpha, weigh_input, flags);
     text
 }
 

@@ -4,13 +4,16 @@
 use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
+use kvern::capi::experts::*;
 use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
+use kvern::capi::norms::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::prepare::*;
 use kvern::capi::quant::*;
 use kvern::capi::rope::*;
+use kvern::capi::router::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -101,6 +104,18 @@ pub fn attention_options(heads: usize) -> kvern_attention_options {
 
 pub fn softmax_options() -> kvern_softmax_options {
     defaults!(kvern_softmax_options)
+}
+
+pub fn norm_options(kind: kvern_norm_kind, eps: f32) -> kvern_norm_options {
+    kvern_norm_options { kind, eps, ..defaults!(kvern_norm_options) }
+}
+
+pub fn router_options(chosen: usize, score: kvern_router_score) -> kvern_router_options {
+    kvern_router_options { chosen, score, ..defaults!(kvern_router_options) }
+}
+
+pub fn expert_options(activation: kvern_activation) -> kvern_expert_options {
+    kvern_expert_options { activation, ..defaults!(kvern_expert_options) }
 }
 
 pub fn preparation() -> kvern_preparation {

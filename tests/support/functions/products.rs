@@ -4,6 +4,7 @@ use super::arguments::Arguments;
 use super::world::{World, defaults, shape_of_packed, shape_of_weights};
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
+use kvern::capi::experts::*;
 use kvern::capi::import::*;
 use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
@@ -102,6 +103,46 @@ fn output(g: &mut Arguments, dtype: i32, m: usize, n: usize) -> (*mut std::ffi::
 fn dtype(g: &mut Arguments) -> i32 {
     let dtype = g.one_of(&[KVERN_DTYPE_F32, KVERN_DTYPE_F16, KVERN_DTYPE_BF16]);
     g.number(dtype)
+}
+
+/// A few experts of square weights, mostly of one size, so that any matrix fits any place.
+fn experts(w: &mut World, g: &mut Arguments) -> Vec<kvern_expert> {
+    let square = |g: &mut Arguments| {
+        let mut weights = w.weights.one(g);
+        for _ in 0..30 {
+            if shape_of_weights(weights) == (64, 64) {
+                break;
+            }
+            weights = w.weights.one(g);
+        }
+        weights
+    };
+    let (gated, biased) = (g.below(2) == 0, g.below(2) == 0);
+    let mut list = Vec::new();
+    for _ in 0..1 + g.below(3) {
+        let (gate, up, down) = (square(g), square(g), square(g));
+        let (rows, results) = (shape_of_weights(gate).0, shape_of_weights(down).0);
+        let bias = |g: &mut Arguments, n: usize| if biased { g.floats(n) } else { std::ptr::null() };
+        let (up, up_bias) = match gated {
+            true => (g.handle(up).cast_const(), bias(g, rows)),
+            false => (std::ptr::null(), std::ptr::null()),
+        };
+        let (gate_bias, down_bias) = (bias(g, rows), bias(g, results));
+        let (gate, down) = (g.handle(gate).cast_const(), g.handle(down).cast_const());
+        list.push(kvern_expert { gate, up, down, gate_bias, up_bias, down_bias });
+    }
+    list
+}
+
+fn expert_options(g: &mut Arguments) -> kvern_expert_options {
+    let mut options = defaults::<kvern_expert_options>();
+    let (compute, activation, weigh) = (g.below(2) as i32, g.below(11) as i32, g.below(2) as i32);
+    (options.compute, options.activation) = (g.number(compute), g.number(activation));
+    if g.below(3) == 0 {
+        (options.oai_limit, options.oai_alpha) = (g.float(7.0) as f32, g.float(1.702) as f32);
+    }
+    (options.weigh_input, options.flags) = (g.flag(weigh), g.number(0) as u32);
+    options
 }
 
 pub const CALLS: &[(&str, Call)] = &[
@@ -311,6 +352,41 @@ pub const CALLS: &[(&str, Call)] = &[
         let (a, products) = (read(g, m, k), g.structs(&products));
         let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
         lib!(kvern_weights_multiply_many(ctx, ws, compute, m, k, a.0, a.1, count, products))
+    }),
+    call!(kvern_experts_workspace_bytes, |w, g| {
+        let experts = experts(w, g);
+        let (options, list) = (expert_options(g), g.structs(&experts));
+        let (ctx, tokens, chosen) = (w.contexts.any(g), g.size(7), g.size(2));
+        let (options, count) = (g.options(&options, false), experts.len());
+        lib!(kvern_experts_workspace_bytes(ctx, options, count, list, tokens, chosen, g.value()))
+    }),
+    call!(kvern_experts_multiply, |w, g| {
+        let (experts, tokens, chosen) = (experts(w, g), g.one_of(ROWS), g.one_of(&[0, 1, 3]));
+        let (tokens, chosen) = (g.size(tokens), g.size(chosen));
+        let shape = |weights: *const kvern_weights, g: &mut Arguments| {
+            let good = !weights.is_null() && weights.is_aligned();
+            let (n, k) = if good { shape_of_weights(weights.cast_mut()) } else { (5, 64) };
+            (g.size(n), g.size(k))
+        };
+        let (hidden, n) = match experts.first() {
+            Some(expert) => (shape(expert.gate, g).1, shape(expert.down, g).0),
+            None => (64, 64),
+        };
+        let (options, list, count) = (expert_options(g), g.structs(&experts), experts.len());
+        let (x, len) = (read(g, tokens, hidden), tokens.saturating_mul(chosen));
+        let indices = match len {
+            0..64 => {
+                let indices = (0..len).map(|_| g.below(count.max(1)) as u32).collect();
+                g.elements(indices)
+            }
+            _ => g.bytes(len),
+        };
+        let (weights, out) = (g.floats(len), written(g, tokens, n));
+        let (ctx, ws, options) = (w.contexts.any(g), w.workspaces.enough(g), g.options(&options, false));
+        lib!(kvern_experts_multiply(
+            ctx, ws, options, count, list, tokens, hidden, x.0, x.1, chosen, indices, weights, n, out.0,
+            out.1
+        ))
     }),
     call!(kvern_weights_from_groups, |w, g| {
         let (bits, group) = (g.one_of(&[4, 8]), g.one_of(&[32, 64, 128]));

@@ -6,9 +6,13 @@ use super::world::{World, defaults, shape_of_weights};
 use super::{Call, call, lib, made};
 use kvern::capi::attention::kvern_alibi_slopes;
 use kvern::capi::elementwise::*;
+use kvern::capi::norms::*;
 use kvern::capi::ops::*;
 use kvern::capi::rope::*;
+use kvern::capi::rope_axes::*;
+use kvern::capi::router::*;
 use kvern::capi::status::kvern_status;
+use kvern::capi::tokens::*;
 
 const ROWS: &[usize] = &[0, 1, 2, 7];
 const COLS: &[usize] = &[0, 1, 15, 16, 33];
@@ -55,6 +59,51 @@ fn ids(g: &mut Arguments, tokens: usize, vocabulary: usize) -> *const u32 {
     if ids.len() == tokens { g.elements(ids) } else { g.bytes(tokens) }
 }
 
+/// A norm of rows of n: its kind, and what goes with it.
+fn norm(g: &mut Arguments, rows: usize, n: usize) -> kvern_norm_options {
+    let mut options = defaults::<kvern_norm_options>();
+    let (kind, groups) = (g.below(4) as i32, g.one_of(&[0, 1, 3]));
+    options.groups = g.size(if n.is_multiple_of(groups.max(1)) { groups } else { 1 });
+    options.part_len = match g.below(3) {
+        0 => 0,
+        1 => g.size(n),
+        _ => g.size(n / options.groups.max(1)),
+    };
+    let len = if options.part_len == 0 { n } else { options.part_len };
+    if g.below(2) == 0 {
+        options.gain = g.floats(len);
+    }
+    if kind == KVERN_NORM_LAYER && g.below(2) == 0 {
+        options.bias = g.floats(len);
+    }
+    if g.below(2) == 0 {
+        (options.gate, options.gate_row_stride) = read(g, rows, n);
+    }
+    let (activation, first) = (g.below(11) as i32, g.below(2) as i32);
+    (options.kind, options.eps) = (g.number(kind), g.float(1e-5) as f32);
+    (options.gate_activation, options.gate_first) = (g.number(activation), g.flag(first));
+    options
+}
+
+/// A router of so many experts.
+fn router(g: &mut Arguments, experts: usize, chosen: usize) -> kvern_router_options {
+    let mut options = defaults::<kvern_router_options>();
+    options.chosen = chosen;
+    if g.below(2) == 0 {
+        options.bias = g.floats(experts);
+    }
+    if g.below(2) == 0 {
+        options.expert_scale = g.floats(experts);
+    }
+    let groups = g.one_of(&[0, 1, 2]);
+    (options.groups, options.kept_groups) = (g.size(groups), g.size(groups));
+    let (score, by, renormalize) = (g.below(4) as i32, g.below(2) as i32, g.below(2) as i32);
+    (options.score, options.group_score) = (g.number(score), g.number(by));
+    (options.renormalize, options.renormalize_eps) = (g.flag(renormalize), g.float(1e-20) as f32);
+    (options.scale, options.flags) = (g.float(2.5) as f32, g.number(0) as u32);
+    options
+}
+
 pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_layer_norm, |w, g| {
         let (rows, n) = shape(g);
@@ -67,6 +116,61 @@ pub const CALLS: &[(&str, Call)] = &[
         let (x, gain, y) = (read(g, rows, n), g.floats(n), written(g, rows, n));
         let (ctx, eps) = (w.contexts.any(g), g.float(1e-5) as f32);
         lib!(kvern_rms_norm(ctx, rows, n, x.0, x.1, gain, eps, y.0, y.1))
+    }),
+    call!(kvern_norm, |w, g| {
+        let (rows, n) = shape(g);
+        let options = norm(g, rows, n);
+        let (x, y, ctx) = (read(g, rows, n), written(g, rows, n), w.contexts.any(g));
+        let options = g.options(&options, false);
+        lib!(kvern_norm(ctx, options, rows, n, x.0, x.1, y.0, y.1))
+    }),
+    call!(kvern_mean_pool, |w, g| {
+        let (tokens, n) = shape(g);
+        let count = g.one_of(&[0, 1, 3]);
+        let sequences = g.size(count);
+        let bounds = (0..=sequences.min(63)).map(|i| i * tokens.min(64) / sequences.max(1)).collect();
+        let starts = if sequences < 64 { g.elements::<usize>(bounds) } else { g.bytes(sequences) };
+        let seen = match g.below(2) {
+            0 if tokens < 64 => g.elements((0..tokens).map(|i| (i % 2) as u8).collect()),
+            _ => std::ptr::null(),
+        };
+        let (x, out, ctx) = (read(g, tokens, n), written(g, sequences, n), w.contexts.any(g));
+        lib!(kvern_mean_pool(ctx, sequences, starts, tokens, n, x.0, x.1, seen, out.0, out.1))
+    }),
+    call!(kvern_cumulative_sum, |w, g| {
+        let (rows, n) = shape(g);
+        let (x, along) = (written(g, rows, n), g.below(2) as i32);
+        lib!(kvern_cumulative_sum(w.contexts.any(g), g.number(along), rows, n, x.0, x.1))
+    }),
+    call!(kvern_causal_conv, |w, g| {
+        let ((tokens, channels), taps) = (shape(g), g.one_of(&[2, 3, 4, 8]));
+        let taps = g.size(taps);
+        let weights = read(g, taps, channels);
+        let bias = if g.below(2) == 0 { std::ptr::null() } else { g.floats(channels) };
+        let state = g.changed(taps.saturating_sub(1).saturating_mul(channels));
+        let (x, y, activation) =
+            (read(g, tokens, channels), written(g, tokens, channels), g.below(11) as i32);
+        let (ctx, act) = (w.contexts.any(g), g.number(activation));
+        lib!(kvern_causal_conv(
+            ctx, taps, channels, weights.0, weights.1, bias, act, state, tokens, x.0, x.1, y.0, y.1
+        ))
+    }),
+    call!(kvern_top_k, |w, g| {
+        let (rows, n) = shape(g);
+        let k = g.below(n.min(20) + 1);
+        let (x, k) = (read(g, rows, n), g.size(k));
+        let len = rows.saturating_mul(k);
+        let (indices, values) = (g.output(len), g.output(len));
+        lib!(kvern_top_k(w.contexts.any(g), rows, n, k, x.0, x.1, indices, values))
+    }),
+    call!(kvern_route, |w, g| {
+        let (tokens, experts, chosen) = (g.one_of(ROWS), g.one_of(&[2, 8, 40]), g.one_of(&[1, 2]));
+        let (tokens, experts, chosen) = (g.size(tokens), g.size(experts), g.size(chosen));
+        let options = router(g, experts, chosen);
+        let (logits, len) = (g.changed(tokens.saturating_mul(experts)), tokens.saturating_mul(chosen));
+        let (indices, weights, ctx) = (g.output(len), g.output(len), w.contexts.any(g));
+        let options = g.options(&options, false);
+        lib!(kvern_route(ctx, options, tokens, experts, logits, indices, weights))
     }),
     call!(kvern_softmax, |w, g| {
         let (rows, n) = shape(g);
@@ -212,5 +316,40 @@ pub const CALLS: &[(&str, Call)] = &[
         let (x, pairs) = (written(g, tokens, heads.saturating_mul(dim)), g.below(2) as i32);
         let (ctx, table) = (w.contexts.any(g), w.tables.any(g));
         lib!(kvern_rope_at(ctx, table, g.number(pairs), positions, tokens, heads, dim, x.0, x.1))
+    }),
+    call!(kvern_rope_table_with_factors, |w, g| {
+        let (pairs, positions) = (g.one_of(&[1, 4]), g.one_of(&[0, 1, 9]));
+        let (pairs, positions) = (g.size(pairs), g.size(positions));
+        let (base, amplitude) = (g.float(10000.0), g.float(1.0));
+        let factors = match pairs {
+            0..64 => g.elements((0..pairs).map(|i| (1 + i) as f64).collect()),
+            _ => g.bytes(pairs),
+        };
+        made!(w.tables, g, |out| lib!(kvern_rope_table_with_factors(
+            pairs, factors, positions, base, amplitude, out
+        )))
+    }),
+    call!(kvern_rope_sections, |w, g| {
+        let (count, interleaved) = (1 + g.below(3), g.below(2) as i32);
+        let sections = g.elements::<usize>((0..count).collect());
+        let (pairs, interleaved) = (g.size(count * (count - 1) / 2), g.number(interleaved));
+        lib!(kvern_rope_sections(count, sections, interleaved, pairs, g.output(pairs)))
+    }),
+    call!(kvern_rope_axes, |w, g| {
+        let ((tokens, heads, dim), count) = (heads(g), 1 + g.below(3));
+        let table = w.tables.one(g);
+        let pairs = rotary_dim(table) / 2;
+        // A table without positions may have any number of pairs.
+        let axes = match pairs {
+            0..64 => g.elements::<u8>((0..pairs).map(|p| (p % count) as u8).collect()),
+            _ => g.bytes(pairs),
+        };
+        let positions = match tokens {
+            0..64 => g.elements((0..count * tokens).map(|i| i % 2).collect()),
+            _ => g.bytes(tokens.saturating_mul(count)),
+        };
+        let (x, kind) = (written(g, tokens, heads.saturating_mul(dim)), g.below(2) as i32);
+        let (ctx, table, kind) = (w.contexts.any(g), g.handle(table), g.number(kind));
+        lib!(kvern_rope_axes(ctx, table, kind, count, axes, positions, tokens, heads, dim, x.0, x.1))
     }),
 ];

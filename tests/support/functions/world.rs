@@ -215,6 +215,9 @@ impl World {
                 (KVERN_WEIGHT_FORMAT_BF16, 5, 64),
                 (KVERN_WEIGHT_FORMAT_F32, 5, 0),
                 (KVERN_WEIGHT_FORMAT_F32, 64, 256),
+                (KVERN_WEIGHT_FORMAT_Q8_0, 64, 64),
+                (KVERN_WEIGHT_FORMAT_Q4_0, 64, 64),
+                (KVERN_WEIGHT_FORMAT_BF16, 64, 64),
             ] {
                 ok(kvern_weights_quantize(null(), format, n, k, x, k, &mut weights));
                 self.weights.list.push(weights);
