@@ -16,6 +16,8 @@ mod caches;
 mod formats;
 #[path = "icount/inputs.rs"]
 mod inputs;
+#[path = "icount/mixtures.rs"]
+mod mixtures;
 #[path = "icount/products.rs"]
 mod products;
 #[path = "icount/quantised.rs"]
@@ -32,6 +34,7 @@ use block::block_group;
 use caches::caches_group;
 use formats::formats_group;
 use iai_callgrind::{Callgrind, LibraryBenchmarkConfig, main};
+use mixtures::mixtures_group;
 use products::products_group;
 use quantised::quantised_group;
 use rivals::rivals_group;
@@ -49,5 +52,6 @@ main!(
         variants_group,
         caches_group,
         block_group,
-        rows_group
+        rows_group,
+        mixtures_group
 );
