@@ -60,6 +60,7 @@ macro_rules! with_features {
     (neon, $($call:tt)*) => { $crate::isa::with_features! { @neon [] $($call)* } };
     (neon_dotprod, $($call:tt)*) => { $crate::isa::with_features! { @neon ["dotprod"] $($call)* } };
     (neon_i8mm, $($call:tt)*) => { $crate::isa::with_features! { @neon ["dotprod" "i8mm"] $($call)* } };
+    (neon_bf16, $($call:tt)*) => { $crate::isa::with_features! { @neon ["bf16"] $($call)* } };
     (@neon [$($more:tt)*] $($call:tt)*) => {
         $crate::isa::with_features! { @to ["neon" $($more)*] $($call)* }
     };
@@ -191,6 +192,12 @@ pub(crate) fn has_avx512_vnni() -> bool {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512_bf16() -> bool {
     missing!("x86_64", avx512_bf16).is_none()
+}
+
+/// Whether the machine has the bf16 products of AArch64.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn has_neon_bf16() -> bool {
+    missing!("aarch64", neon_bf16).is_none()
 }
 
 /// The tiers that `has` accepts, each by itself (a missing one hides none after it), and how many these are.

@@ -24,6 +24,7 @@ fn neon() -> Vec<Kernel> {
         kernel("neon::gemm", "f32", &tiles, 2),
         kernel("neon::gemm", "f16", &tiles, 0),
         kernel("neon::gemm", "bf16", &tiles, 8),
+        kernel("neon_bf16::tile", "-", &[4, 8, 12, 16, 20], 0),
     ]
 }
 

@@ -118,7 +118,7 @@ const MACHINES: [Machine; 2] = [
 ];
 
 /// The microkernels that hold the products.
-const KERNELS: [&str; 4] = ["::gemm", "::int8", "::exact", "avx512_bf16::tile"];
+const KERNELS: [&str; 4] = ["::gemm", "::int8", "::exact", "_bf16::tile"];
 
 /// The loops of every product microkernel in the output of `objdump -d --no-show-raw-insn -C`.
 pub fn loops(objdump: &str) -> Vec<Loop> {

@@ -183,7 +183,7 @@ pub(super) unsafe fn load_acts(first: *const i8, second: *const i8, v: usize) ->
     unsafe {
         let first = vreinterpretq_s64_s8(vld1q_s8(first.add(16 * (v / 2))));
         let second = vreinterpretq_s64_s8(vld1q_s8(second.add(16 * (v / 2))));
-        let both = if v % 2 == 0 { vzip1q_s64(first, second) } else { vzip2q_s64(first, second) };
+        let both = if v.is_multiple_of(2) { vzip1q_s64(first, second) } else { vzip2q_s64(first, second) };
         vreinterpretq_s8_s64(both)
     }
 }

@@ -19,6 +19,7 @@ mod dots;
 mod halves;
 mod lanes;
 mod neon;
+mod neon_bf16;
 mod pairs;
 mod parts;
 mod simd;

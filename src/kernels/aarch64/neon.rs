@@ -2,6 +2,7 @@
 
 mod quant;
 
+use super::neon_bf16;
 use super::token::tier;
 use crate::isa::Isa;
 use crate::kernels::simd::Simd;
@@ -20,11 +21,12 @@ tier! {
 }
 
 macro_rules! tiers {
-    ($($tier:ident: $isa:expr, $quant:ident, $dots:expr;)+) => {
+    ($($tier:ident: $isa:expr, $quant:ident, $dots:expr, $fast:expr;)+) => {
         $(
             pub(super) static $tier: KernelSet = KernelSet {
                 isa: $isa,
                 quant: &quant::$quant,
+                fast_bf16: $fast,
                 ids: &KernelIds::new($isa, $dots.name(), KERNELS.gemm[0], &quant::$quant),
                 ..KERNELS
             };
@@ -32,10 +34,11 @@ macro_rules! tiers {
     };
 }
 
-// The tiers that differ in int8 products only; and the same without their instructions.
+// The tiers that differ in int8 products only; and the same without their instructions. bf16 dot products
+// came with the matrix instructions of int8 (ARMv8.6): a CPU capped at an earlier tier has neither.
 tiers! {
-    DOTPROD_KERNELS: Isa::NeonDotprod, DOTPROD, Isa::NeonDotprod;
-    DOTPROD_WITHOUT_DOTS: Isa::NeonDotprod, QUANT, Isa::Neon;
-    I8MM_KERNELS: Isa::NeonI8mm, I8MM, Isa::NeonI8mm;
-    I8MM_WITHOUT_DOTS: Isa::NeonI8mm, QUANT, Isa::Neon;
+    DOTPROD_KERNELS: Isa::NeonDotprod, DOTPROD, Isa::NeonDotprod, || None;
+    DOTPROD_WITHOUT_DOTS: Isa::NeonDotprod, QUANT, Isa::Neon, || None;
+    I8MM_KERNELS: Isa::NeonI8mm, I8MM, Isa::NeonI8mm, neon_bf16::kernels;
+    I8MM_WITHOUT_DOTS: Isa::NeonI8mm, QUANT, Isa::Neon, neon_bf16::kernels;
 }

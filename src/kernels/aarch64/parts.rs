@@ -15,6 +15,7 @@ where
     Sdot<I8MM>: Dots<Act = Lane>,
 {
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block)] // no instruction
     fn again(self, mut p: *const u8) -> *const u8 {
         // SAFETY: no instruction.
         unsafe { asm!("/* {0} */", inout(reg) p, options(nomem, nostack, preserves_flags)) }

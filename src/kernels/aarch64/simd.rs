@@ -32,11 +32,13 @@ impl<D: Dots> Simd for Neon<D> {
         Neon(PhantomData)
     }
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read
     fn prefetch(self, p: *const f32) {
         // SAFETY: a hint, which reads nothing.
         unsafe { asm!("prfm pldl1keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
     }
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read
     fn prefetch_l2(self, p: *const u8) {
         // SAFETY: a hint, which reads nothing.
         unsafe { asm!("prfm pldl2keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags)) }
@@ -195,7 +197,7 @@ impl<D: Dots> Simd for Neon<D> {
         let words = unsafe { [vld1q_u16(p), vld1q_u16(p.add(8))] };
         each!(r => {
             let half = words[r / 2];
-            let half = if r % 2 == 0 { vget_low_u16(half) } else { vget_high_u16(half) };
+            let half = if r.is_multiple_of(2) { vget_low_u16(half) } else { vget_high_u16(half) };
             vreinterpretq_f32_u32(vshll_n_u16::<16>(half))
         })
     }
@@ -259,7 +261,7 @@ impl<D: Dots> Simd for Neon<D> {
         let words = v!([vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes)]);
         each!(r => {
             let half = words[r / 2];
-            let wide = if r % 2 == 0 { vmovl_u16(vget_low_u16(half)) } else { vmovl_high_u16(half) };
+            let wide = if r.is_multiple_of(2) { vmovl_u16(vget_low_u16(half)) } else { vmovl_high_u16(half) };
             vreinterpretq_s32_u32(wide)
         })
     }
@@ -270,7 +272,7 @@ impl<D: Dots> Simd for Neon<D> {
         let words = v!([vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)]);
         each!(r => {
             let half = words[r / 2];
-            if r % 2 == 0 { vmovl_s16(vget_low_s16(half)) } else { vmovl_high_s16(half) }
+            if r.is_multiple_of(2) { vmovl_s16(vget_low_s16(half)) } else { vmovl_high_s16(half) }
         })
     }
     /// `e - 1` as an exponent, or where that is no normal number, `2^-128 << e`; all bits for 255, a NaN.

@@ -25,6 +25,14 @@ macro_rules! tier {
             }
         }
     };
+    (neon_bf16 => $($then:ident)::+, $($arguments:tt)*) => {
+        $crate::isa::with_features! {
+            neon_bf16, $($then)::+ {
+                token: $crate::kernels::aarch64::token::Neon<$crate::kernels::aarch64::dots::Widening>,
+                $($arguments)*
+            }
+        }
+    };
     (neon_i8mm => $($then:ident)::+, $($arguments:tt)*) => {
         $crate::isa::with_features! {
             neon_i8mm, $($then)::+ {
