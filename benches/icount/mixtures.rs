@@ -12,7 +12,7 @@ const FFN: usize = 256;
 const EXPERTS: usize = 16;
 const CHOSEN: usize = 4;
 
-/// Experts of Q4_0, and tokens that chose some.
+/// Experts of MXFP4, and tokens that chose some.
 pub struct Mixture {
     ctx: Context,
     ws: Workspace,
@@ -26,7 +26,7 @@ pub struct Mixture {
 
 fn mixture(isa: Isa, tokens: usize) -> Mixture {
     let matrix = |n: usize, k: usize, seed: u32| {
-        PackedWeights::quantize(WeightFormat::Q4_0, Mat::new(n, k, seed).view()).expect("shape")
+        PackedWeights::quantize(WeightFormat::Mxfp4, Mat::new(n, k, seed).view()).expect("shape")
     };
     let expert =
         |e: usize| [(FFN, HIDDEN), (FFN, HIDDEN), (HIDDEN, FFN)].map(|(n, k)| matrix(n, k, e as u32));
