@@ -6,7 +6,8 @@ use kvern::matmul::matmul;
 use kvern::ops::{self, RopePairs, RopeTable};
 use kvern::quant::{Compute, PackedWeights, WeightFormat, quantize};
 use kvern::{
-    Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace, bf16, f16,
+    Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, PackedB, Precision, Workspace, bf16,
+    f16,
 };
 
 /// What each case hands over: its name, and its call.
@@ -18,7 +19,7 @@ const DIM: usize = 64;
 const COLS: usize = 512;
 
 /// Runs the cases at `isa`: all of them at its first tier, and where others differ from that in int8 products
-/// only, those.
+/// and `Fast` only, those.
 pub fn all(isa: Isa, count: Count<'_>) {
     let ctx = Context::new(&ContextOptions::default().isa_cap(isa)).expect("an available tier");
     let mut ws = Workspace::new(8 << 20).expect("memory");
@@ -26,6 +27,9 @@ pub fn all(isa: Isa, count: Count<'_>) {
     ops::softmax(&ctx, MatMut::dense(&mut [0.0; 4], 1, 4).expect("shape"));
     let int8_alone = matches!(isa, Isa::NeonDotprod | Isa::NeonI8mm);
     quantised(&ctx, &mut ws, int8_alone, count);
+    if isa == Isa::NeonI8mm {
+        fast(&ctx, &mut ws, count);
+    }
     if int8_alone {
         return;
     }
@@ -79,6 +83,20 @@ fn products(ctx: &Context, ws: &mut Workspace, count: Count<'_>) {
                 b.multiply(ctx, ws, view(&a, m, n), view_mut(&mut c, m, n), &e).expect("call");
             });
         }
+    }
+}
+
+/// Products of bf16 by its dot products.
+fn fast(ctx: &Context, ws: &mut Workspace, count: Count<'_>) {
+    for (m, n) in [(1, 1024), (128, 128)] {
+        let (a, b, mut c) = (numbers(m * n, 1), numbers(n * n, 2), numbers(m * n, 3));
+        let b: Vec<bf16> = b.as_slice().iter().map(|&x| bf16::from_f32(x)).collect();
+        let b = PackedB::pack(ctx, MatRef::dense(&b, n, n).expect("shape")).expect("memory");
+        let e = Epilogue::default();
+        count(&format!("products::bf16_fast::{m}x{n}"), &mut || {
+            let c = view_mut(&mut c, m, n);
+            b.multiply_with(ctx, ws, Precision::Fast, view(&a, m, n), c, &e).expect("call");
+        });
     }
 }
 

@@ -4,9 +4,10 @@
 //! both sums are rounded to odd, subnormals flushed. So bits differ from the exact product, but not by batch
 //! or threads: sums go over pairs of k in ascending order.
 //!
-//! The tile is that of f32, 5 x 16: 20 registers of sums, 5 of A (four pairs each), 4 of B. Each pair of k takes
-//! 20 `bfdot` by element, 4 loads of B and 5/4 of A. Rejected: `bfmmla`, which does twice the work of `bfdot`
-//! at once, but over four k and two columns: B would have to be packed a second time, for `Fast` alone.
+//! The tile is that of f32, 5 x 16: 20 registers of sums, 5 of A (four pairs each), 4 of B. Each pair of k
+//! takes 20 `bfdot` by element, 4 loads of B and 5/4 of A. Rejected: `bfmmla`, which does twice the work of
+//! `bfdot` at once, but over four k and two columns: B would have to be packed a second time, for `Fast`
+//! alone.
 
 use super::dots::Widening;
 use super::lanes::{each, v};
