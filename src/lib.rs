@@ -84,6 +84,7 @@ pub mod ops;
 #[allow(unsafe_code)]
 pub mod parallel;
 pub mod quant;
+pub mod recurrent;
 #[allow(unsafe_code)]
 mod tiles;
 #[allow(unsafe_code)]

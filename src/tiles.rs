@@ -3,10 +3,13 @@
 //! An output is cut into tiles by shapes alone, so the tiles, and the result, are the same for any number of
 //! workers. Each tile is one work item, each worker has scratch memory of its own.
 
+mod heads;
+
 use crate::buffer::Arena;
 use crate::parallel::Executor;
 use crate::view::MatMut;
 use bytemuck::{Pod, Zeroable};
+pub(crate) use heads::{Distinct, States, for_each_state};
 
 /// How an output is cut into work items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

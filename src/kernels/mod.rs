@@ -33,6 +33,7 @@ pub(crate) use entry::operands::{
     AData, APanels, BPanels, COut, Elements, FusedEpilogue, Operand, Panel, TileCall,
 };
 pub(crate) use entry::quant::{ActivationRows, RowPanels, Unpacked};
+pub(crate) use entry::recurrence::{RowsOf, Rule, TokenRows};
 pub(crate) use entry::rows::{Adjust, Binary, MAX_SCORE_ROWS, Norm, NormKind, Pairs};
 pub(crate) use generic::LANES;
 pub(crate) use generic::convolve::MAX_TAPS;

@@ -10,6 +10,7 @@ use super::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
 use super::generic::norm::NormRow;
 use super::generic::pack::{CopyColumns, CopyRows};
 use super::generic::quantize::QuantizeRow;
+use super::generic::recurrence::Recurrence;
 use super::generic::rope::RopeHead;
 use super::id::KernelId;
 use super::quant::QuantKernels;
@@ -121,6 +122,8 @@ pub(crate) struct KernelSet {
     pub(super) softcap: unsafe fn(&ElementRow),
     pub(super) swiglu_oai: unsafe fn(&ElementRow),
     pub(super) convolve: unsafe fn(&ConvolveRow),
+    pub(super) delta: unsafe fn(&Recurrence),
+    pub(super) scan: unsafe fn(&Recurrence),
     pub(super) rope_halves: unsafe fn(&RopeHead),
     pub(super) rope_interleaved: unsafe fn(&RopeHead),
 }
@@ -199,6 +202,7 @@ macro_rules! instantiate {
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
+        use crate::kernels::generic::recurrence::{self, Recurrence};
         use crate::kernels::generic::rope::{self, RopeHead};
         use crate::kernels::set::{KernelIds, KernelSet, PrefetchTile, instantiate_entry};
 
@@ -278,6 +282,8 @@ macro_rules! instantiate {
         instantiate_entry!([$($feature)*] $S, layer_norm = norm::layer_norm, (r: &NormRow));
         instantiate_entry!([$($feature)*] $S, rms_norm = norm::rms_norm, (r: &NormRow));
         instantiate_entry!([$($feature)*] $S, convolve = convolve::row, (r: &ConvolveRow));
+        instantiate_entry!([$($feature)*] $S, delta = recurrence::delta, (r: &Recurrence));
+        instantiate_entry!([$($feature)*] $S, scan = recurrence::scan, (r: &Recurrence));
         instantiate_entry!([$($feature)*] $S, rope_halves = rope::halves, (r: &RopeHead));
         instantiate_entry!([$($feature)*] $S, rope_interleaved = rope::interleaved, (r: &RopeHead));
 
@@ -334,6 +340,8 @@ macro_rules! instantiate {
             softcap: element::<Softcap>,
             swiglu_oai: element::<SwigluOai>,
             convolve,
+            delta,
+            scan,
             rope_halves,
             rope_interleaved,
         };

@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy {
     const DOUBLE_ACCUMULATOR_TILES: usize;
     /// Row panels that meet a single row of activations at once, where a format leaves the registers: 1 or 2.
     const ROW_PANELS: usize = 1;
+    /// Panels of a recurrent state whose sums fit the registers: 1 or 4.
+    const STATE_PANELS: usize = 1;
     /// Whether [`Simd::narrow_dot`] takes any number of dots of any unsigned bytes.
     const WIDE_DOTS: bool = false;
 

@@ -15,6 +15,7 @@ mod router;
 mod rows;
 mod select;
 mod softmax;
+mod time_step;
 mod tokens;
 
 pub use elementwise::{activate, activate_mul, add, add_scaled, mul, scale, silu_mul, softcap, swiglu_oai};
@@ -28,7 +29,8 @@ pub use router::{GroupScore, RouterOptions, RouterScore, route};
 pub use select::top_k;
 pub(crate) use softmax::{FINITE, check_softcap};
 pub use softmax::{SoftmaxOptions, argmax, softmax, softmax_with};
+pub use time_step::{TimeStepOptions, time_step};
 pub use tokens::{Along, ConvOptions, causal_conv, cumulative_sum, mean_pool};
 
-pub(crate) use rows::for_each_row;
 use rows::same_shape;
+pub(crate) use rows::{executor, for_each_row};

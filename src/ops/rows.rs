@@ -45,7 +45,7 @@ fn is_serial(elements: usize) -> bool {
 }
 
 /// Where an operation that touches so many elements runs.
-pub(super) fn executor(ctx: &Context, elements: usize) -> &Executor {
+pub(crate) fn executor(ctx: &Context, elements: usize) -> &Executor {
     if is_serial(elements) { Executor::serial() } else { ctx.executor() }
 }
 

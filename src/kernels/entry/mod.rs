@@ -11,4 +11,5 @@ pub(super) mod kv;
 pub(super) mod operands;
 mod pack;
 pub(super) mod quant;
+pub(super) mod recurrence;
 pub(super) mod rows;

@@ -27,6 +27,7 @@ pub(super) mod quant_pairs;
 pub(super) mod quant_parts;
 pub(super) mod quant_row;
 pub(super) mod quantize;
+pub(super) mod recurrence;
 pub(super) mod rope;
 
 pub(crate) use super::simd::{IOTA, LANES};

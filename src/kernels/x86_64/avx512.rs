@@ -26,6 +26,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Act = __m512i;
     type NarrowAcc = __m512i;
     const DOUBLE_ACCUMULATOR_TILES: usize = 4;
+    const STATE_PANELS: usize = 4;
 
     #[inline(always)]
     unsafe fn assume() -> Self {
