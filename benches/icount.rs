@@ -22,6 +22,8 @@ mod mixtures;
 mod products;
 #[path = "icount/quantised.rs"]
 mod quantised;
+#[path = "icount/recurrent.rs"]
+mod recurrent;
 #[path = "icount/rivals.rs"]
 mod rivals;
 #[path = "icount/rows.rs"]
@@ -37,6 +39,7 @@ use iai_callgrind::{Callgrind, LibraryBenchmarkConfig, main};
 use mixtures::mixtures_group;
 use products::products_group;
 use quantised::quantised_group;
+use recurrent::recurrent_group;
 use rivals::rivals_group;
 use rows::rows_group;
 use variants::variants_group;
@@ -53,5 +56,6 @@ main!(
         caches_group,
         block_group,
         rows_group,
-        mixtures_group
+        mixtures_group,
+        recurrent_group
 );

@@ -3047,6 +3047,248 @@ kvern_status kvern_experts_multiply(const kvern_context *ctx,
                                     float *out,
                                     size_t out_row_stride);
 
+/* ---- Recurrent states -------------------------------------------------------------------------- */
+
+/**
+ * The matrices of one layer with recurrence, and the last inputs of its convolution, for some sequences.
+ */
+typedef struct kvern_state kvern_state;
+
+/**
+ * What recurrent states are made from. Start from KVERN_STATE_OPTIONS_INIT.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_state_options).
+     */
+    size_t struct_size;
+    /**
+     * Value heads, at least 1: as many matrices a sequence.
+     */
+    size_t heads;
+    /**
+     * Elements of a key, at least 1: rows of a matrix. d_state of Mamba-2.
+     */
+    size_t key_dim;
+    /**
+     * Elements of a value, at least 1: columns of a matrix. The head size of Mamba-2.
+     */
+    size_t value_dim;
+    /**
+     * Channels of the short convolution before the recurrence; 0 for none.
+     */
+    size_t channels;
+    /**
+     * Taps of that convolution, 2 to 8; 0 without channels.
+     */
+    size_t taps;
+    /**
+     * Sequences side by side; 0 for 1.
+     */
+    size_t sequences;
+} kvern_state_options;
+
+/**
+ * Makes states of zeros: those of empty sequences. All memory is taken at once: for each sequence and head
+ * key_dim * value_dim numbers (value_dim rounded up to 16), and (taps - 1) * channels.
+ *
+ * `ctx`: whose memory the states lie in; NULL for the process's allocator. `out`: receives the states, NULL
+ * on failure. Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED, OVERFLOW, RESOURCE. Threads: `ctx`
+ * shared. Since: 0.1
+ */
+kvern_status kvern_state_create(const kvern_context *ctx,
+                                const kvern_state_options *options,
+                                kvern_state **out);
+
+/**
+ * Destroys states; NULL is ignored.
+ *
+ * Threads: `state` exclusive.
+ * Since: 0.1
+ */
+void kvern_state_destroy(kvern_state *state);
+
+/**
+ * Makes every sequence empty; keeps the memory.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: `state` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_state_clear(kvern_state *state);
+
+/**
+ * Makes one sequence empty.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_state_clear_in(kvern_state *state, size_t sequence);
+
+/**
+ * Makes sequence `to` a copy of sequence `from`: a second continuation, or a length that can be come back
+ * to.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_state_fork(kvern_state *state,
+                              size_t from,
+                              size_t to);
+
+/**
+ * `*out` = the tokens that a sequence took.
+ *
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_state_len(const kvern_state *state, size_t sequence, size_t *out);
+
+/**
+ * `*out` = the bytes of all sequences.
+ *
+ * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_state_bytes(const kvern_state *state, size_t *out);
+
+/**
+ * Copies the matrix of a head out: (key_dim, value_dim), without gaps.
+ *
+ * `len`: key_dim * value_dim. `matrix`: receives as many elements, f32.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence or head), POISONED.
+ * Threads: `state` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_state_read(const kvern_state *state,
+                              size_t sequence,
+                              size_t head,
+                              size_t len,
+                              float *matrix);
+
+/**
+ * Sets the matrix of a head: (key_dim, value_dim), without gaps.
+ *
+ * `len`: key_dim * value_dim. `matrix`: as many elements, f32.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence or head), POISONED; nothing is
+ * changed then. Threads: `state` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_state_write(kvern_state *state,
+                               size_t sequence,
+                               size_t head,
+                               size_t len,
+                               const float *matrix);
+
+/**
+ * `kvern_causal_conv` with the inputs that a sequence of the states keeps.
+ *
+ * `weights`: (taps, channels) of the states' options, f32, the tap of the oldest token first. `bias`:
+ * channels elements; NULL for none. `activation`: a `KVERN_ACTIVATION_*` number. `x`, `y`: (tokens,
+ * channels), f32. Strides in elements. `y` must not overlap the inputs. Errors: NULL_POINTER, MISALIGNED,
+ * OVERFLOW, SHAPE, OPTION (no such sequence, states without a convolution), ALIASED, POISONED; `state` and
+ * `y` are unchanged then. Threads: `ctx` shared, `state` and `y` exclusive. Since: 0.1
+ */
+kvern_status kvern_state_conv(const kvern_context *ctx,
+                              kvern_state *state,
+                              size_t sequence,
+                              const float *weights,
+                              size_t weights_row_stride,
+                              const float *bias,
+                              kvern_activation activation,
+                              size_t tokens,
+                              const float *x,
+                              size_t x_row_stride,
+                              float *y,
+                              size_t y_row_stride);
+
+/**
+ * The gated delta rule. For each token and head, with the matrix S of (key_dim, value_dim) that the sequence
+ * has: `S = S * exp(decay)`, `u = beta * (v - S^T k)`, `S = S + k u^T`, `y = scale * S^T q`. One token after
+ * the other: the bits do not depend on how many come in a call.
+ *
+ * `sequences`: count numbers, none of them twice; row `s * rows / count + i` is token i of sequence
+ * `sequences[s]`. `q`, `k`: (rows, key_heads * key_dim), after their norm; key_heads divides heads, and
+ * value head h has key head `h / (heads / key_heads)`. `v`, `y`: (rows, heads * value_dim). `decay`:
+ * logarithms, (rows, decay_cols), decay_cols being heads, or heads * key_dim where each key element has its
+ * own. `beta`: (rows, heads). `scale`: usually 1 / sqrt(key_dim). All f32, strides in elements. `y` must not
+ * overlap the inputs. Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, one that
+ * comes twice, key_heads, scale), ALIASED, POISONED; `state` and `y` are unchanged then. Threads: `ctx`
+ * shared, `state` and `y` exclusive. Since: 0.1
+ */
+kvern_status kvern_delta_rule(const kvern_context *ctx,
+                              kvern_state *state,
+                              size_t count,
+                              const size_t *sequences,
+                              size_t rows,
+                              size_t key_heads,
+                              const float *q,
+                              size_t q_row_stride,
+                              const float *k,
+                              size_t k_row_stride,
+                              const float *v,
+                              size_t v_row_stride,
+                              size_t decay_cols,
+                              const float *decay,
+                              size_t decay_row_stride,
+                              const float *beta,
+                              size_t beta_row_stride,
+                              float scale,
+                              float *y,
+                              size_t y_row_stride);
+
+/**
+ * The selective scan of Mamba-2. For each token and head, with the matrix S of (key_dim, value_dim) that the
+ * sequence has, the transpose of the (head_dim, d_state) of checkpoints:
+ * `S = S * exp(dt * a) + b (dt * x)^T`, `y = S^T c + d * x`. One token after the other, as
+ * `kvern_delta_rule`.
+ *
+ * `count`, `sequences`, `rows`: as in `kvern_delta_rule`. `x`, `y`: (rows, heads * value_dim). `dt`: the
+ * steps, after `kvern_time_step`: (rows, heads). `b`, `c`: (rows, groups * key_dim); groups divides heads,
+ * and head h has group `h / (heads / groups)`. `a`: heads elements, `-exp(A_log)`. `d`: heads elements. All
+ * f32, strides in elements. `y` must not overlap the inputs. Errors: as `kvern_delta_rule`. Threads: `ctx`
+ * shared, `state` and `y` exclusive. Since: 0.1
+ */
+kvern_status kvern_selective_scan(const kvern_context *ctx,
+                                  kvern_state *state,
+                                  size_t count,
+                                  const size_t *sequences,
+                                  size_t rows,
+                                  size_t groups,
+                                  const float *x,
+                                  size_t x_row_stride,
+                                  const float *dt,
+                                  size_t dt_row_stride,
+                                  const float *b,
+                                  size_t b_row_stride,
+                                  const float *c,
+                                  size_t c_row_stride,
+                                  const float *a,
+                                  const float *d,
+                                  float *y,
+                                  size_t y_row_stride);
+
+/**
+ * `y[i][j] = factor[j] * clamp(softplus(x[i][j] + bias[j]), least, most)`: the steps of Mamba-2, and, with
+ * `factor = -exp(A_log)`, the decays of the delta nets.
+ *
+ * `bias`, `factor`: n elements; NULL for zeros, and for ones. `least`, `most`: infinite for no limit. `x`,
+ * `y`: (rows, n), f32, strides in elements. `y` must not overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION, ALIASED; `y` is unchanged then.
+ * Threads: `ctx` shared, `y` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_time_step(const kvern_context *ctx,
+                             const float *bias,
+                             const float *factor,
+                             float least,
+                             float most,
+                             size_t rows,
+                             size_t n,
+                             const float *x,
+                             size_t x_row_stride,
+                             float *y,
+                             size_t y_row_stride);
+
 /* ---- Initialisers ------------------------------------------------------------------------------ */
 
 /** Options with all defaults: `kvern_context_options options = KVERN_CONTEXT_OPTIONS_INIT;` */
@@ -3063,6 +3305,7 @@ kvern_status kvern_experts_multiply(const kvern_context *ctx,
 #define KVERN_ROUTER_OPTIONS_INIT \
     { sizeof(kvern_router_options), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KVERN_EXPERT_OPTIONS_INIT { sizeof(kvern_expert_options), 0, 0, 0, 0, 0, 0 }
+#define KVERN_STATE_OPTIONS_INIT { sizeof(kvern_state_options), 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -35,6 +35,7 @@
 #include "kvern/rope.hpp"      // rope_table, rope
 #include "kvern/router.hpp"    // top_k, route
 #include "kvern/rows.hpp"      // norms, softmax, activations, embedding, argmax, operations over tokens
+#include "kvern/state.hpp"     // state, delta_rule, selective_scan, time_step
 #include "kvern/weights.hpp"   // weights, multiply_many, blocks
 
 #endif /* KVERN_HPP */

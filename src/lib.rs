@@ -13,7 +13,7 @@
 //!
 //! # How data flows
 //! ```text
-//! your program -> matmul / quant / attention / ops   safe API: checks shapes, plans
+//! your program -> matmul / quant / attention / recurrent / ops  safe API: checks shapes, plans
 //!                    -> drivers                      loops, named as in the papers
 //!                       -> kernels                   one algorithm each, one shell for each instruction set
 //! C program ---> capi (feature `capi`) -> the same safe API

@@ -9,6 +9,7 @@ use kvern::ops::{self, RopePairs, RopeTable};
 use kvern::quant::{
     Compute, Expert, ExpertOptions, PackedWeights, WeightFormat, experts_workspace_bytes, multiply_experts,
 };
+use kvern::recurrent::{DeltaTokens, RecurrentState, ScanTokens, StateOptions, delta_rule, selective_scan};
 use kvern::{Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, PackedB, Workspace};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -83,6 +84,7 @@ fn compute_calls_allocate_nothing() {
         let e = Epilogue::default().scaled(1.0, 1.0).bias(&bias).activation(Activation::Gelu);
         let starts: Vec<usize> = (0..=300).collect();
         let (mut state, mut chosen, mut weights) = (vec![0.0; 3 * 256], vec![0; 2400], vec![0.0; 2400]);
+        let mut states = RecurrentState::new(StateOptions::new(4, 32, 64).sequences(3)).unwrap();
         let mut everything = || {
             let ws = &mut ws;
             for (a, b) in [(am, wm.t()), (MatRef::dense(&a, k, m).unwrap().t(), wm.t())] {
@@ -132,7 +134,8 @@ fn compute_calls_allocate_nothing() {
                     }
                 }
             }
-            let rows = || MatRef::dense(&w[..300 * 256], 300, 256).unwrap();
+            let first = |cols| MatRef::dense(&w[..300 * cols], 300, cols).unwrap();
+            let rows = || first(256);
             let mut y = MatMut::dense(&mut x[..300 * 256], 300, 256).unwrap();
             ops::layer_norm(ctx, rows(), &bias, &bias, 1e-5, y.reborrow()).unwrap();
             ops::rms_norm(ctx, rows(), &bias, 1e-5, y.reborrow()).unwrap();
@@ -158,6 +161,26 @@ fn compute_calls_allocate_nothing() {
             ops::cumulative_sum(ctx, ops::Along::Column, y.reborrow());
             let taps = ops::ConvOptions::new(MatRef::dense(&w[..4 * 256], 4, 256).unwrap());
             ops::causal_conv(ctx, &taps.bias(&bias), rows(), &mut state, y.reborrow()).unwrap();
+            let delta = DeltaTokens {
+                q: first(64),
+                k: first(64),
+                v: rows(),
+                decay: first(4),
+                beta: first(4),
+                scale: 0.1,
+            };
+            delta_rule(ctx, &mut states, &[2, 0, 1], &delta, y.reborrow()).unwrap();
+            let scan = ScanTokens {
+                x: rows(),
+                dt: first(4),
+                b: first(64),
+                c: first(64),
+                a: &bias[..4],
+                d: &bias[..4],
+            };
+            selective_scan(ctx, &mut states, &[1], &scan, y.reborrow()).unwrap();
+            let step = ops::TimeStepOptions::default().bias(&bias);
+            ops::time_step(ctx, &step, rows(), y.reborrow()).unwrap();
             ops::top_k(ctx, rows(), 8, &mut chosen, &mut weights).unwrap();
             let router = ops::RouterOptions::new(8, ops::RouterScore::Sigmoid).renormalize(1e-20);
             let router = router.bias(&bias).groups(8, 4, ops::GroupScore::BestTwo);

@@ -29,6 +29,7 @@ pub mod ops;
 pub mod packed_b;
 pub mod prepare;
 pub mod quant;
+pub mod recurrent;
 pub mod rope;
 pub mod rope_axes;
 pub mod router;
@@ -168,6 +169,7 @@ mod tests {
         shared::<super::quant::kvern_weights>();
         shared::<super::cache::kvern_kv_cache>();
         shared::<super::rope::kvern_rope_table>();
+        shared::<super::recurrent::kvern_state>();
         shared::<kvern_workspace>();
     }
 

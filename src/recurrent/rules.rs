@@ -13,12 +13,12 @@ use crate::view::{MatMut, MatRef};
 /// has.
 const PANELS: usize = 4;
 
-/// What tokens bring to [`delta_rule`]. Row `s * n + i` of each is token i of the call's sequence s, where n is
-/// the number of rows divided by that of sequences.
+/// What tokens bring to [`delta_rule`]. Row `s * n + i` of each is token i of the call's sequence s, where n
+/// is the number of rows divided by that of sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct DeltaTokens<'a> {
-    /// Queries and keys, (rows, key_heads * key_dim), after their norm. The number of heads divides that of the
-    /// state: value head h has the queries and keys of head `h / (heads / key_heads)`.
+    /// Queries and keys, (rows, key_heads * key_dim), after their norm. The number of heads divides that of
+    /// the state: value head h has the queries and keys of head `h / (heads / key_heads)`.
     pub q: MatRef<'a>,
     /// As `q`.
     pub k: MatRef<'a>,
@@ -90,13 +90,13 @@ pub fn delta_rule(
 
 /// The selective scan of Mamba-2.
 ///
-/// - **Formula**: for each token and head, with the matrix S of (key_dim, value_dim) that the sequence has, the
-///   transpose of what checkpoints call (head_dim, d_state): `S = S * exp(dt * a) + b (dt * x)^T`,
-///   `y = S^T c + d * x`.
+/// - **Formula**: for each token and head, with the matrix S of (key_dim, value_dim) that the sequence has,
+///   the transpose of what checkpoints call (head_dim, d_state): `S = S * exp(dt * a) + b (dt * x)^T`, `y =
+///   S^T c + d * x`.
 /// - **Shapes**: `y`: (rows, heads * value_dim); the others as [`ScanTokens`] says; `sequences` as in
 ///   [`delta_rule`].
-/// - **Numerics**: one token after the other, as [`delta_rule`]; `d * x` joins by one fused multiply-add at the
-///   end.
+/// - **Numerics**: one token after the other, as [`delta_rule`]; `d * x` joins by one fused multiply-add at
+///   the end.
 /// - **Errors**: as [`delta_rule`].
 /// - **Cost**: as [`delta_rule`], with 3 operations.
 /// - **Source**: Dao & Gu 2024.

@@ -74,7 +74,8 @@ pub struct RecurrentState {
 impl RecurrentState {
     /// States of zeros: those of empty sequences.
     ///
-    /// - **Errors**: `Option` for a zero size, and for taps beyond 2..=8 of a convolution; `Overflow`; `Resource`.
+    /// - **Errors**: `Option` for a zero size, and for taps beyond 2..=8 of a convolution; `Overflow`;
+    ///   `Resource`.
     /// - **Cost**: allocates everything at once: values rounded up to 16.
     pub fn new(options: StateOptions) -> Result<RecurrentState> {
         RecurrentState::new_on(&Context::serial(), options)

@@ -1,6 +1,6 @@
 //! Loops over the heads of sequences that keep a state: an output and the states beside it.
 
-use super::run_items;
+use super::items::run_items;
 use crate::parallel::Executor;
 use crate::view::MatMut;
 
@@ -57,8 +57,8 @@ struct Outputs<'a> {
 // SAFETY: both are only used to form parts, and whoever forms one promises that no other one overlaps it.
 unsafe impl Sync for Outputs<'_> {}
 
-/// Runs `body` once for each part of the heads of each sequence: the part of the output `(rows, columns)`, and
-/// that of the states.
+/// Runs `body` once for each part of the heads of each sequence: the part of the output `(rows, columns)`,
+/// and that of the states.
 pub(crate) fn for_each_state(
     executor: &Executor,
     out: MatMut<'_>,

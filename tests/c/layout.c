@@ -20,6 +20,7 @@ int main(void) {
     kvern_norm_options norm = KVERN_NORM_OPTIONS_INIT;
     kvern_router_options router = KVERN_ROUTER_OPTIONS_INIT;
     kvern_expert_options expert = KVERN_EXPERT_OPTIONS_INIT;
+    kvern_state_options state = KVERN_STATE_OPTIONS_INIT;
     char version[64];
     snprintf(version, sizeof version, "%d.%d.%d", KVERN_VERSION_MAJOR, KVERN_VERSION_MINOR,
              KVERN_VERSION_PATCH);
@@ -31,7 +32,8 @@ int main(void) {
         cache.struct_size != sizeof cache || attention.struct_size != sizeof attention ||
         preparation.struct_size != sizeof preparation || scaling.struct_size != sizeof scaling ||
         softmax.struct_size != sizeof softmax || norm.struct_size != sizeof norm ||
-        router.struct_size != sizeof router || expert.struct_size != sizeof expert)
+        router.struct_size != sizeof router || expert.struct_size != sizeof expert ||
+        state.struct_size != sizeof state)
         return 4;
     SIZE(kvern_context_options);
     FIELD(kvern_context_options, threads);
@@ -150,5 +152,12 @@ int main(void) {
     FIELD(kvern_expert_options, oai_alpha);
     FIELD(kvern_expert_options, weigh_input);
     FIELD(kvern_expert_options, flags);
+    SIZE(kvern_state_options);
+    FIELD(kvern_state_options, heads);
+    FIELD(kvern_state_options, key_dim);
+    FIELD(kvern_state_options, value_dim);
+    FIELD(kvern_state_options, channels);
+    FIELD(kvern_state_options, taps);
+    FIELD(kvern_state_options, sequences);
     return 0;
 }

@@ -279,12 +279,51 @@ int rows_and_tokens(const kvern::context &ctx) {
     return 0;
 }
 
+int states(const kvern::context &ctx) {
+    kvern_state_options options = kvern::state_options();
+    options.heads = 2;
+    options.key_dim = 1;
+    options.value_dim = 2;
+    options.channels = 2;
+    options.taps = 2;
+    options.sequences = 2;
+    kvern::state state = kvern::state::create(options);
+    const std::vector<std::size_t> both{1, 0};
+    const floats key{1, 2}, value{4, 8, 12, 16, 1, 2, 3, 4}, none(4), half(4, 0.5f), d{1, 0};
+    floats y(8);
+    /* Empty states: y = q * k * beta * v. */
+    state.delta_rule(ctx, both, {key.data(), 2, 1}, {key.data(), 2, 1}, {value.data(), 2, 4},
+                     {none.data(), 2, 2}, {half.data(), 2, 2}, 1.0f, {y.data(), 2, 4});
+    EXPECT((y == floats{2, 4, 6, 8, 2, 4, 6, 8}) && state.len(1) == 1 && state.len() == 1);
+    floats matrix(2);
+    state.read(1, 1, matrix);
+    EXPECT((matrix == floats{6, 8}));
+    state.fork(1, 0);
+    state.clear_in(1);
+    state.write(0, 0, floats{1, 1});
+    state.read(0, 1, matrix);
+    EXPECT((matrix == floats{6, 8}) && state.bytes() == (2 * 2 * 16 + 2 * 2) * sizeof(float));
+    const std::vector<std::size_t> first{0};
+    state.selective_scan(ctx, first, {value.data(), 1, 4}, {half.data(), 1, 2}, {key.data(), 1, 1},
+                         {key.data(), 1, 1}, floats{0, 0}, d, {y.data(), 1, 4});
+    EXPECT((floats(y.begin(), y.begin() + 4) == floats{7, 13, 12, 16}));
+    const floats taps{1, 2, 10, 20}, x{3, 4, 5, 6};
+    state.conv(ctx, 1, {taps.data(), 2, 2}, floats{}, KVERN_ACTIVATION_IDENTITY, {x.data(), 2, 2},
+               {y.data(), 2, 2});
+    EXPECT((floats(y.begin(), y.begin() + 4) == floats{30, 80, 53, 128}));
+    state.clear();
+    EXPECT(state.len() == 0);
+    kvern::time_step(ctx, floats{}, floats{2, 1}, 0.0f, 5.0f, {value.data(), 1, 2}, {y.data(), 1, 2});
+    EXPECT(std::fabs(y[0] - 8.0363f) < 1e-4f && y[1] == 5);
+    return 0;
+}
+
 } // namespace
 
 int main() {
     const kvern::context ctx = kvern::context::create();
     kvern::workspace ws = kvern::workspace::create();
     EXPECT(weights(ctx, ws) == 0 && products(ctx, ws) == 0 && caches(ctx, ws) == 0 && the_rest(ctx) == 0);
-    EXPECT(rows_and_tokens(ctx) == 0 && experts(ctx, ws) == 0);
+    EXPECT(rows_and_tokens(ctx) == 0 && experts(ctx, ws) == 0 && states(ctx) == 0);
     return 0;
 }

@@ -38,6 +38,7 @@ mod no_context;
 mod null;
 mod numbers;
 mod products;
+mod recurrent;
 mod refusals;
 mod rope_axes;
 mod rows;

@@ -13,13 +13,13 @@ const LIBRARY: &[&[&str]] = &[
     &["dtype.rs", "epilogue.rs", "isa.rs"], // the words that kernels and drivers share
     &["buffer", "parallel"],                // memory and threads
     &["view.rs"],                           // shapes over memory
-    &["tiles.rs"],                          // loops over the tiles of an output
+    &["tiles.rs", "tiles"],                 // loops over the tiles of an output
     &["kernels"],                           // know no driver, no context, no file
     &["context.rs", "blob.rs"],
     &["matmul"],
     &["quant"],
     &["ops"],
-    &["attention"],
+    &["attention", "recurrent"],
     &["lib.rs"],
     &["capi"],
     &["cblas"],

@@ -43,7 +43,9 @@ fn the_cpp_header_stands_alone_in_all_of_its_modes() {
     in_two_units("c++", &["-std=c++17", "-DKVERN_NO_EXCEPTIONS"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++17", "-fno-exceptions"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++20"], "kvern.hpp", "cpp");
-    for part in ["core", "context", "products", "weights", "rope", "cache", "attention", "rows", "router"] {
+    for part in
+        ["core", "context", "products", "weights", "rope", "cache", "attention", "rows", "router", "state"]
+    {
         in_two_units("c++", &["-std=c++17"], &format!("kvern/{part}.hpp"), "cpp");
     }
 }

@@ -33,8 +33,8 @@ pub(crate) struct TokenRows<'a> {
 }
 
 impl KernelSet {
-    /// Takes the tokens of `y`, one after the other, into the state of a head, or into panels of it: `rows` key
-    /// elements by the columns of `y`, in panels of 16.
+    /// Takes the tokens of `y`, one after the other, into the state of a head, or into panels of it: `rows`
+    /// key elements by the columns of `y`, in panels of 16.
     pub(crate) fn recurrence(
         &self,
         rule: Rule,

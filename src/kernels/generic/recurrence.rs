@@ -15,10 +15,10 @@
 //! at every tier.
 //!
 //! A prompt takes this order as well. The panels of a work item stay in the L1 cache from the first token to
-//! the last, and one pass over them ends a token and begins the next one: load, `fma` (S), `fma` (y), multiply
-//! (decay), `fma` (the next u), store. Three of these four are the multiply-adds that the chunked form (Yang
-//! et al. 2024, WY representation) needs too, so that the bound is 3/4 of the FMA peak. Rejected: the chunked
-//! form, whose sums have another order, and which inverts a triangular matrix besides.
+//! the last, and one pass over them ends a token and begins the next one: load, `fma` (S), `fma` (y),
+//! multiply (decay), `fma` (the next u), store. Three of these four are the multiply-adds that the chunked
+//! form (Yang et al. 2024, WY representation) needs too, so that the bound is 3/4 of the FMA peak. Rejected:
+//! the chunked form, whose sums have another order, and which inverts a triangular matrix besides.
 
 use super::LANES;
 use super::math::exp;

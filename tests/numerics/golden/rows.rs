@@ -2,8 +2,9 @@
 
 use super::{Cases, numbers};
 use kvern::ops::{self, Along, ConvOptions, GroupScore, NormKind, NormOptions, RopePairs, RopeTable};
-use kvern::ops::{RouterOptions, RouterScore};
+use kvern::ops::{RouterOptions, RouterScore, TimeStepOptions};
 use kvern::quant::{PackedWeights, WeightFormat};
+use kvern::recurrent::{DeltaTokens, RecurrentState, ScanTokens, StateOptions, delta_rule, selective_scan};
 use kvern::{Activation, MatMut, MatRef};
 
 pub fn cases(cases: &mut Cases<'_>) {
@@ -16,6 +17,7 @@ pub fn cases(cases: &mut Cases<'_>) {
     norms(cases);
     tokens(cases);
     routers(cases);
+    recurrences(cases);
 }
 
 fn shapes(cases: &mut Cases<'_>, rows: usize, cols: usize) {
@@ -171,5 +173,39 @@ fn routers(cases: &mut Cases<'_>) {
             let places: Vec<u8> = indices.iter().flat_map(|i| i.to_le_bytes()).collect();
             cases.take_bytes(format!("route {score:?} {name} places"), &places);
         }
+    }
+}
+
+fn recurrences(cases: &mut Cases<'_>) {
+    let ctx = cases.ctx;
+    for (heads, keys, values, tokens) in [(4, 16, 24, 9), (4, 128, 128, 5)] {
+        let (rows, n) = (2 * tokens, heads * values);
+        let size = |x: Vec<f32>, by: f32| -> Vec<f32> { x.iter().map(|x| x * by).collect() };
+        let (q, k) = (size(numbers(rows * 2 * keys, 1), 0.1), size(numbers(rows * 2 * keys, 2), 0.03));
+        let (v, beta) = (numbers(rows * n, 3), size(numbers(rows * heads, 4), 0.2));
+        let negative = |x: Vec<f32>| -> Vec<f32> { x.iter().map(|x| -x.abs()).collect() };
+        let (decay, each) = (negative(numbers(rows * heads, 5)), negative(numbers(rows * heads * keys, 6)));
+        let m = |x| MatRef::dense(x, rows, <[f32]>::len(x) / rows).unwrap();
+        let shape = format!("{heads} x {keys} x {values} x {tokens}");
+        for (name, decay) in [("", &decay), (" of each key element", &each)] {
+            let mut state = RecurrentState::new(StateOptions::new(heads, keys, values).sequences(3)).unwrap();
+            let tokens =
+                DeltaTokens { q: m(&q), k: m(&k), v: m(&v), decay: m(decay), beta: m(&beta), scale: 0.25 };
+            let mut y = vec![0.0; (rows * n).max(keys * values)];
+            let out = MatMut::dense(&mut y[..rows * n], rows, n).unwrap();
+            delta_rule(ctx, &mut state, &[2, 0], &tokens, out).unwrap();
+            cases.take(format!("delta rule, decay{name} {shape}"), &y[..rows * n]);
+            state.read(2, heads - 1, &mut y[..keys * values]).unwrap();
+            cases.take(format!("delta rule, state{name} {shape}"), &y[..keys * values]);
+        }
+        let mut state = RecurrentState::new(StateOptions::new(heads, keys, values)).unwrap();
+        let (mut dt, mut y) = (vec![0.0; rows * heads], vec![0.0; rows * n]);
+        let options = TimeStepOptions::default().bias(&decay[..heads]).limits(0.01, 3.0);
+        ops::time_step(ctx, &options, m(&beta), MatMut::dense(&mut dt, rows, heads).unwrap()).unwrap();
+        cases.take(format!("time_step {rows}x{heads}"), &dt);
+        let (a, d) = (&decay[..heads], &beta[..heads]);
+        let tokens = ScanTokens { x: m(&v), dt: m(&dt), b: m(&k), c: m(&q), a, d };
+        selective_scan(ctx, &mut state, &[0], &tokens, MatMut::dense(&mut y, rows, n).unwrap()).unwrap();
+        cases.take(format!("selective_scan {shape}"), &y);
     }
 }

@@ -9,6 +9,7 @@ mod objects;
 mod pages;
 mod products;
 mod rows;
+mod states;
 pub mod world;
 
 use arguments::Arguments;
@@ -20,7 +21,7 @@ pub type Call = unsafe fn(&mut World, &mut Arguments) -> kvern_status;
 
 /// Every exported function, by name.
 pub fn calls() -> Vec<(&'static str, Call)> {
-    [objects::CALLS, products::CALLS, rows::CALLS, caches::CALLS].concat()
+    [objects::CALLS, products::CALLS, rows::CALLS, caches::CALLS, states::CALLS].concat()
 }
 
 /// An entry of the table: a function and how it is called.

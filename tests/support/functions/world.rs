@@ -7,6 +7,7 @@ use kvern::capi::import::*;
 use kvern::capi::isa::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
+use kvern::capi::recurrent::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::threads::*;
@@ -125,6 +126,7 @@ pub struct World {
     pub weights: Objects<kvern_weights>,
     pub packed: Objects<kvern_packed_b>,
     pub tables: Objects<kvern_rope_table>,
+    pub states: Objects<kvern_state>,
     pub workspaces: Objects<kvern_workspace>,
     pub contexts: Objects<kvern_context>,
     /// Files that loads read: good and bad ones.
@@ -162,6 +164,7 @@ impl World {
             weights: Objects::new(kvern_weights_destroy),
             packed: Objects::new(kvern_packed_b_destroy),
             tables: Objects::new(kvern_rope_table_destroy),
+            states: Objects::new(kvern_state_destroy),
             workspaces: Objects::new(kvern_workspace_destroy),
             contexts: Objects::new(kvern_context_destroy),
             files: Vec::new(),
@@ -230,6 +233,11 @@ impl World {
             for (dim, positions) in [(8, 700), (16, 64), (4, 0), (8, 3), (2, 1), (8, 700)] {
                 ok(kvern_rope_table_create(dim, positions, 10000.0, &mut table));
                 self.tables.list.push(table);
+            }
+            let mut state = null_mut();
+            for sequences in [3, 2, 1, 3, 3, 4] {
+                ok(kvern_state_create(null(), &super::states::options(sequences), &mut state));
+                self.states.list.push(state);
             }
             let mut cache = null_mut();
             let none = kvern_kv_cache_options { kv_heads: 2, head_dim: 8, capacity: 40, ..defaults() };
