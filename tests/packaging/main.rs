@@ -18,6 +18,7 @@ mod examples;
 mod floors;
 #[cfg(target_os = "linux")]
 mod headers;
+mod models;
 mod padding;
 #[cfg(target_os = "linux")]
 mod prefix;

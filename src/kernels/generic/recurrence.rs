@@ -10,7 +10,7 @@
 //! y[j]     = sum over i of q[i] * S[i][j]                then times a scale, or plus skip * v[j]
 //! ```
 //!
-//! Sums over i are chains of fused multiply-adds from +0.0 (NUMERICS rules 1 and 9); values are lanes, so
+//! Sums over i are chains of fused multiply-adds from +0.0 (NUMERICS rules 1 and 4); values are lanes, so
 //! that nothing is summed across them. The state lies in panels of 16 values, `(panels, key elements, 16)`,
 //! at every tier.
 //!
