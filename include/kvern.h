@@ -3180,6 +3180,29 @@ kvern_status kvern_state_write(kvern_state *state,
                                const float *matrix);
 
 /**
+ * Writes all sequences to a file with a checksum. The file is replaced as a whole: an error leaves the old
+ * one.
+ *
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+ * Errors: NULL_POINTER, OPTION (2^32 sequences), IO, RESOURCE, UNSUPPORTED (a big-endian machine), POISONED.
+ * Threads: `state` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_state_save(const kvern_state *state,
+                              const char *path);
+
+/**
+ * Replaces all sequences by those of a file that `kvern_state_save` wrote from states of the same heads,
+ * sizes and convolution. There may be fewer of them: the others are empty then.
+ *
+ * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
+ * damaged, or of more sequences), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then.
+ * Threads: `state` exclusive. Since: 0.1
+ */
+kvern_status kvern_state_restore(kvern_state *state,
+                                 const char *path);
+
+/**
  * `kvern_causal_conv` with the inputs that a sequence of the states keeps.
  *
  * `weights`: (taps, channels) of the states' options, f32, the tap of the oldest token first. `bias`:

@@ -44,6 +44,8 @@ class state : public detail::handle<kvern_state, kvern_state_destroy> {
     done write(std::size_t sequence, std::size_t head, span<const float> matrix) {
         return detail::finish(kvern_state_write(get(), sequence, head, matrix.size(), matrix.data()));
     }
+    done save(const char *path) const { return detail::finish(kvern_state_save(get(), path)); }
+    done restore(const char *path) { return detail::finish(kvern_state_restore(get(), path)); }
     /** Convolves x: (tokens, channels) with the inputs that the sequence keeps; `bias` may be empty. */
     done conv(const context &ctx, std::size_t sequence, input weights, span<const float> bias,
               kvern_activation activation, input x, output y) {

@@ -1,6 +1,6 @@
 //! Recurrent states: the delta rule, the selective scan, the convolution before them.
 
-use super::args::{Array, Options, exclusive, nonzero, optional, put, read, shared, span_of};
+use super::args::{Array, Options, exclusive, nonzero, optional, path, put, read, shared, span_of};
 use super::context::{kvern_context, with_context};
 use super::matmul::{activation, kvern_activation};
 use super::status::{Checked, kvern_status};
@@ -8,6 +8,7 @@ use super::{Guarded, create, destroy, guard};
 use crate::error::{option, product};
 use crate::ops::{self, ConvOptions, TimeStepOptions};
 use crate::recurrent::{DeltaTokens, RecurrentState, ScanTokens, StateOptions, delta_rule, selective_scan};
+use std::ffi::c_char;
 
 /// What recurrent states are made from. Start from KVERN_STATE_OPTIONS_INIT.
 #[derive(Clone, Copy)]
@@ -188,6 +189,31 @@ pub unsafe extern "C" fn kvern_state_write(
             Ok(state.write(sequence, head, matrix.get())?)
         })
     }
+}
+
+/// Writes all sequences to a file with a checksum. The file is replaced as a whole: an error leaves the old
+/// one.
+///
+/// `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows).
+/// Errors: NULL_POINTER, OPTION (2^32 sequences), IO, RESOURCE, UNSUPPORTED (a big-endian machine), POISONED.
+/// Threads: `state` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_state_save(state: *const kvern_state, path: *const c_char) -> kvern_status {
+    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
+    guard(|| unsafe { Ok(shared("state", state)?.0.get("state")?.save(self::path("path", path)?)?) })
+}
+
+/// Replaces all sequences by those of a file that `kvern_state_save` wrote from states of the same heads,
+/// sizes and convolution. There may be fewer of them: the others are empty then.
+///
+/// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
+/// damaged, or of more sequences), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then.
+/// Threads: `state` exclusive. Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_state_restore(state: *mut kvern_state, path: *const c_char) -> kvern_status {
+    // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
+    unsafe { edit(state, |state| Ok(state.restore(self::path("path", path)?)?)) }
 }
 
 /// `kvern_causal_conv` with the inputs that a sequence of the states keeps.

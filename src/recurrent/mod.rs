@@ -8,6 +8,7 @@
 //! Tokens are taken one after the other (NUMERICS rule 4), in prompts too: one call with all tokens, a call
 //! for each, and any chunks between give the same bits, at every tier and on any number of threads.
 
+mod file;
 mod rules;
 mod state;
 

@@ -52,8 +52,13 @@ impl StateOptions {
         self.key_dim * LANES
     }
 
+    /// Elements of the matrices of a sequence.
+    pub(super) fn matrices_len(&self) -> usize {
+        self.heads * self.panels() * self.panel_len()
+    }
+
     /// Elements of the inputs that a convolution keeps.
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs_len(&self) -> usize {
         self.taps.saturating_sub(1) * self.channels
     }
 }
@@ -224,6 +229,21 @@ impl RecurrentState {
         }
     }
 
+    /// All matrices and all inputs, as they lie in memory.
+    pub(super) fn contents(&self) -> (&[f32], &[f32]) {
+        (self.matrices.as_slice(), self.inputs.as_slice())
+    }
+
+    /// Sets the first sequences from what [`RecurrentState::contents`] gave, as bytes.
+    pub(super) fn replace(&mut self, lens: impl Iterator<Item = usize>, (matrices, inputs): (&[u8], &[u8])) {
+        for (to, from) in [(&mut self.matrices, matrices), (&mut self.inputs, inputs)] {
+            bytemuck::cast_slice_mut::<f32, u8>(to.as_mut_slice())[..from.len()].copy_from_slice(from);
+        }
+        for (to, len) in self.lens.iter_mut().zip(lens) {
+            *to = len;
+        }
+    }
+
     /// Counts tokens that sequences took.
     pub(super) fn took(&mut self, sequences: &[usize], tokens: usize) {
         for &sequence in sequences {
@@ -248,12 +268,12 @@ impl RecurrentState {
 
     /// Where the matrices of a sequence lie.
     fn range(&self, sequence: usize) -> std::ops::Range<usize> {
-        let len = self.options.heads * self.options.panels() * self.options.panel_len();
+        let len = self.options.matrices_len();
         sequence * len..(sequence + 1) * len
     }
 
     fn inputs_range(&self, sequence: usize) -> std::ops::Range<usize> {
-        let len = self.options.inputs();
+        let len = self.options.inputs_len();
         sequence * len..(sequence + 1) * len
     }
 }

@@ -311,6 +311,18 @@ int states(const kvern::context &ctx) {
     state.conv(ctx, 1, {taps.data(), 2, 2}, floats{}, KVERN_ACTIVATION_IDENTITY, {x.data(), 2, 2},
                {y.data(), 2, 2});
     EXPECT((floats(y.begin(), y.begin() + 4) == floats{30, 80, 53, 128}));
+    int refused = 0;
+    try {
+        state.save("/nowhere/at/all");
+    } catch (const kvern::error &e) {
+        refused += e.status() == KVERN_STATUS_IO;
+    }
+    try {
+        state.restore("/nowhere/at/all");
+    } catch (const kvern::error &e) {
+        refused += e.status() == KVERN_STATUS_IO;
+    }
+    EXPECT(refused == 2 && state.len(0) == 2);
     state.clear();
     EXPECT(state.len() == 0);
     kvern::time_step(ctx, floats{}, floats{2, 1}, 0.0f, 5.0f, {value.data(), 1, 2}, {y.data(), 1, 2});

@@ -185,6 +185,13 @@ fn recurrences_have_the_bits_of_the_safe_api() {
         }
         ok(kvern_state_bytes(raw, &mut number));
         assert_eq!(number, safe.bytes());
+        let file = crate::support::temp("capi-state");
+        let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+        ok(kvern_state_save(raw, path.as_ptr()));
+        ok(kvern_state_clear(raw));
+        ok(kvern_state_restore(raw, path.as_ptr()));
+        assert_same_bits(&contents(raw), &all, "restored");
+        std::fs::remove_file(&file).unwrap();
         ok(kvern_state_clear(raw));
         assert!(contents(raw).iter().all(|x| *x == 0.0));
         kvern_state_destroy(raw);
@@ -281,6 +288,9 @@ fn what_makes_no_sense_is_refused() {
         SHAPE "x.len = 5 must equal": kvern_state_write(raw, 0, 0, 5, p);
         OPTION "sequence = 3": kvern_state_len(raw, 3, &mut 0);
         NULL_POINTER "state": kvern_state_clear(null_mut());
+        NULL_POINTER "path": kvern_state_save(raw, null());
+        NULL_POINTER "path": kvern_state_restore(raw, null());
+        IO "nowhere": kvern_state_restore(raw, c"/nowhere/at/all".as_ptr());
         OPTION "sequence = 3": kvern_state_conv(o.ctx, raw, 3, p, 5, null(), 0, 1, p, 5, out, 5);
         NULL_POINTER "weights": kvern_state_conv(o.ctx, raw, 0, null(), 5, null(), 0, 1, p, 5, out, 5);
         OPTION "limits = 2..=1": kvern_time_step(o.ctx, null(), null(), 2.0, 1.0, 1, 4, p, 4, out, 4);

@@ -74,6 +74,11 @@ pub const CALLS: &[(&str, Call)] = &[
         let len = g.size(KEY_DIM * VALUE_DIM);
         lib!(kvern_state_write(state, sequence, head, len, g.floats(len)))
     }),
+    call!(kvern_state_save, |w, g| lib!(kvern_state_save(w.states.any(g), w.target(g)))),
+    call!(kvern_state_restore, |w, g| {
+        let state = if g.may_be_hostile() { w.states.any(g) } else { w.states.first() };
+        lib!(kvern_state_restore(state, w.file(g, "state0")))
+    }),
     call!(kvern_state_conv, |w, g| {
         let (ctx, state, sequence) = (w.contexts.any(g), w.states.any(g), sequence(g));
         let (tokens, activation) = (g.one_of(&[0, 1, 5]), g.below(4) as i32);

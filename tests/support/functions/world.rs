@@ -278,6 +278,10 @@ impl World {
                 good.push(folder.join(format!("cache{i}")));
                 ok(kvern_kv_cache_save(cache, c_path(&good[good.len() - 1]).as_ptr()));
             }
+            for (i, &state) in self.states.list.iter().enumerate() {
+                good.push(folder.join(format!("state{i}")));
+                ok(kvern_state_save(state, c_path(&good[good.len() - 1]).as_ptr()));
+            }
         }
         let mut bad = vec![folder.clone(), folder.join("nowhere"), folder.join("no/where"), PathBuf::new()];
         bad.push(folder.join("pipe"));
