@@ -157,6 +157,37 @@ macro_rules! instantiate_entry {
 }
 pub(super) use instantiate_entry;
 
+/// Instantiates the functions of [`FastBf16`]: `tile`, whose sums are `$sums`, `round` and `pack`.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! instantiate_bf16 {
+    (
+        features: [$($feature:tt)*],
+        token: $S:ty,
+        round: $round:path,
+        pack: $pack:path,
+        sums: $sums:ty,
+    ) => {
+        $crate::kernels::set::instantiate_entry!([$($feature)*] $S, round = $round,
+            (x: *const f32, n: usize, out: *mut u16));
+        $crate::kernels::set::instantiate_entry!([$($feature)*] $S, pack = $pack,
+            (from: *const f32, groups: usize, stride: usize, out: *mut u16));
+
+        /// # Safety
+        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`]
+        ///   says.
+        $(#[target_feature(enable = $feature)])*
+        #[inline(never)]
+        unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
+            // SAFETY: handed on to the caller, both parts.
+            unsafe {
+                $crate::kernels::generic::gemm::tiles::<$S, $sums, MR, NV>(<$S>::assume(), t)
+            }
+        }
+    };
+}
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+pub(super) use instantiate_bf16;
+
 /// Instantiates every algorithm for one ISA, and the table of them, which [`KernelSet::for_isa`] gives out
 /// only where the CPU has the features. `gemm` names rows of the tiles by their vectors; `packed` does the
 /// same for 16-bit elements, which are always packed, where their tiles are others.

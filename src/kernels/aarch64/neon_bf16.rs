@@ -13,8 +13,8 @@ use super::dots::Widening;
 use super::lanes::{each, v};
 use super::token::{Neon, tier};
 use crate::isa::has_neon_bf16;
-use crate::kernels::generic::gemm::{Accumulate, GemmTile, tiles};
-use crate::kernels::set::{FastBf16, instantiate_entry};
+use crate::kernels::generic::gemm::{Accumulate, GemmTile};
+use crate::kernels::set::FastBf16;
 use crate::kernels::simd::Simd;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -72,25 +72,12 @@ unsafe fn pack_pairs(s: Token, from: *const f32, groups: usize, stride: usize, o
     }
 }
 
-/// Instantiates the kernels.
-macro_rules! instantiate_bf16 {
-    (features: [$($feature:tt)*], token: $S:ty,) => {
-        instantiate_entry!([$($feature)*] $S, round = round_row, (x: *const f32, n: usize, out: *mut u16));
-        instantiate_entry!([$($feature)*] $S, pack = pack_pairs,
-            (from: *const f32, groups: usize, stride: usize, out: *mut u16));
-
-        /// # Safety
-        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`]
-        ///   says.
-        $(#[target_feature(enable = $feature)])*
-        #[inline(never)]
-        unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { tiles::<$S, DotBf16, MR, NV>(<$S>::assume(), t) }
-        }
-    };
+tier! {
+    neon_bf16 => crate::kernels::set::instantiate_bf16,
+    round: round_row,
+    pack: pack_pairs,
+    sums: DotBf16,
 }
-tier! { neon_bf16 => instantiate_bf16, }
 
 /// Sums of `bfdot`.
 struct DotBf16;

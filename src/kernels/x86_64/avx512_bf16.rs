@@ -7,8 +7,8 @@
 
 use super::token::{Avx512, tier};
 use crate::isa::has_avx512_bf16;
-use crate::kernels::generic::gemm::{Accumulate, GemmTile, tiles};
-use crate::kernels::set::{FastBf16, instantiate_entry};
+use crate::kernels::generic::gemm::{Accumulate, GemmTile};
+use crate::kernels::set::FastBf16;
 use crate::kernels::simd::Simd;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
@@ -82,25 +82,12 @@ unsafe fn pack_pairs(_s: Avx512<false>, from: *const f32, groups: usize, stride:
     }
 }
 
-/// Instantiates the kernels.
-macro_rules! instantiate_bf16 {
-    (features: [$($feature:tt)*], token: $S:ty,) => {
-        instantiate_entry!([$($feature)*] $S, round = round_row, (x: *const f32, n: usize, out: *mut u16));
-        instantiate_entry!([$($feature)*] $S, pack = pack_pairs,
-            (from: *const f32, groups: usize, stride: usize, out: *mut u16));
-
-        /// # Safety
-        /// - the CPU has the features; the operands (A and B in pairs of bf16) are valid as [`GemmTile`]
-        ///   says.
-        $(#[target_feature(enable = $feature)])*
-        #[inline(never)]
-        unsafe fn tile<const MR: usize, const NV: usize>(t: &GemmTile) {
-            // SAFETY: handed on to the caller, both parts.
-            unsafe { tiles::<$S, DotBf16, MR, NV>(<$S>::assume(), t) }
-        }
-    };
+tier! {
+    avx512_bf16 => crate::kernels::set::instantiate_bf16,
+    round: round_row,
+    pack: pack_pairs,
+    sums: DotBf16,
 }
-tier! { avx512_bf16 => instantiate_bf16, }
 
 /// Sums of `vdpbf16ps`.
 struct DotBf16;
