@@ -2,11 +2,12 @@
 
 use super::args::{Array, Options, exclusive, nonzero, optional, path, put, read, shared, span_of};
 use super::context::{kvern_context, with_context};
-use super::matmul::{activation, kvern_activation};
+use super::matmul::kvern_activation;
 use super::status::{Checked, kvern_status};
+use super::tokens::convolution;
 use super::{Guarded, create, destroy, guard};
 use crate::error::{option, product};
-use crate::ops::{self, ConvOptions, TimeStepOptions};
+use crate::ops::{self, TimeStepOptions};
 use crate::recurrent::{DeltaTokens, RecurrentState, ScanTokens, StateOptions, delta_rule, selective_scan};
 use std::ffi::c_char;
 
@@ -247,11 +248,7 @@ pub unsafe extern "C" fn kvern_state_conv(
         let x = Array::matrix("x", x, tokens, channels, x_row_stride)?;
         let inputs = [weights.span(), span_of(&bias), x.span()];
         let y = Array::matrix("y", y, tokens, channels, y_row_stride)?.apart_from(&inputs)?;
-        let mut options = ConvOptions::new(weights.view()?);
-        if let Some(bias) = bias {
-            options = options.bias(bias.get());
-        }
-        options = options.activation(self::activation("activation", activation)?);
+        let options = convolution(weights, bias, activation)?;
         let (x, y) = (x.view()?, y.view_mut()?);
         state.0.change("state", |state| {
             let inputs = state.inputs(sequence)?;

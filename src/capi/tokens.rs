@@ -5,7 +5,7 @@ use super::context::kvern_context;
 use super::elementwise::in_place;
 use super::guard;
 use super::matmul::{activation, kvern_activation};
-use super::status::kvern_status;
+use super::status::{Checked, kvern_status};
 use crate::error::{Error, product};
 use crate::ops::{self, Along, ConvOptions};
 
@@ -78,6 +78,21 @@ pub unsafe extern "C" fn kvern_cumulative_sum(
     }
 }
 
+/// The options of a convolution.
+///
+/// # Safety
+/// - the memory of both is readable, initialised, and unchanged for `'a`.
+pub(super) unsafe fn convolution<'a>(
+    weights: Array<f32>,
+    bias: Option<Array<f32>>,
+    activation: kvern_activation,
+) -> Checked<ConvOptions<'a>> {
+    // SAFETY: handed on to the caller.
+    let (weights, bias) = unsafe { (weights.view()?, bias.map(|bias| bias.get())) };
+    let options = ConvOptions::new(weights).activation(self::activation("activation", activation)?);
+    Ok(bias.map_or(options, |bias| options.bias(bias)))
+}
+
 /// `y[t][c] = act(sum over j of weights[j][c] * x[t - taps + 1 + j][c] + bias[c])`: the short convolution of
 /// Mamba-2, of the delta nets and of LFM2. What lies before the first token is `state`, which ends as the
 /// last taps - 1 inputs; a new sequence starts from zeros.
@@ -116,11 +131,7 @@ pub unsafe extern "C" fn kvern_causal_conv(
         let state = Array::new("state", state, kept)?.apart_from(&inputs)?;
         let y = Array::matrix("y", y, tokens, channels, y_row_stride)?;
         let y = y.apart_from(&inputs)?.apart_from(&[state.span()])?;
-        let mut options = ConvOptions::new(weights.view()?);
-        if let Some(bias) = bias {
-            options = options.bias(bias.get());
-        }
-        options = options.activation(self::activation("activation", activation)?);
+        let options = convolution(weights, bias, activation)?;
         Ok(ops::causal_conv(&ctx.context, &options, x.view()?, state.get_mut(), y.view_mut()?)?)
     })
 }

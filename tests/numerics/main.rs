@@ -17,7 +17,6 @@ mod norms;
 mod ops;
 mod packed_files;
 mod recurrent;
-mod recurrent_files;
 mod rope;
 mod rope_axes;
 mod rope_models;

@@ -16,6 +16,7 @@ pub(super) mod math;
 pub(super) mod norm;
 pub(super) mod pack;
 pub(super) mod quant_codes;
+mod quant_dots;
 pub(super) mod quant_exact;
 pub(super) mod quant_format;
 pub(super) mod quant_headers;

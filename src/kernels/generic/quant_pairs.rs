@@ -14,9 +14,10 @@
 
 use super::accumulators::{load_row, store_row};
 use super::quant_codes::Codes;
+use super::quant_dots::{biased, to_f32};
 use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
-use super::quant_int8::{Int8Tile, biased, factor_of_min, to_f32};
+use super::quant_int8::{Int8Tile, factor_of_min};
 use super::quant_parts::Parts;
 use super::quantize::BlockQ8;
 

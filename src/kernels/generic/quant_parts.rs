@@ -8,9 +8,10 @@
 
 use super::accumulators::{load_columns, store_columns};
 use super::quant_codes::{Codes, Plane};
+use super::quant_dots::{DotSums, biased};
 use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
-use super::quant_int8::{DotSums, Int8Tile, add_to_chains, biased, prefetch};
+use super::quant_int8::{Int8Tile, add_to_chains, prefetch};
 use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
 
