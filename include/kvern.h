@@ -3093,8 +3093,10 @@ typedef struct {
  * key_dim * value_dim numbers (value_dim rounded up to 16), and (taps - 1) * channels.
  *
  * `ctx`: whose memory the states lie in; NULL for the process's allocator. `out`: receives the states, NULL
- * on failure. Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED, OVERFLOW, RESOURCE. Threads: `ctx`
- * shared. Since: 0.1
+ * on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED, OVERFLOW, RESOURCE.
+ * Threads: `ctx` shared.
+ * Since: 0.1
  */
 kvern_status kvern_state_create(const kvern_context *ctx,
                                 const kvern_state_options *options,
@@ -3111,7 +3113,8 @@ void kvern_state_destroy(kvern_state *state);
 /**
  * Makes every sequence empty; keeps the memory.
  *
- * Errors: NULL_POINTER, POISONED. Threads: `state` exclusive.
+ * Errors: NULL_POINTER, POISONED.
+ * Threads: `state` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_state_clear(kvern_state *state);
@@ -3119,7 +3122,8 @@ kvern_status kvern_state_clear(kvern_state *state);
 /**
  * Makes one sequence empty.
  *
- * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+ * Threads: `state` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_state_clear_in(kvern_state *state, size_t sequence);
@@ -3128,7 +3132,8 @@ kvern_status kvern_state_clear_in(kvern_state *state, size_t sequence);
  * Makes sequence `to` a copy of sequence `from`: a second continuation, or a length that can be come back
  * to.
  *
- * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+ * Threads: `state` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_state_fork(kvern_state *state,
@@ -3138,7 +3143,8 @@ kvern_status kvern_state_fork(kvern_state *state,
 /**
  * `*out` = the tokens that a sequence took.
  *
- * Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: any.
+ * Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+ * Threads: any.
  * Since: 0.1
  */
 kvern_status kvern_state_len(const kvern_state *state, size_t sequence, size_t *out);
@@ -3146,7 +3152,8 @@ kvern_status kvern_state_len(const kvern_state *state, size_t sequence, size_t *
 /**
  * `*out` = the bytes of all sequences.
  *
- * Errors: NULL_POINTER, POISONED. Threads: any.
+ * Errors: NULL_POINTER, POISONED.
+ * Threads: any.
  * Since: 0.1
  */
 kvern_status kvern_state_bytes(const kvern_state *state, size_t *out);
@@ -3170,7 +3177,8 @@ kvern_status kvern_state_read(const kvern_state *state,
  *
  * `len`: key_dim * value_dim. `matrix`: as many elements, f32.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence or head), POISONED; nothing is
- * changed then. Threads: `state` exclusive.
+ * changed then.
+ * Threads: `state` exclusive.
  * Since: 0.1
  */
 kvern_status kvern_state_write(kvern_state *state,
@@ -3197,7 +3205,8 @@ kvern_status kvern_state_save(const kvern_state *state,
  *
  * Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
  * damaged, or of more sequences), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then.
- * Threads: `state` exclusive. Since: 0.1
+ * Threads: `state` exclusive.
+ * Since: 0.1
  */
 kvern_status kvern_state_restore(kvern_state *state,
                                  const char *path);
@@ -3207,9 +3216,11 @@ kvern_status kvern_state_restore(kvern_state *state,
  *
  * `weights`: (taps, channels) of the states' options, f32, the tap of the oldest token first. `bias`:
  * channels elements; NULL for none. `activation`: a `KVERN_ACTIVATION_*` number. `x`, `y`: (tokens,
- * channels), f32. Strides in elements. `y` must not overlap the inputs. Errors: NULL_POINTER, MISALIGNED,
- * OVERFLOW, SHAPE, OPTION (no such sequence, states without a convolution), ALIASED, POISONED; `state` and
- * `y` are unchanged then. Threads: `ctx` shared, `state` and `y` exclusive. Since: 0.1
+ * channels), f32. Strides in elements. `y` must not overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, states without a
+ * convolution), ALIASED, POISONED; `state` and `y` are unchanged then.
+ * Threads: `ctx` shared, `state` and `y` exclusive.
+ * Since: 0.1
  */
 kvern_status kvern_state_conv(const kvern_context *ctx,
                               kvern_state *state,
@@ -3234,9 +3245,11 @@ kvern_status kvern_state_conv(const kvern_context *ctx,
  * value head h has key head `h / (heads / key_heads)`. `v`, `y`: (rows, heads * value_dim). `decay`:
  * logarithms, (rows, decay_cols), decay_cols being heads, or heads * key_dim where each key element has its
  * own. `beta`: (rows, heads). `scale`: usually 1 / sqrt(key_dim). All f32, strides in elements. `y` must not
- * overlap the inputs. Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, one that
- * comes twice, key_heads, scale), ALIASED, POISONED; `state` and `y` are unchanged then. Threads: `ctx`
- * shared, `state` and `y` exclusive. Since: 0.1
+ * overlap the inputs.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, one that comes twice,
+ * key_heads, scale), ALIASED, POISONED; `state` and `y` are unchanged then.
+ * Threads: `ctx` shared, `state` and `y` exclusive.
+ * Since: 0.1
  */
 kvern_status kvern_delta_rule(const kvern_context *ctx,
                               kvern_state *state,
@@ -3268,8 +3281,10 @@ kvern_status kvern_delta_rule(const kvern_context *ctx,
  * `count`, `sequences`, `rows`: as in `kvern_delta_rule`. `x`, `y`: (rows, heads * value_dim). `dt`: the
  * steps, after `kvern_time_step`: (rows, heads). `b`, `c`: (rows, groups * key_dim); groups divides heads,
  * and head h has group `h / (heads / groups)`. `a`: heads elements, `-exp(A_log)`. `d`: heads elements. All
- * f32, strides in elements. `y` must not overlap the inputs. Errors: as `kvern_delta_rule`. Threads: `ctx`
- * shared, `state` and `y` exclusive. Since: 0.1
+ * f32, strides in elements. `y` must not overlap the inputs.
+ * Errors: as `kvern_delta_rule`.
+ * Threads: `ctx` shared, `state` and `y` exclusive.
+ * Since: 0.1
  */
 kvern_status kvern_selective_scan(const kvern_context *ctx,
                                   kvern_state *state,

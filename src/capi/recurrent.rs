@@ -46,8 +46,10 @@ pub struct kvern_state(pub(super) Guarded<RecurrentState>);
 /// key_dim * value_dim numbers (value_dim rounded up to 16), and (taps - 1) * channels.
 ///
 /// `ctx`: whose memory the states lie in; NULL for the process's allocator. `out`: receives the states, NULL
-/// on failure. Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED, OVERFLOW, RESOURCE. Threads: `ctx`
-/// shared. Since: 0.1
+/// on failure.
+/// Errors: NULL_POINTER, MISALIGNED, OPTION, UNSUPPORTED, OVERFLOW, RESOURCE.
+/// Threads: `ctx` shared.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_create(
     ctx: *const kvern_context,
@@ -85,7 +87,8 @@ unsafe fn edit(state: *mut kvern_state, f: impl FnOnce(&mut RecurrentState) -> C
 
 /// Makes every sequence empty; keeps the memory.
 ///
-/// Errors: NULL_POINTER, POISONED. Threads: `state` exclusive.
+/// Errors: NULL_POINTER, POISONED.
+/// Threads: `state` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_clear(state: *mut kvern_state) -> kvern_status {
@@ -100,7 +103,8 @@ pub unsafe extern "C" fn kvern_state_clear(state: *mut kvern_state) -> kvern_sta
 
 /// Makes one sequence empty.
 ///
-/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+/// Threads: `state` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_clear_in(state: *mut kvern_state, sequence: usize) -> kvern_status {
@@ -111,7 +115,8 @@ pub unsafe extern "C" fn kvern_state_clear_in(state: *mut kvern_state, sequence:
 /// Makes sequence `to` a copy of sequence `from`: a second continuation, or a length that can be come back
 /// to.
 ///
-/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: `state` exclusive.
+/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+/// Threads: `state` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_fork(state: *mut kvern_state, from: usize, to: usize) -> kvern_status {
@@ -121,7 +126,8 @@ pub unsafe extern "C" fn kvern_state_fork(state: *mut kvern_state, from: usize, 
 
 /// `*out` = the tokens that a sequence took.
 ///
-/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED. Threads: any.
+/// Errors: NULL_POINTER, OPTION (no such sequence), POISONED.
+/// Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_len(
@@ -140,7 +146,8 @@ pub unsafe extern "C" fn kvern_state_len(
 
 /// `*out` = the bytes of all sequences.
 ///
-/// Errors: NULL_POINTER, POISONED. Threads: any.
+/// Errors: NULL_POINTER, POISONED.
+/// Threads: any.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_bytes(state: *const kvern_state, out: *mut usize) -> kvern_status {
@@ -173,7 +180,8 @@ pub unsafe extern "C" fn kvern_state_read(
 ///
 /// `len`: key_dim * value_dim. `matrix`: as many elements, f32.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence or head), POISONED; nothing is
-/// changed then. Threads: `state` exclusive.
+/// changed then.
+/// Threads: `state` exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_write(
@@ -210,7 +218,8 @@ pub unsafe extern "C" fn kvern_state_save(state: *const kvern_state, path: *cons
 ///
 /// Errors: NULL_POINTER, IO, BLOB (truncated, too long, foreign, of another version or other options,
 /// damaged, or of more sequences), OVERFLOW, RESOURCE, UNSUPPORTED, POISONED; nothing is changed then.
-/// Threads: `state` exclusive. Since: 0.1
+/// Threads: `state` exclusive.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_restore(state: *mut kvern_state, path: *const c_char) -> kvern_status {
     // SAFETY: both are NULL or live, and `path` ends with a NUL, by the header's contract.
@@ -221,9 +230,11 @@ pub unsafe extern "C" fn kvern_state_restore(state: *mut kvern_state, path: *con
 ///
 /// `weights`: (taps, channels) of the states' options, f32, the tap of the oldest token first. `bias`:
 /// channels elements; NULL for none. `activation`: a `KVERN_ACTIVATION_*` number. `x`, `y`: (tokens,
-/// channels), f32. Strides in elements. `y` must not overlap the inputs. Errors: NULL_POINTER, MISALIGNED,
-/// OVERFLOW, SHAPE, OPTION (no such sequence, states without a convolution), ALIASED, POISONED; `state` and
-/// `y` are unchanged then. Threads: `ctx` shared, `state` and `y` exclusive. Since: 0.1
+/// channels), f32. Strides in elements. `y` must not overlap the inputs.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, states without a
+/// convolution), ALIASED, POISONED; `state` and `y` are unchanged then.
+/// Threads: `ctx` shared, `state` and `y` exclusive.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_state_conv(
     ctx: *const kvern_context,
@@ -267,9 +278,11 @@ pub unsafe extern "C" fn kvern_state_conv(
 /// value head h has key head `h / (heads / key_heads)`. `v`, `y`: (rows, heads * value_dim). `decay`:
 /// logarithms, (rows, decay_cols), decay_cols being heads, or heads * key_dim where each key element has its
 /// own. `beta`: (rows, heads). `scale`: usually 1 / sqrt(key_dim). All f32, strides in elements. `y` must not
-/// overlap the inputs. Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, one that
-/// comes twice, key_heads, scale), ALIASED, POISONED; `state` and `y` are unchanged then. Threads: `ctx`
-/// shared, `state` and `y` exclusive. Since: 0.1
+/// overlap the inputs.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence, one that comes twice,
+/// key_heads, scale), ALIASED, POISONED; `state` and `y` are unchanged then.
+/// Threads: `ctx` shared, `state` and `y` exclusive.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_delta_rule(
     ctx: *const kvern_context,
@@ -327,8 +340,10 @@ pub unsafe extern "C" fn kvern_delta_rule(
 /// `count`, `sequences`, `rows`: as in `kvern_delta_rule`. `x`, `y`: (rows, heads * value_dim). `dt`: the
 /// steps, after `kvern_time_step`: (rows, heads). `b`, `c`: (rows, groups * key_dim); groups divides heads,
 /// and head h has group `h / (heads / groups)`. `a`: heads elements, `-exp(A_log)`. `d`: heads elements. All
-/// f32, strides in elements. `y` must not overlap the inputs. Errors: as `kvern_delta_rule`. Threads: `ctx`
-/// shared, `state` and `y` exclusive. Since: 0.1
+/// f32, strides in elements. `y` must not overlap the inputs.
+/// Errors: as `kvern_delta_rule`.
+/// Threads: `ctx` shared, `state` and `y` exclusive.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_selective_scan(
     ctx: *const kvern_context,
