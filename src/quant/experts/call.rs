@@ -50,8 +50,7 @@ pub(crate) fn experts_bytes_of<'a>(
 /// - **Numerics**: the bits of [`PackedWeights::multiply`](crate::quant::PackedWeights::multiply) with the
 ///   biases and activations, rounded as there, then for each element one chain of fused multiply-adds
 ///   `out = fma(weight, result, out)` over the list of the token. A token has the bits that it has alone,
-///   whatever others chose and in whatever order they
-///   come.
+///   whatever others chose and in whatever order they come.
 /// - **Errors**: `Shape` for an index beyond the experts, and for experts of different shapes; `Option` for a
 ///   transposed `x`, for weights with an order of k (GPTQ's act-order), and for an up that some experts have;
 ///   `Workspace`; nothing is changed then.
