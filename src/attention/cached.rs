@@ -1,4 +1,7 @@
 //! Keys and values of a cache, as operands of the tiles: read in place, or widened once for many query rows.
+//! The values of a latent cache are copied out of its keys, chunk by chunk: a copy is one transposition of
+//! 16 x 16 elements in registers where a query row takes 2 x 16 x 16 multiply-adds with them, 1 % for the 128
+//! query heads that such a cache serves.
 
 use super::cache::{KvCache, KvType, Stored};
 use super::chunk::{Chunk, Keys, Values};
@@ -62,10 +65,10 @@ impl KeyValues for Sequences<'_> {
     fn panel_len(&self, rows: usize, precision: Precision) -> Result<usize> {
         let (o, cache) = (self.cache.options(), self.cache);
         let fast = precision == Precision::Fast;
-        let widens = |kind: KvType| kind.bits() < 32 && (fast || rows >= PANEL_ROWS);
+        let widens = |kind: KvType| kind.bits() < 32 && (fast || o.latent || rows >= PANEL_ROWS);
         let keys = if widens(o.keys) { o.head_dim + 1 } else { 0 };
-        let values = if widens(o.values) { cache.value_stride() } else { 0 };
-        let scales = if o.values.is_quantized() { cache.value_blocks() } else { 0 };
+        let values = if widens(o.values) || o.latent { cache.value_stride() } else { 0 };
+        let scales = if o.values.is_quantized() && !o.latent { cache.value_blocks() } else { 0 };
         let wide = product("panel", &[CHUNK, keys + values + scales])?;
         Ok(wide + if fast { Fast::len(o.head_dim, cache.value_stride()) } else { 0 })
     }
@@ -86,12 +89,25 @@ impl KeyValues for Sequences<'_> {
         let pairs = if fast { Fast::len(key_dim, value_stride) } else { 0 };
         let (panel, pairs) = panel.split_at_mut(panel.len() - pairs);
         let seen = keys.clone();
-        let widening = Widening { kernels, keys, all: fast || rows >= PANEL_ROWS };
+        let all = fast || cache.options().latent || rows >= PANEL_ROWS;
+        let widening = Widening { kernels, keys, all };
         let (keys, panel) = widening.keys(stored_keys, key_dim, panel);
-        let values = widening.values(stored_values, value_stride, panel);
-
         let in_place = cache.options().keys == KvType::F32 || !widening.all;
         let key_stride = if in_place { key_dim * LANES } else { padded(key_dim) };
+        let values = match (stored_values, &keys) {
+            (Some(stored), _) => widening.values(stored, value_stride, panel),
+            (None, Keys::Plain(Elements::F32(keys))) => {
+                let dims = (key_dim, cache.options().value_dim);
+                Values::Plain(Elements::F32(widening.part_of_keys(
+                    (keys, key_stride),
+                    dims,
+                    value_stride,
+                    panel,
+                )))
+            }
+            (None, _) => Values::Plain(Elements::F32(&[])), // all keys were widened
+        };
+
         let fast = match (&keys, &values) {
             (Keys::Plain(Elements::F32(k)), Values::Plain(Elements::F32(v))) if fast => {
                 let wide = F32Chunk { keys: k, key_dim, key_stride, values: v, value_stride };
@@ -102,12 +118,14 @@ impl KeyValues for Sequences<'_> {
 
         // Each strip has about 4 tiles of scores and 2 of values.
         let tiles = rows.div_ceil(kernels.mr()) * 6;
-        let (stream, queue) = if widening.all {
-            (None, Queue::new(cache.next_part(sequence, at.chunk, at.kv_head), &[], tiles))
-        } else {
-            let [next_keys, key_scales, value_scales] = cache.following(sequence, at.chunk, at.kv_head);
-            let stream = ChunkBytes { keys: stored_keys.bytes(), values: stored_values.bytes(), next_keys };
-            (Some(stream), Queue::new(key_scales, value_scales, tiles))
+        let (stream, queue) = match stored_values {
+            Some(stored_values) if !widening.all => {
+                let [next_keys, key_scales, value_scales] = cache.following(sequence, at.chunk, at.kv_head);
+                let stream =
+                    ChunkBytes { keys: stored_keys.bytes(), values: stored_values.bytes(), next_keys };
+                (Some(stream), Queue::new(key_scales, value_scales, tiles))
+            }
+            _ => (None, Queue::new(cache.next_part(sequence, at.chunk, at.kv_head), &[], tiles)),
         };
         Chunk { key_dim, keys, key_stride, values, value_stride, stream, fast, queue }
     }
@@ -153,6 +171,30 @@ impl Widening<'_> {
             }
         }
         (Keys::Plain(Elements::F32(wide)), rest)
+    }
+
+    /// The values of a latent cache, in part of the panel: `keys` are f32 in tiles `key_stride` apart.
+    fn part_of_keys<'s>(
+        &self,
+        (keys, key_stride): (&[f32], usize),
+        (key_dim, value_dim): (usize, usize),
+        stride: usize,
+        panel: &'s mut [f32],
+    ) -> &'s [f32] {
+        let out = &mut panel[..CHUNK * stride];
+        // Whole vectors, which may take elements of the key behind the value: no product looks at them.
+        let whole = if stride <= key_dim { stride } else { value_dim / LANES * LANES };
+        for tile in self.keys.start / LANES..self.keys.end.div_ceil(LANES) {
+            let from = &keys[tile * key_stride..][..key_dim * LANES];
+            let to = &mut out[tile * LANES * stride..(tile + 1) * LANES * stride];
+            self.kernels.copy_columns((from, LANES), (whole, LANES), (to, stride));
+            for (lane, to) in to.chunks_exact_mut(stride).enumerate() {
+                for d in whole..value_dim {
+                    to[d] = from[d * LANES + lane];
+                }
+            }
+        }
+        out
     }
 
     /// The values, in part of the panel or where they are.

@@ -21,6 +21,9 @@ pub const KVERN_KV_INT4: kvern_kv_type = 4;
 pub const KVERN_KV_INT8: kvern_kv_type = 8;
 /// 16 bits a number, rounded once, relative error 2^-8.
 pub const KVERN_KV_BF16: kvern_kv_type = 30;
+/// As the type of values: they are the first value_dim elements of their keys, stored once (latent attention,
+/// DeepSeek). An append then takes no values.
+pub const KVERN_KV_LATENT: kvern_kv_type = 256;
 
 /// What a key-value cache is made from. Start from KVERN_KV_CACHE_OPTIONS_INIT.
 #[derive(Clone, Copy)]
@@ -45,7 +48,7 @@ pub struct kvern_kv_cache_options {
     pub sinks: usize,
     /// How keys are stored, a `KVERN_KV_*` number.
     pub keys: kvern_kv_type,
-    /// How values are stored, a `KVERN_KV_*` number.
+    /// How values are stored, a `KVERN_KV_*` number; KVERN_KV_LATENT for those that are part of their keys.
     pub values: kvern_kv_type,
     /// Sequences that the cache holds side by side; 0 for 1.
     pub sequences: usize,
@@ -66,11 +69,11 @@ unsafe impl Options for kvern_kv_cache_options {}
 pub struct kvern_kv_cache(pub(super) Guarded<KvCache>);
 
 impl kvern_kv_cache {
-    /// Elements of a token's keys and of its values.
+    /// Elements of a token's keys and of the values that are appended with them.
     pub(super) fn widths(&self) -> Checked<(usize, usize)> {
         let options = self.0.get("cache")?.options();
         let width = |dim| product("kv_heads * head_dim", &[options.kv_heads, dim]);
-        Ok((width(options.head_dim)?, width(options.value_dim)?))
+        Ok((width(options.head_dim)?, width(options.appended_value_dim())?))
     }
 }
 
@@ -80,11 +83,15 @@ fn kv_type(what: &'static str, number: kvern_kv_type) -> Checked<KvType> {
 }
 
 fn options(raw: &kvern_kv_cache_options) -> Checked<KvCacheOptions> {
+    let keys = kv_type("options->keys", raw.keys)?;
+    let latent = raw.values == KVERN_KV_LATENT;
+    let values = if latent { keys } else { kv_type("options->values", raw.values)? };
     let mut options = KvCacheOptions::new(raw.kv_heads, raw.head_dim, raw.capacity)
         .value_dim(nonzero(raw.value_dim).unwrap_or(raw.head_dim))
         .sinks(raw.sinks)
-        .types(kv_type("options->keys", raw.keys)?, kv_type("options->values", raw.values)?)
+        .types(keys, values)
         .sequences(nonzero(raw.sequences).unwrap_or(1));
+    options.latent = latent;
     options.window = nonzero(raw.window);
     options.pages = nonzero(raw.pages);
     Ok(options)
@@ -144,7 +151,7 @@ pub unsafe extern "C" fn kvern_kv_cache_append(
 /// capacity - sinks tokens.
 ///
 /// `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides
-/// in elements. Allocates nothing.
+/// in elements. A latent cache takes no values: `v` is NULL. Allocates nothing.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and
 /// more tokens than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then.
 /// Threads: `cache` exclusive.

@@ -16,9 +16,10 @@ use crate::error::product;
 pub struct kvern_preparation {
     /// sizeof(kvern_preparation).
     pub struct_size: usize,
-    /// Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
+    /// Gains of the RMS norm of each query head, head_dim elements, or of its latent, value_dim elements;
+    /// NULL for no norm.
     pub q_gain: *const f32,
-    /// Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
+    /// Gains of the RMS norm of each key head, or of its latent, as of a query head; NULL for no norm.
     pub k_gain: *const f32,
     /// Epsilon of the norm of queries.
     pub q_eps: f32,
@@ -42,7 +43,8 @@ const _: () = assert!(
 unsafe impl Options for kvern_preparation {}
 
 /// Prepares queries and keys in place, then appends keys and values to a sequence: for each head
-/// `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those
+/// `x = rope(rms_norm(x))` as `preparation` says (in a latent cache, whose heads are a latent and a rotated
+/// part, the norm is of the first and the rotation of the second), then `kvern_kv_cache_append_to`, with the bits of those
 /// calls.
 ///
 /// `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
@@ -73,9 +75,11 @@ pub unsafe extern "C" fn kvern_kv_cache_append_prepared(
         let raw = read_or_default("preparation", preparation)?;
         no_flags("preparation->flags", raw.flags)?;
         let (key_width, value_width) = cache.widths()?;
-        let dim = cache.0.get("cache")?.options().head_dim;
-        let q_gain = optional(raw.q_gain, |gain| Array::new("preparation->q_gain", gain, dim))?;
-        let k_gain = optional(raw.k_gain, |gain| Array::new("preparation->k_gain", gain, dim))?;
+        let options = cache.0.get("cache")?.options();
+        let dim = options.head_dim;
+        let normed = if options.latent { options.value_dim } else { dim };
+        let q_gain = optional(raw.q_gain, |gain| Array::new("preparation->q_gain", gain, normed))?;
+        let k_gain = optional(raw.k_gain, |gain| Array::new("preparation->k_gain", gain, normed))?;
         let positions = optional(raw.positions, |at| Array::new("preparation->positions", at, tokens))?;
         let v = Array::matrix("v", v, tokens, value_width, v_row_stride)?;
         let inputs = [v.span(), span_of(&q_gain), span_of(&k_gain), span_of(&positions)];

@@ -11,6 +11,7 @@ mod call;
 mod cases;
 mod finite_masks;
 mod fused;
+mod latent;
 mod options;
 mod prepared_append;
 mod restores;

@@ -34,8 +34,8 @@ impl KvCache {
     /// all queries of the tokens appended, append at most `capacity - sinks - window + 1` at once: the first
     /// query's window must still be held when the last token is.
     ///
-    /// - **Shapes**: `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), plain, heads
-    ///   side by side. Keys are stored as they are given: rotate them first.
+    /// - **Shapes**: `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), or (tokens, 0)
+    ///   for a latent cache, plain, heads side by side. Keys are stored as they are given: rotate them first.
     /// - **Errors**: `Shape`; `CacheFull` when there is no window and the tokens held and added exceed the
     ///   capacity; `PoolFull` when fewer pages are free than it takes; `Overflow`; nothing is changed then.
     /// - **Cost**: one pass over the new tokens that stay, and a copy of the last page where a fork shares
@@ -106,7 +106,8 @@ impl KvCache {
         v: MatRef<'_>,
     ) -> Result<Append> {
         let Sequence { len, .. } = self.sequence(sequence)?;
-        let KvCacheOptions { kv_heads, head_dim, value_dim, capacity, window, .. } = self.options;
+        let KvCacheOptions { kv_heads, head_dim, capacity, window, .. } = self.options;
+        let value_dim = self.options.appended_value_dim();
         let width = |dim| product("kv_heads * head_dim", &[kv_heads, dim]);
         equal("k.cols", cols, "must equal kv_heads * head_dim =", width(head_dim)?)?;
         equal("v.cols", v.cols(), "must equal kv_heads * head_dim =", width(value_dim)?)?;
@@ -137,10 +138,12 @@ impl KvCache {
     ) {
         let entry = self.geometry.entry(position / CHUNK);
         let page = self.table(sequence)[entry];
-        let KvCacheOptions { head_dim, value_dim, keys, values, .. } = self.options;
+        let KvCacheOptions { head_dim, value_dim, keys, values, latent, .. } = self.options;
         let (page, slot) = (self.pool.page_mut(page), position % CHUNK);
         let of = |x, dim| codec::Rows { x, rows: rows.clone(), dim, slot };
         codec::write_keys(&self.layout, keys, page, of(k, head_dim));
-        codec::write_values(&self.layout, values, page, of(v, value_dim));
+        if !latent {
+            codec::write_values(&self.layout, values, page, of(v, value_dim));
+        }
     }
 }

@@ -91,7 +91,7 @@ impl KvCache {
 
     /// Rotates the stored keys of some positions by `by` positions of a RoPE table, which moves their
     /// rotation from position p to `p + by`: after [`KvCache::remove`] of n tokens, the keys behind them by
-    /// `-n`. Positions themselves do not change.
+    /// `-n`. Positions themselves do not change. In a latent cache the elements behind the latent are rotated.
     ///
     /// - **Numerics**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)`, one product and one FMA an element
     ///   in f32, rounded to the type of the keys: each call adds an error of one rounding to theirs. A table
@@ -115,7 +115,11 @@ impl KvCache {
             let (got, allowed) = (text(keys.name()), "f32, f16 or bf16 to be rotated");
             return Err(Error::Option { what: "keys", got, allowed });
         }
-        at_most("rotary_dim", table.rotary_dim(), "must be at most head_dim =", head_dim)?;
+        let (relation, most) = match self.options.latent {
+            true => ("must be at most head_dim - value_dim =", head_dim - self.options.value_dim),
+            false => ("must be at most head_dim =", head_dim),
+        };
+        at_most("rotary_dim", table.rotary_dim(), relation, most)?;
         let angle = by.unsigned_abs();
         at_most(
             "|by| + 1",
@@ -223,6 +227,7 @@ impl KvCache {
         let entry = self.geometry.entry(position / CHUNK);
         let page = self.table(sequence)[entry];
         let (keys, slot) = (self.options.keys, position % CHUNK);
+        let rotated_from = self.options.rotated_from();
         for part in self.pool.page_mut(page).chunks_exact_mut(self.layout.head_bytes) {
             for i in 0..half {
                 let (a, b) = match pairs {
@@ -230,6 +235,7 @@ impl KvCache {
                     RopePairs::Interleaved => (2 * i, 2 * i + 1),
                 };
                 let (cos, sin) = angle(i);
+                let (a, b) = (rotated_from + a, rotated_from + b);
                 let x0 = codec::element(&self.layout, keys, part, slot, a);
                 let x1 = codec::element(&self.layout, keys, part, slot, b);
                 let y0 = fma(x0, cos, -x1 * sin);

@@ -3,7 +3,8 @@
 //! ```text
 //! byte 0  magic "kvernKV\0"      8  version, u32         12  zeros
 //!     16  kv_heads              24  head_dim             32  value_dim        40  capacity
-//!     48  window (0: none)      56  sinks                64  type of keys     72  type of values
+//!     48  window (0: none)      56  sinks                64  type of keys
+//!     72  type of values (256: they are part of the keys)
 //!     80  sequences             88  entries of a table   96  pages stored    104  bytes of a page
 //!    112  SHA-256 of bytes 0..112 and of all that follows the header
 //!    144  zeros up to 192
@@ -30,6 +31,8 @@ pub(super) const HEADER: usize = 192;
 pub(super) const NUMBERS: usize = 12;
 pub(super) const CHECKSUM: std::ops::Range<usize> = 112..144;
 const ALIGN: usize = 64;
+/// The type of values that are part of the keys.
+const PART_OF_KEYS: usize = 256;
 
 /// The names of the numbers of a header.
 pub(super) const NAMES: [&str; NUMBERS] = [
@@ -90,7 +93,7 @@ impl KvCache {
             o.window.unwrap_or(0),
             o.sinks,
             o.keys as usize,
-            o.values as usize,
+            if o.latent { PART_OF_KEYS } else { o.values as usize },
             o.sequences,
             self.geometry.entries(),
             pages,

@@ -7,7 +7,8 @@
 //! ```
 //! bf16 keys lie in pairs of elements, `(dim / 2, 16, 2)`, as `vdpbf16ps` wants them, and 4-bit keys with two
 //! elements in a byte. Value rows are padded to 16 elements, and to whole blocks of 32 where they are codes;
-//! a byte of 4-bit codes holds elements d and d + 16 of a block. Codes have scales, other types have none.
+//! a byte of 4-bit codes holds elements d and d + 16 of a block. Codes have scales, other types have none. A
+//! latent cache has keys alone.
 
 use super::options::{KvCacheOptions, KvType};
 use crate::attention::options::CHUNK;
@@ -89,7 +90,7 @@ pub(super) struct Layout {
     pub key_scales: Field,
     pub values: Field,
     pub value_scales: Field,
-    /// Stored elements of a value row.
+    /// Elements of a value row, as stored or as copied from the keys.
     pub value_stride: usize,
     pub head_bytes: usize,
     pub page_bytes: usize,
@@ -124,7 +125,7 @@ impl Layout {
         let key_blocks = if options.keys.is_quantized() { key_dim.div_ceil(BLOCK) } else { 0 };
         let (mut keys, mut key_scales) = (tiled(unit, key_dim / together), tiled(2, key_blocks));
 
-        let pad = if options.values.is_quantized() { BLOCK } else { LANES };
+        let pad = if options.values.is_quantized() && !options.latent { BLOCK } else { LANES };
         let value_stride = value_dim.next_multiple_of(pad);
         let row = match options.values {
             KvType::F32 => 4 * value_stride,
@@ -137,6 +138,11 @@ impl Layout {
         let blocks = if options.values.is_quantized() { value_stride / BLOCK } else { 0 };
         let scale = Field { tile: CHUNK, step: 2, unit: 2, count: blocks, ..Field::default() };
         let mut value_scales = Field { bytes: CHUNK * 2 * blocks, stride: 2 * CHUNK, ..scale };
+
+        if options.latent {
+            let none = Field { tile: 1, stride: 1, ..Field::default() };
+            (values, value_scales) = (none, none);
+        }
 
         let mut head_bytes = 0;
         for field in [&mut keys, &mut key_scales, &mut values, &mut value_scales] {

@@ -23,5 +23,6 @@ mod restore;
 mod sequence;
 
 pub use kv_cache::KvCache;
+pub(super) use options::at_most;
 pub use options::{KvCacheOptions, KvType};
 pub(super) use read::Stored;

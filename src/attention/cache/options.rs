@@ -85,6 +85,9 @@ pub struct KvCacheOptions {
     /// Pages of the pool that all sequences share; `None` for as many as they could all need at once. Fewer
     /// suit sequences that share prompts or seldom fill their capacity.
     pub pages: Option<usize>,
+    /// Whether a value is the first `value_dim` elements of its key, stored once: multi-head latent attention
+    /// (DeepSeek-AI 2024), whose keys are a latent and a rotated part. Values to append then have no columns.
+    pub latent: bool,
 }
 
 impl KvCacheOptions {
@@ -101,6 +104,7 @@ impl KvCacheOptions {
             values: KvType::F32,
             sequences: 1,
             pages: None,
+            latent: false,
         }
     }
 
@@ -122,7 +126,14 @@ impl KvCacheOptions {
         self
     }
 
-    /// Sets how keys and values are stored.
+    /// Makes values the first `value_dim` elements of their keys.
+    pub fn latent(mut self, value_dim: usize) -> KvCacheOptions {
+        self.value_dim = value_dim;
+        self.latent = true;
+        self
+    }
+
+    /// Sets how keys and values are stored. In a latent cache both types are the same.
     pub fn types(mut self, keys: KvType, values: KvType) -> KvCacheOptions {
         self.keys = keys;
         self.values = values;
@@ -141,6 +152,16 @@ impl KvCacheOptions {
         self
     }
 
+    /// The element of a key from which on it is rotated: behind the latent.
+    pub(in crate::attention) fn rotated_from(&self) -> usize {
+        if self.latent { self.value_dim } else { 0 }
+    }
+
+    /// Elements of a value that an append brings for each kv head.
+    pub(crate) fn appended_value_dim(&self) -> usize {
+        if self.latent { 0 } else { self.value_dim }
+    }
+
     /// Tokens that a wrapped sequence holds besides its sinks.
     pub(in crate::attention) fn sliding(&self) -> usize {
         self.capacity - self.sinks
@@ -148,6 +169,11 @@ impl KvCacheOptions {
 }
 
 /// `what` must be at most `want`.
-pub(super) fn at_most(what: &'static str, got: usize, relation: &'static str, want: usize) -> Result<()> {
+pub(in crate::attention) fn at_most(
+    what: &'static str,
+    got: usize,
+    relation: &'static str,
+    want: usize,
+) -> Result<()> {
     if got <= want { Ok(()) } else { Err(Error::Shape { what, got, relation, want }) }
 }

@@ -27,6 +27,13 @@ impl Plan {
                 return Err(Error::Option { what, got, allowed });
             }
         }
+        if options.latent {
+            at_most("value_dim", value_dim, "must be at most head_dim =", head_dim)?;
+            let (got, allowed) = (text(options.values.name()), "the type of keys, which hold the values");
+            if options.values != options.keys {
+                return Err(Error::Option { what: "values", got, allowed });
+            }
+        }
         match window {
             Some(window) => {
                 bounded("window", window, usize::MAX, "at least 1 token")?;

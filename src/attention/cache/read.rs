@@ -32,18 +32,22 @@ impl KvCache {
         for (head, (k, v)) in rows.enumerate() {
             let part = self.part(sequence, position / CHUNK, head);
             codec::read_key(&self.layout, self.options.keys, part, position % CHUNK, k);
-            codec::read_value(&self.layout, self.options.values, part, position % CHUNK, v);
+            if self.options.latent {
+                v.copy_from_slice(&k[..value_dim]);
+            } else {
+                codec::read_value(&self.layout, self.options.values, part, position % CHUNK, v);
+            }
         }
         Ok(())
     }
 
-    /// A chunk of a head, for attention.
+    /// The keys and the values of a chunk of a head, for attention; no values where they are part of the keys.
     pub(in crate::attention) fn chunk(
         &self,
         sequence: usize,
         chunk: usize,
         head: usize,
-    ) -> (Stored<'_>, Stored<'_>) {
+    ) -> (Stored<'_>, Option<Stored<'_>>) {
         let part = self.part(sequence, chunk, head);
         let Layout { keys, key_scales, values, value_scales, .. } = &self.layout;
         let of = |kind, codes: &Field, scales: &Field, pairs| {
@@ -59,7 +63,7 @@ impl KvCache {
             }
         };
         let keys = of(self.options.keys, keys, key_scales, true);
-        (keys, of(self.options.values, values, value_scales, false))
+        (keys, (!self.options.latent).then(|| of(self.options.values, values, value_scales, false)))
     }
 
     /// What is likely to be read after a chunk of a head, the head's next chunk or the next head's first one:
@@ -92,7 +96,7 @@ impl KvCache {
         self.part(sequence, next, head)
     }
 
-    /// Stored elements from one value to the next one of a head.
+    /// Elements from one value to the next one of a head, as stored or as copied from the keys.
     pub(in crate::attention) fn value_stride(&self) -> usize {
         self.layout.value_stride
     }
