@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
-    const SECTIONS: [(&str, &[&str]); 21] = [
+    const SECTIONS: [(&str, &[&str]); 22] = [
         ("Version", &["version"]),
         ("Status", &["status"]),
         ("Context", &["context", "isa", "threads", "memory"]),
@@ -38,6 +38,7 @@ mod capi {
         ("Operations over tokens: pooling, sums, convolution", &["tokens"]),
         ("The greatest elements, and the router of experts", &["router"]),
         ("Experts", &["experts"]),
+        ("Heads with weights of their own", &["heads"]),
         ("Recurrent states", &["recurrent"]),
     ];
 

@@ -1756,7 +1756,7 @@ typedef struct {
      */
     kvern_kv_type keys;
     /**
-     * How values are stored, a `KVERN_KV_*` number.
+     * How values are stored, a `KVERN_KV_*` number; KVERN_KV_LATENT for those that are part of their keys.
      */
     kvern_kv_type values;
     /**
@@ -1796,6 +1796,12 @@ typedef struct {
 #define KVERN_KV_BF16 30
 
 /**
+ * As the type of values: they are the first value_dim elements of their keys, stored once (latent attention,
+ * DeepSeek). An append then takes no values.
+ */
+#define KVERN_KV_LATENT 256
+
+/**
  * Makes an empty cache. All its memory is taken at once: for each token, rounded up to 256, and each
  * key-value head head_dim keys and value_dim values (rounded up to 16) of their types.
  *
@@ -1828,7 +1834,7 @@ kvern_status kvern_kv_cache_append(kvern_kv_cache *cache,
  * capacity - sinks tokens.
  *
  * `k`: (tokens, kv_heads * head_dim), `v`: (tokens, kv_heads * value_dim), f32, heads side by side, strides
- * in elements. Allocates nothing.
+ * in elements. A latent cache takes no values: `v` is NULL. Allocates nothing.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE, OPTION (no such sequence), CACHE_FULL (no window and
  * more tokens than capacity; or, with a window too, too few free pages), POISONED; nothing is changed then.
  * Threads: `cache` exclusive.
@@ -1980,11 +1986,12 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * Gains of the RMS norm of each query head, head_dim elements; NULL for no norm.
+     * Gains of the RMS norm of each query head, head_dim elements, or of its latent, value_dim elements;
+     * NULL for no norm.
      */
     const float *q_gain;
     /**
-     * Gains of the RMS norm of each key head, head_dim elements; NULL for no norm.
+     * Gains of the RMS norm of each key head, or of its latent, as of a query head; NULL for no norm.
      */
     const float *k_gain;
     /**
@@ -2015,8 +2022,9 @@ typedef struct {
 
 /**
  * Prepares queries and keys in place, then appends keys and values to a sequence: for each head
- * `x = rope(rms_norm(x))` as `preparation` says, then `kvern_kv_cache_append_to`, with the bits of those
- * calls.
+ * `x = rope(rms_norm(x))` as `preparation` says (in a latent cache, whose heads are a latent and a rotated
+ * part, the norm is of the first and the rotation of the second), then `kvern_kv_cache_append_to`, with the
+ * bits of those calls.
  *
  * `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
  * `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.
@@ -3046,6 +3054,50 @@ kvern_status kvern_experts_multiply(const kvern_context *ctx,
                                     size_t n,
                                     float *out,
                                     size_t out_row_stride);
+
+/* ---- Heads with weights of their own ----------------------------------------------------------- */
+
+/**
+ * `*out` = the bytes of workspace that `kvern_weights_multiply_heads` of up to m rows needs.
+ *
+ * Errors: as `kvern_weights_multiply_heads` for the weights. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_heads_workspace_bytes(const kvern_context *ctx,
+                                                 kvern_compute compute,
+                                                 size_t m,
+                                                 size_t heads,
+                                                 const kvern_weights *const *weights,
+                                                 size_t *out);
+
+/**
+ * `C_h = A_h * W_h^T` for each head h, whose columns lie side by side: with the up-projection of keys it
+ * turns queries into queries of a latent, and with that of values it turns attended latents into values
+ * (DeepSeek). Each head has the bits of `kvern_weights_multiply`.
+ *
+ * `weights`: heads pointers to matrices of one shape (n, k), of any formats of blocks or all of floats. `a`:
+ * (m, k) for each head, head h from column h * a_head_stride on; `c`: (m, n) likewise; f32, strides in
+ * elements, those of heads at least k and n. `c` must not overlap the inputs; what lies between two heads is
+ * left as it is. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (weights of different shapes, a head stride below the
+ * columns of a head), OPTION (no head, weights with an order of k, floats beside blocks), ALIASED,
+ * WORKSPACE, POISONED; C is unchanged then. Threads: `ctx` and weights shared, `ws` and C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_multiply_heads(const kvern_context *ctx,
+                                          kvern_workspace *ws,
+                                          kvern_compute compute,
+                                          size_t m,
+                                          size_t heads,
+                                          const kvern_weights *const *weights,
+                                          size_t k,
+                                          const float *a,
+                                          size_t a_row_stride,
+                                          size_t a_head_stride,
+                                          size_t n,
+                                          float *c,
+                                          size_t c_row_stride,
+                                          size_t c_head_stride);
 
 /* ---- Recurrent states -------------------------------------------------------------------------- */
 

@@ -140,6 +140,11 @@ impl Context {
         self.executor.for_each(items, body);
     }
 
+    /// The same kernels on the calling thread: for calls inside of a work item.
+    pub(crate) fn on_this_thread(&self) -> Context {
+        Context { kernels: self.kernels, executor: Executor::SERIAL, memory: None }
+    }
+
     pub(crate) fn kernels(&self) -> &'static KernelSet {
         self.kernels
     }

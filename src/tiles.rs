@@ -3,6 +3,7 @@
 //! An output is cut into tiles by shapes alone, so the tiles, and the result, are the same for any number of
 //! workers. Each tile is one work item, each worker has scratch memory of its own.
 
+mod cut;
 mod heads;
 mod items;
 
@@ -10,94 +11,10 @@ use crate::buffer::Arena;
 use crate::parallel::Executor;
 use crate::view::MatMut;
 use bytemuck::{Pod, Zeroable};
-pub(crate) use heads::{Distinct, States, for_each_state};
+use cut::Shared;
+pub(crate) use cut::{Grid, Origin};
+pub(crate) use heads::{Distinct, HeadColumns, States, for_each_head_tile, for_each_state};
 use items::run_items;
-
-/// How an output is cut into work items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Grid {
-    /// Rows of a tile (the last one may have fewer).
-    pub tile_rows: usize,
-    /// Columns of a tile (the last one may have fewer).
-    pub tile_cols: usize,
-}
-
-impl Grid {
-    /// How many blocks of rows and of columns an output of this shape has; none where it has no element.
-    fn blocks(self, rows: usize, cols: usize) -> Blocks {
-        if rows == 0 || cols == 0 {
-            return Blocks { rows: 0, cols: 0 };
-        }
-        Blocks { rows: rows.div_ceil(self.tile_rows), cols: cols.div_ceil(self.tile_cols) }
-    }
-}
-
-/// Blocks of rows and of columns: each pair of them is a tile.
-#[derive(Debug, Clone, Copy)]
-struct Blocks {
-    rows: usize,
-    cols: usize,
-}
-
-impl Blocks {
-    fn count(self) -> usize {
-        self.rows * self.cols
-    }
-}
-
-/// One work item: where its tile starts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
-    pub row: usize,
-    pub col: usize,
-}
-
-/// What workers share: an output, of which each work item forms one tile.
-struct Shared<'a, T> {
-    out: MatMut<'a, T>,
-    grid: Grid,
-    blocks: Blocks,
-}
-
-// SAFETY: the view is only used to form tiles, and whoever forms one promises that no other one overlaps it.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T: Pod> Shared<'a, T> {
-    fn new(out: MatMut<'a, T>, grid: Grid) -> Shared<'a, T> {
-        let blocks = grid.blocks(out.rows(), out.cols());
-        Shared { out, grid, blocks }
-    }
-
-    /// Where the tile of a block of rows and a block of columns starts.
-    fn origin(&self, row_block: usize, col_block: usize) -> Origin {
-        Origin { row: row_block * self.grid.tile_rows, col: col_block * self.grid.tile_cols }
-    }
-
-    /// [`Shared::origin`] of the item with this number, blocks of columns outer and blocks of rows inner.
-    fn by_columns(&self, item: usize) -> Origin {
-        self.origin(item % self.blocks.rows, item / self.blocks.rows)
-    }
-
-    /// The tile that starts at `at`.
-    ///
-    /// # Safety
-    /// - `at` is an origin of this output, and no other tile with the same one exists while this one does.
-    unsafe fn tile(&self, at: Origin) -> MatMut<'_, T> {
-        // SAFETY: tiles of distinct origins are disjoint.
-        unsafe { self.out.tile_unchecked(at.row, at.col, self.grid.tile_rows, self.grid.tile_cols) }
-    }
-}
-
-impl<T: Pod> Shared<'_, T> {
-    /// Some rows and columns from `at` on.
-    ///
-    /// # Safety
-    /// - no other tile has an element of them while this one exists.
-    unsafe fn part(&self, at: Origin, rows: usize, cols: usize) -> MatMut<'_, T> {
-        // SAFETY: handed on to the caller.
-        unsafe { self.out.tile_unchecked(at.row, at.col, rows, cols) }
-    }
-}
 
 /// Runs `body` once for each tile of `out`, blocks of columns outer and blocks of rows inner, with scratch
 /// memory of `worker_bytes`.

@@ -277,6 +277,35 @@ inline done multiply_experts(const context &ctx, workspace &ws, const kvern_expe
         });
 }
 
+/** `C_h = A_h * W_h^T` for each head: see kvern_weights_multiply_heads. `heads`: the handles of their
+ * weights; the columns of `a` and of `c` are divided among them. Grows `ws`. */
+inline done multiply_heads(const context &ctx, workspace &ws, span<const kvern_weights *const> heads, input a,
+                           output c, kvern_compute compute = KVERN_COMPUTE_INT8) {
+    const std::size_t count = heads.size() == 0 ? 1 : heads.size();
+    const std::size_t a_stride = a.cols() / count, c_stride = c.cols() / count;
+    return detail::checked(
+        {{"a.cols", a.cols(), "heads * (a.cols / heads)", count * a_stride},
+         {"c.cols", c.cols(), "heads * (c.cols / heads)", count * c_stride},
+         {"c.rows", c.rows(), "a.rows", a.rows()}},
+        [&] {
+            const kvern_weights *const first = heads.size() == 0 ? nullptr : heads[0];
+            std::size_t k = 0, n = 0;
+            const kvern_status known = kvern_weights_k(first, &k);
+            if (known != KVERN_STATUS_OK)
+                return known;
+            kvern_weights_n(first, &n);
+            const auto query = [&](std::size_t *bytes) {
+                return kvern_weights_heads_workspace_bytes(ctx.get(), compute, a.rows(), heads.size(),
+                                                           heads.data(), bytes);
+            };
+            return detail::grown(ws, query, [&] {
+                return kvern_weights_multiply_heads(ctx.get(), ws.get(), compute, a.rows(), heads.size(),
+                                                    heads.data(), k, a.data(), a.row_stride(), a_stride, n,
+                                                    c.data(), c.row_stride(), c_stride);
+            });
+        });
+}
+
 /** Bytes of `rows` rows of k weights in blocks. */
 inline returns<std::size_t> blocks_bytes(kvern_weight_format format, std::size_t rows, std::size_t k) {
     return detail::ask<std::size_t>(

@@ -20,6 +20,7 @@ pub mod context;
 pub mod dtype;
 pub mod elementwise;
 pub mod experts;
+pub mod heads;
 pub mod import;
 pub mod isa;
 pub mod matmul;

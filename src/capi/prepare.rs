@@ -44,8 +44,8 @@ unsafe impl Options for kvern_preparation {}
 
 /// Prepares queries and keys in place, then appends keys and values to a sequence: for each head
 /// `x = rope(rms_norm(x))` as `preparation` says (in a latent cache, whose heads are a latent and a rotated
-/// part, the norm is of the first and the rotation of the second), then `kvern_kv_cache_append_to`, with the bits of those
-/// calls.
+/// part, the norm is of the first and the rotation of the second), then `kvern_kv_cache_append_to`, with the
+/// bits of those calls.
 ///
 /// `preparation`: NULL for nothing. `q`: (tokens, heads * head_dim); `heads` 0 for none. `k`, `v`: as for
 /// `kvern_kv_cache_append_to`. `q` and `k` are overwritten and must overlap neither each other nor an input.

@@ -8,7 +8,8 @@
 //! [`quantize`], [`dequantize`] and [`PackedWeights`] know every [`WeightFormat`]. Weights that other tools
 //! quantised in groups come in through [`import`] and [`PackedWeights::from_groups_on`]. Products that share
 //! their activations (q, k, v; gate, up) run together: [`multiply_many`], [`PackedWeights::multiply_gated`];
-//! the experts that a router chose, too: [`multiply_experts`].
+//! the experts that a router chose, too: [`multiply_experts`]; and heads with weights of their own:
+//! [`multiply_heads`].
 //!
 //! Two ways to compute ([`Compute`]): `Int8` quantises the activations too (fast, the default), `F32` uses
 //! them as they are (exact weights, exact activations). Both give the same bits on every machine.
@@ -19,6 +20,7 @@ mod compute;
 mod driver;
 mod experts;
 mod format;
+mod heads;
 pub mod import;
 mod item;
 mod layout;
@@ -36,5 +38,8 @@ pub use experts::{Expert, ExpertOptions, experts_workspace_bytes, multiply_exper
 #[cfg(feature = "capi")]
 pub(crate) use experts::{experts_bytes_of, multiply_experts_of};
 pub use format::WeightFormat;
+pub use heads::{HeadStrides, heads_workspace_bytes, multiply_heads};
+#[cfg(feature = "capi")]
+pub(crate) use heads::{heads_bytes_of, multiply_heads_of};
 pub use packed::PackedWeights;
 pub use quantize::{dequantize, quantize};

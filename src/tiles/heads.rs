@@ -1,6 +1,8 @@
-//! Loops over the heads of sequences that keep a state: an output and the states beside it.
+//! Loops over heads: columns of an output that belong to each, and the states of sequences beside an output.
 
+use super::cut::{Grid, Origin, Shared};
 use super::items::run_items;
+use crate::buffer::Arena;
 use crate::parallel::Executor;
 use crate::view::MatMut;
 
@@ -47,6 +49,46 @@ pub(crate) struct StateItem {
     pub head: usize,
     /// The first column of the output, counted from the head's.
     pub col: usize,
+}
+
+/// Heads side by side in the columns of an output.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadColumns {
+    pub heads: usize,
+    /// Columns from one head to the next, at least `cols`.
+    pub stride: usize,
+    /// Columns of a head.
+    pub cols: usize,
+}
+
+/// Runs `body` once for each tile of each head of `out`, with scratch memory of `worker_bytes`: `body` is
+/// told which head, and where the tile starts in it. Columns between heads are left alone.
+#[allow(clippy::type_complexity)] // the body of `for_each_tile`, and which head
+pub(crate) fn for_each_head_tile(
+    executor: &Executor,
+    out: MatMut<'_>,
+    columns: HeadColumns,
+    grid: Grid,
+    scratch: &mut [u8],
+    worker_bytes: usize,
+    body: &(dyn Fn(Arena<'_>, usize, Origin, MatMut<'_>) + Sync),
+) {
+    let HeadColumns { heads, stride, cols } = columns;
+    if heads == 0 || cols == 0 || out.rows() == 0 {
+        return;
+    }
+    assert!(stride >= cols && (heads - 1) * stride + cols <= out.cols(), "heads leave the output");
+    let blocks = grid.blocks(out.rows(), cols);
+    let shared = Shared::new(out, grid);
+    run_items(executor, heads * blocks.count(), scratch, worker_bytes, |arena, item| {
+        let (head, item) = (item / blocks.count(), item % blocks.count());
+        let at =
+            Origin { row: item % blocks.rows * grid.tile_rows, col: item / blocks.rows * grid.tile_cols };
+        let (rows, width) = (grid.tile_rows, grid.tile_cols.min(cols - at.col));
+        let start = Origin { row: at.row, col: head * stride + at.col };
+        // SAFETY: each item runs once. Heads were seen not to overlap, and tiles of one head are disjoint.
+        body(arena, head, at, unsafe { shared.part(start, rows, width) });
+    });
 }
 
 struct Outputs<'a> {
@@ -132,6 +174,32 @@ mod tests {
                 let per = heads * 3 * part_len;
                 let want = [4.0, 0.0, 7.0, 0.0, 1.0];
                 assert!(states.iter().enumerate().all(|(i, &x)| x == want[i / per]));
+            }
+        }
+    }
+
+    #[test]
+    fn every_tile_of_every_head_is_visited_once() {
+        for workers in [1, 2, 3] {
+            let executor = Executor::threads(workers).unwrap();
+            let (rows, heads, stride, cols) = (7, 3, 12, 9);
+            let mut out = vec![0.0f32; rows * 35];
+            let mut scratch = vec![0u8; 64 * workers];
+            let grid = Grid { tile_rows: 3, tile_cols: 4 };
+            let c = MatMut::dense(&mut out, rows, 35).unwrap();
+            let columns = HeadColumns { heads, stride, cols };
+            for_each_head_tile(&executor, c, columns, grid, &mut scratch, 64, &|_, head, at, mut c| {
+                for i in 0..c.rows() {
+                    for (j, x) in c.row(i).iter_mut().enumerate() {
+                        *x += (1000 * (head + 1) + (at.row + i) * cols + at.col + j) as f32;
+                    }
+                }
+            });
+            for (i, x) in out.into_iter().enumerate() {
+                let (row, head, col) = (i / 35, i % 35 / stride, i % 35 % stride);
+                let inside = head < heads && col < cols;
+                let want = if inside { 1000 * (head + 1) + row * cols + col } else { 0 };
+                assert_eq!(x, want as f32, "{i}");
             }
         }
     }

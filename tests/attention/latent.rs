@@ -1,5 +1,5 @@
-//! Caches whose values are the first part of their keys: the bits of a cache that stores both, in any batch and
-//! at every tier; its whole life; files; and memory.
+//! Caches whose values are the first part of their keys: the bits of a cache that stores both, in any batch
+//! and at every tier; its whole life; files; and memory.
 
 use crate::cases::{Case, run};
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
@@ -260,8 +260,8 @@ fn a_prepared_append_norms_the_latent_and_rotates_the_rest() {
         cache.token(0, 4, &mut k, &mut v).unwrap();
         assert_same_bits(&k, &want_k[4 * key..5 * key], "the cache holds the prepared key");
 
-        // A table wider than what lies behind the latent, gains of the whole key, values: refused, and nothing
-        // changes.
+        // A table wider than what lies behind the latent, gains of the whole key, values: refused, and
+        // nothing changes.
         let wide = RopeTable::new(16, 64, 1e4).unwrap();
         let gains = vec![1.0; key];
         let mut bad = Preparation::default();

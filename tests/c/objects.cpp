@@ -242,6 +242,18 @@ int experts(const kvern::context &ctx, kvern::workspace &ws) {
     return 0;
 }
 
+int heads(const kvern::context &ctx, kvern::workspace &ws) {
+    const floats ones(64, 1.0f), twos(64, 2.0f), x{1, 2, 3, 4, 5, 6};
+    const auto w = kvern::weights::quantize(KVERN_WEIGHT_FORMAT_F32, {ones.data(), 4, 2});
+    const auto v = kvern::weights::quantize(KVERN_WEIGHT_FORMAT_F32, {twos.data(), 4, 2});
+    const std::vector<const kvern_weights *> list{w.get(), v.get()};
+    floats out(10, 9.0f);
+    /* Heads of 3 and of 5 columns, of which the weights take 2 and give 4. */
+    kvern::multiply_heads(ctx, ws, list, {x.data(), 1, 6}, {out.data(), 1, 10});
+    EXPECT((out == floats{3, 3, 3, 3, 9, 18, 18, 18, 18, 9}));
+    return 0;
+}
+
 int rows_and_tokens(const kvern::context &ctx) {
     const floats x{3, 4, 0, 0, 0, 0, 8, 6}, ones(4, 1.0f);
     floats y(8);
@@ -336,6 +348,6 @@ int main() {
     const kvern::context ctx = kvern::context::create();
     kvern::workspace ws = kvern::workspace::create();
     EXPECT(weights(ctx, ws) == 0 && products(ctx, ws) == 0 && caches(ctx, ws) == 0 && the_rest(ctx) == 0);
-    EXPECT(rows_and_tokens(ctx) == 0 && experts(ctx, ws) == 0 && states(ctx) == 0);
+    EXPECT(rows_and_tokens(ctx) == 0 && experts(ctx, ws) == 0 && heads(ctx, ws) == 0 && states(ctx) == 0);
     return 0;
 }

@@ -33,6 +33,7 @@ mod experts;
 mod files;
 mod fuzz;
 mod import;
+mod latent;
 mod memory;
 mod no_context;
 mod null;

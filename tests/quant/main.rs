@@ -7,6 +7,7 @@ mod definition;
 mod experts;
 mod files;
 mod formats;
+mod heads;
 mod import;
 mod magnitudes;
 mod products;

@@ -91,7 +91,8 @@ impl KvCache {
 
     /// Rotates the stored keys of some positions by `by` positions of a RoPE table, which moves their
     /// rotation from position p to `p + by`: after [`KvCache::remove`] of n tokens, the keys behind them by
-    /// `-n`. Positions themselves do not change. In a latent cache the elements behind the latent are rotated.
+    /// `-n`. Positions themselves do not change. In a latent cache the elements behind the latent are
+    /// rotated.
     ///
     /// - **Numerics**: `(x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos)`, one product and one FMA an element
     ///   in f32, rounded to the type of the keys: each call adds an error of one rounding to theirs. A table

@@ -41,7 +41,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// The keys and the values of a chunk of a head, for attention; no values where they are part of the keys.
+    /// The keys and the values of a chunk of a head, for attention; no values where they are part of the
+    /// keys.
     pub(in crate::attention) fn chunk(
         &self,
         sequence: usize,

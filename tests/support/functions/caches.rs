@@ -62,7 +62,10 @@ fn options(g: &mut Arguments) -> kvern_kv_cache_options {
     }
     let (capacity, types) = (g.one_of(&[12, 40, 300]), [0, 1, 8, 30]);
     o.capacity = g.size(capacity);
-    let (keys, values) = (g.one_of(&types), g.one_of(&types));
+    let (keys, mut values) = (g.one_of(&types), g.one_of(&types));
+    if g.below(5) == 0 {
+        values = KVERN_KV_LATENT;
+    }
     (o.keys, o.values) = (g.number(keys), g.number(values));
     if g.below(3) == 0 {
         (o.window, o.sinks) = (g.size(4), g.size(2));

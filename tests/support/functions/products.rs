@@ -5,6 +5,7 @@ use super::world::{World, defaults, shape_of_packed, shape_of_weights};
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
 use kvern::capi::experts::*;
+use kvern::capi::heads::*;
 use kvern::capi::import::*;
 use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
@@ -103,6 +104,19 @@ fn output(g: &mut Arguments, dtype: i32, m: usize, n: usize) -> (*mut std::ffi::
 fn dtype(g: &mut Arguments) -> i32 {
     let dtype = g.one_of(&[KVERN_DTYPE_F32, KVERN_DTYPE_F16, KVERN_DTYPE_BF16]);
     g.number(dtype)
+}
+
+/// The weights of some heads, mostly of one shape.
+fn heads(w: &mut World, g: &mut Arguments) -> Vec<*const kvern_weights> {
+    let first = w.weights.one(g);
+    (0..g.one_of(&[0, 1, 1, 2, 5]))
+        .map(|_| {
+            // Others of the same shape, mostly: of floats beside blocks, too.
+            let other = w.weights.one(g);
+            let fits = shape_of_weights(other) == shape_of_weights(first) || g.is_hostile();
+            g.handle(if fits { other } else { first }).cast_const()
+        })
+        .collect()
 }
 
 /// A few experts of square weights, mostly of one size, so that any matrix fits any place.
@@ -352,6 +366,32 @@ pub const CALLS: &[(&str, Call)] = &[
         let (a, products) = (read(g, m, k), g.structs(&products));
         let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
         lib!(kvern_weights_multiply_many(ctx, ws, compute, m, k, a.0, a.1, count, products))
+    }),
+    call!(kvern_weights_heads_workspace_bytes, |w, g| {
+        let heads = heads(w, g);
+        let (list, compute) = (g.structs(&heads), g.below(2) as i32);
+        let (ctx, compute, m) = (w.contexts.any(g), g.number(compute), g.size(7));
+        lib!(kvern_weights_heads_workspace_bytes(ctx, compute, m, heads.len(), list, g.value()))
+    }),
+    call!(kvern_weights_multiply_heads, |w, g| {
+        let (heads, m, compute) = (heads(w, g), g.one_of(ROWS), g.below(2) as i32);
+        let (n, k) = match heads.first() {
+            Some(first) if !first.is_null() && first.is_aligned() => shape_of_weights(first.cast_mut()),
+            _ => (5, 64),
+        };
+        let (m, n, k) = (g.size(m), g.size(n), g.size(k));
+        let (a_gap, c_gap) = (g.below(3), g.below(3));
+        let (a_stride, c_stride) = (g.size(k.saturating_add(a_gap)), g.size(n.saturating_add(c_gap)));
+        let columns = |stride: usize, width: usize| {
+            let last = heads.len().saturating_sub(1).saturating_mul(stride);
+            last.saturating_add(width)
+        };
+        let (a, c) = (read(g, m, columns(a_stride, k)), written(g, m, columns(c_stride, n)));
+        let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
+        let (count, list) = (heads.len(), g.structs(&heads));
+        lib!(kvern_weights_multiply_heads(
+            ctx, ws, compute, m, count, list, k, a.0, a.1, a_stride, n, c.0, c.1, c_stride
+        ))
     }),
     call!(kvern_experts_workspace_bytes, |w, g| {
         let experts = experts(w, g);
