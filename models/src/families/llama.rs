@@ -37,8 +37,8 @@ pub(super) struct Config {
     pub attention_bias: bool,
     #[serde(default)]
     pub mlp_bias: bool,
-    #[serde(default)]
-    pub tie_word_embeddings: bool,
+    /// Where the field is absent, a checkpoint without `lm_head.weight` is tied.
+    pub tie_word_embeddings: Option<bool>,
 }
 
 fn silu() -> String {
@@ -146,7 +146,7 @@ impl Llama {
         for i in 0..config.num_hidden_layers {
             layers.push(Layer::load(&model.at(&format!("layers.{i}")), config, design, i)?);
         }
-        let tied = config.tie_word_embeddings;
+        let tied = config.tie_word_embeddings.unwrap_or_else(|| !root.has("lm_head.weight"));
         let head = (!tied).then(|| root.linear("lm_head", (vocabulary, n), false)).transpose()?;
         Ok(Llama {
             embedding,

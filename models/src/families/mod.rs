@@ -3,7 +3,11 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod granite;
 mod llama;
+mod mistral;
+mod qwen;
+mod smollm3;
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Decoder, Runtime};
@@ -14,7 +18,14 @@ use crate::loader::{LoadOptions, Loader};
 pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
-const DECODERS: &[(&str, LoadDecoder)] = &[("llama", llama::load)];
+const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("granite", granite::load),
+    ("llama", llama::load),
+    ("mistral", mistral::load),
+    ("qwen2", qwen::load_2),
+    ("qwen3", qwen::load_3),
+    ("smollm3", smollm3::load),
+];
 
 /// Every `model_type` that [`load_decoder`] knows.
 pub fn decoder_types() -> impl Iterator<Item = &'static str> {
