@@ -33,8 +33,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the folder `dir`: `config.json`, and `model.safetensors`, `weights.safetensors` or the files that
-    /// `model.safetensors.index.json` names.
+    /// Reads the folder `dir`: `config.json`, and `model.safetensors`, `weights.safetensors` or the files
+    /// that `model.safetensors.index.json` names.
     ///
     /// **Errors**: `Io` for a file that cannot be read, `Format` for one that is no JSON or no safetensors.
     /// **Panics**: never. **Cost**: reads all files into memory.

@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn older_and_newer_fields_mean_the_same() {
-        let older = json!({"rope_theta": 100.0, "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4}});
+        let older = json!({"rope_theta": 100.0,
+            "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4}});
         let newer = json!({"rope_parameters": {"rope_type": "linear", "factor": 4, "rope_theta": 100.0}});
         for config in [older, newer] {
             close(last_pair(config, 4, 8), (0.1 / 4.0, 1.0));
