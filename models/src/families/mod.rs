@@ -1,0 +1,51 @@
+//! The families, one file each, and the registry by which a checkpoint finds its own.
+//!
+//! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
+//! `config.json`, weights, and logits that another program computed.
+
+mod granite;
+mod llama;
+mod mistral;
+mod qwen;
+mod smollm3;
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Decoder, Runtime};
+use crate::error::{Error, Result};
+use crate::loader::{LoadOptions, Loader};
+
+/// Makes a decoder from the root of a checkpoint.
+pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
+
+/// The decoders by `model_type` of `config.json`.
+const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("granite", granite::load),
+    ("llama", llama::load),
+    ("mistral", mistral::load),
+    ("qwen2", qwen::load_2),
+    ("qwen3", qwen::load_3),
+    ("smollm3", smollm3::load),
+];
+
+/// Every `model_type` that [`load_decoder`] knows.
+pub fn decoder_types() -> impl Iterator<Item = &'static str> {
+    DECODERS.iter().map(|(name, _)| *name)
+}
+
+/// The decoder of a checkpoint, by its `model_type`.
+///
+/// **Errors**: `UnknownModel`; `Config` for a field that is missing or not known; `MissingTensor`,
+/// `TensorShape`, `TensorType`; those of packing and of caches. **Panics**: never. **Cost**: one pass over
+/// the weights.
+pub fn load_decoder(
+    rt: &Runtime,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<Box<dyn Decoder>> {
+    let model_type = checkpoint.model_type()?;
+    let Some((_, load)) = DECODERS.iter().find(|(name, _)| *name == model_type) else {
+        let known = decoder_types().collect::<Vec<_>>().join(", ");
+        return Err(Error::UnknownModel { model_type: model_type.into(), known });
+    };
+    load(&Loader::new(rt, checkpoint, options))
+}

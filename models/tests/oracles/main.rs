@@ -1,0 +1,11 @@
+//! Every family against logits that another program computed in f64, at every tier, on any number of threads
+//! and in any chunks.
+//!
+//! A folder of `tests/fixtures` holds `config.json`, `weights.safetensors` and `io.safetensors` (`input_ids`
+//! and the results). `KVERN_MODELS_DIR` names a folder of more such folders; those of families that the
+//! registry lacks are skipped with a message.
+
+mod decoders;
+mod folders;
+mod refusals;
+mod values;
