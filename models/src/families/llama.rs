@@ -11,6 +11,7 @@
 use crate::attention::{attend, cache};
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
+use crate::experts::FeedForward;
 use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::Linear;
 use crate::loader::Loader;
@@ -75,11 +76,19 @@ pub(super) struct Design {
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logit_scale: f32,
+    /// The feed-forward part of layer i, from the layer's place.
+    pub feed_forward: Box<dyn Fn(&Loader<'_>, usize) -> Result<FeedForward>>,
 }
 
 impl Design {
     /// Llama itself.
     pub fn llama(config: &Config) -> Design {
+        let (n, hidden, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let act = config.hidden_act.clone();
+        let feed_forward = move |at: &Loader<'_>, _| {
+            let layer = GatedFeedForward::load(&at.at("mlp"), n, hidden, bias, activation(&act)?)?;
+            Ok(FeedForward::Gated(layer))
+        };
         Design {
             qkv_bias: config.attention_bias,
             output_bias: config.attention_bias,
@@ -90,6 +99,7 @@ impl Design {
             score_scale: None,
             residual_scale: 1.0,
             logit_scale: 1.0,
+            feed_forward: Box::new(feed_forward),
         }
     }
 }
@@ -119,7 +129,7 @@ struct Layer {
     norm: Vec<f32>, // (n)
     attention: Attention,
     feed_forward_norm: Vec<f32>, // (n)
-    feed_forward: GatedFeedForward,
+    feed_forward: FeedForward,
 }
 
 struct Attention {
@@ -165,13 +175,12 @@ impl Llama {
 
 impl Layer {
     fn load(at: &Loader<'_>, config: &Config, design: &Design, i: usize) -> Result<Layer> {
-        let (n, hidden) = (config.hidden_size, config.intermediate_size);
-        let act = activation(&config.hidden_act)?;
+        let n = config.hidden_size;
         Ok(Layer {
             norm: at.gain("input_layernorm", n)?,
             attention: Attention::load(&at.at("self_attn"), config, design, i)?,
             feed_forward_norm: at.gain("post_attention_layernorm", n)?,
-            feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, config.mlp_bias, act)?,
+            feed_forward: (design.feed_forward)(at, i)?,
         })
     }
 }

@@ -6,7 +6,9 @@
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen;
+mod qwen3_moe;
 mod smollm3;
 
 use crate::checkpoint::Checkpoint;
@@ -22,8 +24,10 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("granite", granite::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
+    ("mixtral", mixtral::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
+    ("qwen3_moe", qwen3_moe::load),
     ("smollm3", smollm3::load),
 ];
 
