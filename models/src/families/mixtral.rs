@@ -1,5 +1,5 @@
-//! Mixtral (Jiang et al. 2024): Mistral, whose feed-forward layers are experts. Softmax over the logits of all
-//! experts, the best of them, their weights divided by the sum.
+//! Mixtral (Jiang et al. 2024): Mistral, whose feed-forward layers are experts. Softmax over the logits of
+//! all experts, the best of them, their weights divided by the sum.
 
 use super::llama::{Config, Design, Llama};
 use super::mistral::Window;
