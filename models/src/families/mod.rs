@@ -3,6 +3,10 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod gemma;
+mod gemma4;
+mod gemma_attention;
+mod gemma_inputs;
 mod gpt_oss;
 mod granite;
 mod llama;
@@ -23,6 +27,9 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("gemma2", gemma::load_2),
+    ("gemma3_text", gemma::load_3),
+    ("gemma4_text", gemma4::load),
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("llama", llama::load),
