@@ -12,6 +12,7 @@ mod granite;
 mod llama;
 mod mistral;
 mod mixtral;
+mod olmo2;
 mod phi3;
 mod qwen;
 mod qwen3_moe;
@@ -35,6 +36,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("llama", llama::load),
     ("mistral", mistral::load),
     ("mixtral", mixtral::load),
+    ("olmo2", olmo2::load),
     ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
