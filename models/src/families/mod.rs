@@ -3,7 +3,9 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod altup;
 mod gemma;
+mod gemma3n;
 mod gemma4;
 mod gemma_attention;
 mod gemma_inputs;
@@ -30,6 +32,7 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 const DECODERS: &[(&str, LoadDecoder)] = &[
     ("gemma2", gemma::load_2),
     ("gemma3_text", gemma::load_3),
+    ("gemma3n_text", gemma3n::load),
     ("gemma4_text", gemma4::load),
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
