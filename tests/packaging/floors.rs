@@ -45,6 +45,7 @@ const MODELS: &[&[&str]] = &[
     &["attention.rs", "linear.rs", "rope.rs"],
     &["loader.rs"],
     &["feed_forward.rs"],
+    &["experts.rs"],
     &["families"],
     &["lib.rs"],
 ];
