@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
-    const SECTIONS: [(&str, &[&str]); 22] = [
+    const SECTIONS: [(&str, &[&str]); 23] = [
         ("Version", &["version"]),
         ("Status", &["status"]),
         ("Context", &["context", "isa", "threads", "memory"]),
@@ -26,6 +26,7 @@ mod capi {
         ("Packed matrices", &["packed_b", "patches", "dtype"]),
         ("Quantised weights", &["quant"]),
         ("Quantised weights: files, shared activations", &["weights"]),
+        ("Quantised weights: activations quantised once", &["quantized_rows"]),
         ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),
         ("Rotary position embedding", &["rope", "rope_axes"]),
         ("Key-value cache", &["cache"]),

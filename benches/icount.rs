@@ -12,6 +12,8 @@ mod attention;
 mod block;
 #[path = "icount/caches.rs"]
 mod caches;
+#[path = "icount/encoders.rs"]
+mod encoders;
 #[path = "icount/formats.rs"]
 mod formats;
 #[path = "icount/inputs.rs"]
@@ -34,6 +36,7 @@ mod variants;
 use attention::attention_group;
 use block::block_group;
 use caches::caches_group;
+use encoders::encoders_group;
 use formats::formats_group;
 use iai_callgrind::{Callgrind, LibraryBenchmarkConfig, main};
 use mixtures::mixtures_group;
@@ -57,5 +60,6 @@ main!(
         block_group,
         rows_group,
         mixtures_group,
-        recurrent_group
+        recurrent_group,
+        encoders_group
 );

@@ -1413,6 +1413,68 @@ kvern_status kvern_weights_multiply_many(const kvern_context *ctx,
                                          size_t count,
                                          const kvern_weights_product *products);
 
+/* ---- Quantised weights: activations quantised once --------------------------------------------- */
+
+/**
+ * Rows of activations as products with int8 activations read them, quantised once for products that do not
+ * come in one call.
+ */
+typedef struct kvern_quantized_rows kvern_quantized_rows;
+
+/**
+ * Makes room for up to most_rows rows of k elements, a multiple of 32.
+ *
+ * `ctx`: whose memory the object lies in; NULL for the process's allocator. `out`: receives the object, NULL
+ * on failure.
+ * Errors: NULL_POINTER, OPTION, OVERFLOW, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_quantized_rows_create(const kvern_context *ctx,
+                                         size_t most_rows,
+                                         size_t k,
+                                         kvern_quantized_rows **out);
+
+/**
+ * Quantises m rows, which take the place of those that were held.
+ *
+ * `a_dtype`: a `KVERN_DTYPE_*` number; f16 and bf16 are widened exactly. `a`: (m, k), row-major, stride in
+ * elements; k must be that of the object. Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more rows than there is room for), OPTION, POISONED;
+ * the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive. Since: 0.1
+ */
+kvern_status kvern_quantized_rows_quantize(const kvern_context *ctx,
+                                           kvern_quantized_rows *rows,
+                                           size_t m,
+                                           size_t k,
+                                           kvern_dtype a_dtype,
+                                           const void *a,
+                                           size_t a_row_stride);
+
+/**
+ * Products with the rows that are held as A: the bits of `kvern_weights_multiply_many` with
+ * KVERN_COMPUTE_INT8.
+ *
+ * `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
+ * workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing. Errors: as
+ * `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights with an
+ * order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_quantized_rows_multiply(const kvern_context *ctx,
+                                           kvern_workspace *ws,
+                                           const kvern_quantized_rows *rows,
+                                           size_t m,
+                                           size_t count,
+                                           const kvern_weights_product *products);
+
+/**
+ * Frees the rows. NULL is a no-op.
+ *
+ * Threads: `rows` exclusive.
+ * Since: 0.1
+ */
+void kvern_quantized_rows_destroy(kvern_quantized_rows *rows);
+
 /* ---- Quantised weights: codes in groups, GPTQ, AWQ --------------------------------------------- */
 
 /**

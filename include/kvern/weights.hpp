@@ -209,37 +209,87 @@ struct product {
     const weights *up = nullptr;
 };
 
+namespace detail {
+/** The products as C takes them, and the weights among them. */
+struct product_list {
+    kvern_weights_product list[KVERN_WEIGHTS_MAX_PRODUCTS] = {};
+    const kvern_weights *all[2 * KVERN_WEIGHTS_MAX_PRODUCTS] = {};
+    std::size_t count = 0, rows;
+
+    product_list(span<const product> products, std::size_t a_rows) : rows(a_rows) {
+        const std::size_t most = KVERN_WEIGHTS_MAX_PRODUCTS;
+        for (std::size_t i = 0; i < products.size() && i < most; ++i) {
+            const product &p = products[i];
+            if (p.c.rows() != a_rows)
+                rows = p.c.rows();
+            list[i] = {p.w.get(),  p.up == nullptr ? nullptr : p.up->get(),
+                       p.c.data(), p.c.row_stride(),
+                       p.c.cols(), p.epilogue};
+            all[count++] = p.w.get();
+            if (p.up != nullptr)
+                all[count++] = p.up->get();
+        }
+    }
+};
+
+inline done too_many_products(std::size_t size) {
+    return refuse({KVERN_STATUS_OPTION, "products.size = " + std::to_string(size) + " must be at most " +
+                                            std::to_string(KVERN_WEIGHTS_MAX_PRODUCTS)});
+}
+} // namespace detail
+
 /** Several products of one A, such as q, k, v: at most KVERN_WEIGHTS_MAX_PRODUCTS. Grows `ws`. */
 inline done multiply_many(const context &ctx, workspace &ws, input a, span<const product> products,
                           kvern_compute compute = KVERN_COMPUTE_INT8) {
-    kvern_weights_product list[KVERN_WEIGHTS_MAX_PRODUCTS] = {};
-    const kvern_weights *all[2 * KVERN_WEIGHTS_MAX_PRODUCTS] = {};
     if (products.size() > KVERN_WEIGHTS_MAX_PRODUCTS)
-        return detail::refuse({KVERN_STATUS_OPTION, "products.size = " + std::to_string(products.size()) +
-                                                        " must be at most " +
-                                                        std::to_string(KVERN_WEIGHTS_MAX_PRODUCTS)});
-    std::size_t count = 0, rows = a.rows();
-    for (std::size_t i = 0; i < products.size(); ++i) {
-        const product &p = products[i];
-        if (p.c.rows() != a.rows())
-            rows = p.c.rows();
-        list[i] = {p.w.get(),  p.up == nullptr ? nullptr : p.up->get(),
-                   p.c.data(), p.c.row_stride(),
-                   p.c.cols(), p.epilogue};
-        all[count++] = p.w.get();
-        if (p.up != nullptr)
-            all[count++] = p.up->get();
-    }
-    return detail::checked({{"c.rows", rows, "a.rows", a.rows()}}, [&] {
+        return detail::too_many_products(products.size());
+    const detail::product_list list(products, a.rows());
+    return detail::checked({{"c.rows", list.rows, "a.rows", a.rows()}}, [&] {
         const auto query = [&](std::size_t *out) {
-            return kvern_weights_many_workspace_bytes(ctx.get(), compute, a.rows(), count, all, out);
+            return kvern_weights_many_workspace_bytes(ctx.get(), compute, a.rows(), list.count, list.all,
+                                                      out);
         };
         return detail::grown(ws, query, [&] {
             return kvern_weights_multiply_many(ctx.get(), ws.get(), compute, a.rows(), a.cols(), a.data(),
-                                               a.row_stride(), products.size(), list);
+                                               a.row_stride(), products.size(), list.list);
         });
     });
 }
+
+/** Activations that are quantised once, for products that do not come in one call. */
+class quantized_rows : public detail::handle<kvern_quantized_rows, kvern_quantized_rows_destroy> {
+  public:
+    using handle::handle;
+
+    /** Room for up to most_rows rows of k elements. */
+    static returns<quantized_rows> create(const context &ctx, std::size_t most_rows, std::size_t k) {
+        return detail::make<quantized_rows>([&](kvern_quantized_rows **out) {
+            return kvern_quantized_rows_create(ctx.get(), most_rows, k, out);
+        });
+    }
+    /** Quantises rows of f32, f16 or bf16, which take the place of those that were held. */
+    done quantize(const context &ctx, input a) { return quantize<const float>(ctx, a); }
+    template <class T> done quantize(const context &ctx, matrix<T> a) {
+        return detail::finish(kvern_quantized_rows_quantize(
+            ctx.get(), get(), a.rows(), a.cols(), detail::dtype_of<T>(), a.data(), a.row_stride()));
+    }
+    /** Products with `rows` rows that are held: at most KVERN_WEIGHTS_MAX_PRODUCTS. Grows `ws`. */
+    done multiply(const context &ctx, workspace &ws, std::size_t rows, span<const product> products) const {
+        if (products.size() > KVERN_WEIGHTS_MAX_PRODUCTS)
+            return detail::too_many_products(products.size());
+        const detail::product_list list(products, rows);
+        return detail::checked({{"c.rows", list.rows, "rows", rows}}, [&] {
+            const auto query = [&](std::size_t *out) {
+                return kvern_weights_many_workspace_bytes(ctx.get(), KVERN_COMPUTE_INT8, rows, list.count,
+                                                          list.all, out);
+            };
+            return detail::grown(ws, query, [&] {
+                return kvern_quantized_rows_multiply(ctx.get(), ws.get(), get(), rows, products.size(),
+                                                     list.list);
+            });
+        });
+    }
+};
 
 /** The options of experts with an activation, to be changed. */
 inline kvern_expert_options expert_options(kvern_activation activation) {

@@ -31,6 +31,7 @@ pub mod packed_b;
 pub mod patches;
 pub mod prepare;
 pub mod quant;
+pub mod quantized_rows;
 pub mod ragged;
 pub mod recurrent;
 pub mod rope;

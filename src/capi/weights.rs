@@ -1,6 +1,6 @@
 //! Products that share activations, gates and files of quantised weights.
 
-use super::args::{Array, check, exclusive, path, put, shared};
+use super::args::{Array, Span, check, exclusive, path, put, shared};
 use super::context::{kvern_context, with_context};
 use super::matmul::{Finish, Operands, kvern_epilogue};
 use super::quant::{compute, kvern_compute, kvern_weight_format, kvern_weights};
@@ -215,20 +215,41 @@ pub unsafe extern "C" fn kvern_weights_multiply_many(
     guard(|| unsafe {
         let (ctx, ws, compute) = (shared("ctx", ctx)?, exclusive("ws", ws)?, self::compute(compute)?);
         let a = Array::matrix("a", a, m, k, a_row_stride)?;
-        check("products", products, count)?;
-        if count > KVERN_WEIGHTS_MAX_PRODUCTS {
-            let (what, got, allowed) = ("count", text(count), "at most 16");
-            return Err(Error::Option { what, got, allowed }.into());
-        }
-        if count == 0 {
-            return Ok(());
-        }
+        with_products(m, count, products, &[a.span()], |list| {
+            let (ctx, a): (&Context, _) = (&ctx.context, a.view()?);
+            Ok(ws.0.change("ws", |ws| multiply_many(ctx, ws, compute, a, list))??)
+        })
+    })
+}
+
+/// Checks the products of `m` rows and hands them to `call`; does nothing for none. Their results must not
+/// overlap `inputs`.
+///
+/// # Safety
+/// - pointers are NULL or live, and their shapes are true; results are used by nothing else.
+pub(super) unsafe fn with_products(
+    m: usize,
+    count: usize,
+    products: *const kvern_weights_product,
+    inputs: &[Span],
+    call: impl FnOnce(&mut [Product<'_>]) -> Checked<()>,
+) -> Checked<()> {
+    check("products", products, count)?;
+    if count > KVERN_WEIGHTS_MAX_PRODUCTS {
+        let (what, got, allowed) = ("count", text(count), "at most 16");
+        return Err(Error::Option { what, got, allowed }.into());
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    // SAFETY: handed on to the caller.
+    unsafe {
         let raw = std::slice::from_raw_parts(products, count);
         // All is checked before the first view of an output is made: two of them may be the same memory.
         let output = |p: &kvern_weights_product| Array::matrix("c", p.c, m, p.n, p.c_row_stride);
         for (i, p) in raw.iter().enumerate() {
             shared("weights", p.weights)?;
-            let mut c = output(p)?.apart_from(&[a.span()])?;
+            let mut c = output(p)?.apart_from(inputs)?;
             for (j, q) in raw.iter().enumerate() {
                 c = c.apart_from(&[Finish::read(q.epilogue, q.n)?.span()])?;
                 if j != i {
@@ -248,7 +269,6 @@ pub unsafe extern "C" fn kvern_weights_multiply_many(
                 product.up = Some(&shared("up", p.up)?.0);
             }
         }
-        let (ctx, a, list): (&Context, _, _) = (&ctx.context, a.view()?, &mut list[..count]);
-        Ok(ws.0.change("ws", |ws| multiply_many(ctx, ws, compute, a, list))??)
-    })
+        call(&mut list[..count])
+    }
 }

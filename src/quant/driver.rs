@@ -17,7 +17,7 @@ use crate::tiles::{Grid, for_each_tile, for_each_tile_of};
 use crate::view::{MatMut, MatRef};
 
 /// Products of one region at most; more of them take several regions.
-const REGION: usize = 8;
+pub(super) const REGION: usize = 8;
 
 /// One of the products that share their activations: see [`multiply_many`].
 #[derive(Debug)]
@@ -247,10 +247,10 @@ pub fn multiply_many(
 }
 
 /// What the products of a call need, known before anything is computed.
-struct Need<'a> {
-    executor: &'a Executor,
+pub(super) struct Need<'a> {
+    pub executor: &'a Executor,
     /// Scratch of a worker.
-    worker_bytes: usize,
+    pub worker_bytes: usize,
     /// Bytes of the quantised activations, and of the activations in another order.
     rows_q8: usize,
     gathered: usize,
@@ -262,7 +262,12 @@ struct Need<'a> {
 
 impl<'a> Need<'a> {
     /// Validates each product.
-    fn of(ctx: &'a Context, compute: Compute, a: MatRef<'_>, products: &[Product<'_>]) -> Result<Need<'a>> {
+    pub fn of(
+        ctx: &'a Context,
+        compute: Compute,
+        a: MatRef<'_>,
+        products: &[Product<'_>],
+    ) -> Result<Need<'a>> {
         let (mut macs, mut worker_bytes, mut blocks, mut ordered) = (0usize, 0, false, false);
         for p in products {
             p.validate(a)?;
@@ -305,7 +310,7 @@ fn multiply_floats(
 
 /// The products of `region` with weights of blocks, at most [`REGION`], in one parallel region: one barrier
 /// in all.
-fn multiply_region(
+pub(super) fn multiply_region(
     executor: &Executor,
     shared: &Shared<'_>,
     region: &mut [Product<'_>],

@@ -29,6 +29,7 @@ mod plan;
 mod quantize;
 #[doc(hidden)]
 pub mod reference;
+mod rows;
 
 pub use compute::Compute;
 #[cfg(feature = "capi")]
@@ -43,3 +44,4 @@ pub use heads::{HeadStrides, heads_workspace_bytes, multiply_heads};
 pub(crate) use heads::{heads_bytes_of, multiply_heads_of};
 pub use packed::PackedWeights;
 pub use quantize::{dequantize, quantize};
+pub use rows::QuantizedRows;

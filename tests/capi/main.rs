@@ -39,6 +39,7 @@ mod no_context;
 mod null;
 mod numbers;
 mod products;
+mod quantized_rows;
 mod recurrent;
 mod refusals;
 mod rope_axes;

@@ -11,5 +11,6 @@ mod heads;
 mod import;
 mod magnitudes;
 mod products;
+mod rows;
 mod scales;
 mod weights;

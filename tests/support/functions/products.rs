@@ -11,6 +11,7 @@ use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::patches::*;
 use kvern::capi::quant::*;
+use kvern::capi::quantized_rows::*;
 use kvern::capi::status::kvern_status;
 use kvern::capi::weights::*;
 use kvern::quant::WeightFormat;
@@ -400,6 +401,45 @@ pub const CALLS: &[(&str, Call)] = &[
         let (a, products) = (read(g, m, k), g.structs(&products));
         let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
         lib!(kvern_weights_multiply_many(ctx, ws, compute, m, k, a.0, a.1, count, products))
+    }),
+    call!(kvern_quantized_rows_create, |w, g| {
+        let (most, ctx) = (g.one_of(ROWS), w.optional_context(g));
+        let (most, mut k) = (g.size(most), g.size(64));
+        if k != 64 {
+            k |= 1; // refused: all calls are about rows of 64
+        }
+        made!(w.rows, g, |out| lib!(kvern_quantized_rows_create(ctx, most, k, out)))
+    }),
+    call!(kvern_quantized_rows_quantize, |w, g| {
+        let (m, dtype) = (g.one_of(ROWS), dtype(g));
+        let (m, k) = (g.size(m), g.size(64));
+        let stride = g.stride(k);
+        let elements = extent(m, k, stride).saturating_mul(if dtype == KVERN_DTYPE_F32 { 2 } else { 1 });
+        let a = g.bytes::<u16>(elements);
+        let (ctx, rows) = (w.contexts.any(g), w.rows.any(g));
+        lib!(kvern_quantized_rows_quantize(ctx, rows, m, k, dtype, a.cast(), stride))
+    }),
+    call!(kvern_quantized_rows_multiply, |w, g| {
+        let (m, count) = (g.one_of(ROWS), g.one_of(&[0, 1, 2, 3, 17]));
+        let m = g.size(m);
+        let mut products = Vec::new();
+        for _ in 0..count {
+            let weights = w.weights.one(g);
+            let n = g.size(shape_of_weights(weights).0);
+            let (c, c_row_stride) = written(g, m, n);
+            let up = if g.below(4) == 0 { weights.cast_const() } else { std::ptr::null() };
+            let e = if count < 8 { epilogue(g, n, false) } else { std::ptr::null() };
+            let weights = g.handle(weights);
+            products.push(kvern_weights_product { weights, up, c, c_row_stride, n, epilogue: e });
+        }
+        let (ctx, ws, rows) = (w.contexts.any(g), w.workspaces.enough(g), w.rows.any(g));
+        let products = g.structs(&products);
+        lib!(kvern_quantized_rows_multiply(ctx, ws, rows, m, count, products))
+    }),
+    call!(kvern_quantized_rows_destroy, |w, g| {
+        let rows = w.rows.take(g);
+        lib!(kvern_quantized_rows_destroy(if rows.is_null() { g.handle(rows) } else { rows }));
+        0
     }),
     call!(kvern_weights_heads_workspace_bytes, |w, g| {
         let heads = heads(w, g);

@@ -7,6 +7,7 @@ use kvern::capi::import::*;
 use kvern::capi::isa::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
+use kvern::capi::quantized_rows::*;
 use kvern::capi::recurrent::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
@@ -127,6 +128,7 @@ pub struct World {
     pub packed: Objects<kvern_packed_b>,
     pub tables: Objects<kvern_rope_table>,
     pub states: Objects<kvern_state>,
+    pub rows: Objects<kvern_quantized_rows>,
     pub workspaces: Objects<kvern_workspace>,
     pub contexts: Objects<kvern_context>,
     /// Files that loads read: good and bad ones.
@@ -165,6 +167,7 @@ impl World {
             packed: Objects::new(kvern_packed_b_destroy),
             tables: Objects::new(kvern_rope_table_destroy),
             states: Objects::new(kvern_state_destroy),
+            rows: Objects::new(kvern_quantized_rows_destroy),
             workspaces: Objects::new(kvern_workspace_destroy),
             contexts: Objects::new(kvern_context_destroy),
             files: Vec::new(),
@@ -233,6 +236,12 @@ impl World {
             for (dim, positions) in [(8, 700), (16, 64), (4, 0), (8, 3), (2, 1), (8, 700)] {
                 ok(kvern_rope_table_create(dim, positions, 10000.0, &mut table));
                 self.tables.list.push(table);
+            }
+            let mut rows = null_mut();
+            for most in [9, 5, 1, 0, 9, 9] {
+                ok(kvern_quantized_rows_create(null(), most, 64, &mut rows));
+                ok(kvern_quantized_rows_quantize(ctx, rows, most.min(5), 64, 0, x.cast(), 64));
+                self.rows.list.push(rows);
             }
             let mut state = null_mut();
             for sequences in [3, 2, 1, 3, 3, 4] {
