@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! families       the registry by model_type, and one file for each family
+//! experts        a router and its experts
 //! feed_forward   the gated feed-forward layer
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
 //! rope           rotation tables from config.json
@@ -33,9 +34,10 @@ pub mod attention;
 mod checkpoint;
 mod engine;
 mod error;
+pub mod experts;
 pub mod families;
 mod feed_forward;
-mod linear;
+pub mod linear;
 mod loader;
 pub mod rope;
 mod rows;

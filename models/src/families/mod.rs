@@ -3,10 +3,14 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod gpt_oss;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
+mod phi3;
 mod qwen;
+mod qwen3_moe;
 mod smollm3;
 
 use crate::checkpoint::Checkpoint;
@@ -19,11 +23,15 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
+    ("mixtral", mixtral::load),
+    ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
+    ("qwen3_moe", qwen3_moe::load),
     ("smollm3", smollm3::load),
 ];
 
