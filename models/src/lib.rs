@@ -7,6 +7,10 @@
 //!
 //! ```text
 //! families       the registry by model_type, and one file for each family
+//! stack          layers of several kinds between an embedding and a head
+//! self_attention
+//!                parts of layers that move information between tokens
+//! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
 //! feed_forward   the gated feed-forward layer
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
@@ -39,8 +43,11 @@ pub mod families;
 mod feed_forward;
 pub mod linear;
 mod loader;
+pub mod recurrence;
 pub mod rope;
 mod rows;
+pub mod self_attention;
+pub mod stack;
 
 pub use checkpoint::Checkpoint;
 pub use engine::{Decoder, Runtime};

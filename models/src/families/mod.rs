@@ -5,6 +5,7 @@
 
 mod gpt_oss;
 mod granite;
+mod lfm2;
 mod llama;
 mod mistral;
 mod mixtral;
@@ -25,6 +26,7 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 const DECODERS: &[(&str, LoadDecoder)] = &[
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
+    ("lfm2", lfm2::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
     ("mixtral", mixtral::load),
