@@ -8,7 +8,7 @@
 //! ```text
 //! families       the registry by model_type, and one file for each family
 //! stack          layers of several kinds between an embedding and a head
-//! self_attention
+//! delta_net, self_attention
 //!                parts of layers that move information between tokens
 //! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
@@ -36,6 +36,7 @@
 
 pub mod attention;
 mod checkpoint;
+pub mod delta_net;
 mod engine;
 mod error;
 pub mod experts;

@@ -11,6 +11,7 @@ mod mistral;
 mod mixtral;
 mod phi3;
 mod qwen;
+mod qwen3_5;
 mod qwen3_moe;
 mod smollm3;
 
@@ -33,6 +34,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
+    ("qwen3_5_text", qwen3_5::load),
     ("qwen3_moe", qwen3_moe::load),
     ("smollm3", smollm3::load),
 ];
