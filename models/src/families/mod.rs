@@ -13,6 +13,7 @@ mod phi3;
 mod qwen;
 mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 mod smollm3;
 
 use crate::checkpoint::Checkpoint;
@@ -36,6 +37,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("qwen3", qwen::load_3),
     ("qwen3_5_text", qwen3_5::load),
     ("qwen3_moe", qwen3_moe::load),
+    ("qwen3_next", qwen3_next::load),
     ("smollm3", smollm3::load),
 ];
 
