@@ -8,7 +8,7 @@
 //! ```text
 //! families       the registry by model_type, and one file for each family
 //! stack          layers of several kinds between an embedding and a head
-//! delta_net, self_attention
+//! mamba2, delta_net, self_attention
 //!                parts of layers that move information between tokens
 //! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
@@ -44,6 +44,7 @@ pub mod families;
 mod feed_forward;
 pub mod linear;
 mod loader;
+pub mod mamba2;
 pub mod recurrence;
 pub mod rope;
 mod rows;

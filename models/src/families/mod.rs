@@ -5,6 +5,7 @@
 
 mod gpt_oss;
 mod granite;
+mod granite_moe_hybrid;
 mod lfm2;
 mod llama;
 mod mistral;
@@ -28,6 +29,7 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 const DECODERS: &[(&str, LoadDecoder)] = &[
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
+    ("granitemoehybrid", granite_moe_hybrid::load),
     ("lfm2", lfm2::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
