@@ -10,6 +10,7 @@ mod lfm2;
 mod llama;
 mod mistral;
 mod mixtral;
+mod nemotron_h;
 mod phi3;
 mod qwen;
 mod qwen3_5;
@@ -34,6 +35,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("llama", llama::load),
     ("mistral", mistral::load),
     ("mixtral", mixtral::load),
+    ("nemotron_h", nemotron_h::load),
     ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
