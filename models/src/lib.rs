@@ -8,7 +8,7 @@
 //! ```text
 //! families       the registry by model_type, and one file for each family
 //! stack          layers of several kinds between an embedding and a head
-//! mamba2, delta_net, self_attention
+//! mamba2, delta_net, latent_attention, self_attention
 //!                parts of layers that move information between tokens
 //! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
@@ -42,6 +42,7 @@ mod error;
 pub mod experts;
 pub mod families;
 mod feed_forward;
+pub mod latent_attention;
 pub mod linear;
 mod loader;
 pub mod mamba2;

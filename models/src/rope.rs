@@ -115,6 +115,18 @@ impl RopeConfig {
         }
     }
 
+    /// The factor of scores that YaRN asks for where `mscale_all_dim` is set: the square of [`yarn_mscale`].
+    /// 1 otherwise. It is DeepSeek's; others have the amplitude of the table only.
+    ///
+    /// **Errors**: `Config` for YaRN without `factor`.
+    pub fn score_scale(&self) -> Result<f64> {
+        let f = &self.fields;
+        match (f.rope_type.as_deref().or(f.kind.as_deref()), f.mscale_all_dim.filter(|&by| by != 0.0)) {
+            (Some("yarn"), Some(by)) => Ok(yarn_mscale(need("factor", f.factor)?, by).powi(2)),
+            _ => Ok(1.0),
+        }
+    }
+
     /// Elements of a head that turn.
     fn rotary_dim(&self, head_dim: usize) -> Result<usize> {
         let part = self.fields.partial_rotary_factor.unwrap_or(1.0);

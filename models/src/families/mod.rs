@@ -3,6 +3,7 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod deepseek_v3;
 mod gpt_oss;
 mod granite;
 mod granite_moe_hybrid;
@@ -28,6 +29,7 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("deepseek_v3", deepseek_v3::load),
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("granitemoehybrid", granite_moe_hybrid::load),
