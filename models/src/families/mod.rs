@@ -7,6 +7,7 @@ mod deepseek_v3;
 mod gpt_oss;
 mod granite;
 mod granite_moe_hybrid;
+mod kimi_linear;
 mod lfm2;
 mod llama;
 mod mistral;
@@ -33,6 +34,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("granitemoehybrid", granite_moe_hybrid::load),
+    ("kimi_linear", kimi_linear::load),
     ("lfm2", lfm2::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
