@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 use kvern::ops::{RopeScaling, RopeTable};
 use serde::Deserialize;
 use serde_json::Value;
+use std::cell::OnceCell;
+use std::sync::Arc;
 
 /// Base of the frequencies where a configuration names none.
 const THETA: f64 = 10000.0;
@@ -192,6 +194,34 @@ impl RopeConfig {
             if ratio <= 1.0 { 1.0 } else { (1.0 + libm::log(ratio) / libm::log(trained as f64)).sqrt() };
         let amplitude = f.attention_factor.unwrap_or(amplitude);
         Ok(RopeTable::with_factors(factors, positions, theta, amplitude)?)
+    }
+}
+
+/// One table for all layers of a model. It is made when the first layer asks for it: by then tensors of that
+/// size have confirmed the size of a head.
+#[derive(Debug)]
+pub struct SharedRope {
+    config: RopeConfig,
+    head_dim: usize,
+    positions: usize,
+    table: OnceCell<Arc<RopeTable>>,
+}
+
+impl SharedRope {
+    /// What [`RopeConfig::table`] will be asked for.
+    pub fn new(config: RopeConfig, head_dim: usize, positions: usize) -> SharedRope {
+        SharedRope { config, head_dim, positions, table: OnceCell::new() }
+    }
+
+    /// The table.
+    ///
+    /// **Errors**: as [`RopeConfig::table`].
+    pub fn table(&self) -> Result<Arc<RopeTable>> {
+        if let Some(table) = self.table.get() {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(self.config.table(self.head_dim, self.positions)?);
+        Ok(self.table.get_or_init(|| table).clone())
     }
 }
 

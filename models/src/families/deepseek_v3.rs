@@ -18,13 +18,12 @@ use crate::feed_forward::{GatedFeedForward, activation};
 use crate::latent_attention::{LatentAttention, LatentShape};
 use crate::linear::COMPUTE;
 use crate::loader::Loader;
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
 use crate::stack::{Layer, Stack, StackOptions};
-use kvern::ops::{GroupScore, RopePairs, RopeTable, RouterScore};
+use kvern::ops::{GroupScore, RopePairs, RouterScore};
 use kvern::quant::ExpertOptions;
 use serde::Deserialize;
-use std::sync::Arc;
 
 /// Epsilon of the norms of latents, whatever `rms_norm_eps`.
 const LATENT_EPS: f32 = 1e-6;
@@ -90,10 +89,10 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let mut options = StackOptions::new(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.rms_norm_eps);
     options.tied = c.tie_word_embeddings;
     let rope = RopeConfig::read(root.checkpoint().config(), None)?;
-    let table = Arc::new(rope.table(c.qk_rope_head_dim, root.options().tokens)?);
     // YaRN's amplitude, which others have in the rotation, belongs to the whole score.
     let by = rope.score_scale()? as f32;
-    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, &table, by, i))?))
+    let rope = SharedRope::new(rope, c.qk_rope_head_dim, root.options().tokens);
+    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, &rope, by, i))?))
 }
 
 struct Block {
@@ -106,12 +105,12 @@ struct Block {
 }
 
 impl Block {
-    fn load(at: &Loader<'_>, config: &Config, rope: &Arc<RopeTable>, by: f32, i: usize) -> Result<Block> {
+    fn load(at: &Loader<'_>, config: &Config, rope: &SharedRope, by: f32, i: usize) -> Result<Block> {
         let (n, bias) = (config.hidden_size, config.attention_bias);
         let shape = config.attention();
         let mut attention = LatentAttention::load(&at.at("self_attn"), shape, bias, LATENT_EPS)?;
         let pairs = if config.rope_interleave { RopePairs::Interleaved } else { RopePairs::Halves };
-        attention.rope = Some((rope.clone(), pairs));
+        attention.rope = Some((rope.table()?, pairs));
         attention.options.scale = attention.options.scale.map(|scale| scale * by);
         let (mlp, act) = (at.at("mlp"), activation(&config.hidden_act)?);
         let gated = |at: &Loader<'_>, hidden| GatedFeedForward::load(at, n, hidden, false, act);

@@ -15,16 +15,15 @@ use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::COMPUTE;
 use crate::loader::Loader;
 use crate::mamba2::{Mamba2, MambaOptions, step_limits};
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
 use crate::self_attention::{AttentionShape, SelfAttention};
 use crate::stack::{Layer, Stack, StackOptions};
 use kvern::Activation;
-use kvern::ops::{RopeTable, RouterScore};
+use kvern::ops::RouterScore;
 use kvern::quant::ExpertOptions;
 use serde::Deserialize;
 use serde_json::Value;
-use std::sync::Arc;
 
 #[derive(Deserialize)]
 struct Config {
@@ -104,8 +103,7 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         _ => None,
     };
     let head_dim = c.attention()?.head_dim;
-    let table = rope.map(|rope| rope.table(head_dim, root.options().tokens)).transpose()?;
-    let rope = table.map(Arc::new);
+    let rope = rope.map(|rope| SharedRope::new(rope, head_dim, root.options().tokens));
     let mut options = StackOptions::new(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.rms_norm_eps);
     options.tied = c.tie_word_embeddings;
     options.embedding_scale = c.embedding_multiplier;
@@ -130,7 +128,7 @@ enum Mixer {
 }
 
 impl Block {
-    fn load(at: &Loader<'_>, config: &Config, rope: Option<&Arc<RopeTable>>, i: usize) -> Result<Block> {
+    fn load(at: &Loader<'_>, config: &Config, rope: Option<&SharedRope>, i: usize) -> Result<Block> {
         let n = config.hidden_size;
         let act = activation(&config.hidden_act)?;
         let has_experts = config.num_local_experts > 0;
@@ -147,7 +145,7 @@ impl Block {
 }
 
 impl Mixer {
-    fn load(at: &Loader<'_>, config: &Config, rope: Option<&Arc<RopeTable>>, i: usize) -> Result<Mixer> {
+    fn load(at: &Loader<'_>, config: &Config, rope: Option<&SharedRope>, i: usize) -> Result<Mixer> {
         let kind = config.layer_types.get(i).map_or("absent", String::as_str);
         match kind {
             "mamba" | "linear_attention" => {
@@ -157,7 +155,7 @@ impl Mixer {
                 let (at, shape) = (at.at("self_attn"), config.attention()?);
                 let mut attention = SelfAttention::load(&at, shape, "o_proj", config.attention_bias)?;
                 attention.options.scale = Some(config.attention_multiplier);
-                attention.rope = rope.cloned();
+                attention.rope = rope.map(SharedRope::table).transpose()?;
                 Ok(Mixer::Attention(Box::new(attention)))
             }
             _ => Err(Error::field(&format!("layer_types[{i}]"), kind, "mamba or attention")),

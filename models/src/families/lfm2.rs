@@ -15,14 +15,13 @@ use crate::feed_forward::GatedFeedForward;
 use crate::linear::Linear;
 use crate::loader::Loader;
 use crate::recurrence::ShortConv;
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
 use crate::self_attention::{AttentionShape, SelfAttention};
 use crate::stack::{Layer, Stack, StackOptions};
-use kvern::ops::{self, RopeTable};
+use kvern::ops;
 use kvern::{Activation, MatRef};
 use serde::Deserialize;
-use std::sync::Arc;
 
 #[derive(Deserialize)]
 struct Config {
@@ -74,8 +73,8 @@ impl Config {
 pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
     let head_dim = config.attention()?.head_dim;
-    let rope = RopeConfig::read(root.checkpoint().config(), None)?.table(head_dim, root.options().tokens)?;
-    let (rope, c) = (Arc::new(rope), &config);
+    let rope = RopeConfig::read(root.checkpoint().config(), None)?;
+    let (rope, c) = (SharedRope::new(rope, head_dim, root.options().tokens), &config);
     let mut options = StackOptions::new(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.norm_eps);
     options.norm = "embedding_norm";
     options.tied = config.tie_word_embeddings;
@@ -105,7 +104,7 @@ struct GatedConv {
 }
 
 impl Block {
-    fn load(at: &Loader<'_>, config: &Config, rope: &Arc<RopeTable>, i: usize) -> Result<Block> {
+    fn load(at: &Loader<'_>, config: &Config, rope: &SharedRope, i: usize) -> Result<Block> {
         let (n, eps) = (config.hidden_size, config.norm_eps);
         let mixer = if config.attends(i)? {
             let at = at.at("self_attn");
@@ -113,7 +112,7 @@ impl Block {
             let mut attention = SelfAttention::load(&at, shape, "out_proj", false)?;
             let gains = [at.gain("q_layernorm", shape.head_dim)?, at.gain("k_layernorm", shape.head_dim)?];
             attention.head_norms = Some((gains, eps));
-            attention.rope = Some(rope.clone());
+            attention.rope = Some(rope.table()?);
             Mixer::Attention(Box::new(attention))
         } else {
             Mixer::Convolution(GatedConv::load(&at.at("conv"), config)?)

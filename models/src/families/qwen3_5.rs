@@ -18,14 +18,13 @@ use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::Linear;
 use crate::loader::Loader;
 use crate::recurrence::{ShortConv, decay_rates};
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
 use crate::self_attention::{AttentionShape, SelfAttention};
 use crate::stack::{Layer, Stack, StackOptions};
-use kvern::ops::{self, RopeTable};
+use kvern::ops;
 use kvern::{Activation, MatRef};
 use serde::Deserialize;
-use std::sync::Arc;
 
 /// The fields of `config.json`.
 #[derive(Debug, Deserialize)]
@@ -150,7 +149,7 @@ pub(super) fn load_design(root: &Loader<'_>, c: &Config, design: &Design<'_>) ->
     options.gain_offset = 1.0;
     options.tied = c.tie_word_embeddings;
     let rope = RopeConfig::read(root.checkpoint().config(), None)?;
-    let rope = Arc::new(rope.table(c.head_dim, root.options().tokens)?);
+    let rope = SharedRope::new(rope, c.head_dim, root.options().tokens);
     Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, design, &rope, i))?))
 }
 
@@ -185,7 +184,7 @@ impl Block {
         at: &Loader<'_>,
         config: &Config,
         design: &Design<'_>,
-        rope: &Arc<RopeTable>,
+        rope: &SharedRope,
         i: usize,
     ) -> Result<Block> {
         let n = config.hidden_size;
@@ -236,7 +235,7 @@ impl GatedDelta {
 }
 
 impl GatedAttention {
-    fn load(at: &Loader<'_>, config: &Config, rope: &Arc<RopeTable>) -> Result<GatedAttention> {
+    fn load(at: &Loader<'_>, config: &Config, rope: &SharedRope) -> Result<GatedAttention> {
         let (shape, bias) = (config.attention(), config.attention_bias);
         // Each head of the product has rows of its query, then as many of its gate.
         let both = at.at("q_proj");
@@ -250,7 +249,7 @@ impl GatedAttention {
         let mut attention = SelfAttention::load_with(part(0)?, at, shape, "o_proj", bias)?;
         let gains = [gain(at, "q_norm", shape.head_dim)?, gain(at, "k_norm", shape.head_dim)?];
         attention.head_norms = Some((gains, config.rms_norm_eps));
-        attention.rope = Some(rope.clone());
+        attention.rope = Some(rope.table()?);
         Ok(GatedAttention { attention, gate: part(1)? })
     }
 
