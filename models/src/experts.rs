@@ -10,7 +10,7 @@ use crate::loader::Loader;
 use crate::rows::Rows;
 use kvern::MatRef;
 use kvern::ops::{self, GroupScore, RouterOptions, RouterScore};
-use kvern::quant::{self, ExpertOptions, WeightFormat};
+use kvern::quant::{self, ExpertOptions};
 
 /// Which experts a token goes to, and with which weights: see [`ops::route`].
 #[derive(Debug, Clone)]
@@ -59,11 +59,8 @@ impl Router {
             let allowed = format!("at least 1 and at most the experts = {experts}");
             return Err(Error::field("experts of a token", chosen, &allowed));
         }
-        let at = at.at(name);
-        let rows = at.tensor("weight", &[experts, n])?;
-        let bias = bias.then(|| at.tensor("bias", &[experts])).transpose()?;
         Ok(Router {
-            logits: Linear::pack(at.ctx(), WeightFormat::F32, MatRef::dense(&rows, experts, n)?, bias)?,
+            logits: at.linear_f32(name, (experts, n), bias)?,
             chosen,
             score,
             selection_bias: None,

@@ -3,7 +3,13 @@
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod altup;
 mod deepseek_v3;
+mod gemma;
+mod gemma3n;
+mod gemma4;
+mod gemma_attention;
+mod gemma_inputs;
 mod gpt_oss;
 mod granite;
 mod granite_moe_hybrid;
@@ -13,6 +19,7 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod nemotron_h;
+mod olmo2;
 mod phi3;
 mod qwen;
 mod qwen3_5;
@@ -31,6 +38,10 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
     ("deepseek_v3", deepseek_v3::load),
+    ("gemma2", gemma::load_2),
+    ("gemma3_text", gemma::load_3),
+    ("gemma3n_text", gemma3n::load),
+    ("gemma4_text", gemma4::load),
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("granitemoehybrid", granite_moe_hybrid::load),
@@ -40,6 +51,7 @@ const DECODERS: &[(&str, LoadDecoder)] = &[
     ("mistral", mistral::load),
     ("mixtral", mixtral::load),
     ("nemotron_h", nemotron_h::load),
+    ("olmo2", olmo2::load),
     ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),

@@ -35,7 +35,7 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
             Ok(Box::new(SharedExperts {
                 mixture: sizes.mixture(at, n, act)?,
                 shared: Experts::one(GatedFeedForward::load(&at.at("shared_expert"), n, hidden, false, act)?),
-                gate: at.linear("shared_expert_gate", (1, n), false)?,
+                gate: at.linear_f32("shared_expert_gate", (1, n), false)?,
             }))
         },
     };
