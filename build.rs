@@ -31,7 +31,7 @@ mod capi {
         ("Key-value cache", &["cache"]),
         ("Key-value cache: preparation and append", &["prepare"]),
         ("Key-value cache: editing", &["cache_edit"]),
-        ("Attention", &["attention"]),
+        ("Attention", &["attention", "ragged"]),
         ("Element-wise operations", &["elementwise"]),
         ("Row operations", &["ops"]),
         ("Row operations: norms with options", &["norms"]),

@@ -2341,6 +2341,40 @@ kvern_status kvern_attention_plain(const kvern_context *ctx,
 kvern_status kvern_alibi_slopes(size_t heads,
                                 float *slopes);
 
+/**
+ * `kvern_attention_plain` for sequences of different lengths, one after the other in the rows of queries,
+ * keys and values: what an encoder computes in batches, without rows of padding. Each row has the bits that
+ * it has where its sequence is alone.
+ *
+ * `k_starts`, `q_starts`: sequences + 1 elements, 0 at first: sequence s has the rows
+ * k_starts[s]..k_starts[s + 1] of `k` and `v`, and q_starts[s]..q_starts[s + 1] of `q` and `out`; the last
+ * ones are kv_len and q_len. A sequence may be empty. `options`: without sequences and tree; masks have a
+ * row for each row of `q`, their columns are positions, as many as the longest sequence has keys. The
+ * workspace is that of `kvern_attention_plain_workspace_bytes` for the most queries and the most keys of a
+ * sequence. Errors: as `kvern_attention_plain`; SHAPE for starts that descend or do not end with the rows,
+ * OPTION for those that do not begin with 0 and for a tree. Threads: `ctx` shared, `ws` and outputs
+ * exclusive. Since: 0.1
+ */
+kvern_status kvern_attention_ragged(const kvern_context *ctx,
+                                    kvern_workspace *ws,
+                                    const kvern_attention_options *options,
+                                    size_t sequences,
+                                    const size_t *k_starts,
+                                    const size_t *q_starts,
+                                    size_t kv_heads,
+                                    size_t key_dim,
+                                    size_t value_dim,
+                                    size_t kv_len,
+                                    const float *k,
+                                    size_t k_row_stride,
+                                    const float *v,
+                                    size_t v_row_stride,
+                                    size_t q_len,
+                                    const float *q,
+                                    size_t q_row_stride,
+                                    float *out,
+                                    size_t out_row_stride);
+
 /* ---- Element-wise operations ------------------------------------------------------------------- */
 
 /**

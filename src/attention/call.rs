@@ -3,6 +3,7 @@
 use super::bias::Bias;
 use super::key_values::KeyValues;
 use super::options::AttentionOptions;
+use super::queries::Queries;
 use super::scratch::WorkerScratch;
 use super::shape::Shape;
 use super::visible::{Chunks, Visible};
@@ -18,7 +19,8 @@ pub(super) struct Call<'a> {
     pub shape: Shape,
     pub options: &'a AttentionOptions,
     pub bias: &'a Bias<'a>,
-    pub q: MatRef<'a>, // (sequences * q_len, heads * key_dim)
+    pub q: MatRef<'a>, // (queries of all sequences, heads * key_dim)
+    pub queries: Queries<'a>,
     pub kv: &'a dyn KeyValues,
     /// Factor of the queries.
     pub factor: f32,
@@ -67,7 +69,7 @@ impl<'a> Call<'a> {
         options: &'a AttentionOptions,
         shape: Shape,
         bias: &'a Bias<'a>,
-        q: MatRef<'a>,
+        (q, queries): (MatRef<'a>, Queries<'a>),
         kv: &'a dyn KeyValues,
     ) -> Call<'a> {
         let scale = options.scale_of(shape.key_dim);
@@ -77,17 +79,19 @@ impl<'a> Call<'a> {
             Some(cap) => (scale / cap, cap * LOG2_E),
         };
         let modifies = cap != 0.0 || bias.changes_scores();
-        Call { kernels, shape, options, bias, q, kv, factor, cap, modifies }
+        Call { kernels, shape, options, bias, q, queries, kv, factor, cap, modifies }
     }
 
     /// The queries from row `row` of `q` on that are of one sequence, at most `tokens` of them.
     pub fn block(&self, row: usize, tokens: usize, kv_head: usize) -> Option<Block> {
-        let (slot, token) = (row / self.shape.q_len, row % self.shape.q_len);
+        let slot = self.queries.slot(row);
+        let queries = self.queries.of(slot);
+        let token = row - queries.start;
         let tree = self.bias.tree.is_some();
         let extent = self.kv.extent(slot);
-        let visible = extent.and_then(|e| Visible::new(self.options, &e, self.shape.q_len, tree));
+        let visible = extent.and_then(|e| Visible::new(self.options, &e, queries.len(), tree));
         debug_assert!(visible.is_ok(), "every sequence was checked");
-        let tokens = tokens.min(self.shape.q_len - token);
+        let tokens = tokens.min(queries.end - row);
         Some(Block { slot, visible: visible.ok()?, row, token, tokens, kv_head })
     }
 

@@ -7,12 +7,14 @@ use super::call::Call;
 use super::key_values::KeyValues;
 use super::options::{AttentionOptions, CHUNK};
 use super::plain::Plain;
+use super::queries::Queries;
+use super::ragged::Ragged;
 use super::shape::{Shape, Work};
 use super::split;
 use super::visible::Visible;
 use crate::buffer::Workspace;
 use crate::context::Context;
-use crate::error::{Error, Result, equal, product};
+use crate::error::{Error, Result, equal, product, text};
 use crate::fp_mode;
 use crate::parallel::Executor;
 use crate::tiles::{Grid, for_each_tile_pair};
@@ -187,6 +189,32 @@ pub fn attend_plain(
     run(ctx, ws, options, bias, q, kv, outputs)
 }
 
+/// [`attend_plain`] for sequences of different lengths, one after the other in the rows of queries, keys and
+/// values: no row of padding is computed. Query i of a sequence of n queries stands at position `keys - n +
+/// i` of its own keys.
+///
+/// - **Shapes**: `q`: (query_starts.last, heads * key_dim); outputs have as many rows. Masks have a row for
+///   each row of `q`; their columns are positions, as many as the longest sequence has keys.
+/// - **Workspace**: [`plain_workspace_bytes`] for the most queries of a sequence.
+/// - **Numerics**: each row has the bits of [`attend_plain`] over its own sequence alone.
+/// - **Errors**: as [`attend_plain`]; also `Shape` for starts that do not end with the rows, `Option` for a
+///   tree mask, whose columns are the queries of one sequence.
+pub fn attend_ragged(
+    ctx: &Context,
+    ws: &mut Workspace,
+    options: &AttentionOptions,
+    bias: &Bias<'_>,
+    q: MatRef<'_>,
+    kv: &Ragged<'_>,
+    outputs: Outputs<'_>,
+) -> Result<()> {
+    if bias.tree.is_some() {
+        let (got, allowed) = (text("one"), "none for sequences of different lengths");
+        return Err(Error::Option { what: "tree", got, allowed });
+    }
+    run(ctx, ws, options, bias, q, kv, outputs)
+}
+
 fn run(
     ctx: &Context,
     ws: &mut Workspace,
@@ -198,38 +226,38 @@ fn run(
 ) -> Result<()> {
     let _mode = fp_mode::default_mode();
     let sequences = kv.sequences();
-    if !q.rows().is_multiple_of(sequences) {
-        let (got, relation) = (q.rows(), "must be a multiple of the number of sequences =");
-        return Err(Error::Shape { what: "q.rows", got, relation, want: sequences });
-    }
-    let q_len = q.rows() / sequences.max(1);
+    let queries = Queries::new(kv, q.rows())?;
+    let q_len = queries.most;
     let shape = Shape::new(options, kv, Work { q_len, sequences, workers: ctx.executor().workers() })?;
     let Outputs { out, lse } = outputs;
     check(options, &shape, q, &out, lse.as_ref())?;
-    let (mut tokens, mut longest, mut chunks) = (0usize, 0, 0);
+    let (mut pairs, mut longest, mut chunks) = (0usize, 0, 0);
     for slot in 0..sequences {
         let extent = kv.extent(slot)?;
-        let visible = Visible::new(options, &extent, q_len, bias.tree.is_some())?;
-        tokens = tokens.saturating_add(extent.len);
+        let of_slot = queries.of(slot).len();
+        let visible = Visible::new(options, &extent, of_slot, bias.tree.is_some())?;
+        pairs = pairs.saturating_add(of_slot.saturating_mul(extent.len));
         longest = longest.max(extent.len);
-        chunks = chunks.max(visible.chunks(&(0..q_len)).len());
+        chunks = chunks.max(visible.chunks(&(0..of_slot)).len());
     }
     bias.check(BiasShape { heads: options.heads, q_rows: q.rows(), q_len, kv_len: longest })?;
 
     let kernels = ctx.kernels();
     let worker_bytes = shape.scratch(kernels.mr())?.bytes()?;
-    let macs = [options.heads, q_len, tokens, shape.key_dim + shape.value_dim];
+    let macs = [options.heads, pairs, shape.key_dim + shape.value_dim];
     let serial = macs.into_iter().fold(1usize, usize::saturating_mul) < SERIAL_MACS;
     let executor = if serial { Executor::serial() } else { ctx.executor() };
     let workers = executor.workers();
     let need = product("workspace bytes", &[worker_bytes, workers])?;
-    let call = Call::new(kernels, options, shape, bias, q, kv);
+    let call = Call::new(kernels, options, shape, bias, (q, queries), kv);
     let lse = match lse {
         Some(lse) => lse,
         None => MatMut::dense(&mut [], 0, 0)?,
     };
     // A workspace that was sized for fewer keys still serves: unsplit, with the same bits.
-    let split = shape.split_bytes(chunks, sequences, workers).filter(|&bytes| ws.bytes() >= need + bytes);
+    let split = shape
+        .split_bytes(chunks, sequences, workers)
+        .filter(|&bytes| !queries.are_ragged() && ws.bytes() >= need + bytes);
     if let Some(partials) = split {
         return split::run(executor, &call, chunks, ws.arena(need + partials)?, worker_bytes, out, lse);
     }

@@ -14,6 +14,12 @@ pub(super) trait KeyValues: Sync {
     /// Sequences of the call.
     fn sequences(&self) -> usize;
 
+    /// Where the queries of each sequence start, and where the last ones end, in rows of `q`; `None` where
+    /// all sequences have as many.
+    fn query_starts(&self) -> Option<&[usize]> {
+        None
+    }
+
     /// What the `slot`th sequence of the call holds.
     fn extent(&self, slot: usize) -> Result<Extent>;
 

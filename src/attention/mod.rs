@@ -17,6 +17,8 @@ mod options;
 mod plain;
 mod prefetch;
 mod prepare;
+mod queries;
+mod ragged;
 #[doc(hidden)]
 pub mod reference;
 mod scores;
@@ -30,8 +32,10 @@ pub use bias::{Bias, alibi_slopes};
 pub use cache::{KvCache, KvCacheOptions, KvType};
 pub use cached::Sequences;
 pub use driver::{
-    Outputs, attend, attend_batch, attend_plain, attend_with, plain_workspace_bytes, workspace_bytes,
+    Outputs, attend, attend_batch, attend_plain, attend_ragged, attend_with, plain_workspace_bytes,
+    workspace_bytes,
 };
 pub use options::{AttentionOptions, CHUNK};
 pub use plain::Plain;
 pub use prepare::Preparation;
+pub use ragged::Ragged;

@@ -87,14 +87,26 @@ impl KeyValues for Plain<'_> {
         product("k.cols + v.cols", &[width, CHUNK])
     }
 
-    /// Packs the keys for the tiles that cover them.
     fn chunk<'s>(
         &'s self,
         _kernels: &KernelSet,
-        ChunkAt { kv_head: head, chunk, .. }: ChunkAt,
+        ChunkAt { kv_head, chunk, .. }: ChunkAt,
         keys: Range<usize>,
         _rows: usize,
         _precision: Precision,
+        panel: &'s mut [f32],
+    ) -> Chunk<'s> {
+        self.chunk_at(kv_head, chunk * CHUNK, keys, panel)
+    }
+}
+
+impl Plain<'_> {
+    /// Packs the keys `keys` of the chunk that starts at row `first`, for the tiles that cover them.
+    pub(super) fn chunk_at<'s>(
+        &'s self,
+        head: usize,
+        first: usize,
+        keys: Range<usize>,
         panel: &'s mut [f32],
     ) -> Chunk<'s> {
         let dim = self.key_dim;
@@ -104,17 +116,17 @@ impl KeyValues for Plain<'_> {
             // Tokens beyond the last one, or outside of `keys`, are zeros: their scores are never looked at.
             let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
                 let key = tile * LANES + lane;
-                let row = if keys.contains(&key) { self.k.row(chunk * CHUNK + key) } else { None };
+                let row = if keys.contains(&key) { self.k.row(first + key) } else { None };
                 row.map_or(&[][..], |row| &row[head * dim..(head + 1) * dim])
             });
             transpose(&rows, out);
         }
         let (stride, width) = (self.value_dim.next_multiple_of(LANES), self.value_dim);
         let (values, value_stride) = if self.in_place() {
-            (self.v.from(chunk * CHUNK, head * width), self.v.strides().0)
+            (self.v.from(first, head * width), self.v.strides().0)
         } else {
             for key in keys {
-                if let Some(row) = self.v.row(chunk * CHUNK + key) {
+                if let Some(row) = self.v.row(first + key) {
                     let row = &row[head * width..(head + 1) * width];
                     copied[key * stride..key * stride + width].copy_from_slice(row);
                 }

@@ -32,8 +32,9 @@ impl Visible {
     /// covers the query tokens.
     pub fn new(options: &AttentionOptions, extent: &Extent, q_len: usize, tree: bool) -> Result<Visible> {
         let &Extent { len, start, cached, .. } = extent;
+        // Queries of another sequence, as in cross-attention, have no place among the keys.
         let ordered = options.causal || options.window.is_some() || tree;
-        if q_len > len && (ordered || cached) {
+        if q_len > len && ordered {
             let relation = match cached {
                 true => "must be at most the cache's len =",
                 false => "must be at most k.rows =",

@@ -10,7 +10,7 @@ use super::guard;
 use super::status::{Checked, kvern_status};
 use super::workspace::kvern_workspace;
 use crate::attention::{self, AttentionOptions, Bias, Outputs, Plain, Sequences};
-use crate::error::{Result, product, text};
+use crate::error::{Error, Result, product, text};
 use crate::{Context, MatRef, Workspace};
 
 /// What one attention call does. Start from KVERN_ATTENTION_OPTIONS_INIT.
@@ -92,7 +92,7 @@ unsafe impl Options for kvern_attention_options {}
 ///
 /// # Safety
 /// - `options` is NULL or points to `struct_size` readable bytes.
-unsafe fn read_options(
+pub(super) unsafe fn read_options(
     options: *const kvern_attention_options,
     kv_heads: usize,
 ) -> Checked<(kvern_attention_options, AttentionOptions)> {
@@ -109,7 +109,7 @@ unsafe fn read_options(
 }
 
 /// The checked arrays of the options.
-struct Arrays {
+pub(super) struct Arrays {
     alibi: Option<Array<f32>>,       // (heads)
     sink_logits: Option<Array<f32>>, // (heads)
     mask: Option<Array<f32>>,        // (rows or heads * rows, keys)
@@ -120,7 +120,7 @@ struct Arrays {
 
 impl Arrays {
     /// `rows` of queries, `q_len` of them for each sequence, `keys` in the longest.
-    fn new(
+    pub fn new(
         raw: &kvern_attention_options,
         heads: usize,
         (rows, q_len): (usize, usize),
@@ -169,12 +169,12 @@ impl Arrays {
 }
 
 /// What a call over any keys and values has in common.
-struct Call {
-    ctx: *const kvern_context,
-    ws: *mut kvern_workspace,
-    arrays: Arrays,
-    q: Array<f32>,   // (rows, heads * key_dim)
-    out: Array<f32>, // (rows, heads * value_dim)
+pub(super) struct Call {
+    pub ctx: *const kvern_context,
+    pub ws: *mut kvern_workspace,
+    pub arrays: Arrays,
+    pub q: Array<f32>,   // (rows, heads * key_dim)
+    pub out: Array<f32>, // (rows, heads * value_dim)
 }
 
 impl Call {
@@ -182,7 +182,7 @@ impl Call {
     ///
     /// # Safety
     /// - pointers are NULL or live, and their shapes are true; outputs and `ws` are used by nothing else.
-    unsafe fn run(
+    pub unsafe fn run(
         self,
         others: &[Span],
         attend: impl FnOnce(&Context, &mut Workspace, &Bias<'_>, MatRef<'_>, Outputs<'_>) -> Result<()>,
@@ -335,10 +335,7 @@ pub unsafe extern "C" fn kvern_attention_plain(
     // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
     guard(|| unsafe {
         let (raw, options) = read_options(options, kv_heads)?;
-        if raw.sequences_len != 0 {
-            let (got, allowed) = (text(raw.sequences_len), "0 for plain keys and values");
-            return Err(crate::Error::Option { what: "options->sequences_len", got, allowed }.into());
-        }
+        plain_sequences(&raw)?;
         let k = heads_of("k", k, kv_len, (kv_heads, key_dim), k_row_stride)?;
         let v = heads_of("v", v, kv_len, (kv_heads, value_dim), v_row_stride)?;
         let q = heads_of("q", q, q_len, (options.heads, key_dim), q_row_stride)?;
@@ -349,6 +346,15 @@ pub unsafe extern "C" fn kvern_attention_plain(
             attention::attend_plain(ctx, ws, &options, bias, q, &kv, outputs)
         })
     })
+}
+
+/// Keys and values that are no cache have no list of its sequences.
+pub(super) fn plain_sequences(raw: &kvern_attention_options) -> Checked<()> {
+    if raw.sequences_len == 0 {
+        return Ok(());
+    }
+    let (got, allowed) = (text(raw.sequences_len), "0 for plain keys and values");
+    Err(Error::Option { what: "options->sequences_len", got, allowed }.into())
 }
 
 /// Writes the usual ALiBi slopes: `2^(-8 (h + 1) / n)` for the first n heads, n the greatest power of two in

@@ -30,6 +30,7 @@ pub mod ops;
 pub mod packed_b;
 pub mod prepare;
 pub mod quant;
+pub mod ragged;
 pub mod recurrent;
 pub mod rope;
 pub mod rope_axes;

@@ -14,6 +14,7 @@ mod fused;
 mod latent;
 mod options;
 mod prepared_append;
+mod ragged;
 mod restores;
 mod rings;
 mod sequences;

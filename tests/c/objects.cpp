@@ -159,6 +159,9 @@ int caches(const kvern::context &ctx, kvern::workspace &ws) {
     kvern::attention(ctx, ws, call, cache, queries, result(out));
     kvern::attention_plain(ctx, ws, call, heads, keys, rows, queries, result(plain));
     EXPECT(out == plain);
+    const std::vector<std::size_t> starts{0, tokens, tokens};
+    kvern::attention_ragged(ctx, ws, call, starts, starts, heads, keys, rows, queries, result(plain));
+    EXPECT(out == plain);
     const std::vector<std::size_t> sequences{1, 0};
     call.sequences = sequences.data();
     call.sequences_len = sequences.size();

@@ -8,6 +8,7 @@ use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::dtype::*;
 use kvern::capi::prepare::*;
+use kvern::capi::ragged::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
@@ -302,6 +303,25 @@ fn attention_with_every_option_has_the_bits_of_the_safe_api() {
             }
             assert_same_bits(&got, &want, &format!("plain case {i}"));
             assert_same_bits(&lse, &want_lse, &format!("plain lse of case {i}"));
+
+            // As one of two sequences, the other of which is empty.
+            if raw.tree.is_null() {
+                got.fill(0.0);
+                lse.fill(0.0);
+                let (starts, ends) = ([0, 0, TOKENS], [0, 0, Q]);
+                let (starts, ends) = (starts.as_ptr(), ends.as_ptr());
+                let (k, v, out) = (rows[0].0.as_ptr(), rows[0].1.as_ptr(), got.as_mut_ptr());
+                let raw = kvern_attention_options { lse: lse.as_mut_ptr(), ..raw };
+                // SAFETY: as above.
+                ok(unsafe {
+                    kvern_attention_ragged(
+                        o.ctx, o.ws, &raw, 2, starts, ends, h, kd, vd, TOKENS, k, WIDTH, v, VALUES, Q, qp,
+                        width, out, out_width,
+                    )
+                });
+                assert_same_bits(&got, &want, &format!("ragged case {i}"));
+                assert_same_bits(&lse, &want_lse, &format!("ragged lse of case {i}"));
+            }
         }
     }
     // SAFETY: nothing uses it any more.

@@ -11,6 +11,7 @@ use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::prepare::*;
+use kvern::capi::ragged::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use std::ffi::c_void;
@@ -349,6 +350,34 @@ fn attention_refuses_null_and_garbage() {
             kvern_attention_plain(c, o.ws, &listed, h, d, d, 4, x, w, x, w, 2, x, w, y, w);
         SHAPE "q.rows = 5": kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, 5, x, w, y, w);
         OVERFLOW "q": kvern_attention_plain(c, o.ws, &all, h, d, d, 4, x, w, x, w, huge, x, w, y, w);
+    }
+    let (keys, ends, late, down) = ([0, 4], [0, 2], [1, 4], [0, 3, 1]);
+    let (k_starts, q_starts, late, down) = (keys.as_ptr(), ends.as_ptr(), late.as_ptr(), down.as_ptr());
+    let tree = O { tree: [1u8; 16].as_ptr(), tree_row_stride: 2, ..all };
+    let odd = k_starts.wrapping_byte_add(1);
+    macro_rules! ragged {
+        ($n:expr, $keys:expr, $queries:expr) => {
+            ragged!($n, $keys, $queries, &all, 4, 2)
+        };
+        ($n:expr, $keys:expr, $queries:expr, $options:expr, $kv_len:expr, $q_len:expr) => {
+            kvern_attention_ragged(
+                c, o.ws, $options, $n, $keys, $queries, h, d, d, $kv_len, x, w, x, w, $q_len, x, w, y, w,
+            )
+        };
+    }
+    refuse! {
+        NULL_POINTER "k_starts is NULL": ragged!(1, null(), q_starts);
+        NULL_POINTER "q_starts is NULL": ragged!(1, k_starts, null());
+        MISALIGNED "k_starts": ragged!(1, odd, q_starts);
+        OVERFLOW "sequences + 1": ragged!(usize::MAX, k_starts, q_starts);
+        OPTION "key_starts = 1 must be 0 at first": ragged!(1, late, q_starts);
+        SHAPE "query_starts = 1 must be at least the start before it = 3":
+            ragged!(2, [0, 0, 4].as_ptr(), down);
+        SHAPE "key_starts.last = 4 must equal k.rows = 3": ragged!(1, k_starts, q_starts, &all, 3, 2);
+        SHAPE "query_starts.last = 2 must equal q.rows = 1": ragged!(1, k_starts, q_starts, &all, 4, 1);
+        OPTION "options->sequences_len = 1": ragged!(1, k_starts, q_starts, &listed, 4, 2);
+        OPTION "tree = one must be none": ragged!(1, k_starts, q_starts, &tree, 4, 2);
+        NULL_POINTER "options is NULL": ragged!(1, k_starts, q_starts, null(), 4, 2);
     }
     assert!(memory.unchanged());
 }

@@ -8,6 +8,7 @@ use kvern::capi::attention::*;
 use kvern::capi::cache::*;
 use kvern::capi::cache_edit::*;
 use kvern::capi::prepare::*;
+use kvern::capi::ragged::*;
 use kvern::capi::status::kvern_status;
 
 /// The numbers of a cache that its arguments follow from.
@@ -319,6 +320,40 @@ pub const CALLS: &[(&str, Call)] = &[
         let (ctx, ws, o) = (w.contexts.any(g), w.workspaces.enough(g), g.options(&o, false));
         lib!(kvern_attention_plain(
             ctx, ws, o, kv_heads, key, value, kv_len, k.0, k.1, v.0, v.1, q_len, q.0, q.1, out.0, out.1,
+        ))
+    }),
+    call!(kvern_attention_ragged, |w, g| {
+        let (kv_heads, key, value) = (g.one_of(&[1, 2]), g.one_of(&[1, 7, 8]), g.one_of(&[1, 8, 9]));
+        let count = g.below(4);
+        let (mut k_starts, mut q_starts) = (vec![0usize], vec![0usize]);
+        for s in 0..count {
+            // No more than the buffers of masks hold.
+            let keys = if s == 0 { g.one_of(&[0, 1, 9, 270]) } else { g.below(10) };
+            let queries = if g.may_be_hostile() { g.one_of(&[0, 1, 5]) } else { g.below(keys.min(5) + 1) };
+            k_starts.push(g.size(k_starts[s].saturating_add(keys)));
+            q_starts.push(g.size(q_starts[s].saturating_add(queries)));
+        }
+        let (keys, rows) = (g.size(k_starts[count]), g.size(q_starts[count]));
+        let (starts, q_starts) = (g.elements(k_starts), g.elements(q_starts));
+        // Masks have as many columns as the longest sequence has keys, also where an element is garbage.
+        let good = !starts.is_null() && starts.is_aligned();
+        let start = |s: usize| if good { *starts.add(s) } else { 0 };
+        let longest = (0..count).map(|s| start(s + 1).saturating_sub(start(s))).max().unwrap_or(0);
+        let (kv_heads, key, value) = (g.size(kv_heads), g.size(key), g.size(value));
+        let mut o = defaults::<kvern_attention_options>();
+        o.heads = kv_heads;
+        bias(g, &mut o, kv_heads, rows, rows, longest);
+        if !g.may_be_hostile() {
+            (o.tree, o.tree_row_stride) = (std::ptr::null(), 0);
+        }
+        let (k, v) =
+            (read(g, keys, kv_heads.saturating_mul(key)), read(g, keys, kv_heads.saturating_mul(value)));
+        let (q, out) =
+            (read(g, rows, kv_heads.saturating_mul(key)), written(g, rows, kv_heads.saturating_mul(value)));
+        let (ctx, ws, o) = (w.contexts.any(g), w.workspaces.enough(g), g.options(&o, false));
+        lib!(kvern_attention_ragged(
+            ctx, ws, o, count, starts, q_starts, kv_heads, key, value, keys, k.0, k.1, v.0, v.1, rows, q.0,
+            q.1, out.0, out.1,
         ))
     }),
 ];
