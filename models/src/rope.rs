@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+/// More elements than a head has.
+const MOST: usize = 1 << 20;
+
 /// Base of the frequencies where a configuration names none.
 const THETA: f64 = 10000.0;
 
@@ -88,6 +91,9 @@ impl RopeConfig {
     pub fn table(&self, head_dim: usize, positions: usize) -> Result<RopeTable> {
         let f = &self.fields;
         let theta = f.rope_theta.unwrap_or(THETA);
+        if head_dim > MOST {
+            return Err(Error::field("head_dim", head_dim, &format!("at most {MOST}")));
+        }
         let dim = self.rotary_dim(head_dim)?;
         let scaled = |scaling| Ok(RopeTable::scaled(dim, positions, theta, &scaling)?);
         match f.rope_type.as_deref().or(f.kind.as_deref()).unwrap_or("default") {

@@ -10,7 +10,7 @@
 //! logits = cap(W_embedding rms_norm(x))
 //! ```
 
-use super::gemma_attention::{Attention, Design, Memory, gain, inverse_root};
+use super::gemma_attention::{Attention, Caches, Design, Memory, gain, inverse_root};
 use crate::attention::Windows;
 use crate::engine::{Decoder, Runtime};
 use crate::error::Result;
@@ -89,8 +89,7 @@ impl Gemma {
         let period = config.sliding_window_pattern.unwrap_or(period);
         let (n, model, eps) = (config.hidden_size, root.at("model"), config.rms_norm_eps);
         let embedding = model.linear("embed_tokens", (config.vocab_size, n), false)?;
-        let mut memory = Memory::load(root, config.head_dim, config.head_dim)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut caches) = (Vec::new(), Caches::new());
         for i in 0..config.num_hidden_layers {
             let design = Design {
                 heads: (config.num_attention_heads, config.num_key_value_heads, config.head_dim),
@@ -104,20 +103,21 @@ impl Gemma {
                 window: windows.of(i, period),
                 source: None,
             };
-            layers.push(Layer::load(&model.at(&format!("layers.{i}")), &config, &design, &mut memory)?);
+            layers.push(Layer::load(&model.at(&format!("layers.{i}")), &config, &design, &mut caches)?);
         }
+        let memory = Memory::load(root, caches, config.head_dim, config.head_dim)?;
         let (norm, logit_cap) = (gain(&model, "norm", n, OFFSET)?, config.final_logit_softcapping);
         Ok(Gemma { embedding, layers, norm, memory, eps, logit_cap, tokens: root.options().tokens })
     }
 }
 
 impl Layer {
-    fn load(at: &Loader<'_>, config: &Config, design: &Design, memory: &mut Memory) -> Result<Layer> {
+    fn load(at: &Loader<'_>, config: &Config, design: &Design, caches: &mut Caches) -> Result<Layer> {
         let (n, hidden, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps);
         let (gain, act) = (|name| gain(at, name, n, OFFSET), activation(&config.hidden_activation)?);
         Ok(Layer {
             norm: gain("input_layernorm")?,
-            attention: Attention::load(&at.at("self_attn"), n, eps, design, memory)?,
+            attention: Attention::load(&at.at("self_attn"), n, eps, design, caches)?,
             after_attention: gain("post_attention_layernorm")?,
             feed_forward_norm: gain("pre_feedforward_layernorm")?,
             feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, false, act)?,

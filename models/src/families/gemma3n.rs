@@ -16,7 +16,7 @@
 //! ```
 
 use super::altup::{AltUp, Streams};
-use super::gemma_attention::{Attention, Design, Memory, source};
+use super::gemma_attention::{Attention, Caches, Design, Memory, source};
 use super::gemma_inputs::{LayerInput, LayerInputs};
 use crate::attention::Windows;
 use crate::engine::{Decoder, Runtime};
@@ -132,11 +132,10 @@ impl Gemma3n {
             return Err(Error::field("altup_active_idx", active, &format!("below the streams = {streams}")));
         }
         let embedding = model.linear("embed_tokens", (config.vocab_size, n), false)?;
-        let mut memory = Memory::load(root, config.head_dim, config.head_dim)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut caches) = (Vec::new(), Caches::new());
         for i in 0..count {
             let at = model.at(&format!("layers.{i}"));
-            layers.push(Layer::load(&at, config, windows, i, &mut memory)?);
+            layers.push(Layer::load(&at, config, windows, i, &mut caches)?);
         }
         let sizes = (config.vocab_size_per_layer_input, n);
         Ok(Gemma3n {
@@ -146,7 +145,7 @@ impl Gemma3n {
             active,
             layers,
             norm: model.gain("norm", n)?,
-            memory,
+            memory: Memory::load(root, caches, config.head_dim, config.head_dim)?,
             eps,
             logit_cap: config.final_logit_softcapping,
             tokens: root.options().tokens,
@@ -160,7 +159,7 @@ impl Layer {
         config: &Config,
         windows: &Windows,
         i: usize,
-        memory: &mut Memory,
+        caches: &mut Caches,
     ) -> Result<Layer> {
         let (n, eps, rank) = (config.hidden_size, config.rms_norm_eps, config.laurel_rank);
         let (act, gain) = (activation(&config.hidden_activation)?, |name| at.gain(name, n));
@@ -197,7 +196,7 @@ impl Layer {
                 right: laurel.linear("linear_right", (n, rank), false)?,
                 norm: laurel.gain("post_laurel_norm", n)?,
             },
-            attention: Attention::load(&at.at("self_attn"), n, eps, &design, memory)?,
+            attention: Attention::load(&at.at("self_attn"), n, eps, &design, caches)?,
             after_attention: gain("post_attention_layernorm")?,
             feed_forward_norm: gain("pre_feedforward_layernorm")?,
             feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, false, act)?,

@@ -15,7 +15,7 @@
 //! logits = cap(W_embedding rms_norm(x))
 //! ```
 
-use super::gemma_attention::{Attention, Design, Memory, inverse_root, source};
+use super::gemma_attention::{Attention, Caches, Design, Memory, inverse_root, source};
 use super::gemma_inputs::{LayerInput, LayerInputs};
 use crate::attention::Windows;
 use crate::engine::{Decoder, Runtime};
@@ -100,7 +100,9 @@ impl Config {
         (self.num_attention_heads, kv_heads.unwrap_or(self.num_key_value_heads), head_dim)
     }
 
-    /// Elements of a head of all layers of a kind.
+    /// Elements of a head of all layers of a kind, once the layers are known to be there.
+    ///
+    /// **Errors**: `Config` for layers that differ.
     fn head_dim(&self, windows: &Windows, slides: bool) -> Result<usize> {
         let layers = (0..self.num_hidden_layers).filter(|&layer| windows.slides(layer, PERIOD) == slides);
         let mut dims = layers.map(|layer| self.heads(layer, slides).2);
@@ -158,13 +160,13 @@ impl Gemma4 {
     fn load(root: &Loader<'_>, config: &Config, windows: &Windows) -> Result<Gemma4> {
         let (n, model, count) = (config.hidden_size, root.at("model"), config.num_hidden_layers);
         let embedding = model.linear("embed_tokens", (config.vocab_size, n), false)?;
-        let dim = |slides| config.head_dim(windows, slides);
-        let mut memory = Memory::load(root, dim(true)?, dim(false)?)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut caches) = (Vec::new(), Caches::new());
         for i in 0..count {
             let at = model.at(&format!("layers.{i}"));
-            layers.push(Layer::load(&at, config, windows, i, &mut memory)?);
+            layers.push(Layer::load(&at, config, windows, i, &mut caches)?);
         }
+        let dim = |slides| config.head_dim(windows, slides);
+        let memory = Memory::load(root, caches, dim(true)?, dim(false)?)?;
         let (width, eps) = (config.hidden_size_per_layer_input, config.rms_norm_eps);
         let vocabulary = config.vocab_size_per_layer_input.unwrap_or(config.vocab_size);
         let inputs = || LayerInputs::load(&model, (vocabulary, n), (count, width), eps);
@@ -187,7 +189,7 @@ impl Layer {
         config: &Config,
         windows: &Windows,
         i: usize,
-        memory: &mut Memory,
+        caches: &mut Caches,
     ) -> Result<Layer> {
         let (n, eps) = (config.hidden_size, config.rms_norm_eps);
         let (act, gain) = (activation(&config.hidden_activation)?, |name| at.gain(name, n));
@@ -211,7 +213,7 @@ impl Layer {
         let input = || LayerInput::load(at, n, width, act, eps);
         Ok(Layer {
             norm: gain("input_layernorm")?,
-            attention: Attention::load(&at.at("self_attn"), n, eps, &design, memory)?,
+            attention: Attention::load(&at.at("self_attn"), n, eps, &design, caches)?,
             after_attention: gain("post_attention_layernorm")?,
             feed_forward_norm: gain("pre_feedforward_layernorm")?,
             feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, false, act)?,

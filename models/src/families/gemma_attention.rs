@@ -36,22 +36,26 @@ pub(super) struct Design {
     pub source: Option<usize>,
 }
 
-/// Keys and values of all layers, and the rotations. A layer that attends to those of another has none.
+/// Keys and values of each layer; `None` for one that attends to those of another.
+pub(super) type Caches = Vec<Option<KvCache>>;
+
+/// What the layers of a model share: keys and values, and the rotations.
 pub(super) struct Memory {
-    caches: Vec<Option<KvCache>>,
+    caches: Caches,
     sliding: RopeTable,
     full: RopeTable,
 }
 
 impl Memory {
-    /// Rotations for layers with a window and for those without, with heads of these sizes.
+    /// The caches of all layers, with rotations for layers with a window and for those without, whose heads
+    /// have these sizes.
     ///
     /// **Errors**: as [`RopeConfig::table`].
-    pub fn load(root: &Loader<'_>, sliding_dim: usize, full_dim: usize) -> Result<Memory> {
+    pub fn load(root: &Loader<'_>, caches: Caches, sliding_dim: usize, full_dim: usize) -> Result<Memory> {
         let (config, tokens) = (root.checkpoint().config(), root.options().tokens);
         let table = |kind, dim| RopeConfig::read(config, Some(kind))?.table(dim, tokens);
         let (sliding, full) = (table("sliding_attention", sliding_dim)?, table("full_attention", full_dim)?);
-        Ok(Memory { caches: Vec::new(), sliding, full })
+        Ok(Memory { caches, sliding, full })
     }
 
     /// Tokens of the sequence.
@@ -87,7 +91,7 @@ struct KeysValues {
 }
 
 impl Attention {
-    /// Loads the attention of the next layer, and adds its cache to `memory`.
+    /// Loads the attention of the next layer, and adds its cache to `caches`.
     ///
     /// **Errors**: as [`Loader::linear`] and [`cache`]; `Config` for a source that has no keys and values.
     pub fn load(
@@ -95,7 +99,7 @@ impl Attention {
         n: usize,
         eps: f32,
         design: &Design,
-        memory: &mut Memory,
+        caches: &mut Caches,
     ) -> Result<Attention> {
         let (heads, kv_heads, head_dim) = design.heads;
         let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
@@ -103,10 +107,10 @@ impl Attention {
         let norm = |name| design.head_norms.map(|offset| gain(at, name, head_dim, offset)).transpose();
         let mut options = AttentionOptions::new(heads).scale(design.scale);
         (options.softcap, options.window) = (design.softcap, design.window);
-        let has_cache = |&source: &usize| matches!(memory.caches.get(source), Some(Some(_)));
+        let has_cache = |&source: &usize| matches!(caches.get(source), Some(Some(_)));
         let (own, cache) = match design.source {
             Some(source) if has_cache(&source) => {
-                memory.caches.push(None);
+                caches.push(None);
                 (None, source)
             }
             Some(source) => {
@@ -114,10 +118,10 @@ impl Attention {
                 return Err(Error::field("layer that shares its keys", source, allowed));
             }
             None => {
-                memory.caches.push(Some(cache(at.ctx(), kv_heads, head_dim, at.options().tokens)?));
                 let v = (!design.values_are_keys).then(|| map("v_proj", kv)).transpose()?;
                 let (k, k_norm) = (map("k_proj", kv)?, norm("k_norm")?);
-                (Some(KeysValues { k, k_norm, v, value_norm: design.value_norm }), memory.caches.len() - 1)
+                caches.push(Some(cache(at.ctx(), kv_heads, head_dim, at.options().tokens)?));
+                (Some(KeysValues { k, k_norm, v, value_norm: design.value_norm }), caches.len() - 1)
             }
         };
         let output = at.linear("o_proj", (n, q), design.bias)?;
