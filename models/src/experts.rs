@@ -161,7 +161,7 @@ struct Expert {
 
 impl Experts {
     /// Loads experts with tensors of their own, without biases. `options` say what lies between the products;
-    /// their arithmetic should be [`COMPUTE`](crate::linear::COMPUTE).
+    /// their arithmetic should be [`COMPUTE`].
     ///
     /// **Errors**: as [`Loader::linear`].
     pub fn load(

@@ -91,7 +91,7 @@ struct Block {
 
 /// What moves information between tokens.
 enum Mixer {
-    Convolution(GatedConv),
+    Convolution(Box<GatedConv>),
     Attention(Box<SelfAttention>),
 }
 
@@ -115,7 +115,7 @@ impl Block {
             attention.rope = Some(rope.table()?);
             Mixer::Attention(Box::new(attention))
         } else {
-            Mixer::Convolution(GatedConv::load(&at.at("conv"), config)?)
+            Mixer::Convolution(Box::new(GatedConv::load(&at.at("conv"), config)?))
         };
         let ffn = at.at("feed_forward");
         // intermediate_size is not the width where block_auto_adjust_ff_dim adapts it: the tensor says it.

@@ -119,12 +119,15 @@ impl FeedForwardPart for GatedFeedForward {
     }
 }
 
+/// Loads the feed-forward part of layer i from `mlp`.
+pub(super) type LoadFeedForward<'a> = &'a dyn Fn(&Loader<'_>, usize) -> Result<Box<dyn FeedForwardPart>>;
+
 /// In what a decoder may differ from Qwen3.5.
 pub(super) struct Design<'a> {
     /// Loads the products of a delta net.
     pub products: &'a dyn Fn(&Loader<'_>) -> Result<DeltaProducts>,
-    /// Loads the feed-forward part of layer i from `mlp`.
-    pub feed_forward: &'a dyn Fn(&Loader<'_>, usize) -> Result<Box<dyn FeedForwardPart>>,
+    /// Loads the feed-forward parts.
+    pub feed_forward: LoadFeedForward<'a>,
 }
 
 /// Loads `model_type` qwen3_5_text.
