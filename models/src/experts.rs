@@ -5,7 +5,7 @@
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::feed_forward::GatedFeedForward;
-use crate::linear::Linear;
+use crate::linear::{COMPUTE, Linear};
 use crate::loader::Loader;
 use crate::rows::Rows;
 use kvern::MatRef;
@@ -161,7 +161,7 @@ struct Expert {
 
 impl Experts {
     /// Loads experts with tensors of their own, without biases. `options` say what lies between the products;
-    /// their arithmetic should be [`COMPUTE`](crate::linear::COMPUTE).
+    /// their arithmetic should be [`COMPUTE`].
     ///
     /// **Errors**: as [`Loader::linear`].
     pub fn load(
@@ -218,6 +218,15 @@ impl Experts {
             Ok(Expert { gate, up, down: at.pack(&rows, (n, hidden), bias)? })
         };
         Ok(Experts { experts: (0..experts).map(one).collect::<Result<_>>()?, options })
+    }
+
+    /// One expert: a feed-forward layer that each token takes with a weight of its own.
+    pub fn one(layer: GatedFeedForward) -> Experts {
+        let GatedFeedForward { gate, up, down, activation } = layer;
+        Experts {
+            experts: vec![Expert { gate, up: Some(up), down }],
+            options: ExpertOptions::new(COMPUTE, activation),
+        }
     }
 
     /// `out = out + by * sum of weight * expert(x)` over the choice of each token.

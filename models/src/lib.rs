@@ -7,6 +7,10 @@
 //!
 //! ```text
 //! families       the registry by model_type, and one file for each family
+//! stack          layers of several kinds between an embedding and a head
+//! mamba2, delta_net, latent_attention, self_attention
+//!                parts of layers that move information between tokens
+//! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
 //! feed_forward   the gated feed-forward layer
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
@@ -32,15 +36,21 @@
 
 pub mod attention;
 mod checkpoint;
+pub mod delta_net;
 mod engine;
 mod error;
 pub mod experts;
 pub mod families;
 mod feed_forward;
+pub mod latent_attention;
 pub mod linear;
 mod loader;
+pub mod mamba2;
+pub mod recurrence;
 pub mod rope;
 mod rows;
+pub mod self_attention;
+pub mod stack;
 
 pub use checkpoint::Checkpoint;
 pub use engine::{Decoder, Runtime};

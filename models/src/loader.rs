@@ -76,6 +76,13 @@ impl<'a> Loader<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    /// The shape of the tensor `name`.
+    ///
+    /// **Errors**: as [`Checkpoint::shape`], with the whole name.
+    pub fn shape(&self, name: &str) -> Result<&'a [usize]> {
+        self.checkpoint.shape(&self.name(name))
+    }
+
     /// The tensor `name` in f32.
     ///
     /// **Errors**: as [`Checkpoint::tensor`], with the whole name.

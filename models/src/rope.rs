@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 use kvern::ops::{RopeScaling, RopeTable};
 use serde::Deserialize;
 use serde_json::Value;
+use std::cell::OnceCell;
+use std::sync::Arc;
 
 /// More elements than a head has.
 const MOST: usize = 1 << 20;
@@ -121,6 +123,18 @@ impl RopeConfig {
         }
     }
 
+    /// The factor of scores that YaRN asks for where `mscale_all_dim` is set: the square of [`yarn_mscale`].
+    /// 1 otherwise. It is DeepSeek's; others have the amplitude of the table only.
+    ///
+    /// **Errors**: `Config` for YaRN without `factor`.
+    pub fn score_scale(&self) -> Result<f64> {
+        let f = &self.fields;
+        match (f.rope_type.as_deref().or(f.kind.as_deref()), f.mscale_all_dim.filter(|&by| by != 0.0)) {
+            (Some("yarn"), Some(by)) => Ok(yarn_mscale(need("factor", f.factor)?, by).powi(2)),
+            _ => Ok(1.0),
+        }
+    }
+
     /// Elements of a head that turn.
     fn rotary_dim(&self, head_dim: usize) -> Result<usize> {
         let part = self.fields.partial_rotary_factor.unwrap_or(1.0);
@@ -186,6 +200,34 @@ impl RopeConfig {
             if ratio <= 1.0 { 1.0 } else { (1.0 + libm::log(ratio) / libm::log(trained as f64)).sqrt() };
         let amplitude = f.attention_factor.unwrap_or(amplitude);
         Ok(RopeTable::with_factors(factors, positions, theta, amplitude)?)
+    }
+}
+
+/// One table for all layers of a model. It is made when the first layer asks for it: by then tensors of that
+/// size have confirmed the size of a head.
+#[derive(Debug)]
+pub struct SharedRope {
+    config: RopeConfig,
+    head_dim: usize,
+    positions: usize,
+    table: OnceCell<Arc<RopeTable>>,
+}
+
+impl SharedRope {
+    /// What [`RopeConfig::table`] will be asked for.
+    pub fn new(config: RopeConfig, head_dim: usize, positions: usize) -> SharedRope {
+        SharedRope { config, head_dim, positions, table: OnceCell::new() }
+    }
+
+    /// The table.
+    ///
+    /// **Errors**: as [`RopeConfig::table`].
+    pub fn table(&self) -> Result<Arc<RopeTable>> {
+        if let Some(table) = self.table.get() {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(self.config.table(self.head_dim, self.positions)?);
+        Ok(self.table.get_or_init(|| table).clone())
     }
 }
 

@@ -45,7 +45,8 @@ const MODELS: &[&[&str]] = &[
     &["attention.rs", "linear.rs", "rope.rs"],
     &["loader.rs"],
     &["feed_forward.rs"],
-    &["experts.rs"],
+    &["experts.rs", "recurrence.rs", "self_attention.rs", "latent_attention.rs", "stack.rs"],
+    &["delta_net.rs", "mamba2.rs"],
     &["families"],
     &["lib.rs"],
 ];

@@ -4,6 +4,7 @@
 //! `config.json`, weights, and logits that another program computed.
 
 mod altup;
+mod deepseek_v3;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -11,13 +12,19 @@ mod gemma_attention;
 mod gemma_inputs;
 mod gpt_oss;
 mod granite;
+mod granite_moe_hybrid;
+mod kimi_linear;
+mod lfm2;
 mod llama;
 mod mistral;
 mod mixtral;
+mod nemotron_h;
 mod olmo2;
 mod phi3;
 mod qwen;
+mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 mod smollm3;
 
 use crate::checkpoint::Checkpoint;
@@ -30,20 +37,27 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("deepseek_v3", deepseek_v3::load),
     ("gemma2", gemma::load_2),
     ("gemma3_text", gemma::load_3),
     ("gemma3n_text", gemma3n::load),
     ("gemma4_text", gemma4::load),
     ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
+    ("granitemoehybrid", granite_moe_hybrid::load),
+    ("kimi_linear", kimi_linear::load),
+    ("lfm2", lfm2::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
     ("mixtral", mixtral::load),
+    ("nemotron_h", nemotron_h::load),
     ("olmo2", olmo2::load),
     ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
+    ("qwen3_5_text", qwen3_5::load),
     ("qwen3_moe", qwen3_moe::load),
+    ("qwen3_next", qwen3_next::load),
     ("smollm3", smollm3::load),
 ];
 

@@ -9,12 +9,14 @@ use crate::experts::{ExpertNames, ExpertShape, Experts, FeedForward, Mixture, Ro
 use crate::feed_forward::activation;
 use crate::linear::COMPUTE;
 use crate::loader::Loader;
+use kvern::Activation;
 use kvern::ops::RouterScore;
 use kvern::quant::ExpertOptions;
 use serde::Deserialize;
 
+/// The fields of `config.json` about experts.
 #[derive(Deserialize)]
-struct Sizes {
+pub(super) struct Sizes {
     /// Published files say `num_experts`.
     num_experts: Option<usize>,
     num_local_experts: Option<usize>,
@@ -35,8 +37,21 @@ fn one() -> usize {
 }
 
 impl Sizes {
-    fn has_experts(&self, layer: usize) -> bool {
+    /// Whether the feed-forward part of this layer is experts.
+    pub fn has_experts(&self, layer: usize) -> bool {
         !self.mlp_only_layers.contains(&layer) && (layer + 1).is_multiple_of(self.decoder_sparse_step)
+    }
+
+    /// Loads the router and the experts of a layer from `mlp`, for rows of n elements.
+    pub fn mixture(&self, at: &Loader<'_>, n: usize, act: Activation) -> Result<Mixture> {
+        let missing = || Error::Config { reason: "missing field `num_experts`".into() };
+        let experts = self.num_experts.or(self.num_local_experts).ok_or_else(missing)?;
+        let shape = ExpertShape { experts, n, hidden: self.moe_intermediate_size };
+        let chosen = self.num_experts_per_tok;
+        let mut router = Router::load(at, "gate", (experts, n), false, chosen, RouterScore::Softmax)?;
+        router.renormalize = self.norm_topk_prob.then_some(0.0);
+        let options = ExpertOptions::new(COMPUTE, act);
+        Ok(Mixture { router, experts: Experts::load(at, ExpertNames::PROJECTIONS, shape, options)? })
     }
 }
 
@@ -45,21 +60,14 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
     let windows: Windows = root.checkpoint().config_as()?;
     let sizes: Sizes = root.checkpoint().config_as()?;
-    let missing = || Error::Config { reason: "missing field `num_experts`".into() };
-    let experts = sizes.num_experts.or(sizes.num_local_experts).ok_or_else(missing)?;
-    let shape = ExpertShape { experts, n: config.hidden_size, hidden: sizes.moe_intermediate_size };
-    let options = ExpertOptions::new(COMPUTE, activation(&config.hidden_act)?);
+    let (n, act) = (config.hidden_size, activation(&config.hidden_act)?);
     let llama = Design::llama(&config);
     let dense = llama.feed_forward;
     let feed_forward = move |at: &Loader<'_>, layer| {
         if !sizes.has_experts(layer) {
             return dense(at, layer);
         }
-        let (at, chosen) = (at.at("mlp"), sizes.num_experts_per_tok);
-        let mut router = Router::load(&at, "gate", (experts, shape.n), false, chosen, RouterScore::Softmax)?;
-        router.renormalize = sizes.norm_topk_prob.then_some(0.0);
-        let experts = Experts::load(&at, ExpertNames::PROJECTIONS, shape, options)?;
-        Ok(FeedForward::Mixture(Mixture { router, experts }))
+        Ok(FeedForward::Mixture(sizes.mixture(&at.at("mlp"), n, act)?))
     };
     let design = Design {
         head_norms: true,

@@ -5,6 +5,7 @@
 //! and the results). `KVERN_MODELS_DIR` names a folder of more such folders; those of families that the
 //! registry lacks are skipped with a message.
 
+mod damaged;
 mod decoders;
 mod folders;
 mod refusals;

@@ -1,0 +1,260 @@
+//! Kimi Linear (Kimi Team 2025): most layers are Kimi delta attention, a delta net with a decay of each key
+//! element; the others latent attention without positions. Experts as DeepSeek-V3.
+//!
+//! ```text
+//! x = embedding[tokens]
+//! each layer:  h = rms_norm(x)
+//!              delta attention:     x = x + W_o (delta_net(W_q h, W_k h, W_v h, F_b F_a h, W_b h)
+//!                                                * sigmoid(G_b G_a h))
+//!              or latent attention: x = x + latent_attention(h)
+//!              h = rms_norm(x);  x = x + W_down (silu(W_gate h) * W_up h)
+//!              or                x = x + experts(h) + shared(h)
+//! logits = W_head rms_norm(x)
+//! ```
+
+use crate::delta_net::{DeltaInputs, DeltaNet, DeltaParameters, DeltaShape};
+use crate::engine::{Decoder, Runtime};
+use crate::error::{Error, Result};
+use crate::experts::{ExpertNames, ExpertShape, Experts, FeedForward, Mixture, Router};
+use crate::feed_forward::{GatedFeedForward, activation};
+use crate::latent_attention::{LatentAttention, LatentShape};
+use crate::linear::{COMPUTE, Linear};
+use crate::loader::Loader;
+use crate::recurrence::{ShortConv, decay_rates};
+use crate::rows::Rows;
+use crate::stack::{Layer, Stack, StackOptions};
+use kvern::ops::{GroupScore, RouterScore};
+use kvern::quant::ExpertOptions;
+use kvern::{Activation, MatRef};
+use serde::Deserialize;
+
+/// Epsilon of the norms of latents, whatever `rms_norm_eps`.
+const LATENT_EPS: f32 = 1e-6;
+
+/// Added to the sum that weights of experts are divided by.
+const SUM_EPS: f32 = 1e-20;
+
+#[derive(Deserialize)]
+struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    q_lora_rank: Option<usize>,
+    kv_lora_rank: usize,
+    qk_nope_head_dim: usize,
+    qk_rope_head_dim: usize,
+    v_head_dim: usize,
+    /// `linear_attention` or `full_attention` for each layer.
+    layer_types: Vec<String>,
+    linear_num_heads: usize,
+    linear_head_dim: usize,
+    linear_conv_kernel_dim: usize,
+    /// `dense` or `sparse` for each layer.
+    mlp_layer_types: Vec<String>,
+    num_experts: usize,
+    num_shared_experts: usize,
+    num_experts_per_token: usize,
+    moe_intermediate_size: usize,
+    num_expert_group: usize,
+    topk_group: usize,
+    moe_renormalize: bool,
+    routed_scaling_factor: f32,
+    hidden_act: String,
+    rms_norm_eps: f32,
+    tie_word_embeddings: Option<bool>,
+}
+
+impl Config {
+    /// Heads of queries, keys and values are alike.
+    fn delta(&self) -> DeltaShape {
+        let (heads, dim) = (self.linear_num_heads, self.linear_head_dim);
+        DeltaShape {
+            key_heads: heads,
+            heads,
+            key_dim: dim,
+            value_dim: dim,
+            taps: self.linear_conv_kernel_dim,
+        }
+    }
+
+    fn attention(&self) -> LatentShape {
+        LatentShape {
+            n: self.hidden_size,
+            heads: self.num_attention_heads,
+            latent: self.kv_lora_rank,
+            q_latent: self.q_lora_rank,
+            plain_dim: self.qk_nope_head_dim,
+            rotated_dim: self.qk_rope_head_dim,
+            value_dim: self.v_head_dim,
+        }
+    }
+}
+
+/// Loads `model_type` kimi_linear.
+pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
+    let config: Config = root.checkpoint().config_as()?;
+    let c = &config;
+    let mut options = StackOptions::new(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.rms_norm_eps);
+    options.tied = c.tie_word_embeddings;
+    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, i))?))
+}
+
+struct Block {
+    norm: Vec<f32>, // (n)
+    mixer: Mixer,
+    feed_forward_norm: Vec<f32>, // (n)
+    feed_forward: FeedForward,
+    shared: Option<GatedFeedForward>,
+    eps: f32,
+}
+
+/// What moves information between tokens.
+enum Mixer {
+    Delta(Box<DeltaAttention>),
+    Latent(Box<LatentAttention>),
+}
+
+/// Kimi delta attention.
+struct DeltaAttention {
+    qkv: Linear,        // (n, channels)
+    decay: [Linear; 2], // F_a, F_b: (n, head_dim), (head_dim, heads * head_dim)
+    beta: Linear,       // (n, heads)
+    gate: [Linear; 2],  // G_a, G_b: as the decay
+    net: DeltaNet,
+    output: Linear, // (heads * head_dim, n)
+}
+
+impl Block {
+    fn load(at: &Loader<'_>, config: &Config, i: usize) -> Result<Block> {
+        let (n, eps) = (config.hidden_size, config.rms_norm_eps);
+        let mixer = at.at("self_attn");
+        let mixer = match kind(&config.layer_types, i) {
+            "linear_attention" => Mixer::Delta(Box::new(DeltaAttention::load(&mixer, config)?)),
+            "full_attention" => {
+                Mixer::Latent(Box::new(LatentAttention::load(&mixer, config.attention(), false, LATENT_EPS)?))
+            }
+            other => {
+                let allowed = "linear_attention or full_attention";
+                return Err(Error::field(&format!("layer_types[{i}]"), other, allowed));
+            }
+        };
+        let (feed_forward, shared) = feed_forward(at, config, i)?;
+        Ok(Block {
+            norm: at.gain("input_layernorm", n)?,
+            mixer,
+            feed_forward_norm: at.gain("post_attention_layernorm", n)?,
+            feed_forward,
+            shared,
+            eps,
+        })
+    }
+}
+
+fn kind(types: &[String], i: usize) -> &str {
+    types.get(i).map_or("absent", String::as_str)
+}
+
+/// The feed-forward part, and beside experts the shared one.
+fn feed_forward(
+    at: &Loader<'_>,
+    config: &Config,
+    i: usize,
+) -> Result<(FeedForward, Option<GatedFeedForward>)> {
+    let (n, act) = (config.hidden_size, activation(&config.hidden_act)?);
+    let gated = |at: &Loader<'_>, hidden| GatedFeedForward::load(at, n, hidden, false, act);
+    let moe = at.at("block_sparse_moe");
+    match kind(&config.mlp_layer_types, i) {
+        "dense" => {
+            // Both names occur.
+            let at = if at.has("mlp.gate_proj.weight") { at.at("mlp") } else { moe };
+            Ok((FeedForward::Gated(gated(&at, config.intermediate_size)?), None))
+        }
+        "sparse" => {
+            let hidden = config.num_shared_experts.saturating_mul(config.moe_intermediate_size);
+            let shared = gated(&moe.at("shared_experts"), hidden)?;
+            let options = ExpertOptions::new(COMPUTE, act);
+            Ok((FeedForward::Mixture(mixture(&moe, config, options)?), Some(shared)))
+        }
+        other => Err(Error::field(&format!("mlp_layer_types[{i}]"), other, "dense or sparse")),
+    }
+}
+
+fn mixture(at: &Loader<'_>, config: &Config, options: ExpertOptions) -> Result<Mixture> {
+    let (experts, n) = (config.num_experts, config.hidden_size);
+    let (chosen, score) = (config.num_experts_per_token, RouterScore::Sigmoid);
+    let mut router = Router::load(at, "gate", (experts, n), false, chosen, score)?;
+    router.selection_bias = Some(at.tensor("gate.e_score_correction_bias", &[experts])?);
+    router.groups = Some((config.num_expert_group, config.topk_group, GroupScore::BestTwo));
+    router.renormalize = config.moe_renormalize.then_some(SUM_EPS);
+    router.scale = config.routed_scaling_factor;
+    let shape = ExpertShape { experts, n, hidden: config.moe_intermediate_size };
+    Ok(Mixture { router, experts: Experts::load(at, ExpertNames::NUMBERS, shape, options)? })
+}
+
+impl DeltaAttention {
+    fn load(at: &Loader<'_>, config: &Config) -> Result<DeltaAttention> {
+        let (shape, n) = (config.delta(), config.hidden_size);
+        let (heads, dim, taps, inner) = (shape.heads, shape.key_dim, shape.taps, shape.keys());
+        // q, k and v are one product and one convolution.
+        let join = |names: [&str; 3], tensor_shape: &[usize]| -> Result<Vec<f32>> {
+            let part = |name| at.at(name).tensor("weight", tensor_shape);
+            Ok([part(names[0])?, part(names[1])?, part(names[2])?].concat())
+        };
+        let rows = join(["q_proj", "k_proj", "v_proj"], &[inner, n])?;
+        let taps_of = join(["q_conv1d", "k_conv1d", "v_conv1d"], &[inner, 1, taps])?;
+        let low_rank = |a: &str, b: &str| -> Result<[Linear; 2]> {
+            Ok([at.linear(a, (dim, n), false)?, at.linear(b, (inner, dim), false)?])
+        };
+        // A rate is of a head, and here of each of its elements.
+        let rates = decay_rates(&at.tensor("A_log", &[1, 1, heads, 1])?);
+        let parameters = DeltaParameters {
+            conv: ShortConv::new(&taps_of, taps, None, Activation::Silu),
+            step_bias: at.tensor("dt_bias", &[inner])?,
+            rates: rates.iter().flat_map(|&rate| std::iter::repeat_n(rate, dim)).collect(),
+            gain: at.gain("o_norm", dim)?,
+            eps: config.rms_norm_eps,
+            gate: Activation::Sigmoid,
+        };
+        Ok(DeltaAttention {
+            qkv: at.pack(&rows, (shape.channels(), n), None)?,
+            decay: low_rank("f_a_proj", "f_b_proj")?,
+            beta: at.linear("b_proj", (heads, n), false)?,
+            gate: low_rank("g_a_proj", "g_b_proj")?,
+            net: DeltaNet::new(at.ctx(), shape, parameters)?,
+            output: at.linear("o_proj", (n, inner), false)?,
+        })
+    }
+
+    fn add_to(&mut self, rt: &mut Runtime, h: MatRef<'_>, x: &mut Rows) -> Result<()> {
+        let ([f_a, f_b], [g_a, g_b]) = (&self.decay, &self.gate);
+        let [qkv, f, b, g] = Linear::apply_each(rt, h, [&self.qkv, f_a, &self.beta, g_a])?;
+        let (a, z) = (f_b.apply(rt, f.view()?)?, g_b.apply(rt, g.view()?)?);
+        let y = self.net.apply(rt, DeltaInputs { qkv, a, b, z })?;
+        self.output.add_to(rt, y.view()?, 1.0, x)
+    }
+}
+
+impl Layer for Block {
+    fn add_to(&mut self, rt: &mut Runtime, x: &mut Rows) -> Result<()> {
+        let h = rt.rms_norm(x.view()?, &self.norm, self.eps)?;
+        match &mut self.mixer {
+            Mixer::Delta(delta) => delta.add_to(rt, h.view()?, x)?,
+            Mixer::Latent(latent) => latent.add_to(rt, h.view()?, x)?,
+        }
+        let h = rt.rms_norm(x.view()?, &self.feed_forward_norm, self.eps)?;
+        self.feed_forward.add_to(rt, h.view()?, 1.0, x)?;
+        match &self.shared {
+            Some(shared) => shared.add_to(rt, h.view()?, 1.0, x),
+            None => Ok(()),
+        }
+    }
+
+    fn reset(&mut self) {
+        match &mut self.mixer {
+            Mixer::Delta(delta) => delta.net.reset(),
+            Mixer::Latent(latent) => latent.reset(),
+        }
+    }
+}
