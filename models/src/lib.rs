@@ -7,12 +7,16 @@
 //!
 //! ```text
 //! families       the registry by model_type, and one file for each family
+//! encoder_layer  the layer of pre-norm encoders
 //! feed_forward   the gated feed-forward layer
+//! multi_head     attention of whole sequences, without a cache
+//! windows        convolutions and patches as products
+//! embedding, layer_norm   tables of vectors, norms with a bias
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
 //! rope           rotation tables from config.json
 //! attention      keys, values and queries of a layer: caches, and the call that attends
 //! linear         a linear map with packed weights
-//! engine         the runtime of a pass, and the traits that families implement
+//! engine, encoder   the runtime of a pass, and the traits that families implement
 //! checkpoint     config.json and named tensors
 //! rows, error    an owned matrix, the one error type
 //! ```
@@ -31,20 +35,29 @@
 
 pub mod attention;
 mod checkpoint;
+pub mod embedding;
+mod encoder;
+pub mod encoder_layer;
 mod engine;
 mod error;
 pub mod families;
 mod feed_forward;
+mod layer_norm;
 mod linear;
 mod loader;
+pub mod multi_head;
 pub mod rope;
 mod rows;
+pub mod windows;
 
 pub use checkpoint::Checkpoint;
+pub use encoder::{DualEncoder, Encoding, ImageEncoder, SpeechDecoder, TextEncoder, unit_rows};
 pub use engine::{Decoder, Runtime};
 pub use error::{Error, Result};
+pub use families::encoders::{load_dual_encoder, load_image_encoder, load_speech_decoder, load_text_encoder};
 pub use families::load_decoder;
 pub use feed_forward::{GatedFeedForward, activation};
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use loader::{LoadOptions, Loader};
 pub use rows::Rows;

@@ -1,13 +1,18 @@
 //! The families, one file each, and the registry by which a checkpoint finds its own.
 //!
-//! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
+//! Encoders and decoders of speech have a registry of their own, [`encoders`]. A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
 //! `config.json`, weights, and logits that another program computed.
 
+mod bert;
+mod clip;
+pub mod encoders;
 mod granite;
 mod llama;
 mod mistral;
 mod qwen;
+mod siglip;
 mod smollm3;
+mod whisper;
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Decoder, Runtime};

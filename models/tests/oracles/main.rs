@@ -6,6 +6,10 @@
 //! registry lacks are skipped with a message.
 
 mod decoders;
+mod encoders;
 mod folders;
+mod minilm;
 mod refusals;
+mod runs;
+mod speech;
 mod values;
