@@ -42,9 +42,10 @@ const MODELS: &[&[&str]] = &[
     &["error.rs", "rows.rs"],
     &["checkpoint.rs"],
     &["engine.rs"],
-    &["attention.rs", "linear.rs", "rope.rs"],
+    &["attention.rs", "encoder.rs", "linear.rs", "rope.rs"],
     &["loader.rs"],
-    &["feed_forward.rs"],
+    &["embedding.rs", "feed_forward.rs", "layer_norm.rs", "multi_head.rs", "windows.rs"],
+    &["encoder_layer.rs"],
     &["families"],
     &["lib.rs"],
 ];
