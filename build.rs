@@ -23,7 +23,7 @@ mod capi {
         ("Context", &["context", "isa", "threads", "memory"]),
         ("Workspace", &["workspace"]),
         ("Matrix products", &["matmul"]),
-        ("Packed matrices", &["packed_b", "dtype"]),
+        ("Packed matrices", &["packed_b", "patches", "dtype"]),
         ("Quantised weights", &["quant"]),
         ("Quantised weights: files, shared activations", &["weights"]),
         ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),

@@ -672,6 +672,57 @@ typedef int32_t kvern_dtype;
 typedef int32_t kvern_precision;
 
 /**
+ * Images and how patches are cut from them; a sequence is an image of one line. Start from
+ * KVERN_PATCHES_INIT. Strides of 0 mean 1.
+ */
+typedef struct {
+    /**
+     * sizeof(kvern_patches).
+     */
+    size_t struct_size;
+    /**
+     * Images, which follow each other in memory.
+     */
+    size_t images;
+    /**
+     * Lines of an image.
+     */
+    size_t height;
+    /**
+     * Pixels of a line.
+     */
+    size_t width;
+    /**
+     * Numbers of a pixel.
+     */
+    size_t channels;
+    /**
+     * Lines of a patch.
+     */
+    size_t kernel_height;
+    /**
+     * Pixels of a line of a patch.
+     */
+    size_t kernel_width;
+    /**
+     * Lines from one patch to the next.
+     */
+    size_t stride_y;
+    /**
+     * Pixels from one patch to the next.
+     */
+    size_t stride_x;
+    /**
+     * Lines of zeros above and below an image.
+     */
+    size_t padding_y;
+    /**
+     * Pixels of zeros left and right of an image.
+     */
+    size_t padding_x;
+} kvern_patches;
+
+/**
  * IEEE binary32, `float`.
  */
 #define KVERN_DTYPE_F32 0
@@ -901,6 +952,39 @@ kvern_status kvern_packed_b_multiply_gated(const kvern_context *ctx,
  * Since: 0.1
  */
 void kvern_packed_b_destroy(kvern_packed_b *b);
+
+/**
+ * `*out` = the patches of all images: the rows of C, and of the workspace that
+ * `kvern_packed_b_workspace_bytes` is asked for.
+ *
+ * Errors: NULL_POINTER, MISALIGNED, OPTION, SHAPE (a kernel beyond the padded image), UNSUPPORTED, OVERFLOW.
+ * Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_patches_count(const kvern_patches *patches,
+                                 size_t *out);
+
+/**
+ * A convolution: `C = beta * C + act(alpha * A * B + bias)` with a row of A for each patch, in the order of
+ * images, then lines, then columns, and in it the places of the kernel line by line, all channels of a place
+ * together. The bits of `kvern_packed_b_multiply` with those rows; they are nowhere whole in memory.
+ *
+ * `b`: (kernel_height * kernel_width * channels, n): weights stored (n, kernel_height, kernel_width,
+ * channels) are packed as a transposed matrix. `x`: (images * height * width, channels), f32, one pixel a
+ * row. `c`: (patches, n), f32. Strides in elements. `c` must not overlap the inputs. `epilogue`: NULL for `C
+ * = A * B`. Allocates nothing. Errors: as `kvern_patches_count`; ALIASED, WORKSPACE, POISONED; C is
+ * unchanged then. Threads: `ctx` and `b` shared, `ws` and C exclusive. Since: 0.1
+ */
+kvern_status kvern_packed_b_convolve(const kvern_context *ctx,
+                                     kvern_workspace *ws,
+                                     const kvern_packed_b *b,
+                                     const kvern_patches *patches,
+                                     const float *x,
+                                     size_t x_row_stride,
+                                     size_t n,
+                                     float *c,
+                                     size_t c_row_stride,
+                                     const kvern_epilogue *epilogue);
 
 /* ---- Quantised weights ------------------------------------------------------------------------- */
 
@@ -3430,6 +3514,7 @@ kvern_status kvern_time_step(const kvern_context *ctx,
     { sizeof(kvern_router_options), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KVERN_EXPERT_OPTIONS_INIT { sizeof(kvern_expert_options), 0, 0, 0, 0, 0, 0 }
 #define KVERN_STATE_OPTIONS_INIT { sizeof(kvern_state_options), 0, 0, 0, 0, 0, 0 }
+#define KVERN_PATCHES_INIT { sizeof(kvern_patches), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -106,6 +106,29 @@ class packed_b : public detail::handle<kvern_packed_b, kvern_packed_b_destroy> {
                                                  detail::dtype_of<T>(), c.data(), c.row_stride(), epilogue);
         });
     }
+    /** A convolution, with a row of C for each patch of the images x: see kvern_packed_b_convolve. Grows
+     * `ws`. */
+    done convolve(const context &ctx, workspace &ws, const kvern_patches &patches, input x, output c,
+                  const kvern_epilogue *epilogue = nullptr) const {
+        const std::size_t pixels = patches.images * patches.height * patches.width;
+        std::size_t rows = 0;
+        const kvern_status known = kvern_patches_count(&patches, &rows);
+        if (known != KVERN_STATUS_OK)
+            return detail::finish(known);
+        return detail::checked({{"x.rows", x.rows(), "images * height * width", pixels},
+                                {"x.cols", x.cols(), "channels", patches.channels},
+                                {"c.rows", c.rows(), "the patches", rows}},
+                               [&] {
+                                   const auto query = [&](std::size_t *out) {
+                                       return kvern_packed_b_workspace_bytes(ctx.get(), get(), rows, out);
+                                   };
+                                   return detail::grown(ws, query, [&] {
+                                       return kvern_packed_b_convolve(ctx.get(), ws.get(), get(), &patches,
+                                                                      x.data(), x.row_stride(), c.cols(),
+                                                                      c.data(), c.row_stride(), epilogue);
+                                   });
+                               });
+    }
 
   private:
     returns<std::size_t> number(kvern_status (*query)(const kvern_packed_b *, std::size_t *)) const {

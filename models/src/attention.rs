@@ -5,6 +5,32 @@ use crate::error::Result;
 use crate::rows::Rows;
 use kvern::attention::{self, AttentionOptions, Bias, KvCache, KvCacheOptions, Outputs};
 use kvern::{Context, MatRef};
+use serde::Deserialize;
+
+/// Which layers of a configuration have a window.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Windows {
+    /// Tokens that a query sees, itself included.
+    sliding_window: Option<usize>,
+    /// `sliding_attention` for each layer with a window.
+    layer_types: Option<Vec<String>>,
+}
+
+impl Windows {
+    /// Whether a layer has the window. In configurations without `layer_types` all have it but the last one
+    /// of each `period`.
+    pub fn slides(&self, layer: usize, period: usize) -> bool {
+        match &self.layer_types {
+            Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
+            None => !(layer + 1).is_multiple_of(period),
+        }
+    }
+
+    /// The window of a layer, in tokens.
+    pub fn of(&self, layer: usize, period: usize) -> Option<usize> {
+        self.sliding_window.filter(|_| self.slides(layer, period))
+    }
+}
 
 /// A cache of `tokens` tokens in f32, one sequence. Windows are [`AttentionOptions::window`]: a cache that
 /// forgot what lies before its window would bound how many tokens a call may take.

@@ -37,6 +37,14 @@ impl Runtime {
         ops::rms_norm(&self.ctx, x, gain, eps, y.view_mut()?)?;
         Ok(y)
     }
+
+    /// `stream = stream + rms_norm(y)`: a part with a norm behind it.
+    ///
+    /// **Errors**: as [`ops::rms_norm`] and [`ops::add`].
+    pub fn add_rms_norm(&self, y: MatRef<'_>, gain: &[f32], eps: f32, stream: &mut Rows) -> Result<()> {
+        let normed = self.rms_norm(y, gain, eps)?;
+        Ok(ops::add(&self.ctx, stream.view_mut()?, normed.view()?)?)
+    }
 }
 
 /// A model that predicts the next token: a stack with caches or states, which hold one sequence.

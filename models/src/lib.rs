@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! families       the registry by model_type, and one file for each family
+//! experts        a router and its experts
 //! encoder_layer  the layer of pre-norm encoders
 //! feed_forward   the gated feed-forward layer
 //! multi_head     attention of whole sequences, without a cache
@@ -40,10 +41,11 @@ mod encoder;
 pub mod encoder_layer;
 mod engine;
 mod error;
+pub mod experts;
 pub mod families;
 mod feed_forward;
 mod layer_norm;
-mod linear;
+pub mod linear;
 mod loader;
 pub mod multi_head;
 pub mod rope;

@@ -6,8 +6,9 @@ use crate::rows::Rows;
 use kvern::quant::{Compute, PackedWeights, Product, WeightFormat, multiply_many, workspace_bytes_many};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, ops};
 
-/// Activations stay f32, so weights of floats and of blocks are both multiplied exactly as they are.
-const COMPUTE: Compute = Compute::F32;
+/// The arithmetic of all products: activations stay f32, so weights of floats and of blocks are both
+/// multiplied exactly as they are.
+pub const COMPUTE: Compute = Compute::F32;
 
 /// `y = x W^T + b`, W (outputs, inputs) in any [`WeightFormat`].
 #[derive(Debug, Clone)]

@@ -100,6 +100,15 @@ impl<'a> Loader<'a> {
         self.pack(&rows, (outputs, inputs), bias)
     }
 
+    /// [`Loader::linear`] in f32 whatever the format of the maps: for routers and other small maps whose
+    /// results decide much.
+    ///
+    /// **Errors**: as [`Loader::linear`].
+    pub fn linear_f32(&self, name: &str, shape: (usize, usize), bias: bool) -> Result<Linear> {
+        let options = self.options.format(WeightFormat::F32);
+        Loader { options, ..self.clone() }.linear(name, shape, bias)
+    }
+
     /// A linear map of rows in memory: part of a fused tensor, or one expert of several.
     ///
     /// **Errors**: as [`Linear::pack`]; `Length` for fewer elements than the shape has.

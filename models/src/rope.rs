@@ -5,6 +5,9 @@ use kvern::ops::{RopeScaling, RopeTable};
 use serde::Deserialize;
 use serde_json::Value;
 
+/// More elements than a head has.
+const MOST: usize = 1 << 20;
+
 /// Base of the frequencies where a configuration names none.
 const THETA: f64 = 10000.0;
 
@@ -86,6 +89,9 @@ impl RopeConfig {
     pub fn table(&self, head_dim: usize, positions: usize) -> Result<RopeTable> {
         let f = &self.fields;
         let theta = f.rope_theta.unwrap_or(THETA);
+        if head_dim > MOST {
+            return Err(Error::field("head_dim", head_dim, &format!("at most {MOST}")));
+        }
         let dim = self.rotary_dim(head_dim)?;
         let scaled = |scaling| Ok(RopeTable::scaled(dim, positions, theta, &scaling)?);
         match f.rope_type.as_deref().or(f.kind.as_deref()).unwrap_or("default") {

@@ -28,6 +28,7 @@ pub mod memory;
 pub mod norms;
 pub mod ops;
 pub mod packed_b;
+pub mod patches;
 pub mod prepare;
 pub mod quant;
 pub mod ragged;

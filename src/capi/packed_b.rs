@@ -18,7 +18,7 @@ use std::ffi::{c_char, c_void};
 /// A matrix B of f32, f16 or bf16, packed once and multiplied many times. Immutable.
 #[derive(Debug)]
 pub struct kvern_packed_b {
-    b: PackedB,
+    pub(super) b: PackedB,
     /// The kernel's id with its NUL.
     kernel: [u8; 33],
 }

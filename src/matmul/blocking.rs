@@ -83,7 +83,8 @@ pub(super) struct Shape {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    pub a_transposed: bool,
+    /// Whether A is copied: a transposed one, and patches.
+    pub a_copied: bool,
     /// Whether A is rounded to bf16.
     pub a_to_bf16: bool,
     pub b_transposed: bool,
@@ -102,7 +103,7 @@ pub(super) struct Shape {
 pub(super) fn is_small(shape: Shape, workers: usize) -> bool {
     let Shape { m, n, k, .. } = shape;
     let as_they_lie =
-        !shape.a_transposed && (shape.b_prepacked || (!shape.b_transposed && n.is_multiple_of(LANES)));
+        !shape.a_copied && (shape.b_prepacked || (!shape.b_transposed && n.is_multiple_of(LANES)));
     let single = m <= MC && n <= NC && k <= KC && !shape.gated;
     // With those bounds the products cannot overflow.
     as_they_lie
@@ -193,7 +194,7 @@ impl Blocking {
         };
         let tile_cols = most.nc.min(n.next_multiple_of(LANES)).max(LANES);
         let (kc, mc) = (even_split(k, most.kc, 4), tile_rows.min(MC));
-        let a_scratch = match (shape.a_transposed, shape.a_to_bf16) {
+        let a_scratch = match (shape.a_copied, shape.a_to_bf16) {
             (_, true) => mc * kc.div_ceil(2),
             (true, false) => mc * kc,
             (false, false) => 0,
@@ -261,13 +262,13 @@ mod tests {
     }
 
     fn shape(m: usize, n: usize, k: usize) -> Shape {
-        let (a_transposed, a_to_bf16, b_transposed, b_prepacked) = Default::default();
+        let (a_copied, a_to_bf16, b_transposed, b_prepacked) = Default::default();
         let (separate_accumulators, gated, tile_is_narrow) = Default::default();
         Shape {
             m,
             n,
             k,
-            a_transposed,
+            a_copied,
             a_to_bf16,
             b_transposed,
             b_prepacked,

@@ -86,7 +86,7 @@ enum How<'a> {
 
 /// Checks the arguments; B's shape is already validated.
 fn plan<'a, T: Element>(ctx: &'a Context, request: &Request<'_>, c: &MatMut<'_, T>) -> Result<Plan<'a>> {
-    let &Request { precision, a, b, up, epilogue } = request;
+    let &Request { precision, a, patches, b, up, epilogue } = request;
     validate(a, c, &epilogue)?;
     let reads_c = epilogue.beta != 0.0;
     let plain_output = T::DTYPE == Dtype::F32 && up.is_none();
@@ -97,12 +97,12 @@ fn plan<'a, T: Element>(ctx: &'a Context, request: &Request<'_>, c: &MatMut<'_, 
     let kernels = ctx.kernels();
     let bf16 = |b: Panels<'_>| matches!(b.data, Elements::Bf16(_));
     let all_bf16 = matches!(b, Source::Packed(b) if bf16(b)) && up.is_none_or(bf16);
-    let fast = all_bf16 && precision == Precision::Fast && kernels.has_bf16_fast();
+    let fast = all_bf16 && precision == Precision::Fast && patches.is_none() && kernels.has_bf16_fast();
     let shape = Shape {
         m: c.rows(),
         n: c.cols(),
         k: a.cols(),
-        a_transposed: a.is_transposed(),
+        a_copied: a.is_transposed() || patches.is_some(),
         a_to_bf16: fast,
         b_transposed: matches!(b, Source::Matrix(b) if b.is_transposed()),
         b_prepacked: matches!(b, Source::Packed(_)),

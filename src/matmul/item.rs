@@ -97,6 +97,8 @@ impl Item<'_> {
     fn pack_block_of_a(&self, rows: Span, k: Span, panel_rows: usize, pack: &mut [f32]) {
         if self.fast {
             pack_a_bf16(self.kernels, self.request.a, rows, k, bytemuck::cast_slice_mut(pack));
+        } else if let Some(patches) = self.request.patches {
+            patches.pack(rows, k, pack);
         } else if self.request.a.is_transposed() {
             pack_a(self.request.a, rows, k, panel_rows, pack);
         }
@@ -109,6 +111,10 @@ impl Item<'_> {
             let pairs = k.len.div_ceil(2);
             let data = AData::Bf16(&bytemuck::cast_slice(pack)[first * pairs..]);
             return APanels { data, rows, row_stride: pairs, k_stride: 1, stride: rows * pairs };
+        }
+        if self.request.patches.is_some() {
+            let data = AData::F32(&pack[first * k.len..]);
+            return APanels { data, rows, row_stride: k.len, k_stride: 1, stride: rows * k.len };
         }
         if self.request.a.is_transposed() {
             let data = AData::F32(&pack[first * k.len..]);

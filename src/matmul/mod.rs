@@ -11,6 +11,7 @@ mod driver;
 mod item;
 mod pack;
 mod packed_b;
+mod patches;
 #[doc(hidden)]
 pub mod reference;
 mod request;
@@ -19,6 +20,7 @@ pub use crate::dtype::{Dtype, Element};
 pub use crate::epilogue::{Activation, Epilogue, Precision};
 pub(crate) use blob::MAGIC as FLOATS_MAGIC;
 pub use packed_b::{PackedB, Weight};
+pub use patches::{Extent, Patches, Window};
 
 use crate::buffer::Workspace;
 use crate::context::Context;
@@ -66,5 +68,5 @@ pub fn matmul(
     equal("b.rows", b.rows(), "must equal a.cols =", a.cols())?;
     equal("c.cols", c.cols(), "must equal b.cols =", b.cols())?;
     let (precision, b) = (Precision::Exact, Source::Matrix(b));
-    run(ctx, ws.all(), &Request { precision, a, b, up: None, epilogue: *epilogue }, c)
+    run(ctx, ws.all(), &Request { precision, a, patches: None, b, up: None, epilogue: *epilogue }, c)
 }

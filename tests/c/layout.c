@@ -21,6 +21,7 @@ int main(void) {
     kvern_router_options router = KVERN_ROUTER_OPTIONS_INIT;
     kvern_expert_options expert = KVERN_EXPERT_OPTIONS_INIT;
     kvern_state_options state = KVERN_STATE_OPTIONS_INIT;
+    kvern_patches patches = KVERN_PATCHES_INIT;
     char version[64];
     snprintf(version, sizeof version, "%d.%d.%d", KVERN_VERSION_MAJOR, KVERN_VERSION_MINOR,
              KVERN_VERSION_PATCH);
@@ -33,7 +34,7 @@ int main(void) {
         preparation.struct_size != sizeof preparation || scaling.struct_size != sizeof scaling ||
         softmax.struct_size != sizeof softmax || norm.struct_size != sizeof norm ||
         router.struct_size != sizeof router || expert.struct_size != sizeof expert ||
-        state.struct_size != sizeof state)
+        state.struct_size != sizeof state || patches.struct_size != sizeof patches)
         return 4;
     SIZE(kvern_context_options);
     FIELD(kvern_context_options, threads);
@@ -159,5 +160,16 @@ int main(void) {
     FIELD(kvern_state_options, channels);
     FIELD(kvern_state_options, taps);
     FIELD(kvern_state_options, sequences);
+    SIZE(kvern_patches);
+    FIELD(kvern_patches, images);
+    FIELD(kvern_patches, height);
+    FIELD(kvern_patches, width);
+    FIELD(kvern_patches, channels);
+    FIELD(kvern_patches, kernel_height);
+    FIELD(kvern_patches, kernel_width);
+    FIELD(kvern_patches, stride_y);
+    FIELD(kvern_patches, stride_x);
+    FIELD(kvern_patches, padding_y);
+    FIELD(kvern_patches, padding_x);
     return 0;
 }

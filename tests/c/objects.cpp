@@ -124,6 +124,16 @@ int products(const kvern::context &ctx, kvern::workspace &ws) {
     const kvern_epilogue none = kvern::epilogue();
     b.multiply_gated(ctx, ws, b, in, {gated.data(), 2, N}, &none);
     EXPECT(gated == floats(2 * N, 1024.0f));
+    kvern_patches patches = KVERN_PATCHES_INIT;
+    patches.images = 1;
+    patches.height = 1;
+    patches.width = 3;
+    patches.channels = K / 2;
+    patches.kernel_height = 1;
+    patches.kernel_width = 2;
+    floats pieces(2 * N);
+    b.convolve(ctx, ws, patches, {x.data(), 3, K / 2}, {pieces.data(), 2, N});
+    EXPECT(pieces == floats(2 * N, 32.0f));
     b.save("matrix");
     EXPECT(kvern::packed_b::load("matrix").bytes() == b.bytes() &&
            kvern::packed_b::load(ctx, "matrix").n() == N);

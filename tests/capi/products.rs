@@ -8,10 +8,11 @@ use kvern::capi::isa::*;
 use kvern::capi::matmul::*;
 use kvern::capi::ops::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::patches::*;
 use kvern::capi::rope::*;
 use kvern::capi::status::*;
 use kvern::capi::workspace::*;
-use kvern::matmul::Element;
+use kvern::matmul::{Element, Patches, Window};
 use kvern::ops::{self, RopePairs, RopeScaling, RopeTable, SoftmaxOptions};
 use kvern::{Activation, Context, Epilogue, MatMut, MatRef, PackedB, Precision, Workspace, bf16, f16};
 use std::ptr::{null, null_mut};
@@ -261,4 +262,71 @@ fn kernels_and_tiers_are_listed() {
         assert_eq!(kvern_isa_is_available(isa as i32), i32::from(isa.is_available()));
     }
     assert_eq!((kvern_isa_is_available(0), kvern_isa_is_available(77)), (0, 0));
+}
+
+#[test]
+fn a_convolution_has_the_bits_of_the_safe_api_and_refuses_bad_arguments() {
+    let (o, ctx) = (Objects::new(), Context::serial());
+    // Two images of 4 x 5 pixels of 16 channels under a kernel of 2 x 2: K elements.
+    let x = Random::new(33).vec(2 * 20 * 16);
+    let window = Window { kernel: (2, 2), stride: (2, 1), padding: (1, 0) };
+    let patches = Patches::new(MatRef::dense(&x, 40, 16).unwrap(), (4, 5), window).unwrap();
+    let rows = patches.rows();
+    let b = PackedB::pack(&ctx, MatRef::dense(&o.w, N, K).unwrap().t()).unwrap();
+    let (mut ws, mut want) = (Workspace::new(1 << 20).unwrap(), vec![0.0; rows * N]);
+    let e = Epilogue::default().activation(Activation::Silu);
+    b.convolve(&ctx, &mut ws, &patches, MatMut::dense(&mut want, rows, N).unwrap(), &e).unwrap();
+
+    let raw = kvern_patches {
+        struct_size: size_of::<kvern_patches>(),
+        images: 2,
+        height: 4,
+        width: 5,
+        channels: 16,
+        kernel_height: 2,
+        kernel_width: 2,
+        stride_y: 2,
+        stride_x: 0,
+        padding_y: 1,
+        padding_x: 0,
+    };
+    let e = kvern_epilogue { activation: KVERN_ACTIVATION_SILU, ..epilogue() };
+    let (mut got, mut count) = (vec![f32::NAN; rows * N], 0);
+    let (from, to) = (x.as_ptr(), got.as_mut_ptr());
+    // SAFETY: every pointer is live and of the stated size.
+    unsafe {
+        ok(kvern_patches_count(&raw, &mut count));
+        assert_eq!(count, rows);
+        ok(kvern_packed_b_convolve(o.ctx, o.ws, o.packed, &raw, from, 16, N, to, N, &e));
+    }
+    assert_same_bits(&got, &want, "kvern_packed_b_convolve");
+
+    let (wide, none) = (kvern_patches { kernel_width: 6, ..raw }, kvern_patches { height: 0, ..raw });
+    let (other, huge) = (kvern_patches { channels: 8, ..raw }, kvern_patches { images: usize::MAX, ..raw });
+    macro_rules! run {
+        ($ctx:expr, $ws:expr, $b:expr, $patches:expr, $x:expr, $n:expr, $c:expr) => {
+            kvern_packed_b_convolve($ctx, $ws, $b, $patches, $x, 16, $n, $c, N, null())
+        };
+    }
+    let good = (o.ctx, o.ws, o.packed);
+    // SAFETY: what is not NULL is live; what is wrong about the rest is refused before it is read.
+    unsafe {
+        let null_pointer = KVERN_STATUS_NULL_POINTER;
+        refused(kvern_patches_count(null(), &mut count), null_pointer, "patches is NULL");
+        refused(kvern_patches_count(&raw, null_mut()), null_pointer, "out is NULL");
+        refused(kvern_patches_count(&wide, &mut count), KVERN_STATUS_SHAPE, "kernel width = 6");
+        refused(kvern_patches_count(&none, &mut count), KVERN_STATUS_OPTION, "height * width = 0");
+        refused(kvern_patches_count(&huge, &mut count), KVERN_STATUS_OVERFLOW, "images * height * width");
+        refused(run!(null(), good.1, good.2, &raw, from, N, to), null_pointer, "ctx is NULL");
+        refused(run!(good.0, null_mut(), good.2, &raw, from, N, to), null_pointer, "ws is NULL");
+        refused(run!(good.0, good.1, null(), &raw, from, N, to), null_pointer, "b is NULL");
+        refused(run!(good.0, good.1, good.2, null(), from, N, to), null_pointer, "patches is NULL");
+        refused(run!(good.0, good.1, good.2, &raw, null(), N, to), null_pointer, "x is NULL");
+        refused(run!(good.0, good.1, good.2, &raw, from, N, null_mut()), null_pointer, "c is NULL");
+        let status = run!(good.0, good.1, good.2, &raw, to.cast_const(), N, to);
+        refused(status, KVERN_STATUS_ALIASED, "c overlaps x");
+        refused(run!(good.0, good.1, good.2, &other, from, N, to), KVERN_STATUS_SHAPE, "a.cols = 32");
+        refused(run!(good.0, good.1, good.2, &raw, from, N - 1, to), KVERN_STATUS_SHAPE, "c.cols = 4");
+    }
+    assert_same_bits(&got, &want, "a refusal changes nothing");
 }

@@ -16,6 +16,7 @@ mod norm_options;
 mod norms;
 mod ops;
 mod packed_files;
+mod patches;
 mod recurrent;
 mod rope;
 mod rope_axes;

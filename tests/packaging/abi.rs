@@ -8,6 +8,7 @@ use kvern::capi::experts::{kvern_expert, kvern_expert_options};
 use kvern::capi::matmul::kvern_epilogue;
 use kvern::capi::norms::kvern_norm_options;
 use kvern::capi::ops::kvern_softmax_options;
+use kvern::capi::patches::kvern_patches;
 use kvern::capi::prepare::kvern_preparation;
 use kvern::capi::recurrent::kvern_state_options;
 use kvern::capi::rope::kvern_rope_scaling;
@@ -52,7 +53,8 @@ fn the_header_compiles_alone_as_c99_and_as_cpp() {
         extern kvern_norm_options h; kvern_norm_options h = KVERN_NORM_OPTIONS_INIT;\n\
         extern kvern_router_options i; kvern_router_options i = KVERN_ROUTER_OPTIONS_INIT;\n\
         extern kvern_expert_options j; kvern_expert_options j = KVERN_EXPERT_OPTIONS_INIT;\n\
-        extern kvern_state_options k; kvern_state_options k = KVERN_STATE_OPTIONS_INIT;\n";
+        extern kvern_state_options k; kvern_state_options k = KVERN_STATE_OPTIONS_INIT;\n\
+        extern kvern_patches l; kvern_patches l = KVERN_PATCHES_INIT;\n";
     for (compiler, standard, name) in [
         ("cc", "c99", "alone.c"),
         ("cc", "c11", "alone11.c"),
@@ -109,6 +111,10 @@ fn layout() -> String {
     layout!(kvern_expert: gate, up, down, gate_bias, up_bias, down_bias);
     layout!(kvern_expert_options: compute, activation, oai_limit, oai_alpha, weigh_input, flags);
     layout!(kvern_state_options: heads, key_dim, value_dim, channels, taps, sequences);
+    layout!(
+        kvern_patches: images, height, width, channels, kernel_height, kernel_width, stride_y, stride_x,
+        padding_y, padding_x
+    );
     text
 }
 

@@ -45,7 +45,7 @@ const MODELS: &[&[&str]] = &[
     &["attention.rs", "encoder.rs", "linear.rs", "rope.rs"],
     &["loader.rs"],
     &["embedding.rs", "feed_forward.rs", "layer_norm.rs", "multi_head.rs", "windows.rs"],
-    &["encoder_layer.rs"],
+    &["encoder_layer.rs", "experts.rs"],
     &["families"],
     &["lib.rs"],
 ];

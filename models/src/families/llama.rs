@@ -11,6 +11,7 @@
 use crate::attention::{attend, cache};
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
+use crate::experts::FeedForward;
 use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::Linear;
 use crate::loader::Loader;
@@ -19,6 +20,7 @@ use crate::rows::Rows;
 use kvern::attention::{AttentionOptions, Bias, KvCache, Preparation};
 use kvern::ops::{self, RopePairs, RopeTable};
 use serde::Deserialize;
+use std::ops::Range;
 
 /// The fields of `config.json`.
 #[derive(Debug, Deserialize)]
@@ -55,14 +57,21 @@ impl Config {
     }
 }
 
+/// Loads the feed-forward part of a layer, from the layer's place and its number.
+pub(super) type LoadFeedForward = dyn Fn(&Loader<'_>, usize) -> Result<FeedForward>;
+
 /// In what a decoder may differ from Llama.
 pub(super) struct Design {
+    /// Whether queries, keys and values are rows of one tensor, `qkv_proj`, without biases.
+    pub fused_qkv: bool,
     /// Biases of the products for queries, keys and values.
     pub qkv_bias: bool,
     /// A bias of the product after attention.
     pub output_bias: bool,
     /// An RMS norm of each head of queries and keys, before the rotation.
     pub head_norms: bool,
+    /// A learnt score of each head, `sinks`, that takes part in its softmax without a value.
+    pub sinks: bool,
     /// The window of layer i, in tokens.
     pub window: Box<dyn Fn(usize) -> Option<usize>>,
     /// Whether layer i turns queries and keys.
@@ -75,21 +84,32 @@ pub(super) struct Design {
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logit_scale: f32,
+    /// The feed-forward part of each layer.
+    pub feed_forward: Box<LoadFeedForward>,
 }
 
 impl Design {
     /// Llama itself.
     pub fn llama(config: &Config) -> Design {
+        let (n, hidden, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let act = config.hidden_act.clone();
+        let feed_forward = move |at: &Loader<'_>, _| {
+            let layer = GatedFeedForward::load(&at.at("mlp"), n, hidden, bias, activation(&act)?)?;
+            Ok(FeedForward::Gated(layer))
+        };
         Design {
+            fused_qkv: false,
             qkv_bias: config.attention_bias,
             output_bias: config.attention_bias,
             head_norms: false,
+            sinks: false,
             window: Box::new(|_| None),
             rotates: Box::new(|_| true),
             embedding_scale: 1.0,
             score_scale: None,
             residual_scale: 1.0,
             logit_scale: 1.0,
+            feed_forward: Box::new(feed_forward),
         }
     }
 }
@@ -119,7 +139,7 @@ struct Layer {
     norm: Vec<f32>, // (n)
     attention: Attention,
     feed_forward_norm: Vec<f32>, // (n)
-    feed_forward: GatedFeedForward,
+    feed_forward: FeedForward,
 }
 
 struct Attention {
@@ -128,6 +148,7 @@ struct Attention {
     v: Linear,
     output: Linear,
     head_norms: Option<[Vec<f32>; 2]>, // (head_dim) of queries, of keys
+    sinks: Option<Vec<f32>>,           // (heads)
     rotates: bool,
     options: AttentionOptions,
     cache: KvCache,
@@ -165,13 +186,12 @@ impl Llama {
 
 impl Layer {
     fn load(at: &Loader<'_>, config: &Config, design: &Design, i: usize) -> Result<Layer> {
-        let (n, hidden) = (config.hidden_size, config.intermediate_size);
-        let act = activation(&config.hidden_act)?;
+        let n = config.hidden_size;
         Ok(Layer {
             norm: at.gain("input_layernorm", n)?,
             attention: Attention::load(&at.at("self_attn"), config, design, i)?,
             feed_forward_norm: at.gain("post_attention_layernorm", n)?,
-            feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, config.mlp_bias, act)?,
+            feed_forward: (design.feed_forward)(at, i)?,
         })
     }
 }
@@ -182,15 +202,22 @@ impl Attention {
         let kv_heads = config.num_key_value_heads.unwrap_or(heads);
         // A product beyond the address space is no tensor's shape, and refused as such.
         let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
+        let [q_map, k_map, v_map] = if design.fused_qkv {
+            fused_qkv(at, (q, kv), n)?
+        } else {
+            let map = |name, outputs| at.linear(name, (outputs, n), design.qkv_bias);
+            [map("q_proj", q)?, map("k_proj", kv)?, map("v_proj", kv)?]
+        };
         let norm = |name| at.gain(name, head_dim);
         let mut options = AttentionOptions::new(heads);
         (options.scale, options.window) = (design.score_scale, (design.window)(i));
         Ok(Attention {
-            q: at.linear("q_proj", (q, n), design.qkv_bias)?,
-            k: at.linear("k_proj", (kv, n), design.qkv_bias)?,
-            v: at.linear("v_proj", (kv, n), design.qkv_bias)?,
+            q: q_map,
+            k: k_map,
+            v: v_map,
             output: at.linear("o_proj", (n, q), design.output_bias)?,
             head_norms: if design.head_norms { Some([norm("q_norm")?, norm("k_norm")?]) } else { None },
+            sinks: design.sinks.then(|| at.tensor("sinks", &[heads])).transpose()?,
             rotates: (design.rotates)(i),
             options,
             cache: cache(at.ctx(), kv_heads, head_dim, at.options().tokens)?,
@@ -208,8 +235,18 @@ impl Attention {
             preparation = preparation.rope(rope, RopePairs::Halves);
         }
         self.cache.append_prepared(&rt.ctx, 0, &preparation, q.view_mut()?, k.view_mut()?, v.view()?)?;
-        attend(rt, &self.options, &Bias::default(), q.view()?, &self.cache)
+        let bias =
+            self.sinks.as_deref().map_or_else(Bias::default, |sinks| Bias::default().sink_logits(sinks));
+        attend(rt, &self.options, &bias, q.view()?, &self.cache)
     }
+}
+
+/// The maps for queries, keys and values out of one tensor.
+fn fused_qkv(at: &Loader<'_>, (q, kv): (usize, usize), n: usize) -> Result<[Linear; 3]> {
+    let (v, end) = (q.saturating_add(kv), q.saturating_add(kv.saturating_mul(2)));
+    let rows = at.at("qkv_proj").tensor("weight", &[end, n])?;
+    let map = |part: Range<usize>| at.pack(&rows[part.start * n..part.end * n], (part.len(), n), None);
+    Ok([map(0..q)?, map(q..v)?, map(v..end)?])
 }
 
 impl Decoder for Llama {

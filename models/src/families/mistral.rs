@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::loader::Loader;
 use serde::Deserialize;
 
+/// The window of every layer.
 #[derive(Deserialize)]
-struct Window {
+pub(super) struct Window {
     /// Tokens; absent or null in models that see all.
-    sliding_window: Option<usize>,
+    pub sliding_window: Option<usize>,
 }
 
 /// Loads `model_type` mistral.

@@ -1,15 +1,27 @@
 //! The families, one file each, and the registry by which a checkpoint finds its own.
 //!
-//! Encoders and decoders of speech have a registry of their own, [`encoders`]. A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
-//! `config.json`, weights, and logits that another program computed.
+//! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
+//! `config.json`, weights, and logits that another program computed. Encoders, and decoders of speech, have
+//! registries of their own: [`encoders`].
 
+mod altup;
 mod bert;
 mod clip;
 pub mod encoders;
+mod gemma;
+mod gemma3n;
+mod gemma4;
+mod gemma_attention;
+mod gemma_inputs;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
+mod olmo2;
+mod phi3;
 mod qwen;
+mod qwen3_moe;
 mod siglip;
 mod smollm3;
 mod whisper;
@@ -24,11 +36,20 @@ pub type LoadDecoder = fn(&Loader<'_>) -> Result<Box<dyn Decoder>>;
 
 /// The decoders by `model_type` of `config.json`.
 const DECODERS: &[(&str, LoadDecoder)] = &[
+    ("gemma2", gemma::load_2),
+    ("gemma3_text", gemma::load_3),
+    ("gemma3n_text", gemma3n::load),
+    ("gemma4_text", gemma4::load),
+    ("gpt_oss", gpt_oss::load),
     ("granite", granite::load),
     ("llama", llama::load),
     ("mistral", mistral::load),
+    ("mixtral", mixtral::load),
+    ("olmo2", olmo2::load),
+    ("phi3", phi3::load),
     ("qwen2", qwen::load_2),
     ("qwen3", qwen::load_3),
+    ("qwen3_moe", qwen3_moe::load),
     ("smollm3", smollm3::load),
 ];
 

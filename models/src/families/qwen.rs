@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The windows of layers, in the words of Qwen's configurations.
 #[derive(Deserialize)]
-struct Windows {
+pub(super) struct Windows {
     #[serde(default)]
     use_sliding_window: bool,
     sliding_window: Option<usize>,
@@ -20,7 +20,8 @@ struct Windows {
 }
 
 impl Windows {
-    fn of(&self, layer: usize) -> Option<usize> {
+    /// The window of a layer, in tokens.
+    pub fn of(&self, layer: usize) -> Option<usize> {
         let slides = match &self.layer_types {
             Some(types) => types.get(layer).is_some_and(|kind| kind == "sliding_attention"),
             None => self.max_window_layers.is_none_or(|first| layer >= first),

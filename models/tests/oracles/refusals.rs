@@ -1,11 +1,11 @@
 //! Bad checkpoints and bad tokens are refused with their names and numbers, and nothing panics.
 
-use crate::folders::fixtures;
+use crate::folders::{fixtures, models};
 use kvern::Context;
 use kvern_models::{Checkpoint, Error, LoadOptions, Result, Runtime, load_decoder};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -95,7 +95,7 @@ fn configurations_that_make_no_sense_are_refused() {
         ("vocab_size", u64::MAX.into(), "embed_tokens"),
         ("num_hidden_layers", u64::MAX.into(), "model.layers.2"),
         ("rms_norm_eps", "small".into(), "invalid type"),
-        ("rope_parameters", serde_json::json!({"rope_type": "spiral"}), "spiral"),
+        ("rope_parameters", json!({"rope_type": "spiral"}), "spiral"),
     ] {
         let dir = copy(&weights, |config| config[field] = value.clone(), |_| ());
         let error = load(dir.path()).expect_err(field).to_string();
@@ -103,6 +103,60 @@ fn configurations_that_make_no_sense_are_refused() {
     }
     let dir = copy(&weights, |config| drop(config.as_object_mut().unwrap().remove("vocab_size")), |_| ());
     refuses(load(dir.path()), &["vocab_size"]);
+}
+
+/// A copy of a fixture whose configuration may be changed.
+fn configurable(from: &Path) -> (TempDir, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(from.join("weights.safetensors"), dir.path().join("weights.safetensors")).unwrap();
+    (dir, serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap())
+}
+
+fn write(dir: &TempDir, config: &Value) {
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn parts_that_single_families_have_are_refused_with_their_numbers() {
+    for (family, field, value, words) in [
+        ("mixtral", "num_experts_per_tok", json!(5), ["experts of a token = 5", "experts = 4"]),
+        ("gpt_oss", "num_local_experts", json!(3), ["router.weight", "[3, 64]"]),
+        ("phi3", "num_key_value_heads", json!(4), ["qkv_proj.weight", "[192, 64]"]),
+        ("gemma4", "per_layer_config", json!({"1": {"head_dim": 32}}), ["layers.3", "[64, 128]"]),
+        ("gemma4", "num_kv_shared_layers", json!(4), ["num_kv_shared_layers: layer = 0", "layers before"]),
+        ("gemma4_moe", "top_k_experts", Value::Null, ["missing field", "top_k_experts"]),
+        ("gemma3n", "altup_active_idx", json!(3), ["altup_active_idx = 3", "streams = 3"]),
+        ("gemma3n", "intermediate_size", json!([64]), ["intermediate_size.len = 1", "above 1"]),
+        ("gemma3n", "activation_sparsity_pattern", json!(1.0), ["= 1 must be", "below 1"]),
+    ] {
+        let (dir, mut config) = configurable(&fixtures().join(family));
+        config[field] = value;
+        write(&dir, &config);
+        refuses(load(dir.path()), &words);
+    }
+}
+
+/// Whatever one field holds, an error says so or the model runs.
+#[test]
+fn no_value_of_any_field_of_any_family_panics() {
+    let values = [json!(null), json!(0), json!(3), json!(-1.5), json!(u64::MAX), json!("word"), json!([])];
+    let mut rt = Runtime::new(Context::serial()).unwrap();
+    for from in models().into_iter().filter(|dir| dir.starts_with(fixtures())) {
+        let (dir, whole) = configurable(&from);
+        let (mut refused, mut ran) = (0, 0);
+        for field in whole.as_object().unwrap().keys() {
+            for value in &values {
+                let mut config = whole.clone();
+                config[field] = value.clone();
+                write(&dir, &config);
+                let checkpoint = Checkpoint::open(dir.path()).unwrap();
+                let run = load_decoder(&rt, &checkpoint, &LoadOptions::new(8))
+                    .and_then(|mut model| model.forward(&mut rt, &[1, 2]));
+                *(if run.is_ok() { &mut ran } else { &mut refused }) += 1;
+            }
+        }
+        assert!(refused > 0, "{}: {ran} configurations ran, none was refused", from.display());
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use kvern::capi::heads::*;
 use kvern::capi::import::*;
 use kvern::capi::matmul::*;
 use kvern::capi::packed_b::*;
+use kvern::capi::patches::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::kvern_status;
 use kvern::capi::weights::*;
@@ -104,6 +105,22 @@ fn output(g: &mut Arguments, dtype: i32, m: usize, n: usize) -> (*mut std::ffi::
 fn dtype(g: &mut Arguments) -> i32 {
     let dtype = g.one_of(&[KVERN_DTYPE_F32, KVERN_DTYPE_F16, KVERN_DTYPE_BF16]);
     g.number(dtype)
+}
+
+/// Patches of `k` elements, mostly.
+fn patches(g: &mut Arguments, k: usize) -> kvern_patches {
+    let mut p = defaults::<kvern_patches>();
+    let width = if k.is_multiple_of(2) { 2 } else { 1 };
+    (p.images, p.height, p.width) = (g.one_of(&[0, 1, 2]), g.one_of(&[1, 3]), g.one_of(&[2, 5]));
+    (p.kernel_height, p.kernel_width, p.channels) = (1, width, k / width);
+    (p.stride_x, p.padding_x) = (g.below(3), g.below(2));
+    for number in [&mut p.images, &mut p.height, &mut p.width, &mut p.kernel_height, &mut p.kernel_width] {
+        *number = g.size(*number);
+    }
+    for number in [&mut p.channels, &mut p.stride_x, &mut p.padding_y] {
+        *number = g.size(*number);
+    }
+    p
 }
 
 /// The weights of some heads, mostly of one shape.
@@ -227,6 +244,23 @@ pub const CALLS: &[(&str, Call)] = &[
         let (c, precision) = (output(g, dtype, m, n), g.number(precision));
         let (ctx, ws, b, up) = (w.contexts.any(g), w.workspaces.enough(g), g.handle(b), g.handle(up));
         lib!(kvern_packed_b_multiply_gated(ctx, ws, b, up, precision, m, n, k, a.0, a.1, dtype, c.0, c.1, e))
+    }),
+    call!(kvern_patches_count, |w, g| {
+        let patches = patches(g, 64);
+        lib!(kvern_patches_count(g.options(&patches, false), g.value()))
+    }),
+    call!(kvern_packed_b_convolve, |w, g| {
+        let b = w.packed.one(g);
+        let (n, k) = shape_of_packed(b);
+        let (patches, n) = (patches(g, k), g.size(n));
+        let mut rows = 0;
+        kvern_patches_count(&patches, &mut rows);
+        let pixels = patches.images.saturating_mul(patches.height).saturating_mul(patches.width);
+        let (x, c) = (read(g, pixels, patches.channels), written(g, rows, n));
+        let e = epilogue(g, n, true);
+        let (ctx, ws, b, patches) =
+            (w.contexts.any(g), w.workspaces.enough(g), g.handle(b), g.options(&patches, false));
+        lib!(kvern_packed_b_convolve(ctx, ws, b, patches, x.0, x.1, n, c.0, c.1, e))
     }),
     call!(kvern_packed_b_destroy, |w, g| {
         let b = w.packed.take(g);
