@@ -11,7 +11,7 @@
 //! encoder_layer  the layer of pre-norm encoders
 //! feed_forward   the gated feed-forward layer
 //! multi_head     attention of whole sequences, without a cache
-//! windows        convolutions and patches as products
+//! convolution    convolutions along the time and of patches
 //! embedding, layer_norm   tables of vectors, norms with a bias
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
 //! rope           rotation tables from config.json
@@ -36,6 +36,7 @@
 
 pub mod attention;
 mod checkpoint;
+pub mod convolution;
 pub mod embedding;
 mod encoder;
 pub mod encoder_layer;
@@ -50,7 +51,6 @@ mod loader;
 pub mod multi_head;
 pub mod rope;
 mod rows;
-pub mod windows;
 
 pub use checkpoint::Checkpoint;
 pub use encoder::{DualEncoder, Encoding, ImageEncoder, SpeechDecoder, TextEncoder, unit_rows};

@@ -44,7 +44,7 @@ const MODELS: &[&[&str]] = &[
     &["engine.rs"],
     &["attention.rs", "encoder.rs", "linear.rs", "rope.rs"],
     &["loader.rs"],
-    &["embedding.rs", "feed_forward.rs", "layer_norm.rs", "multi_head.rs", "windows.rs"],
+    &["convolution.rs", "embedding.rs", "feed_forward.rs", "layer_norm.rs", "multi_head.rs"],
     &["encoder_layer.rs", "experts.rs"],
     &["families"],
     &["lib.rs"],

@@ -8,6 +8,7 @@
 //! logits = exp(s) * (t / |t|) (i / |i|)^T
 //! ```
 
+use crate::convolution::{ImageConfig, PatchEmbedding};
 use crate::embedding::{Embedding, positions};
 use crate::encoder::{DualEncoder, Encoding, ImageEncoder, TextEncoder, unit_rows};
 use crate::encoder_layer::{EncoderLayer, StackConfig};
@@ -17,7 +18,6 @@ use crate::layer_norm::LayerNorm;
 use crate::linear::Linear;
 use crate::loader::Loader;
 use crate::rows::Rows;
-use crate::windows::{ImageConfig, Patches};
 use kvern::{Epilogue, matmul, ops};
 use serde::Deserialize;
 
@@ -61,7 +61,7 @@ struct Text {
 }
 
 struct Image {
-    patches: Patches,
+    patches: PatchEmbedding,
     class: Vec<f32>, // (n)
     positions: Embedding,
     first_norm: LayerNorm,
@@ -138,7 +138,7 @@ impl Image {
     fn load(root: &Loader<'_>) -> Result<Image> {
         let Config { projection_dim, vision_config: config, .. } = root.checkpoint().config_as()?;
         let (n, at) = (config.stack.hidden_size, root.at("vision_model"));
-        let patches = Patches::load(&at, "embeddings.patch_embedding", n, config.image, false)?;
+        let patches = PatchEmbedding::load(&at, "embeddings.patch_embedding", n, config.image, false)?;
         let places = patches.count().saturating_add(1);
         Ok(Image {
             class: at.tensor("embeddings.class_embedding", &[n])?,

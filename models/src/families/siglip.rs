@@ -7,6 +7,7 @@
 //! pooled = p + W_down gelu(W_up norm(p))
 //! ```
 
+use crate::convolution::{ImageConfig, PatchEmbedding};
 use crate::embedding::{Embedding, positions};
 use crate::encoder::{Encoding, ImageEncoder};
 use crate::encoder_layer::{EncoderLayer, FeedForward, StackConfig};
@@ -16,7 +17,6 @@ use crate::layer_norm::LayerNorm;
 use crate::loader::Loader;
 use crate::multi_head::{MultiHead, heads};
 use crate::rows::Rows;
-use crate::windows::{ImageConfig, Patches};
 use serde::Deserialize;
 
 /// The fields of `config.json`, or of its `vision_config`.
@@ -34,7 +34,7 @@ struct Pair {
 }
 
 struct Siglip {
-    patches: Patches,
+    patches: PatchEmbedding,
     positions: Embedding,
     layers: Vec<EncoderLayer>,
     norm: LayerNorm,
@@ -60,7 +60,7 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn ImageEncoder>> {
     let named = root.has("vision_model.embeddings.patch_embedding.weight");
     let at = if named { root.at("vision_model") } else { root.clone() };
     let n = config.stack.hidden_size;
-    let patches = Patches::load(&at, "embeddings.patch_embedding", n, config.image, true)?;
+    let patches = PatchEmbedding::load(&at, "embeddings.patch_embedding", n, config.image, true)?;
     let head = at.has("head.probe").then(|| Head::load(&at.at("head"), &config.stack)).transpose()?;
     Ok(Box::new(Siglip {
         positions: Embedding::load(&at, "embeddings.position_embedding", (patches.count(), n))?,

@@ -11,6 +11,7 @@
 //! ```
 
 use crate::attention::{attend, cache};
+use crate::convolution::Convolution;
 use crate::embedding::{Embedding, positions};
 use crate::encoder::{SpeechDecoder, equal};
 use crate::encoder_layer::{EncoderLayer, FeedForward};
@@ -22,7 +23,6 @@ use crate::linear::Linear;
 use crate::loader::Loader;
 use crate::multi_head::MultiHead;
 use crate::rows::Rows;
-use crate::windows::Convolution;
 use kvern::attention::{Bias, KvCache};
 use kvern::{Activation, MatRef, ops};
 use serde::Deserialize;
@@ -121,8 +121,8 @@ impl Encoder {
         }
         Ok(Encoder {
             convolutions: [
-                Convolution::load(at, "conv1", (n, bands), 1)?,
-                Convolution::load(at, "conv2", (n, n), STRIDE)?,
+                Convolution::along_time(at, "conv1", (n, bands), 1)?,
+                Convolution::along_time(at, "conv2", (n, n), STRIDE)?,
             ],
             activation: act,
             positions: Embedding::load(at, "embed_positions", (config.max_source_positions, n))?,
@@ -142,7 +142,7 @@ impl Encoder {
             to.zip(from).for_each(|(to, from)| *to = *from);
         }
         for convolution in &self.convolutions {
-            x = convolution.apply(rt, &x, self.activation)?;
+            x = convolution.apply(rt, &x, (1, x.rows()), self.activation)?;
         }
         let starts = [0, x.rows()];
         self.positions.add_to(rt, &positions(&starts), &mut x)?;
