@@ -20,6 +20,16 @@ const DUAL: &Registry<dyn DualEncoder> = &[("clip", clip::load)];
 
 const SPEECH: &Registry<dyn SpeechDecoder> = &[("whisper", whisper::load)];
 
+/// Every `model_type` that a function of this file knows; some are in two of its registries.
+pub fn encoder_types() -> impl Iterator<Item = &'static str> {
+    let images_and_texts = names(TEXT).chain(names(IMAGE)).chain(names(DUAL));
+    images_and_texts.chain(names(SPEECH))
+}
+
+fn names<T: ?Sized>(registry: &'static Registry<T>) -> impl Iterator<Item = &'static str> {
+    registry.iter().map(|(name, _)| *name)
+}
+
 /// The text encoder of a checkpoint, by its `model_type`: bert or clip.
 ///
 /// **Errors**, **Panics**, **Cost**: as [`load_decoder`](super::load_decoder).
@@ -65,14 +75,14 @@ pub fn load_speech_decoder(
 }
 
 fn load<T: ?Sized>(
-    registry: &Registry<T>,
+    registry: &'static Registry<T>,
     rt: &Runtime,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<Box<T>> {
     let model_type = checkpoint.model_type()?;
     let Some((_, load)) = registry.iter().find(|(name, _)| *name == model_type) else {
-        let known = registry.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let known = names(registry).collect::<Vec<_>>().join(", ");
         return Err(Error::UnknownModel { model_type: model_type.into(), known });
     };
     load(&Loader::new(rt, checkpoint, options))

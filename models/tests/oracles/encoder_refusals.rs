@@ -5,11 +5,11 @@ use crate::folders::fixtures;
 use crate::values::{Values, assert_same_bits};
 use kvern::{Context, MatRef};
 use kvern_models::{
-    Checkpoint, Error, LoadOptions, Result, Runtime, load_dual_encoder, load_image_encoder,
+    Checkpoint, Error, ImageEncoder, LoadOptions, Result, Runtime, load_dual_encoder, load_image_encoder,
     load_speech_decoder, load_text_encoder,
 };
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -31,15 +31,33 @@ fn same(name: &str) -> Option<String> {
     Some(name.into())
 }
 
-/// Loads what the family is.
+/// Loads what the family is, and runs it on a little input of a size that the model asks for.
 fn load(family: &str, dir: &Path) -> Result<()> {
-    let (rt, checkpoint, options) =
-        (Runtime::new(Context::serial())?, Checkpoint::open(dir)?, LoadOptions::new(24));
+    let mut rt = Runtime::new(Context::serial())?;
+    let (checkpoint, options) = (Checkpoint::open(dir)?, LoadOptions::new(8));
+    let pixels = |encoder: &dyn ImageEncoder| vec![0.5; encoder.channels() * encoder.size().pow(2)];
     match family {
-        "bert" => load_text_encoder(&rt, &checkpoint, &options).map(drop),
-        "clip" => load_dual_encoder(&rt, &checkpoint, &options).map(drop),
-        "siglip" => load_image_encoder(&rt, &checkpoint, &options).map(drop),
-        _ => load_speech_decoder(&rt, &checkpoint, &options).map(drop),
+        "bert" => {
+            let bert = load_text_encoder(&rt, &checkpoint, &options)?;
+            bert.encode(&mut rt, &[&[1, 2, 3], &[4]])?.mean(&rt).map(drop)
+        }
+        "clip" => {
+            let clip = load_dual_encoder(&rt, &checkpoint, &options)?;
+            let texts = clip.text().encode(&mut rt, &[&[94, 2, 95]])?.pooled.unwrap();
+            let images = clip.image().encode(&mut rt, &pixels(clip.image()))?.pooled.unwrap();
+            clip.logits(&mut rt, &texts, &images).map(drop)
+        }
+        "siglip" => {
+            let siglip = load_image_encoder(&rt, &checkpoint, &options)?;
+            siglip.encode(&mut rt, &pixels(&*siglip)).map(drop)
+        }
+        _ => {
+            let mut whisper = load_speech_decoder(&rt, &checkpoint, &options)?;
+            let noise = vec![0.5; whisper.bands() * whisper.frames()];
+            let spectrogram = MatRef::dense(&noise, whisper.bands(), whisper.frames())?;
+            whisper.listen(&mut rt, spectrogram)?;
+            whisper.forward(&mut rt, &[1, 2]).map(drop)
+        }
     }
 }
 
@@ -80,6 +98,40 @@ fn configurations_that_make_no_sense_are_refused() {
         let dir = copy(family, |config| *field(config, path) = value.clone(), same);
         let error = load(family, dir.path()).expect_err(path).to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{family}: {path} = {value}: {error}");
+    }
+}
+
+/// The paths of all fields, those of nested configurations with a dot.
+fn fields(config: &Value) -> Vec<String> {
+    let all = config.as_object().unwrap().iter();
+    all.flat_map(|(name, value)| match value {
+        Value::Object(_) => {
+            let inner = fields(value).into_iter().map(|inner| format!("{name}.{inner}"));
+            inner.chain([name.clone()]).collect()
+        }
+        _ => vec![name.clone()],
+    })
+    .collect()
+}
+
+/// Whatever one field holds, an error says so or the model runs.
+#[test]
+fn no_value_of_any_field_of_any_encoder_panics() {
+    let values = [json!(null), json!(0), json!(3), json!(-1.5), json!(u64::MAX), json!("word"), json!([])];
+    for family in ["bert", "clip", "siglip", "whisper"] {
+        let (mut refused, mut ran) = (0, 0);
+        let dir = copy(family, |_| (), same);
+        let file = dir.path().join("config.json");
+        let whole: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        for path in fields(&whole) {
+            for value in &values {
+                let mut config = whole.clone();
+                *field(&mut config, &path) = value.clone();
+                std::fs::write(&file, config.to_string()).unwrap();
+                *(if load(family, dir.path()).is_ok() { &mut ran } else { &mut refused }) += 1;
+            }
+        }
+        assert!(refused > 0 && ran > 0, "{family}: {refused} configurations were refused, {ran} ran");
     }
 }
 
@@ -181,7 +233,7 @@ fn tensors_below_a_name_are_found() {
         model.encode(&mut rt, &pixels).unwrap().pooled.unwrap().into_vec()
     };
     let nest = |config: &mut Value| {
-        *config = serde_json::json!({"model_type": "siglip", "vision_config": config.clone()});
+        *config = json!({"model_type": "siglip", "vision_config": config.clone()});
     };
     let dir = copy("siglip", nest, |name| Some(format!("vision_model.{name}")));
     assert_same_bits(&encode(dir.path()), &encode(&fixtures().join("siglip")), "siglip");

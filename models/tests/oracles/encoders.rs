@@ -3,6 +3,7 @@
 
 use crate::runs::{Model, assert_right, everywhere, models_of};
 use crate::values::{Values, assert_same_bits};
+use kvern_models::families::encoders::encoder_types;
 use kvern_models::{
     Encoding, ImageEncoder, LoadOptions, Runtime, TextEncoder, load_dual_encoder, load_image_encoder,
     load_text_encoder,
@@ -61,6 +62,12 @@ fn encode_images(rt: &mut Runtime, model: &dyn ImageEncoder, pixels: &[f32]) -> 
     assert_same_bits(&hidden, all.hidden.as_slice(), "images alone");
     assert_same_bits(&vectors, pooled(&all), "images alone");
     all
+}
+
+#[test]
+fn every_encoder_has_a_fixture() {
+    // The images' half of siglip is what siglip_vision_model is: see the test of names.
+    encoder_types().filter(|known| *known != "siglip").for_each(|known| drop(models_of(known)));
 }
 
 #[test]
