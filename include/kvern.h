@@ -1440,7 +1440,8 @@ kvern_status kvern_quantized_rows_create(const kvern_context *ctx,
  * `a_dtype`: a `KVERN_DTYPE_*` number; f16 and bf16 are widened exactly. `a`: (m, k), row-major, stride in
  * elements; k must be that of the object. Allocates nothing.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more rows than there is room for), OPTION, POISONED;
- * the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive. Since: 0.1
+ * the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive.
+ * Since: 0.1
  */
 kvern_status kvern_quantized_rows_quantize(const kvern_context *ctx,
                                            kvern_quantized_rows *rows,
@@ -1455,9 +1456,10 @@ kvern_status kvern_quantized_rows_quantize(const kvern_context *ctx,
  * KVERN_COMPUTE_INT8.
  *
  * `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
- * workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing. Errors: as
- * `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights with an
- * order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C exclusive.
+ * workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing.
+ * Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights
+ * with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C
+ * exclusive.
  * Since: 0.1
  */
 kvern_status kvern_quantized_rows_multiply(const kvern_context *ctx,

@@ -12,12 +12,16 @@
 //!                parts of layers that move information between tokens
 //! recurrence     what recurrent parts share: the short convolution, rates of decay
 //! experts        a router and its experts
+//! encoder_layer  the layer of pre-norm encoders
 //! feed_forward   the gated feed-forward layer
+//! multi_head     attention of whole sequences, without a cache
+//! convolution    convolutions along the time and of patches
+//! embedding, layer_norm   tables of vectors, norms with a bias
 //! loader         tensors of a checkpoint as layers: linear maps, gains, embedding tables
 //! rope           rotation tables from config.json
 //! attention      keys, values and queries of a layer: caches, and the call that attends
 //! linear         a linear map with packed weights
-//! engine         the runtime of a pass, and the traits that families implement
+//! engine, encoder   the runtime of a pass, and the traits that families implement
 //! checkpoint     config.json and named tensors
 //! rows, error    an owned matrix, the one error type
 //! ```
@@ -36,16 +40,22 @@
 
 pub mod attention;
 mod checkpoint;
+pub mod convolution;
 pub mod delta_net;
+pub mod embedding;
+mod encoder;
+pub mod encoder_layer;
 mod engine;
 mod error;
 pub mod experts;
 pub mod families;
 mod feed_forward;
 pub mod latent_attention;
+mod layer_norm;
 pub mod linear;
 mod loader;
 pub mod mamba2;
+pub mod multi_head;
 pub mod recurrence;
 pub mod rope;
 mod rows;
@@ -53,10 +63,13 @@ pub mod self_attention;
 pub mod stack;
 
 pub use checkpoint::Checkpoint;
+pub use encoder::{DualEncoder, Encoding, ImageEncoder, SpeechDecoder, TextEncoder, unit_rows};
 pub use engine::{Decoder, Runtime};
 pub use error::{Error, Result};
+pub use families::encoders::{load_dual_encoder, load_image_encoder, load_speech_decoder, load_text_encoder};
 pub use families::load_decoder;
 pub use feed_forward::{GatedFeedForward, activation};
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use loader::{LoadOptions, Loader};
 pub use rows::Rows;

@@ -46,7 +46,8 @@ pub unsafe extern "C" fn kvern_quantized_rows_create(
 /// `a_dtype`: a `KVERN_DTYPE_*` number; f16 and bf16 are widened exactly. `a`: (m, k), row-major, stride in
 /// elements; k must be that of the object. Allocates nothing.
 /// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more rows than there is room for), OPTION, POISONED;
-/// the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive. Since: 0.1
+/// the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive.
+/// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_quantized_rows_quantize(
     ctx: *const kvern_context,
@@ -88,9 +89,10 @@ unsafe fn quantize<T: Element>(
 /// KVERN_COMPUTE_INT8.
 ///
 /// `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
-/// workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing. Errors: as
-/// `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights with an
-/// order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C exclusive.
+/// workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing.
+/// Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights
+/// with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C
+/// exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_quantized_rows_multiply(

@@ -62,7 +62,8 @@ fn held_rows_have_the_bits_of_products_that_quantise_and_refuse_bad_arguments() 
         NULL_POINTER "rows is NULL": kvern_quantized_rows_multiply(o.ctx, o.ws, null(), M, 1, &two);
         NULL_POINTER "products is NULL": kvern_quantized_rows_multiply(o.ctx, o.ws, rows, M, 1, null());
         OPTION "count = 17": kvern_quantized_rows_multiply(o.ctx, o.ws, rows, M, 17, &two);
-        SHAPE "m = 2 must equal the rows held = 3": kvern_quantized_rows_multiply(o.ctx, o.ws, rows, 2, 1, &two);
+        SHAPE "m = 2 must equal the rows held = 3":
+            kvern_quantized_rows_multiply(o.ctx, o.ws, rows, 2, 1, &two);
         MISALIGNED "c": kvern_quantized_rows_multiply(o.ctx, o.ws, rows, M, 1, &far);
     }
     assert_same_bits(&got, &before, "a refusal changes nothing");

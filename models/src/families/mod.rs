@@ -1,10 +1,14 @@
 //! The families, one file each, and the registry by which a checkpoint finds its own.
 //!
 //! A new family is a file with a function of type [`LoadDecoder`], a row of the registry, and a fixture:
-//! `config.json`, weights, and logits that another program computed.
+//! `config.json`, weights, and logits that another program computed. Encoders, and decoders of speech, have
+//! registries of their own: [`encoders`].
 
 mod altup;
+mod bert;
+mod clip;
 mod deepseek_v3;
+pub mod encoders;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -25,7 +29,9 @@ mod qwen;
 mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
+mod siglip;
 mod smollm3;
+mod whisper;
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Decoder, Runtime};

@@ -5,6 +5,7 @@ use crate::values::{Values, assert_same_bits, error};
 use kvern::quant::WeightFormat;
 use kvern::{Context, ContextOptions, Isa};
 use kvern_models::families::decoder_types;
+use kvern_models::families::encoders::encoder_types;
 use kvern_models::{Checkpoint, Decoder, LoadOptions, Runtime, load_decoder};
 
 /// The largest error that a family may have, relative to its largest right logit: about three times the error
@@ -48,6 +49,9 @@ fn for_each_decoder(mut test: impl FnMut(&str, &str, &Checkpoint, &Values)) {
     let mut seen = 0;
     for dir in models() {
         let (name, model_type) = (dir.display().to_string(), model_type(&dir));
+        if encoder_types().any(|known| known == model_type) {
+            continue;
+        }
         if !decoder_types().any(|known| known == model_type) {
             eprintln!("skipped: {name}: no decoder has the model_type {model_type}");
             continue;

@@ -1,5 +1,5 @@
-//! Every family against logits that another program computed in f64, at every tier, on any number of threads
-//! and in any chunks.
+//! Every family against results that another program computed in f64, at every tier, on any number of
+//! threads, in any chunks and any batch.
 //!
 //! A folder of `tests/fixtures` holds `config.json`, `weights.safetensors` and `io.safetensors` (`input_ids`
 //! and the results). `KVERN_MODELS_DIR` names a folder of more such folders; those of families that the
@@ -7,6 +7,11 @@
 
 mod damaged;
 mod decoders;
+mod encoder_refusals;
+mod encoders;
 mod folders;
+mod minilm;
 mod refusals;
+mod runs;
+mod speech;
 mod values;
