@@ -1457,7 +1457,7 @@ kvern_status kvern_quantized_rows_quantize(const kvern_context *ctx,
  *
  * `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
  * workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing.
- * Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for weights
+ * Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for those
  * with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C
  * exclusive.
  * Since: 0.1
