@@ -348,11 +348,6 @@ fn attention_over_nothing_is_zeros() {
                     let (mut out, mut lse) = (vec![SENTINEL; q_len * 2 * DIM], vec![SENTINEL; q_len * 2]);
                     let outputs = Outputs::new(MatMut::dense(&mut out, q_len, 2 * DIM).unwrap());
                     let result = op(outputs.lse(MatMut::dense(&mut lse, q_len, 2).unwrap()));
-                    if q_len > tokens && what != "plain" {
-                        // The queries are the last tokens of a cache: it has to hold as many.
-                        assert!(result.is_err() && out.iter().chain(&lse).all(|x| *x == SENTINEL), "{what}");
-                        return;
-                    }
                     result.unwrap();
                     let written =
                         |x: &f32| if tokens == 0 { *x == 0.0 } else { x.is_finite() && *x != SENTINEL };
