@@ -4,12 +4,14 @@
 
 pub mod arguments;
 mod caches;
+mod layers;
 mod objects;
 #[path = "../pages.rs"]
 mod pages;
 mod products;
 mod rows;
 mod states;
+mod weights;
 pub mod world;
 
 use arguments::Arguments;
@@ -21,7 +23,16 @@ pub type Call = unsafe fn(&mut World, &mut Arguments) -> kvern_status;
 
 /// Every exported function, by name.
 pub fn calls() -> Vec<(&'static str, Call)> {
-    [objects::CALLS, products::CALLS, rows::CALLS, caches::CALLS, states::CALLS].concat()
+    [
+        objects::CALLS,
+        products::CALLS,
+        weights::CALLS,
+        layers::CALLS,
+        rows::CALLS,
+        caches::CALLS,
+        states::CALLS,
+    ]
+    .concat()
 }
 
 /// An entry of the table: a function and how it is called.
