@@ -1,6 +1,7 @@
 //! Mixtures of experts (Shazeer et al. 2017): a router, and experts of which each token takes a few.
 //!
-//! A shared expert, which every token takes, is the family's: a feed-forward layer of its own.
+//! A shared expert, which every token takes, is a part of the mixture where it is a gated layer without a
+//! weight of its own.
 
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
@@ -11,6 +12,26 @@ use crate::rows::Rows;
 use kvern::MatRef;
 use kvern::ops::{self, GroupScore, RouterOptions, RouterScore};
 use kvern::quant::{self, ExpertOptions};
+
+/// Added to the sum that weights of DeepSeek's experts are divided by.
+const SUM_EPS: f32 = 1e-20;
+
+/// The numbers of a router that chooses by groups: see [`Router::load_grouped`].
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped {
+    /// Experts.
+    pub experts: usize,
+    /// Experts of a token.
+    pub chosen: usize,
+    /// Groups of experts.
+    pub groups: usize,
+    /// Groups that a token may choose from.
+    pub kept_groups: usize,
+    /// Whether weights are divided by their sum.
+    pub renormalizes: bool,
+    /// Factor of the weights.
+    pub scale: f32,
+}
 
 /// Which experts a token goes to, and with which weights: see [`ops::route`].
 #[derive(Debug, Clone)]
@@ -69,6 +90,21 @@ impl Router {
             scale: 1.0,
             expert_scale: None,
         })
+    }
+
+    /// Loads the router of DeepSeek-V3 (DeepSeek-AI 2024), `gate` with `e_score_correction_bias`: the
+    /// logistic function of each logit; the best groups by the sum of their two best with the bias, and the
+    /// best experts in them; weights without the bias.
+    ///
+    /// **Errors**: as [`Router::load`].
+    pub fn load_grouped(at: &Loader<'_>, n: usize, numbers: Grouped) -> Result<Router> {
+        let Grouped { experts, chosen, .. } = numbers;
+        let mut router = Router::load(at, "gate", (experts, n), false, chosen, RouterScore::Sigmoid)?;
+        router.selection_bias = Some(at.tensor("gate.e_score_correction_bias", &[experts])?);
+        router.groups = Some((numbers.groups, numbers.kept_groups, GroupScore::BestTwo));
+        router.renormalize = numbers.renormalizes.then_some(SUM_EPS);
+        router.scale = numbers.scale;
+        Ok(router)
     }
 
     /// The choice of each row of `x`, (tokens, n).
@@ -292,15 +328,19 @@ pub struct Mixture {
     pub router: Router,
     /// The experts.
     pub experts: Experts,
+    /// What all tokens take besides.
+    pub shared: Option<Box<GatedFeedForward>>,
 }
 
 impl Mixture {
-    /// `out = out + by * sum of weight * expert(x)`, the router seeing the rows that the experts see.
+    /// `out = out + by * (sum of weight * expert(x) + shared(x))`, the router seeing the rows that the
+    /// experts see.
     ///
     /// **Errors**: as [`Router::route`] and [`Experts::add_to`].
     pub fn add_to(&self, rt: &mut Runtime, x: MatRef<'_>, by: f32, out: &mut Rows) -> Result<()> {
         let choice = self.router.route(rt, x)?;
-        self.experts.add_to(rt, x, &choice, by, out)
+        self.experts.add_to(rt, x, &choice, by, out)?;
+        self.shared.as_ref().map_or(Ok(()), |shared| shared.add_to(rt, x, by, out))
     }
 }
 

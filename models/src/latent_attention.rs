@@ -21,7 +21,36 @@ use kvern::MatRef;
 use kvern::attention::{AttentionOptions, Bias, KvCache, KvCacheOptions, Preparation};
 use kvern::ops::{RopePairs, RopeTable};
 use kvern::quant::{self, HeadStrides};
+use serde::Deserialize;
 use std::sync::Arc;
+
+/// The fields of `config.json` about latent attention.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LatentConfig {
+    hidden_size: usize,
+    num_attention_heads: usize,
+    q_lora_rank: Option<usize>,
+    kv_lora_rank: usize,
+    qk_nope_head_dim: usize,
+    /// Elements of a head that are rotated where there is a rotation.
+    pub qk_rope_head_dim: usize,
+    v_head_dim: usize,
+}
+
+impl LatentConfig {
+    /// The sizes that they state.
+    pub fn shape(&self) -> LatentShape {
+        LatentShape {
+            n: self.hidden_size,
+            heads: self.num_attention_heads,
+            latent: self.kv_lora_rank,
+            q_latent: self.q_lora_rank,
+            plain_dim: self.qk_nope_head_dim,
+            rotated_dim: self.qk_rope_head_dim,
+            value_dim: self.v_head_dim,
+        }
+    }
+}
 
 /// The sizes of [`LatentAttention`].
 #[derive(Debug, Clone, Copy)]

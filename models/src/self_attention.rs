@@ -51,6 +51,8 @@ pub struct SelfAttention {
     pub output: Linear,
     /// Gains (head_dim) of the RMS norms of each head of queries and of keys, and their epsilon.
     pub head_norms: Option<([Vec<f32>; 2], f32)>,
+    /// A learnt score of each head, (heads), that takes part in its softmax without a value.
+    pub sinks: Option<Vec<f32>>,
     /// The rotation, of halves of a head.
     pub rope: Option<Arc<RopeTable>>,
     /// How it attends.
@@ -78,12 +80,28 @@ impl SelfAttention {
         output: &str,
         bias: bool,
     ) -> Result<SelfAttention> {
+        let k = at.linear("k_proj", (shape.kv(), shape.n), bias)?;
+        let v = at.linear("v_proj", (shape.kv(), shape.n), bias)?;
+        let output = at.linear(output, (shape.n, shape.q()), bias)?;
+        SelfAttention::of_maps(at, shape, [q, k, v], output)
+    }
+
+    /// Attention with maps for queries, keys and values that the caller has.
+    ///
+    /// **Errors**: as [`cache`].
+    pub fn of_maps(
+        at: &Loader<'_>,
+        shape: AttentionShape,
+        [q, k, v]: [Linear; 3],
+        output: Linear,
+    ) -> Result<SelfAttention> {
         Ok(SelfAttention {
             q,
-            k: at.linear("k_proj", (shape.kv(), shape.n), bias)?,
-            v: at.linear("v_proj", (shape.kv(), shape.n), bias)?,
-            output: at.linear(output, (shape.n, shape.q()), bias)?,
+            k,
+            v,
+            output,
             head_norms: None,
+            sinks: None,
             rope: None,
             options: AttentionOptions::new(shape.heads),
             cache: cache(at.ctx(), shape.kv_heads, shape.head_dim, at.options().tokens)?,
@@ -104,7 +122,9 @@ impl SelfAttention {
             preparation = preparation.rope(rope, RopePairs::Halves);
         }
         self.cache.append_prepared(&rt.ctx, 0, &preparation, q.view_mut()?, k.view_mut()?, v.view()?)?;
-        attend(rt, &self.options, &Bias::default(), q.view()?, &self.cache)
+        let bias =
+            self.sinks.as_deref().map_or_else(Bias::default, |sinks| Bias::default().sink_logits(sinks));
+        attend(rt, &self.options, &bias, q.view()?, &self.cache)
     }
 
     /// `x = x + by * W_o attention(q, K, V)` of the rows `h`.

@@ -6,7 +6,7 @@
 //! expert(x) = W_down ((u + 1) g sigmoid(alpha g)) + b
 //! ```
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use crate::attention::Windows;
 use crate::engine::Decoder;
 use crate::error::Result;
@@ -60,7 +60,7 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         let score = RouterScore::SoftmaxOfChosen;
         let router = Router::load(&at, "router", (experts, shape.n), true, chosen, score)?;
         let experts = Experts::load_fused(&at, NAMES, shape, options)?;
-        Ok(FeedForward::Mixture(Mixture { router, experts }))
+        Ok(FeedForward::Mixture(Mixture { router, experts, shared: None }))
     };
     let design = Design {
         sinks: true,
@@ -68,5 +68,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         feed_forward: Box::new(feed_forward),
         ..Design::llama(&config)
     };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

@@ -1,7 +1,7 @@
 //! Granite 3: Llama with four factors: of the embeddings, of the scores, of what each part adds to the
 //! stream, and (a divisor) of the logits.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use crate::engine::Decoder;
 use crate::error::Result;
 use crate::loader::Loader;
@@ -26,5 +26,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         logit_scale: 1.0 / factors.logits_scaling,
         ..Design::llama(&config)
     };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

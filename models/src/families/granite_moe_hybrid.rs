@@ -10,7 +10,7 @@
 
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
-use crate::experts::{ExpertShape, Experts, FusedExperts, Mixture, Router};
+use crate::experts::{ExpertShape, Experts, FeedForward, FusedExperts, Mixture, Router};
 use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::COMPUTE;
 use crate::loader::Loader;
@@ -115,8 +115,7 @@ struct Block {
     norm: Vec<f32>, // (n)
     mixer: Mixer,
     feed_forward_norm: Vec<f32>, // (n)
-    experts: Option<Mixture>,
-    shared: GatedFeedForward,
+    feed_forward: FeedForward,
     eps: f32,
     residual_scale: f32,
 }
@@ -131,13 +130,16 @@ impl Block {
     fn load(at: &Loader<'_>, config: &Config, rope: Option<&SharedRope>, i: usize) -> Result<Block> {
         let n = config.hidden_size;
         let act = activation(&config.hidden_act)?;
-        let has_experts = config.num_local_experts > 0;
+        let shared = shared(&at.at("shared_mlp"), config, act)?;
+        let feed_forward = match config.num_local_experts {
+            0 => FeedForward::Gated(shared),
+            _ => FeedForward::Mixture(mixture(&at.at("block_sparse_moe"), config, act, shared)?),
+        };
         Ok(Block {
             norm: at.gain("input_layernorm", n)?,
             mixer: Mixer::load(at, config, rope, i)?,
             feed_forward_norm: at.gain("post_attention_layernorm", n)?,
-            experts: has_experts.then(|| mixture(&at.at("block_sparse_moe"), config, act)).transpose()?,
-            shared: shared(&at.at("shared_mlp"), config, act)?,
+            feed_forward,
             eps: config.rms_norm_eps,
             residual_scale: config.residual_multiplier,
         })
@@ -164,7 +166,7 @@ impl Mixer {
 }
 
 /// Softmax over the logits of the chosen experts.
-fn mixture(at: &Loader<'_>, config: &Config, act: Activation) -> Result<Mixture> {
+fn mixture(at: &Loader<'_>, config: &Config, act: Activation, shared: GatedFeedForward) -> Result<Mixture> {
     let (experts, n, hidden) = (config.num_local_experts, config.hidden_size, config.intermediate_size);
     let (chosen, score) = (config.num_experts_per_tok, RouterScore::SoftmaxOfChosen);
     let names = FusedExperts {
@@ -178,6 +180,7 @@ fn mixture(at: &Loader<'_>, config: &Config, act: Activation) -> Result<Mixture>
     Ok(Mixture {
         router: Router::load(at, "router.layer", (experts, n), false, chosen, score)?,
         experts: Experts::load_fused(at, names, shape, ExpertOptions::new(COMPUTE, act))?,
+        shared: Some(Box::new(shared)),
     })
 }
 
@@ -203,10 +206,7 @@ impl Layer for Block {
             Mixer::Attention(attention) => attention.add_to(rt, h.view()?, by, x)?,
         }
         let h = rt.rms_norm(x.view()?, &self.feed_forward_norm, self.eps)?;
-        if let Some(experts) = &self.experts {
-            experts.add_to(rt, h.view()?, by, x)?;
-        }
-        self.shared.add_to(rt, h.view()?, by, x)
+        self.feed_forward.add_to(rt, h.view()?, by, x)
     }
 
     fn reset(&mut self) {

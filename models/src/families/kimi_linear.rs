@@ -15,15 +15,14 @@
 use crate::delta_net::{DeltaInputs, DeltaNet, DeltaParameters, DeltaShape};
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
-use crate::experts::{ExpertNames, ExpertShape, Experts, FeedForward, Mixture, Router};
+use crate::experts::{ExpertNames, ExpertShape, Experts, FeedForward, Grouped, Mixture, Router};
 use crate::feed_forward::{GatedFeedForward, activation};
-use crate::latent_attention::{LatentAttention, LatentShape};
+use crate::latent_attention::{LatentAttention, LatentConfig, LatentShape};
 use crate::linear::{COMPUTE, Linear};
 use crate::loader::Loader;
 use crate::recurrence::{ShortConv, decay_rates};
 use crate::rows::Rows;
 use crate::stack::{Layer, Stack, StackOptions};
-use kvern::ops::{GroupScore, RouterScore};
 use kvern::quant::ExpertOptions;
 use kvern::{Activation, MatRef};
 use serde::Deserialize;
@@ -31,21 +30,12 @@ use serde::Deserialize;
 /// Epsilon of the norms of latents, whatever `rms_norm_eps`.
 const LATENT_EPS: f32 = 1e-6;
 
-/// Added to the sum that weights of experts are divided by.
-const SUM_EPS: f32 = 1e-20;
-
 #[derive(Deserialize)]
 struct Config {
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
-    num_attention_heads: usize,
-    q_lora_rank: Option<usize>,
-    kv_lora_rank: usize,
-    qk_nope_head_dim: usize,
-    qk_rope_head_dim: usize,
-    v_head_dim: usize,
     /// `linear_attention` or `full_attention` for each layer.
     layer_types: Vec<String>,
     linear_num_heads: usize,
@@ -78,18 +68,6 @@ impl Config {
             taps: self.linear_conv_kernel_dim,
         }
     }
-
-    fn attention(&self) -> LatentShape {
-        LatentShape {
-            n: self.hidden_size,
-            heads: self.num_attention_heads,
-            latent: self.kv_lora_rank,
-            q_latent: self.q_lora_rank,
-            plain_dim: self.qk_nope_head_dim,
-            rotated_dim: self.qk_rope_head_dim,
-            value_dim: self.v_head_dim,
-        }
-    }
 }
 
 /// Loads `model_type` kimi_linear.
@@ -98,7 +76,9 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let c = &config;
     let mut options = StackOptions::new(c.vocab_size, c.hidden_size, c.num_hidden_layers, c.rms_norm_eps);
     options.tied = c.tie_word_embeddings;
-    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, i))?))
+    let latent: LatentConfig = root.checkpoint().config_as()?;
+    let shape = latent.shape();
+    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, c, shape, i))?))
 }
 
 struct Block {
@@ -106,7 +86,6 @@ struct Block {
     mixer: Mixer,
     feed_forward_norm: Vec<f32>, // (n)
     feed_forward: FeedForward,
-    shared: Option<GatedFeedForward>,
     eps: f32,
 }
 
@@ -127,26 +106,24 @@ struct DeltaAttention {
 }
 
 impl Block {
-    fn load(at: &Loader<'_>, config: &Config, i: usize) -> Result<Block> {
+    fn load(at: &Loader<'_>, config: &Config, shape: LatentShape, i: usize) -> Result<Block> {
         let (n, eps) = (config.hidden_size, config.rms_norm_eps);
         let mixer = at.at("self_attn");
         let mixer = match kind(&config.layer_types, i) {
             "linear_attention" => Mixer::Delta(Box::new(DeltaAttention::load(&mixer, config)?)),
             "full_attention" => {
-                Mixer::Latent(Box::new(LatentAttention::load(&mixer, config.attention(), false, LATENT_EPS)?))
+                Mixer::Latent(Box::new(LatentAttention::load(&mixer, shape, false, LATENT_EPS)?))
             }
             other => {
                 let allowed = "linear_attention or full_attention";
                 return Err(Error::field(&format!("layer_types[{i}]"), other, allowed));
             }
         };
-        let (feed_forward, shared) = feed_forward(at, config, i)?;
         Ok(Block {
             norm: at.gain("input_layernorm", n)?,
             mixer,
             feed_forward_norm: at.gain("post_attention_layernorm", n)?,
-            feed_forward,
-            shared,
+            feed_forward: feed_forward(at, config, i)?,
             eps,
         })
     }
@@ -156,41 +133,38 @@ fn kind(types: &[String], i: usize) -> &str {
     types.get(i).map_or("absent", String::as_str)
 }
 
-/// The feed-forward part, and beside experts the shared one.
-fn feed_forward(
-    at: &Loader<'_>,
-    config: &Config,
-    i: usize,
-) -> Result<(FeedForward, Option<GatedFeedForward>)> {
+fn feed_forward(at: &Loader<'_>, config: &Config, i: usize) -> Result<FeedForward> {
     let (n, act) = (config.hidden_size, activation(&config.hidden_act)?);
-    let gated = |at: &Loader<'_>, hidden| GatedFeedForward::load(at, n, hidden, false, act);
     let moe = at.at("block_sparse_moe");
     match kind(&config.mlp_layer_types, i) {
         "dense" => {
             // Both names occur.
             let at = if at.has("mlp.gate_proj.weight") { at.at("mlp") } else { moe };
-            Ok((FeedForward::Gated(gated(&at, config.intermediate_size)?), None))
+            let layer = GatedFeedForward::load(&at, n, config.intermediate_size, false, act)?;
+            Ok(FeedForward::Gated(layer))
         }
-        "sparse" => {
-            let hidden = config.num_shared_experts.saturating_mul(config.moe_intermediate_size);
-            let shared = gated(&moe.at("shared_experts"), hidden)?;
-            let options = ExpertOptions::new(COMPUTE, act);
-            Ok((FeedForward::Mixture(mixture(&moe, config, options)?), Some(shared)))
-        }
+        "sparse" => Ok(FeedForward::Mixture(mixture(&moe, config, act)?)),
         other => Err(Error::field(&format!("mlp_layer_types[{i}]"), other, "dense or sparse")),
     }
 }
 
-fn mixture(at: &Loader<'_>, config: &Config, options: ExpertOptions) -> Result<Mixture> {
-    let (experts, n) = (config.num_experts, config.hidden_size);
-    let (chosen, score) = (config.num_experts_per_token, RouterScore::Sigmoid);
-    let mut router = Router::load(at, "gate", (experts, n), false, chosen, score)?;
-    router.selection_bias = Some(at.tensor("gate.e_score_correction_bias", &[experts])?);
-    router.groups = Some((config.num_expert_group, config.topk_group, GroupScore::BestTwo));
-    router.renormalize = config.moe_renormalize.then_some(SUM_EPS);
-    router.scale = config.routed_scaling_factor;
-    let shape = ExpertShape { experts, n, hidden: config.moe_intermediate_size };
-    Ok(Mixture { router, experts: Experts::load(at, ExpertNames::NUMBERS, shape, options)? })
+fn mixture(at: &Loader<'_>, config: &Config, act: Activation) -> Result<Mixture> {
+    let (experts, n, hidden) = (config.num_experts, config.hidden_size, config.moe_intermediate_size);
+    let router = Grouped {
+        experts,
+        chosen: config.num_experts_per_token,
+        groups: config.num_expert_group,
+        kept_groups: config.topk_group,
+        renormalizes: config.moe_renormalize,
+        scale: config.routed_scaling_factor,
+    };
+    let (shape, options) = (ExpertShape { experts, n, hidden }, ExpertOptions::new(COMPUTE, act));
+    let shared = config.num_shared_experts.saturating_mul(hidden);
+    Ok(Mixture {
+        router: Router::load_grouped(at, n, router)?,
+        experts: Experts::load(at, ExpertNames::NUMBERS, shape, options)?,
+        shared: Some(Box::new(GatedFeedForward::load(&at.at("shared_experts"), n, shared, false, act)?)),
+    })
 }
 
 impl DeltaAttention {
@@ -244,11 +218,7 @@ impl Layer for Block {
             Mixer::Latent(latent) => latent.add_to(rt, h.view()?, x)?,
         }
         let h = rt.rms_norm(x.view()?, &self.feed_forward_norm, self.eps)?;
-        self.feed_forward.add_to(rt, h.view()?, 1.0, x)?;
-        match &self.shared {
-            Some(shared) => shared.add_to(rt, h.view()?, 1.0, x),
-            None => Ok(()),
-        }
+        self.feed_forward.add_to(rt, h.view()?, 1.0, x)
     }
 
     fn reset(&mut self) {

@@ -8,17 +8,16 @@
 //! logits = W_head rms_norm(x)
 //! ```
 
-use crate::attention::{attend, cache};
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
 use crate::experts::FeedForward;
 use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::Linear;
 use crate::loader::Loader;
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
-use kvern::attention::{AttentionOptions, Bias, KvCache, Preparation};
-use kvern::ops::{self, RopePairs, RopeTable};
+use crate::self_attention::{AttentionShape, SelfAttention};
+use crate::stack::{Layer, Stack, StackOptions};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -54,6 +53,23 @@ impl Config {
     pub fn head_dim(&self) -> Result<usize> {
         let head_dim = self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads));
         head_dim.ok_or_else(|| Error::field("num_attention_heads", 0, "at least 1"))
+    }
+
+    /// The sizes of attention.
+    ///
+    /// **Errors**: as [`Config::head_dim`].
+    pub fn attention(&self) -> Result<AttentionShape> {
+        let (n, heads) = (self.hidden_size, self.num_attention_heads);
+        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
+        Ok(AttentionShape { n, heads, kv_heads, head_dim: self.head_dim()? })
+    }
+
+    /// What the stack is loaded with.
+    pub fn stack(&self) -> StackOptions<'static> {
+        StackOptions {
+            tied: self.tie_word_embeddings,
+            ..StackOptions::new(self.vocab_size, self.hidden_size, self.num_hidden_layers, self.rms_norm_eps)
+        }
     }
 }
 
@@ -118,127 +134,72 @@ impl Design {
 pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
     let design = Design::llama(&config);
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }
 
-/// A decoder of Llama's design.
-pub(super) struct Llama {
-    embedding: Linear, // (vocabulary, n)
-    layers: Vec<Layer>,
-    norm: Vec<f32>,       // (n)
-    head: Option<Linear>, // (vocabulary, n); `None` for the embedding
-    rope: RopeTable,
-    eps: f32,
-    embedding_scale: f32,
-    residual_scale: f32,
-    logit_scale: f32,
-    tokens: usize,
+/// Loads a decoder of Llama's design, whose tensors have the names of Llama's.
+///
+/// **Errors**: as [`load_decoder`](super::load_decoder).
+pub(super) fn load_design(root: &Loader<'_>, config: &Config, design: &Design) -> Result<Box<dyn Decoder>> {
+    let head_dim = config.head_dim()?;
+    let rope = RopeConfig::read(root.checkpoint().config(), None)?;
+    let rope = SharedRope::new(rope, head_dim, root.options().tokens);
+    let options = StackOptions {
+        embedding_scale: design.embedding_scale,
+        logit_scale: design.logit_scale,
+        ..config.stack()
+    };
+    Ok(Box::new(Stack::load(root, &options, |at, i| Block::load(at, config, design, &rope, i))?))
 }
 
-struct Layer {
+struct Block {
     norm: Vec<f32>, // (n)
-    attention: Attention,
+    attention: SelfAttention,
     feed_forward_norm: Vec<f32>, // (n)
     feed_forward: FeedForward,
+    eps: f32,
+    residual_scale: f32,
 }
 
-struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    output: Linear,
-    head_norms: Option<[Vec<f32>; 2]>, // (head_dim) of queries, of keys
-    sinks: Option<Vec<f32>>,           // (heads)
-    rotates: bool,
-    options: AttentionOptions,
-    cache: KvCache,
-}
-
-impl Llama {
-    /// Loads a decoder whose tensors have the names of Llama's.
-    ///
-    /// **Errors**: as [`load_decoder`](super::load_decoder).
-    pub fn load(root: &Loader<'_>, config: &Config, design: &Design) -> Result<Llama> {
-        let (n, vocabulary) = (config.hidden_size, config.vocab_size);
-        let (head_dim, tokens) = (config.head_dim()?, root.options().tokens);
-        let model = root.at("model");
-        let embedding = model.linear("embed_tokens", (vocabulary, n), false)?;
-        let mut layers = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            layers.push(Layer::load(&model.at(&format!("layers.{i}")), config, design, i)?);
-        }
-        let tied = config.tie_word_embeddings.unwrap_or_else(|| !root.has("lm_head.weight"));
-        let head = (!tied).then(|| root.linear("lm_head", (vocabulary, n), false)).transpose()?;
-        Ok(Llama {
-            embedding,
-            layers,
-            norm: model.gain("norm", n)?,
-            head,
-            rope: RopeConfig::read(root.checkpoint().config(), None)?.table(head_dim, tokens)?,
-            eps: config.rms_norm_eps,
-            embedding_scale: design.embedding_scale,
-            residual_scale: design.residual_scale,
-            logit_scale: design.logit_scale,
-            tokens,
-        })
-    }
-}
-
-impl Layer {
-    fn load(at: &Loader<'_>, config: &Config, design: &Design, i: usize) -> Result<Layer> {
+impl Block {
+    fn load(at: &Loader<'_>, config: &Config, design: &Design, rope: &SharedRope, i: usize) -> Result<Block> {
         let n = config.hidden_size;
-        Ok(Layer {
+        Ok(Block {
             norm: at.gain("input_layernorm", n)?,
-            attention: Attention::load(&at.at("self_attn"), config, design, i)?,
+            attention: attention(&at.at("self_attn"), config, design, rope, i)?,
             feed_forward_norm: at.gain("post_attention_layernorm", n)?,
             feed_forward: (design.feed_forward)(at, i)?,
+            eps: config.rms_norm_eps,
+            residual_scale: design.residual_scale,
         })
     }
 }
 
-impl Attention {
-    fn load(at: &Loader<'_>, config: &Config, design: &Design, i: usize) -> Result<Attention> {
-        let (n, head_dim, heads) = (config.hidden_size, config.head_dim()?, config.num_attention_heads);
-        let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-        // A product beyond the address space is no tensor's shape, and refused as such.
-        let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
-        let [q_map, k_map, v_map] = if design.fused_qkv {
-            fused_qkv(at, (q, kv), n)?
-        } else {
-            let map = |name, outputs| at.linear(name, (outputs, n), design.qkv_bias);
-            [map("q_proj", q)?, map("k_proj", kv)?, map("v_proj", kv)?]
-        };
-        let norm = |name| at.gain(name, head_dim);
-        let mut options = AttentionOptions::new(heads);
-        (options.scale, options.window) = (design.score_scale, (design.window)(i));
-        Ok(Attention {
-            q: q_map,
-            k: k_map,
-            v: v_map,
-            output: at.linear("o_proj", (n, q), design.output_bias)?,
-            head_norms: if design.head_norms { Some([norm("q_norm")?, norm("k_norm")?]) } else { None },
-            sinks: design.sinks.then(|| at.tensor("sinks", &[heads])).transpose()?,
-            rotates: (design.rotates)(i),
-            options,
-            cache: cache(at.ctx(), kv_heads, head_dim, at.options().tokens)?,
-        })
+fn attention(
+    at: &Loader<'_>,
+    config: &Config,
+    design: &Design,
+    rope: &SharedRope,
+    i: usize,
+) -> Result<SelfAttention> {
+    let shape = config.attention()?;
+    let n = shape.n;
+    let maps = if design.fused_qkv {
+        fused_qkv(at, (shape.q(), shape.kv()), n)?
+    } else {
+        let map = |name, outputs| at.linear(name, (outputs, n), design.qkv_bias);
+        [map("q_proj", shape.q())?, map("k_proj", shape.kv())?, map("v_proj", shape.kv())?]
+    };
+    let output = at.linear("o_proj", (n, shape.q()), design.output_bias)?;
+    let mut attention = SelfAttention::of_maps(at, shape, maps, output)?;
+    if design.head_norms {
+        let norm = |name| at.gain(name, shape.head_dim);
+        attention.head_norms = Some(([norm("q_norm")?, norm("k_norm")?], config.rms_norm_eps));
     }
-
-    /// `attention(q, K, V)` of the rows `h`, after their keys and values have been appended.
-    fn attend(&mut self, rt: &mut Runtime, rope: &RopeTable, eps: f32, h: &Rows) -> Result<Rows> {
-        let [mut q, mut k, v] = Linear::apply_each(rt, h.view()?, [&self.q, &self.k, &self.v])?;
-        let mut preparation = Preparation::default();
-        if let Some([q_gain, k_gain]) = &self.head_norms {
-            preparation = preparation.norms(q_gain, k_gain, eps);
-        }
-        if self.rotates {
-            preparation = preparation.rope(rope, RopePairs::Halves);
-        }
-        self.cache.append_prepared(&rt.ctx, 0, &preparation, q.view_mut()?, k.view_mut()?, v.view()?)?;
-        let bias =
-            self.sinks.as_deref().map_or_else(Bias::default, |sinks| Bias::default().sink_logits(sinks));
-        attend(rt, &self.options, &bias, q.view()?, &self.cache)
-    }
+    attention.sinks = design.sinks.then(|| at.tensor("sinks", &[shape.heads])).transpose()?;
+    attention.rope = (design.rotates)(i).then(|| rope.table()).transpose()?;
+    (attention.options.scale, attention.options.window) = (design.score_scale, (design.window)(i));
+    Ok(attention)
 }
 
 /// The maps for queries, keys and values out of one tensor.
@@ -249,38 +210,16 @@ fn fused_qkv(at: &Loader<'_>, (q, kv): (usize, usize), n: usize) -> Result<[Line
     Ok([map(0..q)?, map(q..v)?, map(v..end)?])
 }
 
-impl Decoder for Llama {
-    fn vocabulary(&self) -> usize {
-        self.embedding.outputs()
-    }
-
-    fn capacity(&self) -> usize {
-        self.tokens
-    }
-
-    fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.attention.cache.len())
+impl Layer for Block {
+    fn add_to(&mut self, rt: &mut Runtime, x: &mut Rows) -> Result<()> {
+        let by = self.residual_scale;
+        let h = rt.rms_norm(x.view()?, &self.norm, self.eps)?;
+        self.attention.add_to(rt, h.view()?, by, x)?;
+        let h = rt.rms_norm(x.view()?, &self.feed_forward_norm, self.eps)?;
+        self.feed_forward.add_to(rt, h.view()?, by, x)
     }
 
     fn reset(&mut self) {
-        self.layers.iter_mut().for_each(|layer| layer.attention.cache.clear());
-    }
-
-    fn run(&mut self, rt: &mut Runtime, tokens: &[u32]) -> Result<Rows> {
-        let (eps, by) = (self.eps, self.residual_scale);
-        let mut x = self.embedding.rows(rt, tokens)?;
-        ops::scale(&rt.ctx, x.view_mut()?, self.embedding_scale);
-        for layer in &mut self.layers {
-            let h = rt.rms_norm(x.view()?, &layer.norm, eps)?;
-            let attended = layer.attention.attend(rt, &self.rope, eps, &h)?;
-            layer.attention.output.add_to(rt, attended.view()?, by, &mut x)?;
-
-            let h = rt.rms_norm(x.view()?, &layer.feed_forward_norm, eps)?;
-            layer.feed_forward.add_to(rt, h.view()?, by, &mut x)?;
-        }
-        let h = rt.rms_norm(x.view()?, &self.norm, eps)?;
-        let mut logits = self.head.as_ref().unwrap_or(&self.embedding).apply(rt, h.view()?)?;
-        ops::scale(&rt.ctx, logits.view_mut()?, self.logit_scale);
-        Ok(logits)
+        self.attention.cache.clear();
     }
 }

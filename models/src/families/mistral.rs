@@ -1,6 +1,6 @@
 //! Mistral (Jiang et al. 2023): Llama, whose queries see the last `sliding_window` tokens in every layer.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use crate::engine::Decoder;
 use crate::error::Result;
 use crate::loader::Loader;
@@ -18,5 +18,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
     let Window { sliding_window } = root.checkpoint().config_as()?;
     let design = Design { window: Box::new(move |_| sliding_window), ..Design::llama(&config) };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

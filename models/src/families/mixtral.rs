@@ -1,7 +1,7 @@
 //! Mixtral (Jiang et al. 2024): Mistral, whose feed-forward layers are experts. Softmax over the logits of
 //! all experts, the best of them, their weights divided by the sum.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use super::mistral::Window;
 use crate::engine::Decoder;
 use crate::error::Result;
@@ -32,12 +32,12 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         router.renormalize = Some(0.0);
         let shape = ExpertShape { experts, n, hidden };
         let experts = Experts::load(&at, ExpertNames::NUMBERS, shape, options)?;
-        Ok(FeedForward::Mixture(Mixture { router, experts }))
+        Ok(FeedForward::Mixture(Mixture { router, experts, shared: None }))
     };
     let design = Design {
         window: Box::new(move |_| sliding_window),
         feed_forward: Box::new(feed_forward),
         ..Design::llama(&config)
     };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

@@ -10,7 +10,7 @@
 
 use crate::engine::{Decoder, Runtime};
 use crate::error::{Error, Result};
-use crate::experts::{ExpertNames, ExpertShape, Experts, Mixture, Router};
+use crate::experts::{ExpertNames, ExpertShape, Experts, Grouped, Mixture, Router};
 use crate::feed_forward::activation;
 use crate::linear::{COMPUTE, Linear};
 use crate::loader::Loader;
@@ -18,14 +18,10 @@ use crate::mamba2::{Mamba2, MambaOptions, step_limits};
 use crate::rows::Rows;
 use crate::self_attention::{AttentionShape, SelfAttention};
 use crate::stack::{Layer, Stack, StackOptions};
-use kvern::ops::{GroupScore, RouterScore};
 use kvern::quant::ExpertOptions;
 use kvern::{Activation, MatRef};
 use serde::Deserialize;
 use serde_json::Value;
-
-/// Added to the sum that weights of experts are divided by.
-const SUM_EPS: f32 = 1e-20;
 
 #[derive(Deserialize)]
 struct Config {
@@ -208,16 +204,22 @@ fn mixture(at: &Loader<'_>, config: &Config, sizes: &MixtureConfig) -> Result<Mi
     if let Some(latent) = sizes.moe_latent_size {
         return Err(Error::field("moe_latent_size", latent, "absent: experts see the stream's rows"));
     }
-    let (experts, n) = (sizes.n_routed_experts, config.hidden_size);
-    let (chosen, score) = (sizes.num_experts_per_tok, RouterScore::Sigmoid);
-    let mut router = Router::load(at, "gate", (experts, n), false, chosen, score)?;
-    router.selection_bias = Some(at.tensor("gate.e_score_correction_bias", &[experts])?);
-    router.groups = Some((sizes.n_group, sizes.topk_group, GroupScore::BestTwo));
-    router.renormalize = sizes.norm_topk_prob.then_some(SUM_EPS);
-    router.scale = sizes.routed_scaling_factor;
-    let shape = ExpertShape { experts, n, hidden: sizes.moe_intermediate_size };
+    let (experts, n, hidden) = (sizes.n_routed_experts, config.hidden_size, sizes.moe_intermediate_size);
+    let router = Grouped {
+        experts,
+        chosen: sizes.num_experts_per_tok,
+        groups: sizes.n_group,
+        kept_groups: sizes.topk_group,
+        renormalizes: sizes.norm_topk_prob,
+        scale: sizes.routed_scaling_factor,
+    };
     let options = ExpertOptions::new(COMPUTE, activation(&config.mlp_hidden_act)?);
-    Ok(Mixture { router, experts: Experts::load(at, ExpertNames::UNGATED, shape, options)? })
+    let shape = ExpertShape { experts, n, hidden };
+    Ok(Mixture {
+        router: Router::load_grouped(at, n, router)?,
+        experts: Experts::load(at, ExpertNames::UNGATED, shape, options)?,
+        shared: None,
+    })
 }
 
 impl Layer for Block {

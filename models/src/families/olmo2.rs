@@ -16,32 +16,27 @@ use crate::error::Result;
 use crate::feed_forward::{GatedFeedForward, activation};
 use crate::linear::Linear;
 use crate::loader::Loader;
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, SharedRope};
 use crate::rows::Rows;
+use crate::stack::{Layer, Stack};
 use kvern::attention::{AttentionOptions, Bias, KvCache, Preparation};
 use kvern::ops::{RopePairs, RopeTable};
+use std::sync::Arc;
 
 /// Loads `model_type` olmo2.
 pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
-    Ok(Box::new(Olmo2::load(root, &config)?))
+    let rope = RopeConfig::read(root.checkpoint().config(), None)?;
+    let rope = SharedRope::new(rope, config.head_dim()?, root.options().tokens);
+    Ok(Box::new(Stack::load(root, &config.stack(), |at, _| Block::load(at, &config, &rope))?))
 }
 
-struct Olmo2 {
-    embedding: Linear, // (vocabulary, n)
-    layers: Vec<Layer>,
-    norm: Vec<f32>,       // (n)
-    head: Option<Linear>, // (vocabulary, n); `None` for the embedding
-    rope: RopeTable,
-    eps: f32,
-    tokens: usize,
-}
-
-struct Layer {
+struct Block {
     attention: Attention,
     after_attention: Vec<f32>, // (n)
     feed_forward: GatedFeedForward,
     after_feed_forward: Vec<f32>, // (n)
+    eps: f32,
 }
 
 struct Attention {
@@ -51,103 +46,63 @@ struct Attention {
     q_norm: Vec<f32>, // (heads * head_dim)
     k_norm: Vec<f32>, // (kv_heads * head_dim)
     output: Linear,
+    rope: Arc<RopeTable>,
     options: AttentionOptions,
     cache: KvCache,
 }
 
-impl Olmo2 {
-    fn load(root: &Loader<'_>, config: &Config) -> Result<Olmo2> {
-        let (n, vocabulary, model) = (config.hidden_size, config.vocab_size, root.at("model"));
-        let embedding = model.linear("embed_tokens", (vocabulary, n), false)?;
-        let mut layers = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            layers.push(Layer::load(&model.at(&format!("layers.{i}")), config)?);
-        }
-        let tied = config.tie_word_embeddings.unwrap_or_else(|| !root.has("lm_head.weight"));
-        let (rope, tokens) = (RopeConfig::read(root.checkpoint().config(), None)?, root.options().tokens);
-        Ok(Olmo2 {
-            embedding,
-            layers,
-            norm: model.gain("norm", n)?,
-            head: (!tied).then(|| root.linear("lm_head", (vocabulary, n), false)).transpose()?,
-            rope: rope.table(config.head_dim()?, tokens)?,
-            eps: config.rms_norm_eps,
-            tokens,
-        })
-    }
-}
-
-impl Layer {
-    fn load(at: &Loader<'_>, config: &Config) -> Result<Layer> {
+impl Block {
+    fn load(at: &Loader<'_>, config: &Config, rope: &SharedRope) -> Result<Block> {
         let (n, hidden, act) =
             (config.hidden_size, config.intermediate_size, activation(&config.hidden_act)?);
-        Ok(Layer {
-            attention: Attention::load(&at.at("self_attn"), config)?,
+        Ok(Block {
+            attention: Attention::load(&at.at("self_attn"), config, rope)?,
             after_attention: at.gain("post_attention_layernorm", n)?,
             feed_forward: GatedFeedForward::load(&at.at("mlp"), n, hidden, config.mlp_bias, act)?,
             after_feed_forward: at.gain("post_feedforward_layernorm", n)?,
+            eps: config.rms_norm_eps,
         })
     }
 }
 
 impl Attention {
-    fn load(at: &Loader<'_>, config: &Config) -> Result<Attention> {
-        let (n, head_dim, heads) = (config.hidden_size, config.head_dim()?, config.num_attention_heads);
-        let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-        let (q, kv) = (heads.saturating_mul(head_dim), kv_heads.saturating_mul(head_dim));
-        let map = |name, outputs| at.linear(name, (outputs, n), config.attention_bias);
+    fn load(at: &Loader<'_>, config: &Config, rope: &SharedRope) -> Result<Attention> {
+        let shape = config.attention()?;
+        let map = |name, outputs| at.linear(name, (outputs, shape.n), config.attention_bias);
         Ok(Attention {
-            q: map("q_proj", q)?,
-            k: map("k_proj", kv)?,
-            v: map("v_proj", kv)?,
-            q_norm: at.gain("q_norm", q)?,
-            k_norm: at.gain("k_norm", kv)?,
-            output: at.linear("o_proj", (n, q), config.attention_bias)?,
-            options: AttentionOptions::new(heads),
-            cache: cache(at.ctx(), kv_heads, head_dim, at.options().tokens)?,
+            q: map("q_proj", shape.q())?,
+            k: map("k_proj", shape.kv())?,
+            v: map("v_proj", shape.kv())?,
+            q_norm: at.gain("q_norm", shape.q())?,
+            k_norm: at.gain("k_norm", shape.kv())?,
+            output: at.linear("o_proj", (shape.n, shape.q()), config.attention_bias)?,
+            rope: rope.table()?,
+            options: AttentionOptions::new(shape.heads),
+            cache: cache(at.ctx(), shape.kv_heads, shape.head_dim, at.options().tokens)?,
         })
     }
 
     /// `W_o attention(q, K, V)` of the rows `x`, after their keys and values have been appended.
-    fn apply(&mut self, rt: &mut Runtime, rope: &RopeTable, eps: f32, x: &Rows) -> Result<Rows> {
+    fn apply(&mut self, rt: &mut Runtime, eps: f32, x: &Rows) -> Result<Rows> {
         let [q, k, v] = Linear::apply_each(rt, x.view()?, [&self.q, &self.k, &self.v])?;
         let mut q = rt.rms_norm(q.view()?, &self.q_norm, eps)?;
         let mut k = rt.rms_norm(k.view()?, &self.k_norm, eps)?;
-        let preparation = Preparation::default().rope(rope, RopePairs::Halves);
+        let preparation = Preparation::default().rope(&self.rope, RopePairs::Halves);
         self.cache.append_prepared(&rt.ctx, 0, &preparation, q.view_mut()?, k.view_mut()?, v.view()?)?;
         let attended = attend(rt, &self.options, &Bias::default(), q.view()?, &self.cache)?;
         self.output.apply(rt, attended.view()?)
     }
 }
 
-impl Decoder for Olmo2 {
-    fn vocabulary(&self) -> usize {
-        self.embedding.outputs()
-    }
-
-    fn capacity(&self) -> usize {
-        self.tokens
-    }
-
-    fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.attention.cache.len())
+impl Layer for Block {
+    fn add_to(&mut self, rt: &mut Runtime, x: &mut Rows) -> Result<()> {
+        let attended = self.attention.apply(rt, self.eps, x)?;
+        rt.add_rms_norm(attended.view()?, &self.after_attention, self.eps, x)?;
+        let y = self.feed_forward.apply(rt, x.view()?)?;
+        rt.add_rms_norm(y.view()?, &self.after_feed_forward, self.eps, x)
     }
 
     fn reset(&mut self) {
-        self.layers.iter_mut().for_each(|layer| layer.attention.cache.clear());
-    }
-
-    fn run(&mut self, rt: &mut Runtime, tokens: &[u32]) -> Result<Rows> {
-        let eps = self.eps;
-        let mut x = self.embedding.rows(rt, tokens)?;
-        for layer in &mut self.layers {
-            let attended = layer.attention.apply(rt, &self.rope, eps, &x)?;
-            rt.add_rms_norm(attended.view()?, &layer.after_attention, eps, &mut x)?;
-
-            let y = layer.feed_forward.apply(rt, x.view()?)?;
-            rt.add_rms_norm(y.view()?, &layer.after_feed_forward, eps, &mut x)?;
-        }
-        let h = rt.rms_norm(x.view()?, &self.norm, eps)?;
-        self.head.as_ref().unwrap_or(&self.embedding).apply(rt, h.view()?)
+        self.attention.cache.clear();
     }
 }

@@ -1,7 +1,7 @@
 //! Phi-3, Phi-4 (Abdin et al. 2024): Llama with one tensor for queries, keys and values, and one for gate and
 //! up. Long contexts by LongRoPE, which may turn a part of each head only.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use super::mistral::Window;
 use crate::engine::Decoder;
 use crate::error::Result;
@@ -29,5 +29,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         feed_forward: Box::new(feed_forward),
         ..Design::llama(&config)
     };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

@@ -1,7 +1,7 @@
 //! Qwen2, Qwen2.5: Llama with biases of queries, keys and values. Qwen3: Llama with an RMS norm of each head
 //! of queries and keys before the rotation. Both may have a window in some layers.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use crate::engine::Decoder;
 use crate::error::Result;
 use crate::loader::Loader;
@@ -45,5 +45,5 @@ fn load(root: &Loader<'_>, change: impl FnOnce(&mut Design)) -> Result<Box<dyn D
     let windows: Windows = root.checkpoint().config_as()?;
     let mut design = Design { window: Box::new(move |layer| windows.of(layer)), ..Design::llama(&config) };
     change(&mut design);
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

@@ -1,7 +1,7 @@
 //! Qwen3-MoE (Qwen Team 2025): Qwen3, whose feed-forward layers are experts, all of them or every so many.
 //! Softmax over the logits of all experts, the best of them, their weights divided by the sum.
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use super::qwen::Windows;
 use crate::engine::Decoder;
 use crate::error::{Error, Result};
@@ -51,7 +51,8 @@ impl Sizes {
         let mut router = Router::load(at, "gate", (experts, n), false, chosen, RouterScore::Softmax)?;
         router.renormalize = self.norm_topk_prob.then_some(0.0);
         let options = ExpertOptions::new(COMPUTE, act);
-        Ok(Mixture { router, experts: Experts::load(at, ExpertNames::PROJECTIONS, shape, options)? })
+        let experts = Experts::load(at, ExpertNames::PROJECTIONS, shape, options)?;
+        Ok(Mixture { router, experts, shared: None })
     }
 }
 
@@ -75,5 +76,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
         feed_forward: Box::new(feed_forward),
         ..llama
     };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }

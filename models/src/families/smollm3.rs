@@ -1,6 +1,6 @@
 //! SmolLM3: Llama, some of whose layers do not turn queries and keys (every fourth one, as published).
 
-use super::llama::{Config, Design, Llama};
+use super::llama::{Config, Design, load_design};
 use crate::engine::Decoder;
 use crate::error::Result;
 use crate::loader::Loader;
@@ -33,5 +33,5 @@ pub(super) fn load(root: &Loader<'_>) -> Result<Box<dyn Decoder>> {
     let config: Config = root.checkpoint().config_as()?;
     let rotations: Rotations = root.checkpoint().config_as()?;
     let design = Design { rotates: Box::new(move |layer| rotations.of(layer)), ..Design::llama(&config) };
-    Ok(Box::new(Llama::load(root, &config, &design)?))
+    load_design(root, &config, &design)
 }
