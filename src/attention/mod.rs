@@ -38,4 +38,6 @@ pub use driver::{
 pub use options::{AttentionOptions, CHUNK};
 pub use plain::Plain;
 pub use prepare::Preparation;
+#[cfg(feature = "capi")]
+pub(crate) use queries::longest;
 pub use ragged::Ragged;

@@ -4,6 +4,11 @@ use super::key_values::KeyValues;
 use crate::error::{Error, Result, equal};
 use std::ops::Range;
 
+/// The rows of the longest sequence, of starts that ascend.
+pub(crate) fn longest(starts: &[usize]) -> usize {
+    starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+}
+
 /// The queries of the sequences of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Queries<'a> {
@@ -19,8 +24,7 @@ impl<'a> Queries<'a> {
         if let Some(starts) = kv.query_starts() {
             let end = starts.last().copied().unwrap_or_default();
             equal("query_starts.last", end, "must equal q.rows =", rows)?;
-            let most = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-            return Ok(Queries { most, starts: Some(starts) });
+            return Ok(Queries { most: longest(starts), starts: Some(starts) });
         }
         if !rows.is_multiple_of(sequences) {
             let relation = "must be a multiple of the number of sequences =";

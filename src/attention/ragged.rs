@@ -5,6 +5,7 @@ use super::chunk::Chunk;
 use super::key_values::{ChunkAt, Dims, Extent, KeyValues};
 use super::options::CHUNK;
 use super::plain::Plain;
+use super::queries::longest;
 use crate::error::{Error, Result, equal, text};
 use crate::kernels::KernelSet;
 use crate::matmul::Precision;
@@ -57,8 +58,7 @@ impl<'a> Ragged<'a> {
     /// The most queries and the most keys of a sequence: what
     /// [`plain_workspace_bytes`](super::plain_workspace_bytes) is asked for.
     pub fn longest(&self) -> (usize, usize) {
-        let most = |starts: &[usize]| starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        (most(self.query_starts), most(self.key_starts))
+        (longest(self.query_starts), longest(self.key_starts))
     }
 }
 

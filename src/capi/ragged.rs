@@ -6,7 +6,7 @@ use super::context::kvern_context;
 use super::guard;
 use super::status::kvern_status;
 use super::workspace::kvern_workspace;
-use crate::attention::{Plain, Ragged, attend_ragged};
+use crate::attention::{Plain, Ragged, attend_ragged, longest};
 use crate::error::Error;
 
 /// `kvern_attention_plain` for sequences of different lengths, one after the other in the rows of queries,
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn kvern_attention_ragged(
             (Array::new("k_starts", k_starts, len)?, Array::new("q_starts", q_starts, len)?);
         let (key_starts, query_starts) = (k_starts.get(), q_starts.get());
         Ragged::check(key_starts, query_starts)?;
-        let longest = key_starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let longest = longest(key_starts);
         let k = heads_of("k", k, kv_len, (kv_heads, key_dim), k_row_stride)?;
         let v = heads_of("v", v, kv_len, (kv_heads, value_dim), v_row_stride)?;
         let q = heads_of("q", q, q_len, (options.heads, key_dim), q_row_stride)?;

@@ -359,13 +359,26 @@ pub(super) fn quantize_rows(
     row_bytes: usize,
     rows_q8: &mut [u8],
 ) -> Result<()> {
-    let out = MatMut::dense(rows_q8, a.rows(), row_bytes)?;
+    quantize_rows_by(executor, (a.rows(), row_bytes), rows_q8, |i, out| {
+        if let Some(x) = a.row(i) {
+            kernels.quantize(x, out);
+        }
+    })
+}
+
+/// Has `quantize` fill `rows` rows of `row_bytes` bytes, 8 rows an item: it gets the number of a row and its
+/// bytes.
+pub(super) fn quantize_rows_by(
+    executor: &Executor,
+    (rows, row_bytes): (usize, usize),
+    rows_q8: &mut [u8],
+    quantize: impl Fn(usize, &mut [u8]) + Sync,
+) -> Result<()> {
+    let out = MatMut::dense(rows_q8, rows, row_bytes)?;
     let grid = Grid { tile_rows: 8, tile_cols: row_bytes.max(1) };
     for_each_tile(executor, out, grid, &mut [], 0, &|_, origin, mut rows_q8| {
         for i in 0..rows_q8.rows() {
-            if let Some(x) = a.row(origin.row + i) {
-                kernels.quantize(x, rows_q8.row(i));
-            }
+            quantize(origin.row + i, rows_q8.row(i));
         }
     });
     Ok(())

@@ -6,6 +6,7 @@
 //! it (docs/TUNING.md, `SERIAL_MACS`).
 
 use super::compute::Compute;
+use super::driver::quantize_rows_by;
 use super::item::{Item, Shared};
 use super::packed::{Body, PackedWeights};
 use super::plan::{Dims, Plan, SERIAL_MACS, enough_worker_bytes, row_bytes};
@@ -14,14 +15,12 @@ use crate::context::Context;
 use crate::epilogue::Epilogue;
 use crate::error::{Error, Result, equal, option, product};
 use crate::fp_mode;
-use crate::kernels::KernelSet;
 use crate::parallel::Executor;
-use crate::tiles::{Grid, HeadColumns, for_each_head_tile, for_each_tile};
+use crate::tiles::{Grid, HeadColumns, for_each_head_tile};
 use crate::view::{MatMut, MatRef};
 
-/// Rows of an item of weights of floats, and of the pass that quantises.
+/// Rows of an item of weights of floats.
 const FLOAT_ROWS: usize = 192;
-const QUANTIZED_ROWS: usize = 8;
 
 /// Where the heads lie in the columns of a matrix: head h takes columns `h * stride..` of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +33,6 @@ pub struct HeadStrides {
 
 /// What a call needs, known before anything is computed.
 struct Sizes {
-    heads: usize,
     n: usize,
     k: usize,
     rows_q8: usize,
@@ -74,7 +72,7 @@ impl Sizes {
         let worker_bytes = worker_bytes.checked_next_multiple_of(64);
         let worker_bytes = worker_bytes.ok_or(Error::Overflow { what: "workspace bytes" })?;
         let rows_q8 = product("quantised activations", &[heads, m, row_bytes])?;
-        Ok(Sizes { heads, n, k, rows_q8, row_bytes, worker_bytes })
+        Ok(Sizes { n, k, rows_q8, row_bytes, worker_bytes })
     }
 
     fn bytes(&self, ctx: &Context) -> Result<usize> {
@@ -157,9 +155,12 @@ pub(crate) fn multiply_heads_of<'a>(
     let executor = if macs < SERIAL_MACS { Executor::serial() } else { ctx.executor() };
     let rows_q8 = arena.take::<u8>(sizes.rows_q8)?;
     let scratch = arena.rest();
-    let row_of = |row: usize, head: usize| &a.from(row, head * strides.a)[..sizes.k];
     if sizes.row_bytes > 0 {
-        quantize_heads(ctx.kernels(), executor, &sizes, m, rows_q8, &row_of)?;
+        // The rows of one head together.
+        quantize_rows_by(executor, (heads * m, sizes.row_bytes), rows_q8, |row, out| {
+            let x = a.from(row % m, row / m * strides.a);
+            ctx.kernels().quantize(&x[..sizes.k], out);
+        })?;
     }
     let rows_q8: &[u8] = rows_q8;
 
@@ -208,25 +209,5 @@ fn fits(
         let relation = "must be at least the end of the last head =";
         return Err(Error::Shape { what: cols_name, got: cols, relation, want: end });
     }
-    Ok(())
-}
-
-/// Quantises the rows of all heads, those of one head together.
-fn quantize_heads<'a>(
-    kernels: &KernelSet,
-    executor: &Executor,
-    sizes: &Sizes,
-    m: usize,
-    rows_q8: &mut [u8],
-    row_of: &(dyn Fn(usize, usize) -> &'a [f32] + Sync),
-) -> Result<()> {
-    let out = MatMut::dense(rows_q8, sizes.heads * m, sizes.row_bytes)?;
-    let grid = Grid { tile_rows: QUANTIZED_ROWS, tile_cols: sizes.row_bytes };
-    for_each_tile(executor, out, grid, &mut [], 0, &|_, at, mut out| {
-        for i in 0..out.rows() {
-            let row = at.row + i;
-            kernels.quantize(row_of(row % m, row / m), out.row(i));
-        }
-    });
     Ok(())
 }

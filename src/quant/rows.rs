@@ -1,7 +1,7 @@
 //! Activations that are quantised once, for products that do not come in one call.
 
 use super::compute::Compute;
-use super::driver::{Need, Product, REGION, multiply_region};
+use super::driver::{Need, Product, REGION, multiply_region, quantize_rows_by};
 use super::format::BLOCK;
 use super::item::Shared;
 use super::packed::{Body, PackedWeights};
@@ -13,11 +13,7 @@ use crate::error::{Error, Result, equal, option, product, text};
 use crate::fp_mode;
 use crate::kernels::{ActivationRows, Elements, KernelSet};
 use crate::matmul::Epilogue;
-use crate::tiles::{Grid, for_each_tile};
 use crate::view::{MatMut, MatRef};
-
-/// Rows of an item of the pass that quantises.
-const ROWS: usize = 8;
 
 /// Elements of a row that are widened at once: 2 KiB of stack.
 const PART: usize = 512;
@@ -58,17 +54,12 @@ impl QuantizedRows {
         }
         self.rows = a.rows();
         let row_bytes = row_bytes(self.k, Compute::Int8);
-        let out = MatMut::dense(&mut self.data.as_mut_slice()[..a.rows() * row_bytes], a.rows(), row_bytes)?;
-        let grid = Grid { tile_rows: ROWS, tile_cols: row_bytes.max(1) };
-        let kernels = ctx.kernels();
-        for_each_tile(ctx.executor(), out, grid, &mut [], 0, &|_, at, mut out| {
-            for i in 0..out.rows() {
-                if let Some(x) = a.row(at.row + i) {
-                    quantize_row(kernels, x, out.row(i));
-                }
+        let rows_q8 = &mut self.data.as_mut_slice()[..a.rows() * row_bytes];
+        quantize_rows_by(ctx.executor(), (a.rows(), row_bytes), rows_q8, |i, out| {
+            if let Some(x) = a.row(i) {
+                quantize_row(ctx.kernels(), x, out);
             }
-        });
-        Ok(())
+        })
     }
 
     /// Rows held.
