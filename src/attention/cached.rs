@@ -1,7 +1,7 @@
 //! Keys and values of a cache, as operands of the tiles: read in place, or widened once for many query rows.
 //! The values of a latent cache are copied out of its keys, chunk by chunk: a copy is one transposition of
-//! 16 x 16 elements in registers where a query row takes 2 x 16 x 16 multiply-adds with them, 1 % for the 128
-//! query heads that such a cache serves.
+//! 16 x 16 elements in registers where a query row takes 2 x 16 x 16 multiply-adds with them, about 2 % for
+//! the 128 query heads that such a cache serves.
 
 use super::cache::{KvCache, KvType, Stored};
 use super::chunk::{Chunk, Keys, Values};

@@ -214,8 +214,8 @@ impl PackedB {
     /// are patches. **Numerics**: the bits of [`PackedB::multiply`] with the patches as rows of a matrix: a
     /// chain over the places of the kernel, line by line, padding as zeros. **Errors**: `Shape`, `Workspace`;
     /// nothing is changed then. **Panics**: never. **Cost**: that of the product and a copy of each block of
-    /// patches, in cache: a 16th of the product for 64 columns; the matrix of patches is nowhere whole.
-    /// Allocates nothing. **Source**: own; the implicit im2col of cuDNN (Chetlur et al. 2014).
+    /// patches, in cache, once for each block of columns; the matrix of patches is nowhere whole. Allocates
+    /// nothing. **Source**: own; the implicit im2col of cuDNN (Chetlur et al. 2014).
     pub fn convolve(
         &self,
         ctx: &Context,

@@ -5,7 +5,7 @@ use crate::values::{Values, assert_same_bits, error};
 use kvern::{Context, ContextOptions, Isa};
 use kvern_models::{Checkpoint, Runtime};
 
-/// The largest error that an encoder may have, relative to its largest right value: about three times the
+/// The largest error that a result may have, relative to its largest right value: about three times the
 /// error of an f32 implementation of it in another order of operations.
 pub const TOLERANCE: f32 = 4e-6;
 
@@ -59,4 +59,25 @@ pub fn assert_right(model: &Model, what: &str, got: &[f32], want: &[f32]) {
     let error = error(got, want);
     eprintln!("{}: {what}: relative error {error:e}", model.name);
     assert!(error <= TOLERANCE, "{}: {what}: relative error {error:e}", model.name);
+}
+
+/// What `forward` gives for a sequence that comes in chunks of these lengths.
+pub fn in_chunks(tokens: &[u32], chunks: &[usize], mut forward: impl FnMut(&[u32]) -> Vec<f32>) -> Vec<f32> {
+    let (mut all, mut rest) = (Vec::new(), tokens);
+    for &len in chunks {
+        let (chunk, after) = rest.split_at(len);
+        all.extend(forward(chunk));
+        rest = after;
+    }
+    assert!(rest.is_empty(), "chunks cover the tokens");
+    all
+}
+
+/// 11 and 6 tokens, then one by one.
+pub fn pieces(tokens: usize) -> Vec<usize> {
+    let first = tokens.min(11);
+    let second = (tokens - first).min(6);
+    let mut pieces = vec![first, second];
+    pieces.extend(vec![1; tokens - first - second]);
+    pieces
 }

@@ -1,6 +1,6 @@
 //! Whisper: what the encoder gives, and logits that are the same in any chunks.
 
-use crate::runs::{assert_right, everywhere, models_of};
+use crate::runs::{assert_right, everywhere, in_chunks, models_of, pieces};
 use crate::values::assert_same_bits;
 use kvern::{Context, MatRef};
 use kvern_models::{LoadOptions, Runtime, SpeechDecoder, load_speech_decoder};
@@ -8,13 +8,8 @@ use kvern_models::{LoadOptions, Runtime, SpeechDecoder, load_speech_decoder};
 /// The logits of a new sequence over the same spectrogram, in chunks of these lengths.
 fn logits(rt: &mut Runtime, model: &mut dyn SpeechDecoder, tokens: &[u32], chunks: &[usize]) -> Vec<f32> {
     model.reset();
-    let (mut all, mut rest) = (Vec::new(), tokens);
-    for &len in chunks {
-        let (chunk, after) = rest.split_at(len);
-        all.extend(model.forward(rt, chunk).unwrap());
-        rest = after;
-    }
-    assert!(rest.is_empty() && model.len() == tokens.len(), "chunks cover the tokens");
+    let all = in_chunks(tokens, chunks, |chunk| model.forward(rt, chunk).unwrap());
+    assert_eq!(model.len(), tokens.len());
     all
 }
 
@@ -28,9 +23,7 @@ fn whisper_is_right_and_the_same_in_any_chunks() {
             let spectrogram = MatRef::dense(&features, whisper.bands(), whisper.frames()).unwrap();
             let rows = whisper.listen(rt, spectrogram).unwrap();
             let whole = logits(rt, &mut *whisper, &tokens, &[n]);
-            let mut pieces = vec![11, 6];
-            pieces.extend(vec![1; n - 17]);
-            for chunks in [pieces, vec![1; n], vec![5, n - 5]] {
+            for chunks in [pieces(n), vec![1; n], vec![5, n - 5]] {
                 let got = logits(rt, &mut *whisper, &tokens, &chunks);
                 assert_same_bits(&got, &whole, &format!("{}, chunks of {chunks:?}", model.name));
             }

@@ -125,24 +125,23 @@ impl Layout {
         let key_blocks = if options.keys.is_quantized() { key_dim.div_ceil(BLOCK) } else { 0 };
         let (mut keys, mut key_scales) = (tiled(unit, key_dim / together), tiled(2, key_blocks));
 
-        let pad = if options.values.is_quantized() && !options.latent { BLOCK } else { LANES };
-        let value_stride = value_dim.next_multiple_of(pad);
+        // Values of a latent cache are copied out of the keys when they are read, as f32.
+        let coded = options.values.is_quantized() && !options.latent;
+        let value_stride = value_dim.next_multiple_of(if coded { BLOCK } else { LANES });
         let row = match options.values {
+            _ if options.latent => 0,
             KvType::F32 => 4 * value_stride,
             KvType::F16 | KvType::Bf16 => 2 * value_stride,
             KvType::Int8 => value_stride,
             KvType::Int4 => value_stride / 2,
         };
-        let one = Field { tile: 1, unit: row, count: 1, stride: row, ..Field::default() };
+        // A field without units is never walked, but its stride is a divisor.
+        let (count, stride) = (usize::from(row > 0), row.max(1));
+        let one = Field { tile: 1, unit: row, count, stride, ..Field::default() };
         let mut values = Field { bytes: CHUNK * row, tile_bytes: row, ..one };
-        let blocks = if options.values.is_quantized() { value_stride / BLOCK } else { 0 };
+        let blocks = if coded { value_stride / BLOCK } else { 0 };
         let scale = Field { tile: CHUNK, step: 2, unit: 2, count: blocks, ..Field::default() };
         let mut value_scales = Field { bytes: CHUNK * 2 * blocks, stride: 2 * CHUNK, ..scale };
-
-        if options.latent {
-            let none = Field { tile: 1, stride: 1, ..Field::default() };
-            (values, value_scales) = (none, none);
-        }
 
         let mut head_bytes = 0;
         for field in [&mut keys, &mut key_scales, &mut values, &mut value_scales] {

@@ -65,6 +65,21 @@ fn expert_options(g: &mut Arguments) -> kvern_expert_options {
     options
 }
 
+/// One of `count` products of m rows, gated now and then.
+unsafe fn one_of(
+    g: &mut Arguments,
+    m: usize,
+    count: usize,
+    weights: *mut kvern_weights,
+) -> kvern_weights_product {
+    let n = g.size(shape_of_weights(weights).0);
+    let (c, c_row_stride) = written(g, m, n);
+    let up = if g.below(4) == 0 { weights.cast_const() } else { std::ptr::null() };
+    // SAFETY: plain options, of which there are buffers enough.
+    let epilogue = if count < 8 { unsafe { epilogue(g, n, false) } } else { std::ptr::null() };
+    kvern_weights_product { weights: g.handle(weights), up, c, c_row_stride, n, epilogue }
+}
+
 pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_weights_many_workspace_bytes, |w, g| {
         let count = g.below(5);
@@ -88,12 +103,7 @@ pub const CALLS: &[(&str, Call)] = &[
                     break;
                 }
             }
-            let n = g.size(shape_of_weights(weights).0);
-            let (c, c_row_stride) = written(g, m, n);
-            let up = if g.below(4) == 0 { weights.cast_const() } else { std::ptr::null() };
-            let e = if count < 8 { epilogue(g, n, false) } else { std::ptr::null() };
-            let weights = g.handle(weights);
-            products.push(kvern_weights_product { weights, up, c, c_row_stride, n, epilogue: e });
+            products.push(one_of(g, m, count, weights));
         }
         let (a, products) = (read(g, m, k), g.structs(&products));
         let (ctx, ws, compute) = (w.contexts.any(g), w.workspaces.enough(g), g.number(compute));
@@ -134,12 +144,7 @@ pub const CALLS: &[(&str, Call)] = &[
                 }
                 weights = w.weights.one(g);
             }
-            let n = g.size(shape_of_weights(weights).0);
-            let (c, c_row_stride) = written(g, m, n);
-            let up = if g.below(4) == 0 { weights.cast_const() } else { std::ptr::null() };
-            let e = if count < 8 { epilogue(g, n, false) } else { std::ptr::null() };
-            let weights = g.handle(weights);
-            products.push(kvern_weights_product { weights, up, c, c_row_stride, n, epilogue: e });
+            products.push(one_of(g, m, count, weights));
         }
         let rows = if hostile { w.rows.any(g) } else { w.rows.first() };
         let (ctx, ws) = (w.contexts.any(g), w.workspaces.enough(g));
