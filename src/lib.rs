@@ -76,6 +76,8 @@ mod file;
 mod fma;
 #[allow(unsafe_code)]
 mod fp_mode;
+#[cfg(feature = "gguf")]
+pub mod gguf;
 mod isa;
 #[allow(unsafe_code)]
 mod kernels;

@@ -16,6 +16,22 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct MappedFile(Shared<Mapping>);
 
+/// The promise that files stay as they are while they are mapped, for readers that open files of their own
+/// choice, such as the parts of a split one.
+#[derive(Clone, Copy, Debug)]
+pub struct Unchanged(());
+
+impl Unchanged {
+    /// Promises it.
+    ///
+    /// # Safety
+    /// - nobody changes or truncates a file while it is mapped that was opened with this value or a copy of
+    ///   it.
+    pub const unsafe fn promised() -> Unchanged {
+        Unchanged(())
+    }
+}
+
 #[cfg(any(unix, windows))]
 type Mapping = memmap2::Mmap;
 /// There is none.
@@ -53,6 +69,14 @@ impl MappedFile {
     #[cfg(not(any(unix, windows)))]
     pub unsafe fn open(_: &Path) -> Result<MappedFile> {
         Err(crate::Error::Unsupported { what: "a mapped file" })
+    }
+
+    /// [`MappedFile::open`] under a promise that was given before.
+    ///
+    /// **Errors**: as [`MappedFile::open`].
+    pub fn open_unchanged(path: &Path, _: Unchanged) -> Result<MappedFile> {
+        // SAFETY: nobody changes the file, as whoever made the promise has stated.
+        unsafe { MappedFile::open(path) }
     }
 
     /// The file's bytes.

@@ -9,7 +9,7 @@ mod mapped;
 mod memory;
 
 pub(crate) use fallible::{Shared, boxed, copied, vector, vector_of};
-pub use mapped::MappedFile;
+pub use mapped::{MappedFile, Unchanged};
 pub use memory::{ALIGN, Memory};
 
 use crate::error::{Error, Result, at_least, product, text};
