@@ -82,7 +82,11 @@ pub(super) fn path(first: &Path, i: usize, count: usize) -> Result<PathBuf> {
     let (own, other) = (ending(1, count)?, ending(i + 1, count)?);
     let name = first.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(own.as_str()));
     let Some(name) = name else {
-        return Err(Error::Option { what: "path of the first part", got: text(first.display()), allowed: NAMED });
+        return Err(Error::Option {
+            what: "path of the first part",
+            got: text(first.display()),
+            allowed: NAMED,
+        });
     };
     let (mut path, bytes) = (PathBuf::new(), first.as_os_str().len() + other.len() + 1);
     path.try_reserve(bytes).map_err(|_| Error::Resource { what: "bytes for a file", amount: bytes })?;

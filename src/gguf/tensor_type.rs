@@ -8,7 +8,7 @@ use std::fmt;
 
 /// Types beside those of [`WeightFormat`]: `(type id, name, elements of a block, bytes of a block)`. A format
 /// that kvern learns later stands in both lists, and that of [`WeightFormat`] is asked first.
-const OTHERS: [(u32, &str, usize, usize); 17] = [
+const OTHERS: [(u32, &str, usize, usize); 18] = [
     (9, "q8_1", 32, 36),
     (15, "q8_k", 256, 292),
     (16, "iq2_xxs", 256, 66),
@@ -26,6 +26,7 @@ const OTHERS: [(u32, &str, usize, usize); 17] = [
     (34, "tq1_0", 256, 54),
     (35, "tq2_0", 256, 66),
     (40, "nvfp4", 64, 36),
+    (41, "q1_0", 128, 18),
 ];
 
 /// The type id of a tensor.
@@ -147,7 +148,8 @@ mod tests {
         assert_eq!(e, "stored k of a tensor = 33 of `w` must be a multiple of the block of 32 (q4_0)");
         assert!(matches!(q4.bytes("w", &[1 << 30, 1 << 40]), Err(Error::Overflow { .. })));
         let e = TensorType::new(16).format_of("w").unwrap_err().to_string();
-        let known = e.starts_with("stored type of a tensor = 16 (iq2_xxs) of `w` must be one of the type ids");
+        let known =
+            e.starts_with("stored type of a tensor = 16 (iq2_xxs) of `w` must be one of the type ids");
         assert!(known || TensorType::new(16).format().is_some(), "{e}");
     }
 }

@@ -178,7 +178,8 @@ impl GgufWriter {
             }
             put(&mut out, &tensor.kind.id().to_le_bytes())?;
             put(&mut out, &(offset as u64).to_le_bytes())?;
-            let end = offset.checked_add(tensor.bytes).and_then(|end| end.checked_next_multiple_of(alignment));
+            let end =
+                offset.checked_add(tensor.bytes).and_then(|end| end.checked_next_multiple_of(alignment));
             offset = end.ok_or(overflow.clone())?;
         }
         let end = out.len().checked_next_multiple_of(alignment).ok_or(overflow)?;
