@@ -17,7 +17,7 @@ mod capi {
     const ABI_VERSION: u32 = 0;
 
     /// The sections of the header: title, files in `src/capi`. A section uses names of earlier ones only.
-    const SECTIONS: [(&str, &[&str]); 23] = [
+    const SECTIONS: [(&str, &[&str]); 24] = [
         ("Version", &["version"]),
         ("Status", &["status"]),
         ("Context", &["context", "isa", "threads", "memory"]),
@@ -28,6 +28,7 @@ mod capi {
         ("Quantised weights: files, shared activations", &["weights"]),
         ("Quantised weights: activations quantised once", &["quantized_rows"]),
         ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),
+        ("GGUF files", &["gguf", "gguf_keys"]),
         ("Rotary position embedding", &["rope", "rope_axes"]),
         ("Key-value cache", &["cache"]),
         ("Key-value cache: preparation and append", &["prepare"]),

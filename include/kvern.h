@@ -1563,6 +1563,361 @@ kvern_status kvern_weights_from_awq(const kvern_context *ctx,
                                     const void *scales,
                                     kvern_weights **out);
 
+/* ---- GGUF files -------------------------------------------------------------------------------- */
+
+/**
+ * A GGUF file, or all parts of a split one. Immutable.
+ */
+typedef struct kvern_gguf kvern_gguf;
+
+/**
+ * A tensor of a file. Its layout is final. What it points to belongs to the file, and lives as long as it.
+ */
+typedef struct {
+    /**
+     * The name, UTF-8, not NUL-terminated.
+     */
+    const char *name;
+    /**
+     * Bytes of the name.
+     */
+    size_t name_bytes;
+    /**
+     * The type id of GGUF; of those that kvern computes with, a KVERN_WEIGHT_FORMAT_* number.
+     */
+    uint32_t kind;
+    /**
+     * Dimensions, 0 to 4.
+     */
+    uint32_t dims;
+    /**
+     * The dimensions, k first: (k), (k, n) or (k, n, experts). 1 behind the last one.
+     */
+    size_t shape[4];
+    /**
+     * The data as they lie in the file; NULL for a type whose size kvern does not know.
+     */
+    const uint8_t *data;
+    /**
+     * Bytes of the data; 0 for a type whose size kvern does not know.
+     */
+    size_t data_bytes;
+} kvern_gguf_tensor;
+
+/**
+ * The type of a value: a `KVERN_GGUF_*` number, that of the GGUF specification.
+ */
+typedef int32_t kvern_gguf_type;
+
+/**
+ * A key of the metadata, and the type of its value. Its layout is final. The text belongs to the file, and
+ * lives as long as it.
+ */
+typedef struct {
+    /**
+     * The key, UTF-8, not NUL-terminated.
+     */
+    const char *key;
+    /**
+     * Bytes of the key.
+     */
+    size_t key_bytes;
+    /**
+     * The type of the value.
+     */
+    kvern_gguf_type kind;
+    /**
+     * Of an array the type of its elements, else `kind`.
+     */
+    kvern_gguf_type element;
+    /**
+     * Of an array its elements, else 1.
+     */
+    size_t len;
+} kvern_gguf_key;
+
+/**
+ * 8 bits without sign.
+ */
+#define KVERN_GGUF_U8 0
+
+/**
+ * 8 bits with sign.
+ */
+#define KVERN_GGUF_I8 1
+
+/**
+ * 16 bits without sign.
+ */
+#define KVERN_GGUF_U16 2
+
+/**
+ * 16 bits with sign.
+ */
+#define KVERN_GGUF_I16 3
+
+/**
+ * 32 bits without sign.
+ */
+#define KVERN_GGUF_U32 4
+
+/**
+ * 32 bits with sign.
+ */
+#define KVERN_GGUF_I32 5
+
+/**
+ * A float.
+ */
+#define KVERN_GGUF_F32 6
+
+/**
+ * A flag.
+ */
+#define KVERN_GGUF_BOOL 7
+
+/**
+ * A text.
+ */
+#define KVERN_GGUF_STR 8
+
+/**
+ * Values of one type.
+ */
+#define KVERN_GGUF_ARRAY 9
+
+/**
+ * 64 bits without sign.
+ */
+#define KVERN_GGUF_U64 10
+
+/**
+ * 64 bits with sign.
+ */
+#define KVERN_GGUF_I64 11
+
+/**
+ * A double.
+ */
+#define KVERN_GGUF_F64 12
+
+/**
+ * Maps a GGUF file (version 2 or 3, little-endian) and reads its header; where it is the first part of
+ * several (`NAME-00001-of-00003.gguf`), all of them, which lie beside it. Data are neither read nor copied.
+ * Nobody may write into the files or shorten them while the object lives: a page that is gone ends the
+ * process when it is touched.
+ *
+ * `path`: NUL-terminated, in the encoding of the system's own file functions (UTF-8 on Windows). `out`:
+ * receives the object, NULL on failure.
+ * Errors: NULL_POINTER, IO (no regular file, for one), BLOB (cut off, foreign, big-endian, of another
+ * version, a header that does not hold together, parts that do not belong together), OPTION (a first part
+ * of another name), OVERFLOW, RESOURCE, UNSUPPORTED on systems without mmap. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_open(const char *path,
+                             kvern_gguf **out);
+
+/**
+ * As `kvern_gguf_open`, with the files read into memory, data included: for files that others may change.
+ *
+ * Errors: as `kvern_gguf_open`. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_load(const char *path,
+                             kvern_gguf **out);
+
+/**
+ * Destroys a file; NULL is ignored. Weights that were packed from it stay.
+ *
+ * Threads: `file` exclusive.
+ * Since: 0.1
+ */
+void kvern_gguf_destroy(kvern_gguf *file);
+
+/**
+ * `*out` = the tensors of all parts.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_tensor_count(const kvern_gguf *file, size_t *out);
+
+/**
+ * `*out` = tensor `index` of `kvern_gguf_tensor_count`, in the order of the file, part after part.
+ *
+ * Errors: NULL_POINTER, SHAPE (no such index). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_tensor_at(const kvern_gguf *file, size_t index, kvern_gguf_tensor *out);
+
+/**
+ * `*out` = the tensor of a name, such as `blk.0.attn_q.weight`.
+ *
+ * `name`: NUL-terminated, UTF-8.
+ * Errors: NULL_POINTER, OPTION (no such tensor, no UTF-8). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_tensor_find(const kvern_gguf *file,
+                                    const char *name,
+                                    kvern_gguf_tensor *out);
+
+/**
+ * Writes all elements of a tensor in f32, dequantised: norms, biases.
+ *
+ * `name`: NUL-terminated, UTF-8. `out`: receives len elements, the product of the shape, k together.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (no such tensor), BLOB (a type that kvern does not
+ * compute with), SHAPE (a wrong `len`). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_read_f32(const kvern_gguf *file,
+                                 const char *name,
+                                 float *out,
+                                 size_t len);
+
+/**
+ * Packs a tensor of a file: W (n output features, k input features) of shape (k, n), or one matrix of
+ * (k, n, experts). The file is not needed afterwards.
+ *
+ * `ctx`: whose threads it runs on and whose memory the object lies in; NULL for the calling thread and the
+ * process's allocator. `name`: NUL-terminated, UTF-8. `expert`: which matrix, 0 where there is one. `out`:
+ * receives the object, NULL on failure.
+ * Errors: NULL_POINTER, OPTION (no such tensor), BLOB (a type that kvern does not compute with), SHAPE (no
+ * such expert), OVERFLOW, RESOURCE. Threads: `ctx` and `file` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_gguf(const kvern_context *ctx,
+                                     const kvern_gguf *file,
+                                     const char *name,
+                                     size_t expert,
+                                     kvern_weights **out);
+
+/**
+ * `*out` = the keys of the metadata (of the first part).
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_key_count(const kvern_gguf *file, size_t *out);
+
+/**
+ * `*out` = key `index` of `kvern_gguf_key_count`, in the order of the file.
+ *
+ * Errors: NULL_POINTER, SHAPE (no such index). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_key_at(const kvern_gguf *file, size_t index, kvern_gguf_key *out);
+
+/**
+ * `*out` = a key by name, with the type of its value; `out->key` is that of the file.
+ *
+ * `key`: NUL-terminated, UTF-8 (the same for all that follow).
+ * Errors: NULL_POINTER, OPTION (no such key, no UTF-8). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_key_find(const kvern_gguf *file, const char *key, kvern_gguf_key *out);
+
+/**
+ * `*out` = the value of a key whose type is any integer.
+ *
+ * Errors: NULL_POINTER, OPTION (no such key), BLOB (another type, a negative value). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_u64(const kvern_gguf *file, const char *key, uint64_t *out);
+
+/**
+ * `*out` = the value of a key whose type is any integer.
+ *
+ * Errors: NULL_POINTER, OPTION (no such key), BLOB (another type, a value beyond int64_t). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_i64(const kvern_gguf *file,
+                                const char *key,
+                                int64_t *out);
+
+/**
+ * `*out` = the value of a key of type f32 or f64.
+ *
+ * Errors: NULL_POINTER, OPTION (no such key), BLOB (another type). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_f64(const kvern_gguf *file, const char *key, double *out);
+
+/**
+ * `*out` = the value of a key of type bool, 0 or 1.
+ *
+ * Errors: NULL_POINTER, OPTION (no such key), BLOB (another type). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_bool(const kvern_gguf *file, const char *key, int32_t *out);
+
+/**
+ * `*out` and `*bytes` = the value of a key of type str: UTF-8, not NUL-terminated, of the file, as long as
+ * it lives.
+ *
+ * Errors: NULL_POINTER, OPTION (no such key), BLOB (another type). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_str(const kvern_gguf *file,
+                                const char *key,
+                                const char **out,
+                                size_t *bytes);
+
+/**
+ * Writes count elements from number first on of an array of any integers.
+ *
+ * `out`: (count).
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (no such key), SHAPE (elements that are not there),
+ * BLOB (another type, a value beyond int64_t). Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_i64s(const kvern_gguf *file,
+                                 const char *key,
+                                 size_t first,
+                                 size_t count,
+                                 int64_t *out);
+
+/**
+ * Writes count elements from number first on of an array of f32 or f64.
+ *
+ * `out`: (count).
+ * Errors: as `kvern_gguf_get_i64s`. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_f64s(const kvern_gguf *file,
+                                 const char *key,
+                                 size_t first,
+                                 size_t count,
+                                 double *out);
+
+/**
+ * Writes count elements from number first on of an array of flags, each 0 or 1.
+ *
+ * `out`: (count).
+ * Errors: as `kvern_gguf_get_i64s`. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_bools(const kvern_gguf *file,
+                                  const char *key,
+                                  size_t first,
+                                  size_t count,
+                                  uint8_t *out);
+
+/**
+ * Writes count elements from number first on of an array of texts: UTF-8, not NUL-terminated, of the file,
+ * as long as it lives. Texts are counted from the first one on: all of them in one call are read once.
+ *
+ * `out`: (count), the texts. `bytes`: (count), their lengths; must not overlap `out`.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (no such key), SHAPE (elements that are not there),
+ * BLOB (another type), ALIASED. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_gguf_get_strs(const kvern_gguf *file,
+                                 const char *key,
+                                 size_t first,
+                                 size_t count,
+                                 const char **out,
+                                 size_t *bytes);
+
 /* ---- Rotary position embedding ----------------------------------------------------------------- */
 
 /**

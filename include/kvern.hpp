@@ -31,6 +31,7 @@
 #include "kvern/cache.hpp"     // kv_cache
 #include "kvern/context.hpp"   // context, workspace
 #include "kvern/core.hpp"      // error or result, span, matrix
+#include "kvern/gguf.hpp"      // gguf
 #include "kvern/products.hpp"  // matmul, packed_b
 #include "kvern/rope.hpp"      // rope_table, rope
 #include "kvern/router.hpp"    // top_k, route

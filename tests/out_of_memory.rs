@@ -82,7 +82,7 @@ fn has_a_status(name: &str) -> bool {
 
 /// Functions of files.
 fn takes_a_path(name: &str) -> bool {
-    ["_save", "_load", "_map", "_restore"].iter().any(|end| name.ends_with(end))
+    ["_save", "_load", "_map", "_open", "_restore"].iter().any(|end| name.ends_with(end))
 }
 
 /// What a call with one seed did.

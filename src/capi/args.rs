@@ -352,18 +352,28 @@ pub(super) fn nonzero<T: PartialEq + Default>(x: T) -> Option<T> {
 /// # Safety
 /// - `path` is NULL or points to a NUL-terminated string that nobody changes for `'a`.
 pub(super) unsafe fn path<'a>(what: &str, path: *const c_char) -> Checked<&'a Path> {
-    check(what, path, 1)?;
-    // SAFETY: not NULL; the rest is the caller's promise.
-    let text = unsafe { CStr::from_ptr(path) };
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
+        check(what, path, 1)?;
+        // SAFETY: not NULL; the rest is the caller's promise.
+        let text = unsafe { CStr::from_ptr(path) };
         Ok(Path::new(std::ffi::OsStr::from_bytes(text.to_bytes())))
     }
     #[cfg(not(unix))]
-    text.to_str()
-        .map(Path::new)
-        .map_err(|_| Failure::new(KVERN_STATUS_OPTION, format_args!("{what} must be UTF-8")))
+    // SAFETY: handed on to the caller.
+    unsafe { utf8(what, path) }.map(Path::new)
+}
+
+/// A text: NUL-terminated UTF-8.
+///
+/// # Safety
+/// - `text` is NULL or points to a NUL-terminated string that nobody changes for `'a`.
+pub(super) unsafe fn utf8<'a>(what: &str, text: *const c_char) -> Checked<&'a str> {
+    check(what, text, 1)?;
+    // SAFETY: not NULL; the rest is the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Failure::new(KVERN_STATUS_OPTION, format_args!("{what} must be UTF-8")))
 }
 
 /// Options without a meaning yet must be 0.

@@ -20,6 +20,8 @@ pub mod context;
 pub mod dtype;
 pub mod elementwise;
 pub mod experts;
+pub mod gguf;
+pub mod gguf_keys;
 pub mod heads;
 pub mod import;
 pub mod isa;
@@ -174,6 +176,7 @@ mod tests {
         shared::<super::cache::kvern_kv_cache>();
         shared::<super::rope::kvern_rope_table>();
         shared::<super::recurrent::kvern_state>();
+        shared::<super::gguf::kvern_gguf>();
         shared::<kvern_workspace>();
     }
 

@@ -146,6 +146,13 @@ impl Gguf {
         metadata.at(bytes, i)
     }
 
+    /// A key as it lies in the file, and its value.
+    #[cfg(feature = "capi")]
+    pub(crate) fn entry(&self, key: &str) -> Option<(&str, Value<'_>)> {
+        let (metadata, bytes) = self.metadata();
+        metadata.at(bytes, metadata.find(bytes, key)?)
+    }
+
     /// All keys and values, in the order of the file.
     pub fn keys(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         (0..self.key_count()).filter_map(|i| self.key(i))

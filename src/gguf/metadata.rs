@@ -75,8 +75,12 @@ impl Metadata {
 
     /// The value of a key.
     pub fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
-        let found = self.index.find(key, |i| self.entries[i].key(bytes))?;
-        self.at(bytes, found).map(|(_, value)| value)
+        self.at(bytes, self.find(bytes, key)?).map(|(_, value)| value)
+    }
+
+    /// The number of a key.
+    pub fn find(&self, bytes: &[u8], key: &str) -> Option<usize> {
+        self.index.find(key, |i| self.entries[i].key(bytes))
     }
 
     /// The number of a key, if it is there.

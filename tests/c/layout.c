@@ -171,5 +171,19 @@ int main(void) {
     FIELD(kvern_patches, stride_x);
     FIELD(kvern_patches, padding_y);
     FIELD(kvern_patches, padding_x);
+    SIZE(kvern_gguf_tensor);
+    FIELD(kvern_gguf_tensor, name);
+    FIELD(kvern_gguf_tensor, name_bytes);
+    FIELD(kvern_gguf_tensor, kind);
+    FIELD(kvern_gguf_tensor, dims);
+    FIELD(kvern_gguf_tensor, shape);
+    FIELD(kvern_gguf_tensor, data);
+    FIELD(kvern_gguf_tensor, data_bytes);
+    SIZE(kvern_gguf_key);
+    FIELD(kvern_gguf_key, key);
+    FIELD(kvern_gguf_key, key_bytes);
+    FIELD(kvern_gguf_key, kind);
+    FIELD(kvern_gguf_key, element);
+    FIELD(kvern_gguf_key, len);
     return 0;
 }

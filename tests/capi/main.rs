@@ -10,9 +10,10 @@ mod support;
 /// The statuses of refusals, under names that tables of calls have room for.
 mod statuses {
     pub use kvern::capi::status::{
-        KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_CACHE_FULL as CACHE_FULL, KVERN_STATUS_IO as IO,
-        KVERN_STATUS_MISALIGNED as MISALIGNED, KVERN_STATUS_NULL_POINTER as NULL_POINTER,
-        KVERN_STATUS_OPTION as OPTION, KVERN_STATUS_OVERFLOW as OVERFLOW, KVERN_STATUS_SHAPE as SHAPE,
+        KVERN_STATUS_ALIASED as ALIASED, KVERN_STATUS_BLOB as BLOB, KVERN_STATUS_CACHE_FULL as CACHE_FULL,
+        KVERN_STATUS_IO as IO, KVERN_STATUS_MISALIGNED as MISALIGNED,
+        KVERN_STATUS_NULL_POINTER as NULL_POINTER, KVERN_STATUS_OPTION as OPTION,
+        KVERN_STATUS_OVERFLOW as OVERFLOW, KVERN_STATUS_SHAPE as SHAPE,
         KVERN_STATUS_UNSUPPORTED as UNSUPPORTED, KVERN_STATUS_WORKSPACE as WORKSPACE,
     };
 }
@@ -32,6 +33,7 @@ mod elementwise;
 mod experts;
 mod files;
 mod fuzz;
+mod gguf;
 mod import;
 mod latent;
 mod memory;

@@ -5,6 +5,8 @@ use kvern::capi::attention::kvern_attention_options;
 use kvern::capi::cache::kvern_kv_cache_options;
 use kvern::capi::context::kvern_context_options;
 use kvern::capi::experts::{kvern_expert, kvern_expert_options};
+use kvern::capi::gguf::kvern_gguf_tensor;
+use kvern::capi::gguf_keys::kvern_gguf_key;
 use kvern::capi::matmul::kvern_epilogue;
 use kvern::capi::norms::kvern_norm_options;
 use kvern::capi::ops::kvern_softmax_options;
@@ -115,6 +117,8 @@ fn layout() -> String {
         kvern_patches: images, height, width, channels, kernel_height, kernel_width, stride_y, stride_x,
         padding_y, padding_x
     );
+    layout!(kvern_gguf_tensor: name, name_bytes, kind, dims, shape, data, data_bytes);
+    layout!(kvern_gguf_key: key, key_bytes, kind, element, len);
     text
 }
 

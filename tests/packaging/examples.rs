@@ -6,7 +6,7 @@ use crate::prefix::{all_exist, fresh, pkg_config, prefix, root};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const C: [&str; 4] = ["01_matmul", "02_int4_linear", "03_decode_loop", "04_own_threads"];
+const C: [&str; 5] = ["01_matmul", "02_int4_linear", "03_decode_loop", "04_own_threads", "05_gguf"];
 const CPP: &str = "generate";
 /// What the decode loop prints on every machine: `.ci/aarch64` compares with it as well.
 const DECODE_LOOP: &str = include_str!("../fixtures/decode_loop.txt");

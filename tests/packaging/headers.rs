@@ -43,9 +43,19 @@ fn the_cpp_header_stands_alone_in_all_of_its_modes() {
     in_two_units("c++", &["-std=c++17", "-DKVERN_NO_EXCEPTIONS"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++17", "-fno-exceptions"], "kvern.hpp", "cpp");
     in_two_units("c++", &["-std=c++20"], "kvern.hpp", "cpp");
-    for part in
-        ["core", "context", "products", "weights", "rope", "cache", "attention", "rows", "router", "state"]
-    {
+    for part in [
+        "core",
+        "context",
+        "products",
+        "weights",
+        "gguf",
+        "rope",
+        "cache",
+        "attention",
+        "rows",
+        "router",
+        "state",
+    ] {
         in_two_units("c++", &["-std=c++17"], &format!("kvern/{part}.hpp"), "cpp");
     }
 }
@@ -79,8 +89,12 @@ fn cpp_errors_are_thrown_or_returned() {
         return;
     }
     let dir = fresh("errors");
-    let sources =
-        [("exceptions.cpp", "-DWITH"), ("objects.cpp", "-DWITH"), ("results.cpp", "-fno-exceptions")];
+    let sources = [
+        ("exceptions.cpp", "-DWITH"),
+        ("objects.cpp", "-DWITH"),
+        ("gguf.cpp", "-DWITH"),
+        ("results.cpp", "-fno-exceptions"),
+    ];
     for (source, flag) in sources {
         let program = dir.join(source).with_extension("program");
         let mut cc = Command::new("c++");

@@ -4,6 +4,7 @@
 
 pub mod arguments;
 mod caches;
+mod files;
 mod layers;
 mod objects;
 #[path = "../pages.rs"]
@@ -27,6 +28,7 @@ pub fn calls() -> Vec<(&'static str, Call)> {
         objects::CALLS,
         products::CALLS,
         weights::CALLS,
+        files::CALLS,
         layers::CALLS,
         rows::CALLS,
         caches::CALLS,

@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
+use kvern::capi::gguf::*;
 use kvern::capi::import::*;
 use kvern::capi::isa::*;
 use kvern::capi::packed_b::*;
@@ -14,6 +15,8 @@ use kvern::capi::status::*;
 use kvern::capi::threads::*;
 use kvern::capi::weights::*;
 use kvern::capi::workspace::*;
+use kvern::gguf::{GgufWriter, Value};
+use kvern::quant::WeightFormat;
 use std::alloc::Layout;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -126,6 +129,7 @@ pub struct World {
     pub caches: Objects<kvern_kv_cache>,
     pub weights: Objects<kvern_weights>,
     pub packed: Objects<kvern_packed_b>,
+    pub ggufs: Objects<kvern_gguf>,
     pub tables: Objects<kvern_rope_table>,
     pub states: Objects<kvern_state>,
     pub rows: Objects<kvern_quantized_rows>,
@@ -165,6 +169,7 @@ impl World {
             caches: Objects::new(kvern_kv_cache_destroy),
             weights: Objects::new(kvern_weights_destroy),
             packed: Objects::new(kvern_packed_b_destroy),
+            ggufs: Objects::new(kvern_gguf_destroy),
             tables: Objects::new(kvern_rope_table_destroy),
             states: Objects::new(kvern_state_destroy),
             rows: Objects::new(kvern_quantized_rows_destroy),
@@ -232,6 +237,12 @@ impl World {
             let (codes, scales) = (codes.as_ptr(), scales.as_ptr());
             ok(kvern_weights_from_groups(ctx, 4, 32, 5, 64, codes, scales, null(), &mut weights));
             self.weights.list.push(weights);
+            let (gguf, mut file) = (self.folder.join("gguf"), null_mut());
+            write_gguf(&gguf);
+            for _ in 0..6 {
+                ok(kvern_gguf_load(c_path(&gguf).as_ptr(), &mut file));
+                self.ggufs.list.push(file);
+            }
             let mut table = null_mut();
             for (dim, positions) in [(8, 700), (16, 64), (4, 0), (8, 3), (2, 1), (8, 700)] {
                 ok(kvern_rope_table_create(dim, positions, 10000.0, &mut table));
@@ -272,7 +283,7 @@ impl World {
             return;
         }
         let folder = self.folder.clone();
-        let mut good = Vec::new();
+        let mut good = vec![folder.join("gguf")];
         // SAFETY: objects are live, and paths are C strings.
         unsafe {
             for (i, &weights) in self.weights.list.iter().enumerate() {
@@ -371,6 +382,27 @@ impl Drop for World {
         unsafe { kvern_context_destroy(self.plain_context) };
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A file with a value of every kind that is asked for, and three tensors.
+fn write_gguf(path: &Path) {
+    let mut w = GgufWriter::new();
+    for (key, value) in [
+        ("number", Value::U32(7)),
+        ("float", Value::F32(0.5)),
+        ("flag", Value::Bool(true)),
+        ("text", Value::Str("a text")),
+    ] {
+        w.set(key, value).unwrap();
+    }
+    w.set_array("numbers", &[1i16, -2, 3, 4]).unwrap();
+    w.set_array("floats", &[0.5f64, -2.0, 3.0, 4.0]).unwrap();
+    w.set_array("flags", &[true, false, true, true]).unwrap();
+    w.set_array("texts", &["a", "", "bc", "d"]).unwrap();
+    w.tensor("a.weight", WeightFormat::Q8_0, &[64, 2]).unwrap();
+    w.tensor("experts", WeightFormat::Q4_0, &[64, 3, 2]).unwrap();
+    w.tensor("norm", WeightFormat::F32, &[5]).unwrap();
+    w.save(path, |i, out| out.write(&vec![0x31 + i as u8; out.len()])).unwrap();
 }
 
 /// n and k of weights.
