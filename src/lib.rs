@@ -78,15 +78,21 @@ mod fma;
 mod fp_mode;
 #[cfg(feature = "gguf")]
 pub mod gguf;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
+mod input;
 mod isa;
 #[allow(unsafe_code)]
 mod kernels;
 pub mod matmul;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
+mod names;
 pub mod ops;
 #[allow(unsafe_code)]
 pub mod parallel;
 pub mod quant;
 pub mod recurrent;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;
 #[allow(unsafe_code)]
 mod tiles;
 #[allow(unsafe_code)]

@@ -1,8 +1,8 @@
 //! The bytes of a header, one field after the other.
 
-use super::name::Shown;
 use crate::blob::wrong;
 use crate::error::{Error, Result};
+use crate::names::Shown;
 
 /// Reads little-endian fields from the start of a slice on, and never beyond its end.
 #[derive(Clone, Debug)]

@@ -3,15 +3,14 @@
 use super::ALIGNMENT;
 use super::header::Info;
 use super::metadata::Metadata;
-use super::name::{Index, Shown};
 use super::split::{self, Part};
 use super::tensor::Tensor;
 use super::value::{Array, Value};
 use crate::blob::wrong;
 use crate::buffer::{AlignedBuf, MappedFile, Unchanged, vector};
 use crate::error::{Error, Result, text};
-use crate::file;
-use std::io::Read;
+use crate::input::{Input, push, whole};
+use crate::names::{Index, Shown};
 use std::path::Path;
 
 /// A GGUF file: its metadata by key, and its tensors by name and in order. The tensors of a split file are
@@ -51,20 +50,14 @@ impl Gguf {
     /// `Overflow` for a size beyond the address space; `Resource`. **Cost**: one pass over the header;
     /// allocates some 100 bytes for each key and tensor. Data are neither read nor copied.
     pub fn open(path: &Path, unchanged: Unchanged) -> Result<Gguf> {
-        Gguf::read(path, &|path| whole(&MappedFile::open_unchanged(path, unchanged)?))
+        Gguf::read(path, Input::Mapped(unchanged))
     }
 
     /// [`Gguf::open`] with the files read into memory, data included.
     ///
     /// **Errors**: as [`Gguf::open`]. **Cost**: one pass over the files; allocates their size.
     pub fn load(path: &Path) -> Result<Gguf> {
-        Gguf::read(path, &|path| {
-            let (mut file, bytes) = file::open(path)?;
-            let bytes = usize::try_from(bytes).map_err(|_| Error::Overflow { what: "file bytes" })?;
-            let mut buffer = AlignedBuf::zeroed(bytes)?;
-            file.read_exact(buffer.as_mut_slice()).map_err(|e| file::failed("read", path, &e))?;
-            Ok(buffer)
-        })
+        Gguf::read(path, Input::Read)
     }
 
     /// A file that is mapped already, or all parts of a split one in their order.
@@ -89,15 +82,14 @@ impl Gguf {
         Gguf::of(read)
     }
 
-    fn read(path: &Path, bytes: &dyn Fn(&Path) -> Result<AlignedBuf<u8>>) -> Result<Gguf> {
-        let first = Part::read(bytes(path)?)?;
+    fn read(path: &Path, input: Input) -> Result<Gguf> {
+        let first = Part::read(input.bytes(path)?)?;
         let count = first.count()?;
         let mut parts = Vec::new();
-        parts.push_within(first)?;
+        push(&mut parts, first)?;
         for i in 1..count {
             // One by one: how many the first part claims says nothing of how many there are.
-            let part = Part::read(bytes(&split::path(path, i, count)?)?)?;
-            parts.push_within(part)?;
+            push(&mut parts, Part::read(input.bytes(&split::path(path, i, count)?)?)?)?;
         }
         Gguf::of(parts)
     }
@@ -257,11 +249,6 @@ fn name(parts: &[Part], (part, i): (usize, usize)) -> &str {
     Info::name(&part.header.tensors[i], part.bytes())
 }
 
-/// All bytes of a mapped file.
-fn whole(file: &MappedFile) -> Result<AlignedBuf<u8>> {
-    AlignedBuf::mapped(file, 0, file.bytes().len())
-}
-
 /// A value of another type than was asked for, for an error.
 struct Found<'a>(&'a str, Value<'a>);
 
@@ -272,19 +259,5 @@ impl std::fmt::Display for Found<'_> {
             Some(number) => write!(f, " ({number})"),
             None => Ok(()),
         }
-    }
-}
-
-/// A push that can fail.
-trait PushWithin<T> {
-    /// **Errors**: `Resource`.
-    fn push_within(&mut self, item: T) -> Result<()>;
-}
-
-impl<T> PushWithin<T> for Vec<T> {
-    fn push_within(&mut self, item: T) -> Result<()> {
-        self.try_reserve(1).map_err(|_| Error::Resource { what: "bytes", amount: size_of::<T>() })?;
-        self.push(item);
-        Ok(())
     }
 }

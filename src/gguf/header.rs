@@ -11,12 +11,12 @@
 
 use super::cursor::Cursor;
 use super::metadata::{Metadata, behind, text};
-use super::name::Shown;
 use super::tensor_type::TensorType;
 use super::{MAGIC, MAX_DIMS, MAX_NAME, VERSIONS};
 use crate::blob::wrong;
 use crate::buffer::vector;
 use crate::error::{Error, Result};
+use crate::names::Shown;
 use std::ops::Range;
 
 /// The least bytes of a tensor: a length, a number of dimensions, a type, an offset.

@@ -1,12 +1,12 @@
 //! The metadata of one file: keys, and where their values lie.
 
 use super::cursor::Cursor;
-use super::name::Index;
 use super::value::{Value, ValueType};
 use super::{ALIGNMENT, DEFAULT_ALIGNMENT, MAX_NAME, alignment};
 use crate::blob::wrong;
 use crate::buffer::vector;
 use crate::error::Result;
+use crate::names::Index;
 use std::ops::Range;
 
 /// The least bytes of a key with its value: a length, a type, and a value of one byte.

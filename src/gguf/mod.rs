@@ -45,7 +45,6 @@ mod cursor;
 mod file;
 mod header;
 mod metadata;
-mod name;
 mod split;
 mod tensor;
 mod tensor_type;

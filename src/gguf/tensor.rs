@@ -1,11 +1,11 @@
 //! One tensor of a file.
 
 use super::header::Info;
-use super::name::Shown;
 use super::tensor_type::TensorType;
 use crate::blob::wrong;
 use crate::buffer::vector_of;
 use crate::error::{Result, equal};
+use crate::names::Shown;
 use crate::quant::{WeightFormat, dequantize};
 
 /// A tensor of a [`Gguf`](super::Gguf), whose data lie in the file.

@@ -1,8 +1,8 @@
 //! Types of tensors: those that kvern computes with, and those that it knows the size of.
 
-use super::name::Shown;
 use crate::blob::wrong;
 use crate::error::{Error, Result, product};
+use crate::names::Shown;
 use crate::quant::WeightFormat;
 use std::fmt;
 

@@ -1,6 +1,5 @@
 //! Files written: metadata and shapes first, then the data as they come.
 
-use super::name::Shown;
 use super::tensor_type::TensorType;
 use super::value::{Value, ValueType};
 use super::{ALIGNMENT, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, MAX_NAME, VERSIONS, alignment};
@@ -8,6 +7,7 @@ use crate::blob::wrong;
 use crate::buffer::copied;
 use crate::error::{Error, Result, equal, option, text};
 use crate::file;
+use crate::names::Shown;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Files that other programs write: GGUF. What a header says is read as it was written, or refused with the
+//! Files that other programs write: GGUF, safetensors. What a header says is read as it was written, or refused with the
 //! relation and both numbers.
 
 #[path = "../support/random.rs"]
@@ -9,6 +9,7 @@ mod parts;
 mod raw;
 mod refusals;
 mod round_trip;
+mod safetensors;
 mod values;
 mod weights;
 

@@ -1,4 +1,4 @@
-//! Names: how they are found, and how an error shows them.
+//! Names in files: how they are found, and how an error shows them.
 
 use crate::blob::wrong;
 use crate::buffer::vector;
@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 /// Not a hash map: that would hold a copy of each name, or a reference into the map of the file beside it.
 /// Ten comparisons find one tensor of a thousand, and no choice of names makes it slower.
 #[derive(Debug)]
-pub(super) struct Index(Vec<usize>);
+pub(crate) struct Index(Vec<usize>);
 
 impl Index {
     /// The order of `len` names.
@@ -35,7 +35,7 @@ impl Index {
 
 /// A name as an error shows it: quoted, escaped, and cut off behind so many characters that the numbers
 /// behind it are still read.
-pub(super) struct Shown<'a>(pub &'a str);
+pub(crate) struct Shown<'a>(pub &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
