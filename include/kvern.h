@@ -19,6 +19,9 @@
  *   beta = 1 (projection and residual), kvern_rms_norm, kvern_weights_multiply_gated, and once more
  *   kvern_weights_multiply.
  *
+ *   Weights come from f32, from blocks and codes of other tools, or from a GGUF file: kvern_gguf_open,
+ *   kvern_weights_from_gguf.
+ *
  * Memory
  *   Objects are opaque. A create function writes the object to its last argument, NULL on failure; the
  *   destroy function of its type frees it and takes NULL as well. Arrays belong to the caller, and kvern

@@ -20,6 +20,9 @@
 //! BLAS program -> cblas (feature `cblas`) -> matmul
 //! ```
 //!
+//! Weights come from the caller's memory, from files that kvern saved, and from files of other programs: GGUF
+//! (module `gguf`, on by default) and safetensors (module `safetensors`, with the feature of that name).
+//!
 //! # One decoder step
 //! ```
 //! use kvern::attention::{self, AttentionOptions, KvCache, KvCacheOptions, attend};

@@ -94,6 +94,18 @@ impl Damage {
         (bytes != good).then_some(bytes)
     }
 
+    /// The damaged file of a format without a checksum.
+    pub fn apply_plain(&self, good: &[u8]) -> Vec<u8> {
+        // Sizes lie anywhere in such a file.
+        let format = Format { header: 0, checksum: 512 };
+        let mut bytes = good.to_vec();
+        self.changes.iter().for_each(|change| change.apply(&mut bytes, format));
+        if let Some(by) = self.grow {
+            bytes.resize(bytes.len().saturating_add_signed(by.into()), by as u8);
+        }
+        bytes
+    }
+
     /// Whether a file that [`Damage::apply`] changed can only be refused.
     pub fn is_certain(&self) -> bool {
         self.stale_checksum

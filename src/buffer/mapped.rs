@@ -24,6 +24,12 @@ pub struct Unchanged(());
 impl Unchanged {
     /// Promises it.
     ///
+    /// ```
+    /// use kvern::buffer::Unchanged;
+    ///
+    /// // SAFETY: models are replaced as whole files, and never written to.
+    /// let unchanged = unsafe { Unchanged::promised() };
+    /// ```
     /// # Safety
     /// - nobody changes or truncates a file while it is mapped that was opened with this value or a copy of
     ///   it.

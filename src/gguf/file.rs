@@ -1,7 +1,7 @@
 //! A GGUF file, or all parts of a split one.
 
-use super::ALIGNMENT;
 use super::header::Info;
+use super::limits::{ALIGNMENT, DEFAULT_ALIGNMENT};
 use super::metadata::Metadata;
 use super::split::{self, Part};
 use super::tensor::Tensor;
@@ -34,15 +34,16 @@ impl Gguf {
     /// `unchanged`: the promise that nobody changes or truncates the files while the object lives. Read files
     /// that others may change with [`Gguf::load`].
     ///
-    /// ```no_run
+    /// ```
     /// use kvern::buffer::Unchanged;
     /// use kvern::gguf::Gguf;
-    /// # let path = std::path::Path::new("model.gguf");
+    /// use std::path::Path;
     ///
-    /// // SAFETY: models of this folder are replaced, and never written to.
-    /// let file = Gguf::open(path, unsafe { Unchanged::promised() })?;
-    /// println!("{} tensors", file.tensor_count());
-    /// # Ok::<(), kvern::Error>(())
+    /// fn list(path: &Path, unchanged: Unchanged) -> kvern::Result<()> {
+    ///     let file = Gguf::open(path, unchanged)?;
+    ///     file.tensors().for_each(|tensor| println!("{} {:?}", tensor.name(), tensor.shape()));
+    ///     Ok(())
+    /// }
     /// ```
     /// **Errors**: `Io`; `Unsupported` on systems without mapped files; `Blob` for a file that is cut off,
     /// foreign, big-endian, of another version, or whose header does not hold together, and for parts that do
@@ -120,7 +121,7 @@ impl Gguf {
 
     /// The alignment of the data of the (first) file: its `general.alignment`, else 32.
     pub fn alignment(&self) -> usize {
-        self.u64(ALIGNMENT).ok().and_then(|x| x.try_into().ok()).unwrap_or(super::DEFAULT_ALIGNMENT)
+        self.u64(ALIGNMENT).ok().and_then(|x| x.try_into().ok()).unwrap_or(DEFAULT_ALIGNMENT)
     }
 
     fn metadata(&self) -> (&Metadata, &[u8]) {

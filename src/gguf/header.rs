@@ -10,9 +10,9 @@
 //! ```
 
 use super::cursor::Cursor;
+use super::limits::{MAGIC, MAX_DIMS, MAX_NAME, VERSIONS};
 use super::metadata::{Metadata, behind, text};
 use super::tensor_type::TensorType;
-use super::{MAGIC, MAX_DIMS, MAX_NAME, VERSIONS};
 use crate::blob::wrong;
 use crate::buffer::vector;
 use crate::error::{Error, Result};

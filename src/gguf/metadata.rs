@@ -1,8 +1,8 @@
 //! The metadata of one file: keys, and where their values lie.
 
 use super::cursor::Cursor;
+use super::limits::{ALIGNMENT, DEFAULT_ALIGNMENT, MAX_NAME, alignment};
 use super::value::{Value, ValueType};
-use super::{ALIGNMENT, DEFAULT_ALIGNMENT, MAX_NAME, alignment};
 use crate::blob::wrong;
 use crate::buffer::vector;
 use crate::error::Result;

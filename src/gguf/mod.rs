@@ -16,7 +16,7 @@
 //!
 //! Versions 2 and 3 are read, little-endian; version 3 is written.
 //!
-//! **Source**: the GGUF specification (`docs/gguf.md` of the repository `ggml-org/ggml`).
+//! **Source**: the GGUF specification, <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 //!
 //! ```
 //! use kvern::gguf::{Gguf, GgufWriter, Value};
@@ -44,6 +44,7 @@
 mod cursor;
 mod file;
 mod header;
+mod limits;
 mod metadata;
 mod split;
 mod tensor;
@@ -57,30 +58,3 @@ pub use tensor::Tensor;
 pub use tensor_type::TensorType;
 pub use value::{Array, Elements, Value, ValueType};
 pub use writer::{Element, GgufWriter, TensorData};
-
-/// The first bytes of a file.
-const MAGIC: [u8; 4] = *b"GGUF";
-
-/// The versions that are read; the last one is written. Version 1 has counts and lengths of 32 bits.
-const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
-
-/// The most dimensions of a tensor.
-const MAX_DIMS: usize = 4;
-
-/// The most bytes of a key, and of a tensor's name. The specification allows names of 64 bytes; tools wrote
-/// longer ones, which are read.
-const MAX_NAME: usize = 65535;
-
-/// The key of the alignment of data.
-const ALIGNMENT: &str = "general.alignment";
-
-/// The alignment of a file that names none.
-const DEFAULT_ALIGNMENT: usize = 32;
-
-/// Checks an alignment: a power of two and a multiple of 8.
-fn alignment(got: u64) -> crate::Result<usize> {
-    match usize::try_from(got) {
-        Ok(alignment) if alignment.is_power_of_two() && alignment >= 8 => Ok(alignment),
-        _ => crate::blob::wrong(ALIGNMENT, got, "a power of two and a multiple of 8"),
-    }
-}

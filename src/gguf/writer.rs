@@ -1,8 +1,8 @@
 //! Files written: metadata and shapes first, then the data as they come.
 
+use super::limits::{ALIGNMENT, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, MAX_NAME, VERSIONS, alignment};
 use super::tensor_type::TensorType;
 use super::value::{Value, ValueType};
-use super::{ALIGNMENT, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, MAX_NAME, VERSIONS, alignment};
 use crate::blob::wrong;
 use crate::buffer::copied;
 use crate::error::{Error, Result, equal, option, text};

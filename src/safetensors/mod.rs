@@ -14,19 +14,19 @@
 //!
 //! **Source**: <https://huggingface.co/docs/safetensors>.
 //!
-//! ```no_run
+//! ```
 //! use kvern::buffer::Unchanged;
 //! use kvern::quant::{PackedWeights, WeightFormat};
 //! use kvern::safetensors::SafeTensors;
+//! use kvern::MatRef;
 //! use std::path::Path;
 //!
-//! // SAFETY: models of this folder are replaced, and never written to.
-//! let unchanged = unsafe { Unchanged::promised() };
-//! let file = SafeTensors::open(Path::new("model.safetensors.index.json"), unchanged)?;
-//! let norm = file.tensor("model.norm.weight")?.to_f32()?;
-//! let w = PackedWeights::from_safetensors(&file, "model.layers.0.self_attn.q_proj.weight")?;
-//! assert_eq!(w.k(), norm.len());
-//! # Ok::<(), kvern::Error>(())
+//! fn four_bits(folder: &Path, unchanged: Unchanged) -> kvern::Result<PackedWeights> {
+//!     let file = SafeTensors::open(&folder.join("model.safetensors.index.json"), unchanged)?;
+//!     let tensor = file.tensor("model.layers.0.self_attn.q_proj.weight")?;
+//!     let &[n, k] = tensor.shape() else { return PackedWeights::from_safetensors(&file, tensor.name()) };
+//!     PackedWeights::quantize(WeightFormat::Q4_0, MatRef::dense(&tensor.to_f32()?, n, k)?)
+//! }
 //! ```
 
 mod element_type;

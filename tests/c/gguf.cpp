@@ -24,7 +24,9 @@ struct bytes {
         all += text;
         return *this;
     }
-    bytes &key(std::string_view key, kvern_gguf_type kind) { return text(key).number(std::uint64_t(kind), 4); }
+    bytes &key(std::string_view key, kvern_gguf_type kind) {
+        return text(key).number(std::uint64_t(kind), 4);
+    }
     bytes &array(std::string_view name, kvern_gguf_type kind, std::size_t len) {
         return key(name, KVERN_GGUF_ARRAY).number(std::uint64_t(kind), 4).number(len, 8);
     }

@@ -220,10 +220,14 @@ fn what_is_wrong_is_refused() {
         NULL_POINTER "out is NULL": kvern_gguf_get_str(f, c"str".as_ptr(), null_mut(), &mut n);
         NULL_POINTER "bytes is NULL": kvern_gguf_get_str(f, c"str".as_ptr(), &mut text, null_mut());
         BLOB "`u16` of type u16 (7) must be array": kvern_gguf_get_i64s(f, c"u16".as_ptr(), 0, 1, l.cast());
-        BLOB "stored array = an element of type str must be integers": kvern_gguf_get_i64s(f, strs, 0, 1, l.cast());
-        BLOB "stored array = an element of type u64": kvern_gguf_get_i64s(f, c"u64s".as_ptr(), 0, 2, l.cast());
-        BLOB "stored array = an element of type i8 must be f32 or f64": kvern_gguf_get_f64s(f, i8s, 0, 1, l.cast());
-        BLOB "stored array = an element of type i8 must be bool": kvern_gguf_get_bools(f, i8s, 0, 1, l.cast());
+        BLOB "stored array = an element of type str must be integers":
+            kvern_gguf_get_i64s(f, strs, 0, 1, l.cast());
+        BLOB "stored array = an element of type u64":
+            kvern_gguf_get_i64s(f, c"u64s".as_ptr(), 0, 2, l.cast());
+        BLOB "stored array = an element of type i8 must be f32 or f64":
+            kvern_gguf_get_f64s(f, i8s, 0, 1, l.cast());
+        BLOB "stored array = an element of type i8 must be bool":
+            kvern_gguf_get_bools(f, i8s, 0, 1, l.cast());
         BLOB "stored array = an element of type i8 must be str": kvern_gguf_get_strs(f, i8s, 0, 1, t, l);
         SHAPE "first + count = 4 must be at most the elements of the array = 3":
             kvern_gguf_get_i64s(f, i8s, 2, 2, l.cast());

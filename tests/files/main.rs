@@ -1,5 +1,5 @@
-//! Files that other programs write: GGUF, safetensors. What a header says is read as it was written, or refused with the
-//! relation and both numbers.
+//! Files that other programs write: GGUF, safetensors. What a header says is read as it was written, or
+//! refused with the relation and both numbers.
 
 #[path = "../support/random.rs"]
 mod random;

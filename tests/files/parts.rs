@@ -12,9 +12,15 @@ type Says = (Option<u16>, Option<u16>, Option<i32>);
 fn write(path: &Path, (number, count, all): Says, tensors: &[&str]) {
     let mut w = GgufWriter::new();
     w.set("name", Value::Str(path.file_name().unwrap().to_str().unwrap())).unwrap();
-    number.map(|x| w.set("split.no", Value::U16(x)).unwrap());
-    count.map(|x| w.set("split.count", Value::U16(x)).unwrap());
-    all.map(|x| w.set("split.tensors.count", Value::I32(x)).unwrap());
+    for (key, value) in [
+        ("split.no", number.map(Value::U16)),
+        ("split.count", count.map(Value::U16)),
+        ("split.tensors.count", all.map(Value::I32)),
+    ] {
+        if let Some(value) = value {
+            w.set(key, value).unwrap();
+        }
+    }
     tensors.iter().for_each(|name| w.tensor(name, WeightFormat::F32, &[2]).unwrap());
     let value = |i: usize| f32::from(tensors[i].as_bytes()[0]);
     w.save(path, |i, out| out.write(bytemuck::bytes_of(&[value(i), -1.0]))).unwrap();

@@ -56,7 +56,8 @@ fn counts_are_held_against_the_bytes_before_anything_is_allocated() {
         [(0, 25, 24), (1, 25, 24), (2, 13, 12), (4, 7, 6), (12, 4, 3), (8, 4, 3), (9, 3, 2)]
     {
         let text = format!(
-            "stored length of an array = {len} must be at most the {most} that the rest of the file could hold"
+            "stored length of an array = {len} must be at most the {most} that the rest of the file could \
+             hold"
         );
         refused(array(kind, len), &text);
     }
@@ -79,7 +80,8 @@ fn texts_are_short_inside_of_the_file_and_utf8() {
     let long = Raw::new(0, 1).key("k", 8).u64(u64::MAX).bytes(&[0; 8]);
     refused(
         long,
-        "stored bytes of the file = 53 must be at least 45 + 18446744073709551615, the end of text of a value",
+        "stored bytes of the file = 53 must be at least 45 + 18446744073709551615, the end of text of a \
+         value",
     );
     let name = "n".repeat(65536);
     let tensor = Raw::new(1, 0).tensor(&name, &[], 0, 0).data(32, &[0; 4]);

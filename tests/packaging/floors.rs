@@ -15,9 +15,10 @@ const LIBRARY: &[&[&str]] = &[
     &["view.rs"],                           // shapes over memory
     &["tiles.rs", "tiles"],                 // loops over the tiles of an output
     &["kernels"],                           // know no driver, no context, no file
-    &["context.rs", "blob.rs"],
+    &["context.rs", "blob.rs", "input.rs", "names.rs"],
     &["matmul"],
     &["quant"],
+    &["gguf", "safetensors"], // files of other programs
     &["ops"],
     &["attention", "recurrent"],
     &["lib.rs"],
