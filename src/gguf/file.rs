@@ -121,7 +121,8 @@ impl Gguf {
 
     /// The alignment of the data of the (first) file: its `general.alignment`, else 32.
     pub fn alignment(&self) -> usize {
-        self.u64(ALIGNMENT).ok().and_then(|x| x.try_into().ok()).unwrap_or(DEFAULT_ALIGNMENT)
+        let stored = self.get(ALIGNMENT).and_then(|value| value.to_u64()?.try_into().ok());
+        stored.unwrap_or(DEFAULT_ALIGNMENT)
     }
 
     fn metadata(&self) -> (&Metadata, &[u8]) {
