@@ -46,6 +46,10 @@ class rope_table : public detail::handle<kvern_rope_table, kvern_rope_table_dest
         });
     }
     returns<std::size_t> positions() const { return number(kvern_rope_table_positions); }
+    /** The first position that the table covers. */
+    returns<std::size_t> first() const { return number(kvern_rope_table_first); }
+    /** Moves the table to as many positions from `first` on. */
+    done move_to(std::size_t first) { return detail::finish(kvern_rope_table_move_to(get(), first)); }
     returns<std::size_t> rotary_dim() const { return number(kvern_rope_table_rotary_dim); }
     returns<std::size_t> bytes() const { return number(kvern_rope_table_bytes); }
     /** The cosines and sines of a position, one of each for a pair. */

@@ -61,16 +61,13 @@ impl<'a> Preparation<'a> {
             let relation = "must be at most head_dim - value_dim =";
             at_most("rotary_dim", table.rotary_dim(), relation, head.dim - head.rotated_from)?;
         }
-        let last = match self.positions {
-            Some(positions) => positions.iter().copied().max(),
-            None => (first + tokens).checked_sub(1),
-        };
-        match last {
-            Some(got) if tokens > 0 && got >= table.positions() => {
-                let relation = "must be below the table's positions =";
-                Err(Error::Shape { what: "positions", got, relation, want: table.positions() })
+        match self.positions {
+            Some(positions) => positions.iter().try_for_each(|&p| table.check("positions", p)),
+            None if tokens > 0 => {
+                table.check("positions", first + tokens - 1)?;
+                table.check("positions", first)
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

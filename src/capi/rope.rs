@@ -1,6 +1,8 @@
 //! Rotary position embedding.
 
-use super::args::{Array, Options, choose, heads_of, no_flags, nonzero, put, read_or_default, shared};
+use super::args::{
+    Array, Options, choose, exclusive, heads_of, no_flags, nonzero, put, read_or_default, shared,
+};
 use super::context::kvern_context;
 use super::status::{Checked, Failure, KVERN_STATUS_UNSUPPORTED, kvern_status};
 use super::{create, destroy, guard};
@@ -220,6 +222,33 @@ pub unsafe extern "C" fn kvern_rope_table_bytes(
     guard(|| unsafe { put("out", out, shared("table", table)?.0.bytes()) })
 }
 
+/// Moves the table to as many positions from `first` on, so that positions have no bound: a table as long as
+/// the longest call is enough for a stream of any length. Allocates nothing.
+///
+/// Errors: NULL_POINTER, OVERFLOW (an end beyond 2^53); the table is unchanged then.
+/// Threads: `table` exclusive. Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_rope_table_move_to(
+    table: *mut kvern_rope_table,
+    first: usize,
+) -> kvern_status {
+    // SAFETY: `table` is NULL or live and exclusive, by the header's contract.
+    guard(|| unsafe { Ok(exclusive("table", table)?.0.move_to(first)?) })
+}
+
+/// `*out` = the first position that the table covers.
+///
+/// Errors: NULL_POINTER. Threads: any.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_rope_table_first(
+    table: *const kvern_rope_table,
+    out: *mut usize,
+) -> kvern_status {
+    // SAFETY: both are NULL or live, by the header's contract.
+    guard(|| unsafe { put("out", out, shared("table", table)?.0.first()) })
+}
+
 /// Copies the cosines and sines of a position.
 ///
 /// `pairs`: rotary_dim / 2. `cos`, `sin`: receive `pairs` elements each, f32; they must not overlap.
@@ -238,9 +267,7 @@ pub unsafe extern "C" fn kvern_rope_table_row(
     guard(|| unsafe {
         let table = &shared("table", table)?.0;
         equal("pairs", pairs, "must equal rotary_dim / 2 =", table.rotary_dim() / 2)?;
-        let (relation, want) = ("must be below the table's positions =", table.positions());
-        let row = table.row(position);
-        let row = row.ok_or(crate::Error::Shape { what: "position", got: position, relation, want })?;
+        let row = table.checked_row(position)?;
         let cos = Array::new("cos", cos, pairs)?;
         let sin = Array::new("sin", sin, pairs)?.apart_from(&[cos.span()])?;
         cos.get_mut().copy_from_slice(row.0);

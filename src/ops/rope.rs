@@ -3,7 +3,7 @@
 use super::RopeTable;
 use super::for_each_row;
 use crate::context::Context;
-use crate::error::{Error, Result, equal};
+use crate::error::{Error, Result, at_least, equal};
 use crate::fp_mode;
 use crate::kernels::Pairs;
 use crate::view::MatMut;
@@ -47,9 +47,12 @@ pub fn rope(
 ) -> Result<()> {
     let end = first.checked_add(x.rows()).ok_or(Error::Overflow { what: "first + x.rows" })?;
     check(table, head_dim, x.cols())?;
-    if end > table.positions() {
-        let relation = "must be at most the table's positions =";
-        return Err(Error::Shape { what: "first + x.rows", got: end, relation, want: table.positions() });
+    if end > table.first() + table.positions() {
+        let (relation, want) = ("must be at most the table's positions =", table.first() + table.positions());
+        return Err(Error::Shape { what: "first + x.rows", got: end, relation, want });
+    }
+    if x.rows() > 0 {
+        at_least("first", first, table.first())?;
     }
     rotate(ctx, table, pairs, head_dim, &|i| first + i, x);
     Ok(())
@@ -69,10 +72,7 @@ pub fn rope_at(
 ) -> Result<()> {
     equal("positions.len", positions.len(), "must equal x.rows =", x.rows())?;
     check(table, head_dim, x.cols())?;
-    if let Some(&got) = positions.iter().find(|&&p| p >= table.positions()) {
-        let relation = "must be below the table's positions =";
-        return Err(Error::Shape { what: "positions", got, relation, want: table.positions() });
-    }
+    positions.iter().try_for_each(|&p| table.check("positions", p))?;
     rotate(ctx, table, pairs, head_dim, &|i| positions[i], x);
     Ok(())
 }

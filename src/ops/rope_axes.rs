@@ -71,10 +71,7 @@ pub fn rope_axes(
         let relation = "must be below the rows of positions =";
         return Err(Error::Shape { what: "axes", got: axis.into(), relation, want: rows });
     }
-    if let Some(&got) = positions.iter().find(|&&p| p >= table.positions()) {
-        let relation = "must be below the table's positions =";
-        return Err(Error::Shape { what: "positions", got, relation, want: table.positions() });
-    }
+    positions.iter().try_for_each(|&p| table.check("positions", p))?;
     let (kernels, kind) = (ctx.kernels(), pairs.kernel());
     for_each_row(ctx, x, &|i, row| {
         let (mut cos, mut sin) = ([0.0; MAX_PAIRS], [0.0; MAX_PAIRS]);

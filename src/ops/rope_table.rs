@@ -1,7 +1,7 @@
 //! Tables of cosines and sines, and the ways in which frequencies are stretched for longer contexts.
 
 use crate::buffer::AlignedBuf;
-use crate::error::{Result, option, positive, product};
+use crate::error::{Error, Result, at_least, option, positive, product};
 use crate::fp_mode;
 use std::f64::consts::PI;
 
@@ -157,8 +157,15 @@ impl RopeScaling {
 }
 
 /// Cosines and sines of `position * f_i` for each position and each pair `i` of a head.
+///
+/// A table covers some positions in a row, from 0 on where it is new. [`RopeTable::move_to`] moves them on,
+/// so that positions have no bound: a table as long as the longest call is enough for a stream of any length.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
+    frequencies: AlignedBuf<f64>, // (rotary_dim / 2)
+    amplitude: f64,
+    /// The first position.
+    first: usize,
     cos: AlignedBuf<f32>, // (positions, rotary_dim / 2)
     sin: AlignedBuf<f32>, // (positions, rotary_dim / 2)
     positions: usize,
@@ -244,22 +251,68 @@ impl RopeTable {
     ) -> Result<RopeTable> {
         let pairs = rotary_dim / 2;
         let len = product("rope table", &[positions, pairs])?;
-        let (mut cos, mut sin) = (AlignedBuf::zeroed(len)?, AlignedBuf::zeroed(len)?);
+        let (cos, sin) = (AlignedBuf::zeroed(len)?, AlignedBuf::zeroed(len)?);
         // Without positions there is nothing to compute, however many pairs the table has.
-        for i in 0..if positions == 0 { 0 } else { pairs } {
-            let frequency = frequency(i);
-            for position in 0..positions {
-                let angle = position as f64 * frequency;
-                cos.as_mut_slice()[position * pairs + i] = (amplitude * libm::cos(angle)) as f32;
-                sin.as_mut_slice()[position * pairs + i] = (amplitude * libm::sin(angle)) as f32;
+        let mut frequencies = AlignedBuf::zeroed(if positions == 0 { 0 } else { pairs })?;
+        for (i, f) in frequencies.as_mut_slice().iter_mut().enumerate() {
+            *f = frequency(i);
+        }
+        let mut table = RopeTable { frequencies, amplitude, first: 0, cos, sin, positions, rotary_dim };
+        table.compute();
+        Ok(table)
+    }
+
+    /// The angles of all positions.
+    fn compute(&mut self) {
+        let pairs = self.rotary_dim / 2;
+        let rows = self.cos.as_mut_slice().chunks_exact_mut(pairs.max(1));
+        for (i, (cos, sin)) in rows.zip(self.sin.as_mut_slice().chunks_exact_mut(pairs.max(1))).enumerate() {
+            let position = (self.first + i) as f64;
+            for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(self.frequencies.as_slice()) {
+                let angle = position * frequency;
+                *cos = (self.amplitude * libm::cos(angle)) as f32;
+                *sin = (self.amplitude * libm::sin(angle)) as f32;
             }
         }
-        Ok(RopeTable { cos, sin, positions, rotary_dim })
+    }
+
+    /// Moves the table to as many positions from `first` on.
+    ///
+    /// - **Numerics**: as [`RopeTable::new`]; positions are exact in f64 up to 2^53.
+    /// - **Errors**: `Overflow` where they do not end below 2^53; nothing is changed then.
+    /// - **Cost**: as a new table; allocates nothing.
+    pub fn move_to(&mut self, first: usize) -> Result<()> {
+        let _mode = fp_mode::default_mode();
+        let end = first.checked_add(self.positions).filter(|&end| end as u64 <= 1 << 53);
+        if end.is_none() {
+            return Err(Error::Overflow { what: "first + positions" });
+        }
+        self.first = first;
+        self.compute();
+        Ok(())
+    }
+
+    /// The first position that the table covers.
+    pub fn first(&self) -> usize {
+        self.first
     }
 
     /// Positions that the table covers.
     pub fn positions(&self) -> usize {
         self.positions
+    }
+
+    /// Checks that the table covers a position.
+    pub(crate) fn check(&self, what: &'static str, got: usize) -> Result<()> {
+        let end = self.first + self.positions;
+        if got >= end {
+            let relation = match self.first {
+                0 => "must be below the table's positions =",
+                _ => "must be below the end of the table's positions =",
+            };
+            return Err(Error::Shape { what, got, relation, want: end });
+        }
+        at_least(what, got, self.first)
     }
 
     /// Elements of a head that are rotated.
@@ -272,15 +325,22 @@ impl RopeTable {
         self.cos.bytes() + self.sin.bytes()
     }
 
-    /// Cosines and sines of a position below `positions`, one for each pair.
+    /// Cosines and sines of a position that the table covers, one for each pair.
     pub(crate) fn angles(&self, position: usize) -> (&[f32], &[f32]) {
-        let pairs = self.rotary_dim / 2;
+        let (position, pairs) = (position - self.first, self.rotary_dim / 2);
         let row = position * pairs..(position + 1) * pairs;
         (&self.cos.as_slice()[row.clone()], &self.sin.as_slice()[row])
     }
 
+    /// [`RopeTable::row`], with the reason why there is none.
+    #[cfg(feature = "capi")]
+    pub(crate) fn checked_row(&self, position: usize) -> Result<(&[f32], &[f32])> {
+        self.check("position", position)?;
+        Ok(self.angles(position))
+    }
+
     /// Cosines and sines of a position, `(rotary_dim / 2)` each; `None` beyond the table.
     pub fn row(&self, position: usize) -> Option<(&[f32], &[f32])> {
-        (position < self.positions).then(|| self.angles(position))
+        self.check("position", position).is_ok().then(|| self.angles(position))
     }
 }

@@ -227,6 +227,9 @@ int the_rest(const kvern::context &ctx) {
     EXPECT(x == before);
     const std::vector<double> factors{1.0, 4.0};
     EXPECT(kvern::rope_table::with_factors(factors, 4).bytes() == table.bytes());
+    auto moved = kvern::rope_table::create(4, 4);
+    moved.move_to(1000);
+    EXPECT(moved.first() == 1000 && moved.positions() == 4 && table.first() == 0);
     floats slopes(8), y(4);
     kvern::alibi_slopes(slopes);
     EXPECT(slopes[0] == 0.5f && slopes[7] == 1.0f / 256);

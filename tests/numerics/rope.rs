@@ -234,3 +234,61 @@ fn masked_elements_of_a_softmax_count_for_nothing() {
     assert_eq!(say(SoftmaxOptions::default().softcap(0.0)), "softcap = 0 must be positive and finite");
     assert_eq!(y, [9.0; 4]);
 }
+
+/// A table that moves on has the rows of one that covers everything.
+#[test]
+fn a_table_that_moves_has_the_rows_of_a_longer_one() {
+    let all = RopeTable::scaled(16, 900, 1e4, &RopeScaling::yarn(4.0, 64)).unwrap();
+    let mut table = RopeTable::scaled(16, 40, 1e4, &RopeScaling::yarn(4.0, 64)).unwrap();
+    for first in [0, 40, 39, 860, 1, 0] {
+        table.move_to(first).unwrap();
+        assert_eq!((table.first(), table.positions()), (first, 40));
+        for position in first..first + 40 {
+            let ((cos, sin), (want_cos, want_sin)) =
+                (table.row(position).unwrap(), all.row(position).unwrap());
+            assert_same_bits(cos, want_cos, &format!("cosines of {position}"));
+            assert_same_bits(sin, want_sin, &format!("sines of {position}"));
+        }
+        assert!(table.row(first + 40).is_none() && (first == 0 || table.row(first - 1).is_none()));
+    }
+    // Beyond any table that would fit into memory.
+    let far = usize::MAX >> 24;
+    table.move_to(far).unwrap();
+    let mut one = RopeTable::from_frequencies(&[1.0], 3, 1.0).unwrap();
+    one.move_to(far).unwrap();
+    let (got, want) = (one.row(far + 2).unwrap().0[0], ((far + 2) as f64).cos());
+    assert!((f64::from(got) - want).abs() < 1e-7, "{got} is not {want}");
+
+    let before = table.row(far + 3).unwrap().0.to_vec();
+    let inexact = usize::try_from((1u64 << 53) - 39).ok();
+    for first in [usize::MAX, usize::MAX - 39].into_iter().chain(inexact) {
+        assert_eq!(
+            table.move_to(first).unwrap_err().to_string(),
+            "first + positions does not fit the address space"
+        );
+    }
+    assert_same_bits(table.row(far + 3).unwrap().0, &before, "an error changes nothing");
+}
+
+#[test]
+fn positions_outside_of_a_moved_table_are_refused() {
+    let mut table = RopeTable::new(8, 10, 1e4).unwrap();
+    table.move_to(100).unwrap();
+    let mut x = vec![1.0; 3 * 8];
+    let ctx = Context::serial();
+    let mut say = |positions: &[usize]| {
+        let x = MatMut::dense(&mut x, 3, 8).unwrap();
+        rope_at(&ctx, &table, RopePairs::Halves, 8, positions, x).unwrap_err().to_string()
+    };
+    assert_eq!(say(&[100, 110, 101]), "positions = 110 must be below the end of the table's positions = 110");
+    assert!(say(&[100, 99, 101]).contains("99"));
+    for (first, part) in [(99, "99"), (108, "111")] {
+        let y = MatMut::dense(&mut x, 3, 8).unwrap();
+        let e = rope(&ctx, &table, RopePairs::Halves, 8, first, y).unwrap_err().to_string();
+        assert!(e.contains(part), "{e}");
+    }
+    assert_eq!(x, vec![1.0; 24]);
+    let y = MatMut::dense(&mut x, 3, 8).unwrap();
+    rope(&ctx, &table, RopePairs::Halves, 8, 107, y).unwrap();
+    assert_ne!(x, vec![1.0; 24]);
+}

@@ -121,6 +121,10 @@ impl KvCache {
             false => ("must be at most head_dim =", head_dim),
         };
         at_most("rotary_dim", table.rotary_dim(), relation, most)?;
+        if table.first() > 0 {
+            let (got, allowed) = (text(table.first()), "0 for a rotation by a difference of positions");
+            return Err(Error::Option { what: "the table's first position", got, allowed });
+        }
         let angle = by.unsigned_abs();
         at_most(
             "|by| + 1",

@@ -295,6 +295,12 @@ pub const CALLS: &[(&str, Call)] = &[
         let (position, cos, sin) = (g.size(position), g.output(pairs), g.output(pairs));
         lib!(kvern_rope_table_row(g.handle(table), position, pairs, cos, sin))
     }),
+    call!(kvern_rope_table_first, |w, g| lib!(kvern_rope_table_first(w.tables.any(g), g.value()))),
+    call!(kvern_rope_table_move_to, |w, g| {
+        // Elsewhere the calls that use a table would be refused.
+        let first = g.size(0);
+        lib!(kvern_rope_table_move_to(w.tables.any(g), first))
+    }),
     call!(kvern_rope_table_destroy, |w, g| {
         let table = w.tables.take(g);
         lib!(kvern_rope_table_destroy(if table.is_null() { g.handle(table) } else { table }));
