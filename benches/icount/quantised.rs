@@ -154,6 +154,9 @@ fn quantise(mut x: Conversion) -> Conversion {
 #[bench::any_iq4_nl_256(WeightFormat::Iq4Nl, 256)]
 #[bench::any_iq4_xs_256(WeightFormat::Iq4Xs, 256)]
 #[bench::any_mxfp4_256(WeightFormat::Mxfp4, 256)]
+#[bench::any_nvfp4_256(WeightFormat::Nvfp4, 256)]
+#[bench::any_tq1_0_256(WeightFormat::Tq1_0, 256)]
+#[bench::any_q1_0_256(WeightFormat::Q1_0, 256)]
 fn quantise_16_rows(mut x: Conversion) -> Conversion {
     let (floats, bytes) = (16 * x.n, x.format.bytes(16, x.n).expect("shape"));
     quantize(x.format, &x.floats.as_slice()[..floats], &mut x.blocks[..bytes]).expect("shape");
@@ -174,6 +177,12 @@ fn quantise_16_rows(mut x: Conversion) -> Conversion {
 #[bench::any_iq4_nl_512(WeightFormat::Iq4Nl, 512)]
 #[bench::any_iq4_xs_512(WeightFormat::Iq4Xs, 512)]
 #[bench::any_mxfp4_512(WeightFormat::Mxfp4, 512)]
+#[bench::any_iq2_xs_512(WeightFormat::Iq2Xs, 512)]
+#[bench::any_iq3_s_512(WeightFormat::Iq3S, 512)]
+#[bench::any_iq1_m_512(WeightFormat::Iq1M, 512)]
+#[bench::any_nvfp4_512(WeightFormat::Nvfp4, 512)]
+#[bench::any_tq1_0_512(WeightFormat::Tq1_0, 512)]
+#[bench::any_q1_0_512(WeightFormat::Q1_0, 512)]
 fn dequantise(mut x: Conversion) -> Conversion {
     dequantize(x.format, &x.blocks, x.floats.as_mut_slice()).expect("shape");
     x
@@ -193,6 +202,12 @@ fn dequantise(mut x: Conversion) -> Conversion {
 #[bench::any_iq4_nl_512(WeightFormat::Iq4Nl, 512)]
 #[bench::any_iq4_xs_512(WeightFormat::Iq4Xs, 512)]
 #[bench::any_mxfp4_512(WeightFormat::Mxfp4, 512)]
+#[bench::any_iq2_xs_512(WeightFormat::Iq2Xs, 512)]
+#[bench::any_iq3_s_512(WeightFormat::Iq3S, 512)]
+#[bench::any_iq1_m_512(WeightFormat::Iq1M, 512)]
+#[bench::any_nvfp4_512(WeightFormat::Nvfp4, 512)]
+#[bench::any_tq1_0_512(WeightFormat::Tq1_0, 512)]
+#[bench::any_q1_0_512(WeightFormat::Q1_0, 512)]
 fn pack_blocks(mut x: Conversion) -> Conversion {
     x.packed = PackedWeights::from_blocks(x.format, x.n, x.n, &x.blocks).expect("shape");
     x
@@ -221,6 +236,12 @@ fn quantise_and_pack(mut x: Conversion) -> Conversion {
 #[bench::any_iq4_nl_256(WeightFormat::Iq4Nl, 256)]
 #[bench::any_iq4_xs_256(WeightFormat::Iq4Xs, 256)]
 #[bench::any_mxfp4_256(WeightFormat::Mxfp4, 256)]
+#[bench::any_iq2_xs_256(WeightFormat::Iq2Xs, 256)]
+#[bench::any_iq3_s_256(WeightFormat::Iq3S, 256)]
+#[bench::any_iq1_m_256(WeightFormat::Iq1M, 256)]
+#[bench::any_nvfp4_256(WeightFormat::Nvfp4, 256)]
+#[bench::any_tq1_0_256(WeightFormat::Tq1_0, 256)]
+#[bench::any_q1_0_256(WeightFormat::Q1_0, 256)]
 fn unpack_blocks(mut x: Conversion) -> Conversion {
     x.packed.to_blocks(&mut x.blocks).expect("shape");
     x

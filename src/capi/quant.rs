@@ -37,14 +37,38 @@ pub const KVERN_WEIGHT_FORMAT_Q4_K: kvern_weight_format = 12;
 pub const KVERN_WEIGHT_FORMAT_Q5_K: kvern_weight_format = 13;
 /// 6.5625 bits a weight, blocks of 256: w = d * s * (q - 32), q in 0..=63, s of 8 bits for each 16.
 pub const KVERN_WEIGHT_FORMAT_Q6_K: kvern_weight_format = 14;
+/// 2.0625 bits a weight, blocks of 256: w = d * (2 t + 1) / 8 * v, v of a codebook, t of 4 bits for each 32.
+pub const KVERN_WEIGHT_FORMAT_IQ2_XXS: kvern_weight_format = 16;
+/// 2.3125 bits a weight, blocks of 256: as IQ2_XXS, t of 4 bits for each 16.
+pub const KVERN_WEIGHT_FORMAT_IQ2_XS: kvern_weight_format = 17;
+/// 3.0625 bits a weight, blocks of 256: w = d * (2 t + 1) / 4 * v, v of a codebook, t of 4 bits for each 32.
+pub const KVERN_WEIGHT_FORMAT_IQ3_XXS: kvern_weight_format = 18;
+/// 1.5625 bits a weight, blocks of 256: w = d * (2 t + 1) * (v + s / 8), v of a codebook of -1, 0, 1.
+pub const KVERN_WEIGHT_FORMAT_IQ1_S: kvern_weight_format = 19;
 /// 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
 pub const KVERN_WEIGHT_FORMAT_IQ4_NL: kvern_weight_format = 20;
+/// 3.4375 bits a weight, blocks of 256: w = d * (2 t + 1) * v, v of a codebook, t of 4 bits for each 32.
+pub const KVERN_WEIGHT_FORMAT_IQ3_S: kvern_weight_format = 21;
+/// 2.5625 bits a weight, blocks of 256: as IQ2_XS, with a sign for each weight.
+pub const KVERN_WEIGHT_FORMAT_IQ2_S: kvern_weight_format = 22;
 /// 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
 pub const KVERN_WEIGHT_FORMAT_IQ4_XS: kvern_weight_format = 23;
+/// 1.75 bits a weight, blocks of 256: as IQ1_S, t of 3 bits for each 16.
+pub const KVERN_WEIGHT_FORMAT_IQ1_M: kvern_weight_format = 29;
 /// 16 bits a weight: the upper half of an f32.
 pub const KVERN_WEIGHT_FORMAT_BF16: kvern_weight_format = 30;
+/// 1.6875 bits a weight, blocks of 256: w = d * (q - 1), q in 0..=2. Packed in 2.0625 bits.
+pub const KVERN_WEIGHT_FORMAT_TQ1_0: kvern_weight_format = 34;
+/// 2.0625 bits a weight, blocks of 256: w = d * (q - 1), q in 0..=3.
+pub const KVERN_WEIGHT_FORMAT_TQ2_0: kvern_weight_format = 35;
 /// 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
 pub const KVERN_WEIGHT_FORMAT_MXFP4: kvern_weight_format = 39;
+/// 4.5 bits a weight, blocks of 64: w = d * E2M1[code], d in E4M3 for each 16.
+pub const KVERN_WEIGHT_FORMAT_NVFP4: kvern_weight_format = 40;
+/// 1.125 bits a weight, blocks of 128: w = d or -d, d in f16.
+pub const KVERN_WEIGHT_FORMAT_Q1_0: kvern_weight_format = 41;
+/// 2.25 bits a weight, blocks of 64: w = d * (q - 1), d in f16, q in 0..=3.
+pub const KVERN_WEIGHT_FORMAT_Q2_0: kvern_weight_format = 42;
 
 /// How a product with quantised weights treats its activations: a `KVERN_COMPUTE_*` number.
 pub type kvern_compute = i32;
@@ -342,10 +366,22 @@ mod tests {
             KVERN_WEIGHT_FORMAT_Q4_K,
             KVERN_WEIGHT_FORMAT_Q5_K,
             KVERN_WEIGHT_FORMAT_Q6_K,
+            KVERN_WEIGHT_FORMAT_IQ2_XXS,
+            KVERN_WEIGHT_FORMAT_IQ2_XS,
+            KVERN_WEIGHT_FORMAT_IQ3_XXS,
+            KVERN_WEIGHT_FORMAT_IQ1_S,
             KVERN_WEIGHT_FORMAT_IQ4_NL,
+            KVERN_WEIGHT_FORMAT_IQ3_S,
+            KVERN_WEIGHT_FORMAT_IQ2_S,
             KVERN_WEIGHT_FORMAT_IQ4_XS,
+            KVERN_WEIGHT_FORMAT_IQ1_M,
             KVERN_WEIGHT_FORMAT_BF16,
+            KVERN_WEIGHT_FORMAT_TQ1_0,
+            KVERN_WEIGHT_FORMAT_TQ2_0,
             KVERN_WEIGHT_FORMAT_MXFP4,
+            KVERN_WEIGHT_FORMAT_NVFP4,
+            KVERN_WEIGHT_FORMAT_Q1_0,
+            KVERN_WEIGHT_FORMAT_Q2_0,
         ];
         assert_eq!(WeightFormat::ALL.map(|f| f as i32), numbers);
         assert_eq!(compute(KVERN_COMPUTE_INT8).ok(), Some(Compute::default()));

@@ -10,7 +10,10 @@
 //! 4. The number of formats in `CHANGELOG.md`.
 //!
 //! A superblock of a new kind is a type in [`quant_headers`](super::generic::quant_headers) besides, and
-//! codes that are packed in a new way are one in [`quant_codes`](super::generic::quant_codes).
+//! codes that are packed in a new way are one in [`quant_codes`](super::generic::quant_codes). Formats with
+//! codebooks have theirs in [`codebooks`](super::generic::codebooks),
+//! [`quant_entries`](super::generic::quant_entries) and
+//! [`quant_entry_headers`](super::generic::quant_entry_headers).
 
 /// The list.
 ///
@@ -53,16 +56,50 @@ macro_rules! list {
                 Q5K = 13, "q5_k", 256 in 2 + 2 + 12 + 32 + 128, Super<Five>, kquant::Q5K;
                 /// 6.5625 bits a weight: `w = d * s * (q - 32)`, q in 0..=63, s in -128..=127 for each 16.
                 Q6K = 14, "q6_k", 256 in 128 + 64 + 16 + 2, Halves<Six, 32>, kquant::Q6K;
+                /// 2.0625 bits a weight: `w = d * (2 t + 1) / 8 * v`, v of a codebook of 256 entries of 8
+                /// elements with signs, t in 0..=15 for each 32.
+                Iq2Xxs = 16, "iq2_xxs", 256 in 2 + 64, InCodes<SevenSigns<TwoXxs, false>, 128, 3>,
+                    entries::IQ2_XXS;
+                /// 2.3125 bits a weight: as `Iq2Xxs`, 512 entries, t in 0..=15 for each 16.
+                Iq2Xs = 17, "iq2_xs", 256 in 2 + 64 + 8, Odd<SevenSigns<TwoXs, true>, 128, 3, true>,
+                    entries::IQ2_XS;
+                /// 3.0625 bits a weight: `w = d * (2 t + 1) / 4 * v`, v of a codebook of 256 entries of 4
+                /// elements with signs, t in 0..=15 for each 32.
+                Iq3Xxs = 18, "iq3_xxs", 256 in 2 + 64 + 32, InCodes<SevenSigns<ThreeXxs, false>, 128, 2>,
+                    entries::IQ3_XXS;
+                /// 1.5625 bits a weight: `w = d * (2 t + 1) * (v + s / 8)`, v of a codebook of 2048 entries
+                /// of 8 elements of -1, 0, 1; s = 1 or -1 and t in 0..=7 for each 32.
+                Iq1S = 19, "iq1_s", 256 in 2 + 32 + 16, InCodes<Shifted<false>, 16, 3>, shifted::IQ1_S;
                 /// 4.5 bits a weight: `w = d * table[q]`, 16 values spaced as weights are spread.
                 Iq4Nl = 20, "iq4_nl", 32 in 2 + 16, Plain<Lookup<NonLinear>, 128>, table::IQ4_NL;
+                /// 3.4375 bits a weight: `w = d * (2 t + 1) * v`, v of a codebook of 512 entries of 4
+                /// elements with signs, t in 0..=15 for each 32.
+                Iq3S = 21, "iq3_s", 256 in 2 + 64 + 8 + 32 + 4, Odd<EightSigns<ThreeS>, 16, 0, false>,
+                    entries::IQ3_S;
+                /// 2.5625 bits a weight: as `Iq2Xs`, 1024 entries, a sign for each element.
+                Iq2S = 22, "iq2_s", 256 in 2 + 32 + 32 + 8 + 8, Odd<EightSigns<TwoS>, 128, 3, true>,
+                    entries::IQ2_S;
                 /// 4.25 bits a weight: `w = d * s * table[q]`, the table of `Iq4Nl`, s in -32..=31 for each
                 /// 32.
                 Iq4Xs = 23, "iq4_xs", 256 in 2 + 2 + 4 + 128, Signed<Lookup<NonLinear>>, table::IQ4_XS;
+                /// 1.75 bits a weight: as `Iq1S`, s for each 8 and t in 0..=7 for each 16.
+                Iq1M = 29, "iq1_m", 256 in 32 + 16 + 8, Odd<Shifted<true>, 16, 3, true>, shifted::IQ1_M;
                 /// 16 bits a weight: the upper half of an f32.
                 Bf16 = 30, "bf16", 1 in 2;
+                /// 1.6875 bits a weight: `w = d * (q - 1)`, q in 0..=2, five of them in a byte.
+                Tq1_0 = 34, "tq1_0", 256 in 48 + 4 + 2, Whole<Two, 1>, ternary::TQ1_0;
+                /// 2.0625 bits a weight: `w = d * (q - 1)`, q in 0..=3 (0..=2 where ternary weights are
+                /// stored).
+                Tq2_0 = 35, "tq2_0", 256 in 64 + 2, Whole<Two, 1>, ternary::TQ2_0;
                 /// 4.25 bits a weight: `w = 2^(e - 127) * E2M1[q]`, e of 8 bits, NaN for e = 255; the OCP
                 /// microscaling format.
                 Mxfp4 = 39, "mxfp4", 32 in 1 + 16, Mx, table::MXFP4;
+                /// 4.5 bits a weight: `w = e4m3(d) * E2M1[q]`, d of 8 bits without a sign for each 16.
+                Nvfp4 = 40, "nvfp4", 64 in 4 + 32, Nv, table::NVFP4;
+                /// 1.125 bits a weight: `w = d` or `-d`.
+                Q1_0 = 41, "q1_0", 128 in 2 + 16, Whole<Sign, 1>, ternary::Q1_0;
+                /// 2.25 bits a weight: `w = d * (q - 1)`, q in 0..=3.
+                Q2_0 = 42, "q2_0", 64 in 2 + 16, Whole<Two, 1>, ternary::Q2_0;
             }
             groups {
                 Group4: Group<Four, 8>;

@@ -36,6 +36,7 @@ pub(crate) use entry::quant::{ActivationRows, RowPanels, Unpacked};
 pub(crate) use entry::recurrence::{RowsOf, Rule, TokenRows};
 pub(crate) use entry::rows::{Adjust, Binary, MAX_SCORE_ROWS, Norm, NormKind, Pairs};
 pub(crate) use generic::LANES;
+pub(crate) use generic::codebooks;
 pub(crate) use generic::convolve::MAX_TAPS;
 pub(crate) use generic::quant_codes::{E2m1, NonLinear, Table};
 pub(crate) use generic::quant_format::{Factors, Fields, ScaleKind};

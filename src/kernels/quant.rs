@@ -1,10 +1,8 @@
 //! The table of quantised products: one entry for each packed format.
 
 use super::formats::for_each_packing;
-use super::generic::quant_codes::{Codes, Five, Four, Lookup, NonLinear, Plane, Six, Three, Wide};
+use super::generic::packings::*;
 use super::generic::quant_exact::{ExactTile, Expand, WideTile};
-use super::generic::quant_format::{Fields, Format};
-use super::generic::quant_headers::*;
 use super::generic::quant_int8::Int8Tile;
 use super::generic::quant_row::Int8Row;
 
@@ -14,7 +12,8 @@ pub(super) type Rows<T> = &'static [unsafe fn(&T)];
 /// The int8 products of one packed format.
 pub(super) struct Int8Kernels {
     /// A single row on packed weights: one row panel after the other, so that memory is read in one stream.
-    pub row: unsafe fn(&Int8Row),
+    /// `None` where weights are always unpacked first.
+    pub row: Option<unsafe fn(&Int8Row)>,
     /// Row panels of a tile, and the tiles on packed weights, from two rows on: `[C - 2]`.
     pub direct: (usize, Rows<Int8Tile>),
     /// The same on unpacked weights, from one row on.
@@ -23,7 +22,7 @@ pub(super) struct Int8Kernels {
 
 /// The kernels of one packed format that need no dot instructions.
 pub(super) struct WideningKernels {
-    /// Row panels of a tile, and the tiles with f32 activations.
+    /// Row panels of a tile, and the tiles with f32 activations; none where weights are always widened first.
     pub exact: (usize, Rows<ExactTile>),
     pub expand: unsafe fn(&Expand),
     pub expand_f32: unsafe fn(&Expand),
@@ -36,6 +35,11 @@ pub(crate) struct QuantKernels {
     pub(super) widening: &'static [WideningKernels; FORMATS],
     /// Row panels of a tile, and the tiles on widened weights.
     pub(super) wide: (usize, Rows<WideTile>),
+}
+
+/// Whether codes are entries of codebooks: their weights are unpacked before any product, from one row on.
+pub(super) const fn is_entries<F: Format>() -> bool {
+    !F::Codes::STRANDS.is_empty()
 }
 
 /// What packing has to know about a format.
@@ -52,8 +56,9 @@ pub(crate) struct Shape {
     pub fields: Fields,
     /// Factors of the scale in a superblock, where the fields have any.
     pub factors: usize,
-    /// Where the bits of a code lie.
+    /// Where the bits of a code lie, or the bytes of a row of entries of a codebook.
     pub planes: &'static [Plane],
+    pub strands: &'static [Strand],
     /// What a zero point is stored without.
     pub offset: u32,
 }
@@ -68,6 +73,7 @@ impl Shape {
             fields: F::FIELDS,
             factors: if F::HALVES { 2 * F::BLOCKS } else { F::BLOCKS },
             planes: F::Codes::PLANES,
+            strands: F::Codes::STRANDS,
             offset: F::OFFSET,
         }
     }
@@ -133,13 +139,11 @@ macro_rules! instantiate_int8 {
         halves: $hw:literal [$($hc:literal)+],
     ) => {
         use crate::kernels::formats::for_each_packing;
-        use crate::kernels::generic::quant_codes::*;
-        use crate::kernels::generic::quant_format::*;
-        use crate::kernels::generic::quant_headers::*;
+        use crate::kernels::generic::packings::*;
         use crate::kernels::generic::$tiles;
         use crate::kernels::generic::quant_int8::Int8Tile;
         use crate::kernels::generic::quant_row::{self, Int8Row};
-        use crate::kernels::quant::{Int8Kernels, FORMATS, table};
+        use crate::kernels::quant::{Int8Kernels, FORMATS, is_entries, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -165,8 +169,8 @@ macro_rules! instantiate_int8 {
 
         impl<F: Format> Of<F> {
             const KERNELS: Int8Kernels = Int8Kernels {
-                row: row::<F>,
-                direct: ($dw, &[$(int8::<F, $dw, $dc>),*]),
+                row: if is_entries::<F>() { None } else { Some(row::<F>) },
+                direct: if is_entries::<F>() { ($dw, &[]) } else { ($dw, &[$(int8::<F, $dw, $dc>),*]) },
                 unpacked: if F::HALVES {
                     ($hw, &[$(int8::<F::Unpacked, $hw, $hc>),+])
                 } else {
@@ -189,10 +193,8 @@ macro_rules! instantiate_widening {
         wide: $ww:literal [$($wc:literal)+],
     ) => {
         use crate::kernels::formats::for_each_packing;
-        use crate::kernels::generic::quant_codes::*;
+        use crate::kernels::generic::packings::*;
         use crate::kernels::generic::quant_exact::{self, ExactTile, Expand, WideTile};
-        use crate::kernels::generic::quant_format::*;
-        use crate::kernels::generic::quant_headers::*;
         use crate::kernels::quant::{FORMATS, Rows, WideningKernels, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
@@ -237,7 +239,7 @@ macro_rules! instantiate_widening {
 
         impl<F: Format> Of<F> {
             const KERNELS: WideningKernels = WideningKernels {
-                exact: ($ew, &[$(exact::<F, $ew, $ec>),+]),
+                exact: if F::EXACT_TILES { ($ew, &[$(exact::<F, $ew, $ec>),+]) } else { ($ew, &[]) },
                 expand: expand::<F>,
                 expand_f32: expand_f32::<F>,
             };

@@ -262,6 +262,10 @@ impl Simd for Scalar {
         a.map(|x| x & b)
     }
     #[inline(always)]
+    fn i_xor(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+    #[inline(always)]
     fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
         a.map(|x| x << n)
     }

@@ -288,6 +288,12 @@ pub(crate) trait Simd: Copy {
     /// The low 32 bits of the product.
     fn i_mul(self, a: Self::I32s, b: Self::I32s) -> Self::I32s;
     fn i_and(self, a: Self::I32s, b: i32) -> Self::I32s;
+    /// The bits in which `a` and `b` differ.
+    #[inline(always)]
+    fn i_xor(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        let (a, b) = (self.i_lanes(a), self.i_lanes(b));
+        self.i_of_lanes(&each(|i| a[i] ^ b[i]))
+    }
     /// `a << n`, the same n for all lanes.
     fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s;
     /// `a >> n`, zeros shifted in.
@@ -379,6 +385,20 @@ pub(crate) trait Simd: Copy {
         let bytes = words.map(u32::to_le_bytes);
         // SAFETY: the array holds 64 bytes.
         unsafe { self.load_bytes(bytes.as_ptr().cast()) }
+    }
+    /// `table[words * at]` of each lane, as the four bytes of that lane; `words`: 1 or 2.
+    /// # Safety
+    /// - `table` is valid for reads of `words * at + 1` u32 for each lane of `at`, which is not negative.
+    #[inline(always)]
+    unsafe fn gather(self, table: *const u32, words: usize, at: Self::I32s) -> Self::I32s {
+        let at = self.i_lanes(at);
+        // SAFETY: handed on to the caller.
+        self.i_of_lanes(&each(|i| unsafe { *table.add(words * at[i] as usize) } as i32))
+    }
+    /// The four bytes of each lane, the lowest first.
+    #[inline(always)]
+    fn bytes_of(self, a: Self::I32s) -> Self::Bytes {
+        self.bytes_of_words(&lanes::map(&self.i_lanes(a), |x| x as u32))
     }
     /// 64 zero bytes.
     #[inline(always)]

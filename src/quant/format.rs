@@ -65,6 +65,8 @@ impl WeightFormat {
         if !k.is_multiple_of(len) {
             let allowed = match len {
                 32 => "a multiple of the block of 32",
+                64 => "a multiple of the block of 64",
+                128 => "a multiple of the block of 128",
                 _ => "a multiple of the block of 256",
             };
             return Err(Error::Option { what: "k", got: text(k), allowed });

@@ -28,6 +28,8 @@ pub(super) struct Layout {
     pub packing: Packing,
     /// log2 of the blocks of 32 k in a superblock.
     pub superblock_shift: u32,
+    /// Blocks of 32 k in a block of the format; 1 for groups.
+    per_block: usize,
 }
 
 /// Where a block of 32 k lies in a row panel.
@@ -44,7 +46,12 @@ impl Layout {
     /// The layout of a format of blocks; `None` for single floats.
     pub fn of(format: WeightFormat) -> Option<Layout> {
         let packing = packing_of(format)?;
-        Some(Layout { packing, superblock_shift: packing.shape().blocks.trailing_zeros() })
+        let per_block = format.block_len() / BLOCK;
+        let superblock = match packing.shape().blocks {
+            0 => per_block,
+            blocks => blocks,
+        };
+        Some(Layout { packing, superblock_shift: superblock.trailing_zeros(), per_block })
     }
 
     /// The layout of group-wise weights: groups of 32, 64 or 128 are the superblocks.
@@ -55,7 +62,7 @@ impl Layout {
             (_, true) => Packing::Group8,
             (_, false) => Packing::Group8Zero,
         };
-        Layout { packing, superblock_shift: (group / BLOCK).trailing_zeros() }
+        Layout { packing, superblock_shift: (group / BLOCK).trailing_zeros(), per_block: 1 }
     }
 
     /// Stores the scale and the zero of group `g` of row `row`.
@@ -105,7 +112,14 @@ impl Layout {
     /// Stores the codes of block `b` of 32 k, whose bytes are zeros, of row `row` of a row panel.
     pub fn put_codes(&self, panel: &mut [u8], row: usize, b: usize, codes: &[u8]) {
         let start = self.place(b).codes;
-        for plane in self.packing.shape().planes {
+        let Shape { planes, strands, .. } = self.packing.shape();
+        let mut bytes = codes;
+        for strand in strands {
+            let (these, rest) = bytes.split_at(strand.bytes);
+            panel[start + strand.start + strand.bytes * row..][..strand.bytes].copy_from_slice(these);
+            bytes = rest;
+        }
+        for plane in planes {
             let mask = 0xffu8 >> (8 - plane.bits);
             for (g, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
                 let (at, shift) = plane.place(row, g);
@@ -121,6 +135,12 @@ impl Layout {
     pub fn get_codes(&self, panel: &[u8], row: usize, b: usize, codes: &mut [u8]) {
         let start = self.place(b).codes;
         codes.fill(0);
+        let mut at = 0;
+        for strand in self.packing.shape().strands {
+            let bytes = &panel[start + strand.start + strand.bytes * row..][..strand.bytes];
+            codes[at..at + strand.bytes].copy_from_slice(bytes);
+            at += strand.bytes;
+        }
         for plane in self.packing.shape().planes {
             let mask = 0xffu8 >> (8 - plane.bits);
             for (g, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -135,7 +155,7 @@ impl Layout {
 
     /// Stores block `b` of the format (32 or 256 k) of row `row`.
     pub fn put(&self, panel: &mut [u8], row: usize, b: usize, decoded: &Decoded) {
-        let per_block = self.blocks_of_codec();
+        let per_block = self.per_block;
         for i in 0..per_block {
             self.put_codes(panel, row, b * per_block + i, &decoded.codes[i * BLOCK..][..BLOCK]);
         }
@@ -145,6 +165,7 @@ impl Layout {
         let Decoded { scales, mins, d, dmin, .. } = decoded;
         match fields.scale {
             ScaleKind::E8m0 => header[fields.d + LANES * i + row] = *d as u8,
+            ScaleKind::Factors => {}
             _ => put16(header, fields.d + 2 * (LANES * i + row), *d),
         }
         if let Some(at) = fields.min {
@@ -155,6 +176,9 @@ impl Layout {
             match fields.factors {
                 Factors::None => {}
                 Factors::Bytes => header[at] = scale,
+                Factors::Odd => {
+                    header[fields.factors_at + LANES * (s / 2) + row] |= (scale >> 1 & 15) << (4 * (s % 2));
+                }
                 Factors::Nibbles => header[at] = scale & 15 | min << 4,
                 Factors::SixBits => {
                     header[at] = scale & 15 | min << 4;
@@ -167,7 +191,7 @@ impl Layout {
 
     /// The inverse of [`Layout::put`]. Numbers that the format lacks are as its codec gives them.
     pub fn get(&self, panel: &[u8], row: usize, b: usize, decoded: &mut Decoded) {
-        let per_block = self.blocks_of_codec();
+        let per_block = self.per_block;
         *decoded = Decoded::ZERO;
         for i in 0..per_block {
             self.get_codes(panel, row, b * per_block + i, &mut decoded.codes[i * BLOCK..][..BLOCK]);
@@ -178,23 +202,29 @@ impl Layout {
         let Decoded { scales, mins, d, dmin, .. } = decoded;
         *d = match fields.scale {
             ScaleKind::E8m0 => u16::from(header[fields.d + LANES * i + row]),
+            ScaleKind::Factors => 0,
             _ => get16(header, fields.d + 2 * (LANES * i + row)),
         };
         if let Some(at) = fields.min {
             *dmin = get16(header, at + 2 * (LANES * i + row)) ^ sign_of_min(&fields);
         }
         if fields.factors == Factors::None {
-            (scales[0], mins[0]) = (1, u8::from(fields.min.is_some()));
+            scales[..self.per_block].fill(1);
+            mins[..self.per_block].fill(u8::from(fields.min.is_some()));
             return;
         }
         for s in 0..factors {
-            let byte = header[fields.factors_at + LANES * s + row];
+            let byte = match fields.factors {
+                Factors::Odd => header[fields.factors_at + LANES * (s / 2) + row] >> (4 * (s % 2)) & 15,
+                _ => header[fields.factors_at + LANES * s + row],
+            };
             (scales[s], mins[s]) = match fields.factors {
                 Factors::SixBits => {
                     let high = header[fields.high + LANES * (s / 2) + row] >> (4 * (s % 2));
                     ((byte & 15 | (high & 3) << 4) as i8, byte >> 4 | (high >> 2 & 3) << 4)
                 }
                 Factors::Nibbles => ((byte & 15) as i8, byte >> 4),
+                Factors::Odd => ((2 * byte + 1) as i8, 0),
                 Factors::Bytes | Factors::None => (byte as i8, 0),
             };
         }
@@ -207,7 +237,18 @@ impl Layout {
     /// something.
     pub fn check(&self, format: Option<WeightFormat>, panels: &[u8]) -> Result<()> {
         let Shape { fields, factors, offset, .. } = self.packing.shape();
-        let (at, vectors, (low, high)) = match (fields.zero, format.and_then(Codec::of)) {
+        let codec = format.and_then(Codec::of);
+        if let Some(codec) = codec.filter(|codec| fields.factors == Factors::Odd && codec.scales.1 < 31) {
+            let (at, most) = (fields.factors_at, codec.scales.1 as u8 / 2);
+            for superblock in panels.chunks_exact(self.superblock_bytes()) {
+                let mut t = superblock[at..at + factors / 2 * LANES].iter().flat_map(|b| [b & 15, b >> 4]);
+                if let Some(far) = t.find(|&t| t > most) {
+                    return wrong("scale", far, format!("in 0..={most}"));
+                }
+            }
+            return Ok(());
+        }
+        let (at, vectors, (low, high)) = match (fields.zero, codec) {
             (Some(at), _) => (at, 1, (-(offset as i32) as i8, (offset - 1) as i8)),
             (None, Some(codec)) if fields.factors == Factors::Bytes => {
                 (fields.factors_at, factors, codec.scales)
@@ -224,11 +265,6 @@ impl Layout {
             }
         }
         Ok(())
-    }
-
-    /// Blocks of 32 k in a block of the format.
-    fn blocks_of_codec(&self) -> usize {
-        if self.packing.shape().blocks == 8 { 8 } else { 1 }
     }
 }
 

@@ -28,6 +28,8 @@ const UNPACKING_ROWS_SIMPLE: usize = 128;
 
 fn unpacking_rows(packing: Packing) -> usize {
     match packing {
+        // Entries of codebooks have kernels on unpacked weights only.
+        _ if !packing.shape().strands.is_empty() => 0,
         Packing::Q4_0 | Packing::Q8_0 | Packing::Iq4Nl => UNPACKING_ROWS_SIMPLE,
         _ => UNPACKING_ROWS,
     }
@@ -37,6 +39,11 @@ fn unpacking_rows(packing: Packing) -> usize {
 /// parts that stay in L1. The tiles are not faster for it, and each new part loads and stores C. Measured:
 /// docs/TUNING.md.
 const UNPACKED_BLOCKS: usize = 256;
+
+/// The same where so few rows share them that they are read about once: 16 blocks of 640 bytes stay in L1
+/// between the unpacking and the tile.
+const UNPACKED_BLOCKS_FEW: usize = 16;
+const FEW_ROWS: usize = 8;
 
 /// Blocks that are widened to f32 at once: 16 blocks of 64 weight rows are 128 KiB.
 const WIDE_BLOCKS: usize = 16;
@@ -104,7 +111,7 @@ impl Plan {
         let blocks = k / BLOCK;
         let (unpacked_blocks, unpacked_bytes) = match path {
             Path::Int8Unpacked => {
-                let blocks = blocks.min(UNPACKED_BLOCKS);
+                let blocks = blocks.min(if m < FEW_ROWS { UNPACKED_BLOCKS_FEW } else { UNPACKED_BLOCKS });
                 (blocks, panels * blocks * packing.shape().unpacked)
             }
             Path::ExactWide => {

@@ -25,7 +25,8 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 /// row with weight row `n`.
 ///
 /// The definition, for each block of 32 in turn: `acc = fma(f32(dot), d * d_x, acc)`, with the scale of a
-/// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot; then, where the format has
+/// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot, or where these are floats, one
+/// step for each 16; then, where the format has
 /// minimums, `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
     let refused = || Error::Unsupported { what: "an int8 product with this format" };
@@ -44,22 +45,31 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
         codec.decode(&row[at * format.block_bytes()..(at + 1) * format.block_bytes()], &mut decoded);
         let of = |j: usize| (first + j) / codec.sub_len;
         let halves = codec.sub_len == 16;
-        let mut dw = codec.d(&decoded);
-        if !halves {
-            dw *= f32::from(decoded.scales[of(0)]);
-        }
-        let factor = |j: usize| if halves { i32::from(decoded.scales[of(j)]) } else { 1 };
-        let weight = |j: usize| factor(j) * codec.values.of(decoded.codes[first + j]);
-        let dot: i32 = (0..32).map(|j| weight(j) * q[j]).sum();
-        chain = fma(dot as f32, dw * d, chain);
+        let values = codec.values.of(&decoded.codes.as_chunks().0[first / 32]);
+        let dot = |from: usize, to: usize, factor: &dyn Fn(usize) -> i32| -> i32 {
+            (from..to).map(|j| factor(j) * i32::from(values[j]) * q[j]).sum()
+        };
         // What the terms of the chain weigh: each of its roundings is relative to them.
-        let mut terms = f64::from(dot) * f64::from(dw) * f64::from(d);
+        let mut terms = 0.0;
+        let mut step = |dot: i32, dw: f32| {
+            chain = fma(dot as f32, dw * d, chain);
+            terms += (f64::from(dot) * f64::from(dw) * f64::from(d)).abs();
+        };
+        if !codec.has_d() {
+            for half in [0, 16] {
+                step(dot(half, half + 16, &|_| 1), codec.scale_of(&decoded, of(half)));
+            }
+        } else if halves {
+            step(dot(0, 32, &|j| i32::from(decoded.scales[of(j)])), codec.d(&decoded));
+        } else {
+            step(dot(0, 32, &|_| 1), codec.scale_of(&decoded, of(0)));
+        }
         if codec.has_min {
             for s in 0..32 / codec.sub_len {
                 let sum: i32 = q[s * codec.sub_len..(s + 1) * codec.sub_len].iter().sum();
                 let min = -(codec.dmin(&decoded) * f32::from(decoded.mins[of(s * codec.sub_len)]));
                 chain = fma(min, d * sum as f32, chain);
-                terms = terms.abs() + (f64::from(min) * f64::from(d) * f64::from(sum)).abs();
+                terms += (f64::from(min) * f64::from(d) * f64::from(sum)).abs();
             }
         }
         let mut magnitude = 0.0;
@@ -68,7 +78,7 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
             magnitude += f64::from(w[32 * b + j]).abs();
             bound += 2f64.powi(-20) * f64::from(w[32 * b + j] * x[32 * b + j]).abs();
         }
-        bound += 0.5001 * f64::from(d) * magnitude + 2f64.powi(-20) * terms.abs();
+        bound += 0.5001 * f64::from(d) * magnitude + 2f64.powi(-20) * terms;
     }
     Ok((chain, exact, bound + 1e-30))
 }

@@ -194,7 +194,9 @@ fn experts_have_the_bits_of_each_token_alone() {
     let blocks = [WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Mxfp4];
     let mixed = [WeightFormat::Q4_0, WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8_0];
     let floats = [WeightFormat::F32, WeightFormat::F16];
-    let all: [&[WeightFormat]; 4] = [&blocks[..2], &mixed, &floats, &[WeightFormat::Q4K]];
+    // Of 256 and 64 k; weights that are always unpacked first among them.
+    let large = [WeightFormat::Q4K, WeightFormat::Nvfp4, WeightFormat::Tq2_0, WeightFormat::Iq3S];
+    let all: [&[WeightFormat]; 4] = [&blocks[..2], &mixed, &floats, &large];
     for (round, tokens) in [1, 1, 2, 3, 7, 8, 1, 13, 43, 4, 5, 9].into_iter().enumerate() {
         for compute in [Compute::Int8, Compute::F32] {
             let formats = all[round % 4];

@@ -49,6 +49,7 @@ fn formulas() -> Vec<Formula> {
         of(Q2K, 16, (0, 15), integers(0, 3), Scaled),
         of(Q4K, 32, (0, 63), integers(0, 15), Scaled),
         of(Q5K, 32, (0, 63), integers(0, 31), Scaled),
+        of(Q2_0, 64, (1, 1), integers(-1, 2), None),
     ]
 }
 
@@ -274,12 +275,17 @@ fn blocks_of_any_magnitude_are_near_the_best_that_scales_reach() {
 #[test]
 fn no_block_is_worse_than_zeros() {
     let mut r = Random::new(21);
-    for f in formulas() {
-        for i in 0..2000 {
+    use WeightFormat::{Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Nvfp4, Q1_0};
+    let codebooks = [Iq1M, Iq1S, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs];
+    let others = formulas().into_iter().map(|f| f.format).chain([Nvfp4, Q1_0]);
+    // Each element meets each entry of a codebook: fewer blocks.
+    let formats = others.map(|format| (format, 2000)).chain(codebooks.map(|format| (format, 100)));
+    for (format, count) in formats {
+        for i in 0..count {
             let magnitude = 10f64.powf(6.0 * f64::from(r.f32()) - 2.0);
             let x = scaled(distribution(i % DISTRIBUTIONS, &mut r), magnitude);
-            for (x, error, squares) in errors(f.format, &x).take(2) {
-                assert!(error <= squares * (1.0 + 1e-6), "{:?}: {error} of {squares} for {x:?}", f.format);
+            for (x, error, squares) in errors(format, &x).take(2) {
+                assert!(error <= squares * (1.0 + 1e-6), "{format:?}: {error} of {squares} for {x:?}");
             }
         }
     }

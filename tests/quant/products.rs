@@ -21,6 +21,8 @@ fn blocks(r: &mut Random, format: WeightFormat, n: usize, k: usize) -> Vec<u8> {
         WeightFormat::Q2K => &[80, 82],
         WeightFormat::Q3K => &[108],
         WeightFormat::Q6K => &[208],
+        WeightFormat::Tq1_0 => &[52],
+        WeightFormat::Tq2_0 => &[64],
         WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[0, 2],
         _ => &[0],
     };
@@ -28,6 +30,25 @@ fn blocks(r: &mut Random, format: WeightFormat, n: usize, k: usize) -> Vec<u8> {
         if format == WeightFormat::Mxfp4 {
             block[0] = 110 + block[0] % 20;
             continue;
+        }
+        match format {
+            // d lies in the upper bits of four words: 0x2800, 2^-5.
+            WeightFormat::Iq1M => {
+                [0, 0, 8, 2].iter().enumerate().for_each(|(w, bits)| {
+                    block[49 + 2 * w] = block[49 + 2 * w] & 15 | bits << 4;
+                });
+                continue;
+            }
+            // The least of the bytes that mean the same five, or four, digits.
+            WeightFormat::Tq1_0 => {
+                for (i, byte) in block[..52].iter_mut().enumerate() {
+                    let number = if i < 48 { u16::from(*byte) % 243 } else { u16::from(*byte) % 81 * 3 };
+                    *byte = (number * 256).div_ceil(243) as u8;
+                }
+            }
+            // The scales may be anything but for the one that is read as 0.
+            WeightFormat::Nvfp4 => continue,
+            _ => {}
         }
         for &at in scales {
             block[at..at + 2].copy_from_slice(&kvern::f16::from_f32(r.f32() / 8.0).to_le_bytes());
@@ -72,7 +93,13 @@ fn packing_is_reversible_in_every_format() {
             let bits = |bytes: usize, n: usize| bytes as f64 / n as f64;
             if n == 33 {
                 let grown = bits(p.bytes(), 48 * k) / bits(bytes.len(), n * k);
-                let most = if format == WeightFormat::Q3K { 1.06 } else { 1.03 };
+                let most = match format {
+                    WeightFormat::Q3K => 1.06,
+                    WeightFormat::Iq1M => 1.04,
+                    // In 2 bits instead of five digits a byte.
+                    WeightFormat::Tq1_0 => 1.23,
+                    _ => 1.03,
+                };
                 assert!(grown < most, "{format:?} grows by {grown}");
             }
         }

@@ -233,6 +233,10 @@ impl<D: Dots> Simd for Neon<D> {
         each!(r => vandq_s32(a[r], vdupq_n_s32(b)))
     }
     #[inline(always)]
+    fn i_xor(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        each!(r => veorq_s32(a[r], b[r]))
+    }
+    #[inline(always)]
     fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
         each!(r => vshlq_s32(a[r], vdupq_n_s32(n as i32)))
     }
@@ -318,6 +322,10 @@ impl<D: Dots> Simd for Neon<D> {
     unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         each!(r => vld1q_u8(p.add(16 * r)))
+    }
+    #[inline(always)]
+    fn bytes_of(self, a: Self::I32s) -> Self::Bytes {
+        each!(r => vreinterpretq_u8_s32(a[r]))
     }
     #[inline(always)]
     fn bytes_zero(self) -> Self::Bytes {

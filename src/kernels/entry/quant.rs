@@ -188,8 +188,11 @@ impl KernelSet {
             c: c.as_mut_ptr(),
             cols,
         };
+        let Some(kernel) = self.quant.int8[w.packing as usize].row else {
+            return debug_assert!(false, "these weights are unpacked first");
+        };
         // SAFETY: CPU checked; the checks cover weights and activations, and C has as many columns.
-        unsafe { (self.quant.int8[w.packing as usize].row)(&row) }
+        unsafe { kernel(&row) }
     }
 
     /// [`KernelSet::int8`] on unpacked weights; `accumulate` continues the chains that C holds. `a` starts at

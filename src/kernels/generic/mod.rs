@@ -7,6 +7,7 @@
 
 mod accumulators;
 pub(super) mod attention;
+pub(crate) mod codebooks;
 pub(super) mod convolve;
 pub(super) mod elementwise;
 pub(super) mod epilogue;
@@ -17,6 +18,8 @@ pub(super) mod norm;
 pub(super) mod pack;
 pub(super) mod quant_codes;
 mod quant_dots;
+pub(super) mod quant_entries;
+pub(super) mod quant_entry_headers;
 pub(super) mod quant_exact;
 pub(super) mod quant_format;
 pub(super) mod quant_headers;
@@ -30,5 +33,15 @@ pub(super) mod quant_row;
 pub(super) mod quantize;
 pub(super) mod recurrence;
 pub(super) mod rope;
+
+/// Whatever the list of formats names.
+pub(super) mod packings {
+    pub(in crate::kernels) use super::codebooks::*;
+    pub(in crate::kernels) use super::quant_codes::*;
+    pub(in crate::kernels) use super::quant_entries::*;
+    pub(in crate::kernels) use super::quant_entry_headers::*;
+    pub(in crate::kernels) use super::quant_format::*;
+    pub(in crate::kernels) use super::quant_headers::*;
+}
 
 pub(crate) use super::simd::{IOTA, LANES};

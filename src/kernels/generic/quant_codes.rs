@@ -33,10 +33,20 @@ impl Plane {
     }
 }
 
+/// Bytes that belong together: `bytes` of each row, row after row, from byte `start` of a block's codes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strand {
+    pub start: usize,
+    pub bytes: usize,
+}
+
 /// A packing of codes.
 pub(crate) trait Codes {
     /// Where the bits of a code lie.
     const PLANES: &'static [Plane];
+
+    /// Where the bytes of a row lie, for codes that are entries of codebooks; these have no planes.
+    const STRANDS: &'static [Strand] = &[];
 
     /// Bytes of 16 rows x 32 k.
     const BYTES: usize;
@@ -77,6 +87,22 @@ unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
     // SAFETY: vector g mod 4 of 64 bytes inside the 256 of the plane.
     let q = unsafe { s.load_bytes(q.add(64 * (g % 4))) };
     if g < 4 { s.bytes_low_nibbles(q) } else { s.bytes_high_nibbles(q) }
+}
+
+/// Signs: one vector, bit g for group g. A code q stands for 2 q.
+pub(crate) struct Sign;
+
+impl Codes for Sign {
+    const PLANES: &'static [Plane] = &[plane(0, 1, 0)];
+    const BYTES: usize = 64;
+    const BITS: u32 = 4;
+    type Wide = Wide<4>;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: the vector of 64 bytes.
+        s.bytes_bits(unsafe { s.load_bytes(q) }, g as u32, 1, 1)
+    }
 }
 
 /// 2-bit codes: two vectors, four groups each.
@@ -190,14 +216,18 @@ impl<const BITS: u32> Codes for Wide<BITS> {
 /// A table of 16 values.
 pub(crate) trait Table {
     const VALUES: [i8; 16];
-    /// The values plus 128, so that they are unsigned.
-    const UNSIGNED: [u8; 16] = unsigned(Self::VALUES);
+    /// What makes values unsigned: 128, or 16 where that leaves 5 bits.
+    const OFFSET: u8;
+    /// The unpacked codes.
+    type Wide: Codes;
+    /// The values plus the offset.
+    const UNSIGNED: [u8; 16] = unsigned(Self::VALUES, Self::OFFSET);
 }
 
-const fn unsigned(values: [i8; 16]) -> [u8; 16] {
+const fn unsigned(values: [i8; 16], offset: u8) -> [u8; 16] {
     let (mut unsigned, mut i) = ([0; 16], 0);
     while i < 16 {
-        unsigned[i] = values[i] as u8 ^ 0x80;
+        unsigned[i] = (values[i] as u8).wrapping_add(offset);
         i += 1;
     }
     unsigned
@@ -208,6 +238,8 @@ pub(crate) struct NonLinear;
 
 impl Table for NonLinear {
     const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    const OFFSET: u8 = 128;
+    type Wide = Wide<8>;
 }
 
 /// Twice the values of E2M1, so that they are integers; the sign is bit 3, and -0 counts as +0.
@@ -215,6 +247,8 @@ pub(crate) struct E2m1;
 
 impl Table for E2m1 {
     const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    const OFFSET: u8 = 16;
+    type Wide = Wide<5>;
 }
 
 /// 4-bit codes that choose from a table.
@@ -223,8 +257,8 @@ pub(crate) struct Lookup<T>(std::marker::PhantomData<T>);
 impl<T: Table> Codes for Lookup<T> {
     const PLANES: &'static [Plane] = &[plane(0, 4, 0)];
     const BYTES: usize = 256;
-    const BITS: u32 = 8;
-    type Wide = Wide<8>;
+    const BITS: u32 = <T::Wide as Codes>::BITS;
+    type Wide = T::Wide;
 
     #[inline(always)]
     unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {

@@ -202,15 +202,22 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
     q: [*const u8; W],
     a: [*const BlockQ8; C],
 ) -> DotSums<S, W, C> {
-    debug_assert!(F::OFFSET == 128 && !F::HALVES);
-    let split = two_chains::<S>(W * C);
+    debug_assert!(F::OFFSET == 128);
+    let split = F::HALVES || two_chains::<S>(W * C);
     let zero = s.i_splat(0);
     let mut sums = [[[zero; C]; W]; 2];
     for c in 0..C {
         // SAFETY: the block of activations.
-        let init = biased::<S, F>(s, s.byte_start(s.i_splat(unsafe { (*a[c]).neg_sum })));
-        for j in 0..W {
-            sums[0][j][c] = init;
+        let (all, first) = unsafe { (s.i_splat((*a[c]).neg_sum), s.i_splat((*a[c]).neg_first)) };
+        let init = if F::HALVES {
+            [s.byte_start(first), s.byte_start(s.i_sub(all, first))]
+        } else {
+            [biased::<S, F>(s, s.byte_start(all)), zero]
+        };
+        for h in 0..2 {
+            for j in 0..W {
+                sums[h][j][c] = init[h];
+            }
         }
     }
     // SAFETY: the operands are the caller's.
@@ -226,7 +233,7 @@ unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             add_pair::<S, F, Whole, W, C>(s, q, a, 3, split, &mut sums);
         }
     }
-    if split {
+    if split && !F::HALVES {
         for j in 0..W {
             for c in 0..C {
                 sums[0][j][c] = s.i_add(sums[0][j][c], sums[1][j][c]);

@@ -11,7 +11,7 @@ use super::accumulators::{load_row, store_columns, store_row};
 use super::quant_codes::Codes;
 use super::quant_format::{Format, place, superblock_bytes};
 use super::quant_headers::unpacked_part;
-use super::quant_int8::MAX_PANELS;
+use super::quant_int8::{MAX_PANELS, scale_of_dot};
 use super::quantize::BLOCK;
 use crate::kernels::simd::Simd;
 
@@ -39,10 +39,7 @@ pub(crate) struct ExactTile {
 unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F32s; 2] {
     // SAFETY: handed on to the caller.
     unsafe {
-        let mut scale = F::scale(s, header, i);
-        if F::HALVES {
-            scale = s.mul(scale, s.i_to_f32(F::factor(s, header, i, half)));
-        }
+        let scale = F::half_scale(s, header, i, half);
         let constant = if F::MIN {
             F::min(s, header, i, half)
         } else if F::ZERO {
@@ -227,16 +224,18 @@ pub(crate) struct Expand {
 /// - the operands are valid as the comments of [`Expand`] say; `n` is below `blocks`.
 #[inline(always)]
 pub(super) unsafe fn expand_header<S: Simd, F: Format>(s: S, e: &Expand, n: usize) -> (*const u8, *mut u8) {
-    let part = |part| unpacked_part(part, F::MIN, F::HALVES, F::ZERO);
+    let part = unpacked_part::<F>;
     let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
     // SAFETY: the block's superblock of the row panel, and unpacked block n with the parts that the format
     // has.
     unsafe {
         let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
         let out = e.out.add(n * superblock_bytes::<F::Unpacked>(0));
-        s.store(out.cast(), F::scale(s, header, i));
+        for half in 0..1 + usize::from(F::HALF_SCALES) {
+            s.store(out.add(64 * half).cast(), scale_of_dot::<S, F>(s, header, i, half));
+        }
         for half in 0..2 {
-            if F::HALVES {
+            if F::HALVES && !F::HALF_SCALES {
                 s.i_store(out.add(part(1) + 64 * half).cast(), F::factor(s, header, i, half));
             }
             if F::MIN && (half == 0 || F::HALVES) {

@@ -16,6 +16,8 @@ pub(crate) enum ScaleKind {
     F32,
     /// 8 bits e, which stand for `2^(e - 128)`.
     E8m0,
+    /// None: the factors are scales.
+    Factors,
 }
 
 /// How the integer factors of d and dmin are stored: for each block, or for each half of a block, in vectors
@@ -24,8 +26,10 @@ pub(crate) enum ScaleKind {
 pub(crate) enum Factors {
     /// d (and the minimum) are those of each block.
     None,
-    /// i8, of d.
+    /// i8, of d; or scales of 8 bits.
     Bytes,
+    /// `2 t + 1`, of d: t of two of them in a byte, of the first in the low nibble.
+    Odd,
     /// Of d in the low nibble, of dmin in the high one.
     Nibbles,
     /// The low 4 bits of both as `Nibbles`; the high 2 bits of both of two blocks share a byte of
@@ -70,6 +74,9 @@ pub(crate) trait Format {
     type Codes: Codes;
     /// The same format, unpacked.
     type Unpacked: Format;
+    /// Whether products of few rows with f32 activations have tiles of their own; else weights are widened
+    /// first, which takes a pass over L1 more. A tile for each number of rows is 15 KB in a tier of x86-64.
+    const EXACT_TILES: bool = true;
     /// The code that stands for zero: a power of two, or 0. 128 for codes of 8 bits.
     const OFFSET: u32;
     /// Blocks of 32 k in a superblock: a power of two, or 0 where each matrix has its own number.
@@ -82,6 +89,9 @@ pub(crate) trait Format {
     const MIN: bool = false;
     /// Whether the two halves of a block (16 k each) have integer factors of their own.
     const HALVES: bool = false;
+    /// Whether the factors of the halves are f32 scales ([`Format::half_scale`]), each with its own step of
+    /// the chain; else they are integers, and join the halves before the scale.
+    const HALF_SCALES: bool = false;
     /// Whether each row has a zero point of its own ([`Format::zero`]) beside the offset.
     const ZERO: bool = false;
     /// Whether `OFFSET * scale` can exceed f32, or the product of a scale and a code has more bits than an
@@ -91,7 +101,7 @@ pub(crate) trait Format {
     /// The scales of block `i` of a superblock; the half factors are not in it.
     ///
     /// # Safety
-    /// - `header` is valid for `HEADER` bytes; `i < BLOCKS`.
+    /// - `header` is valid for a superblock; `i < BLOCKS`.
     unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s;
 
     /// What is added to each weight of half `half` of block `i` (a negative number, mostly).
@@ -110,6 +120,19 @@ pub(crate) trait Format {
     #[inline(always)]
     unsafe fn factor<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::I32s {
         s.i_splat(1)
+    }
+
+    /// The scales of half `half` of block `i`, its factors included.
+    ///
+    /// # Safety
+    /// - as [`Format::min`].
+    #[inline(always)]
+    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
+        // SAFETY: handed on to the caller.
+        unsafe {
+            let scale = Self::scale(s, header, i);
+            if Self::HALVES { s.mul(scale, s.i_to_f32(Self::factor(s, header, i, half))) } else { scale }
+        }
     }
 
     /// The zero points of block `i` minus the offset: a weight is `scale * (code - OFFSET - zero)`.

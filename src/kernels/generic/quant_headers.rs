@@ -15,7 +15,7 @@ pub(crate) struct Plain<C, const OFFSET: u32>(PhantomData<C>);
 
 impl<C: Codes, const OFFSET: u32> Format for Plain<C, OFFSET> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false>;
+    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false, false>;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 2;
     const HEADER: usize = 2 * F16S; // d[2][16]
@@ -33,7 +33,7 @@ pub(crate) struct Affine<C>(PhantomData<C>);
 
 impl<C: Codes> Format for Affine<C> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, 0, true, false, false>;
+    type Unpacked = UnpackedFormat<C::Wide, 0, true, false, false, false>;
     const OFFSET: u32 = 0;
     const BLOCKS: usize = 2;
     const HEADER: usize = 4 * F16S; // d[2][16], m[2][16]
@@ -58,8 +58,8 @@ pub(crate) struct Mx;
 
 impl Format for Mx {
     type Codes = Lookup<E2m1>;
-    type Unpacked = UnpackedFormat<<Lookup<E2m1> as Codes>::Wide, 128, false, false, false>;
-    const OFFSET: u32 = 128;
+    type Unpacked = UnpackedFormat<<Lookup<E2m1> as Codes>::Wide, 16, false, false, false, false>;
+    const OFFSET: u32 = 16;
     const BLOCKS: usize = 4;
     const HEADER: usize = 64; // e[4][16]
     const FIELDS: Fields = Fields::scale(ScaleKind::E8m0);
@@ -72,12 +72,64 @@ impl Format for Mx {
     }
 }
 
+/// `w = d[half] * value(code)`, d in 8 bits (E4M3 without a sign, halved) for each 16 k; superblocks of 2
+/// blocks (NVFP4).
+pub(crate) struct Nv;
+
+impl Format for Nv {
+    type Codes = Lookup<E2m1>;
+    type Unpacked = UnpackedFormat<<Lookup<E2m1> as Codes>::Wide, 16, false, true, false, true>;
+    const OFFSET: u32 = 16;
+    const BLOCKS: usize = 2;
+    const HEADER: usize = 64; // d[4][16]
+    const FIELDS: Fields = Fields { factors: Factors::Bytes, ..Fields::scale(ScaleKind::Factors) };
+    const HALVES: bool = true;
+    const HALF_SCALES: bool = true;
+    const EXACT_TILES: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(s: S, _header: *const u8, _i: usize) -> S::F32s {
+        s.splat(1.0)
+    }
+
+    /// The 4 bits of the exponent and 3 of the mantissa as those of an f32, times `2^119`; 0 for the code of
+    /// NaN.
+    #[inline(always)]
+    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
+        // SAFETY: 16 of the 64 bytes.
+        let code = unsafe { s.load_u8(header.add((2 * i + half) * LANES)) };
+        let bits = s.of_bits(s.i_shl(s.i_and(code, 127), 20));
+        let d = s.mul(bits, s.splat(f32::from_bits((127 + 119) << 23)));
+        let apart = s.abs(s.sub(s.i_to_f32(code), s.splat(127.0)));
+        s.select_lt(apart, s.splat(0.5), s.splat(0.0), d)
+    }
+}
+
+/// `w = d * (code - OFFSET)`, d in f16 for all the blocks of a superblock (TQ1_0, TQ2_0, Q1_0, Q2_0).
+pub(crate) struct Whole<C, const OFFSET: u32>(PhantomData<C>);
+
+impl<C: Codes, const OFFSET: u32> Format for Whole<C, OFFSET> {
+    type Codes = C;
+    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false, false>;
+    const OFFSET: u32 = OFFSET;
+    const BLOCKS: usize = 0;
+    const HEADER: usize = F16S; // d[16]
+    const FIELDS: Fields = Fields::scale(ScaleKind::F16);
+    const EXACT_TILES: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+        // SAFETY: the 16 f16.
+        unsafe { s.load_f16_le(header) }
+    }
+}
+
 /// `w = d * sc * value(code)`, d in f16 for 256 k, sc in i8 for each block (IQ4_XS).
 pub(crate) struct Signed<C>(PhantomData<C>);
 
 impl<C: Codes> Format for Signed<C> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, 128, false, false, false>;
+    type Unpacked = UnpackedFormat<C::Wide, 128, false, false, false, false>;
     const OFFSET: u32 = 128;
     const BLOCKS: usize = 8;
     const HEADER: usize = 192; // d[16], sc[8][16], 32 zeros
@@ -100,7 +152,7 @@ pub(crate) struct Super<C>(PhantomData<C>);
 
 impl<C: Codes> Format for Super<C> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, 0, true, false, false>;
+    type Unpacked = UnpackedFormat<C::Wide, 0, true, false, false, false>;
     const OFFSET: u32 = 0;
     const BLOCKS: usize = 8;
     const HEADER: usize = 256; // d[16], dmin[16], low[8][16], high[4][16]
@@ -142,7 +194,7 @@ pub(crate) struct Halves<C, const OFFSET: u32>(PhantomData<C>);
 
 impl<C: Codes, const OFFSET: u32> Format for Halves<C, OFFSET> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, true, false>;
+    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, true, false, false>;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 8;
     const HEADER: usize = 320; // sc[16][16], d[16], 32 zeros
@@ -168,7 +220,7 @@ pub(crate) struct HalvesMin;
 
 impl Format for HalvesMin {
     type Codes = Two;
-    type Unpacked = UnpackedFormat<<Two as Codes>::Wide, 0, true, true, false>;
+    type Unpacked = UnpackedFormat<<Two as Codes>::Wide, 0, true, true, false, false>;
     const OFFSET: u32 = 0;
     const BLOCKS: usize = 8;
     const HEADER: usize = 320; // sc and m[16][16], d[16], dmin[16]
@@ -208,7 +260,7 @@ pub(crate) struct Group<C, const OFFSET: u32>(PhantomData<C>);
 
 impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false>;
+    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false, false>;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 0;
     const HEADER: usize = F32S; // d[16]
@@ -228,7 +280,7 @@ pub(crate) struct GroupZero<C, const OFFSET: u32>(PhantomData<C>);
 
 impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
     type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, true>;
+    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, true, false>;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 0;
     const HEADER: usize = 96; // d[16], zero[16], 16 zeros
@@ -250,23 +302,35 @@ impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
 }
 
 /// Blocks of any format, unpacked: what the tile reads when many rows of activations share the unpacking.
-pub(crate) struct UnpackedFormat<C, const OFFSET: u32, const MIN: bool, const HALVES: bool, const ZERO: bool>(
-    PhantomData<C>,
-);
+pub(crate) struct UnpackedFormat<
+    C,
+    const OFFSET: u32,
+    const MIN: bool,
+    const HALVES: bool,
+    const ZERO: bool,
+    const HALF_SCALES: bool,
+>(PhantomData<C>);
 
-impl<C: Codes, const OFFSET: u32, const MIN: bool, const HALVES: bool, const ZERO: bool> Format
-    for UnpackedFormat<C, OFFSET, MIN, HALVES, ZERO>
+impl<
+    C: Codes,
+    const OFFSET: u32,
+    const MIN: bool,
+    const HALVES: bool,
+    const ZERO: bool,
+    const HALF_SCALES: bool,
+> Format for UnpackedFormat<C, OFFSET, MIN, HALVES, ZERO, HALF_SCALES>
 {
     type Codes = C;
     type Unpacked = Self;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 1;
-    // f32 scale[16]; i32 factor[2][16]; f32 min[1 or 2][16]; i32 zero[16]: those that the format has.
-    const HEADER: usize = unpacked_part(4, MIN, HALVES, ZERO);
+    // f32 scale[1 or 2][16]; i32 factor[2][16]; f32 min[1 or 2][16]; i32 zero[16]: those that the format has.
+    const HEADER: usize = unpacked_part::<Self>(4);
     // Unpacked in registers, never by the fields.
     const FIELDS: Fields = Fields::scale(ScaleKind::F32);
     const MIN: bool = MIN;
     const HALVES: bool = HALVES;
+    const HALF_SCALES: bool = HALF_SCALES;
     const ZERO: bool = ZERO;
 
     #[inline(always)]
@@ -276,29 +340,37 @@ impl<C: Codes, const OFFSET: u32, const MIN: bool, const HALVES: bool, const ZER
     }
 
     #[inline(always)]
+    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
+        // SAFETY: part 0 of the header.
+        unsafe { s.load(header.add(half * F32S).cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn factor<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::I32s {
         // SAFETY: part 1 of the header.
-        unsafe { s.i_load(header.add(unpacked_part(1, MIN, HALVES, ZERO) + half * F32S).cast()) }
+        unsafe { s.i_load(header.add(unpacked_part::<Self>(1) + half * F32S).cast()) }
     }
 
     #[inline(always)]
     unsafe fn min<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
         let half = if HALVES { half } else { 0 };
         // SAFETY: part 2 of the header.
-        unsafe { s.load(header.add(unpacked_part(2, MIN, HALVES, ZERO) + half * F32S).cast()) }
+        unsafe { s.load(header.add(unpacked_part::<Self>(2) + half * F32S).cast()) }
     }
 
     #[inline(always)]
     unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I32s {
         // SAFETY: part 3 of the header.
-        unsafe { s.i_load(header.add(unpacked_part(3, MIN, HALVES, ZERO)).cast()) }
+        unsafe { s.i_load(header.add(unpacked_part::<Self>(3)).cast()) }
     }
 }
 
-/// Where part `part` of an unpacked block's header starts: 0 scale, 1 factors, 2 minimums, 3 zero points, 4
+/// Where part `part` of an unpacked block's header starts: 0 scales, 1 factors, 2 minimums, 3 zero points, 4
 /// the end.
-pub(crate) const fn unpacked_part(part: usize, min: bool, halves: bool, zero: bool) -> usize {
-    let parts = [1, 2 * halves as usize, min as usize * (1 + halves as usize), zero as usize];
+pub(crate) const fn unpacked_part<F: Format>(part: usize) -> usize {
+    let factors = if F::HALVES && !F::HALF_SCALES { 2 } else { 0 };
+    let minimums = if F::MIN { 1 + F::HALVES as usize } else { 0 };
+    let parts = [1 + F::HALF_SCALES as usize, factors, minimums, F::ZERO as usize];
     let (mut start, mut i) = (0, 0);
     while i < part {
         start += parts[i] * F32S;

@@ -5,6 +5,7 @@
 //! - formats with a zero point: of `code - zero` with the activations;
 //! - formats with factors for the halves of a block: `f0 * dot0 + f1 * dot1`, at most 2 * 128 * 16 * 32 * 127
 //!   < 2^24, so exact in f32 too;
+//! - formats whose halves have f32 scales: each half is a step of the chain, the first half first;
 //! - formats with a minimum: `acc = fma(min, sum, acc)` follows, `sum = d_x * f32(sum of the block's q)`
 //!   rounded once; for each half in turn, where the halves have minimums of their own.
 //!
@@ -110,6 +111,22 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
     }
 }
 
+/// The scales of the dot products of block `i`: of all of it, or of half `half` where the halves have their
+/// own.
+///
+/// # Safety
+/// - `header` is that of the superblock.
+#[inline(always)]
+pub(super) unsafe fn scale_of_dot<S: Simd, F: Format>(
+    s: S,
+    header: *const u8,
+    i: usize,
+    half: usize,
+) -> S::F32s {
+    // SAFETY: handed on to the caller.
+    unsafe { if F::HALF_SCALES { F::half_scale(s, header, i, half) } else { F::scale(s, header, i) } }
+}
+
 /// All of [`block`] that is no dot product.
 ///
 /// # Safety
@@ -124,7 +141,7 @@ pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: 
     acc: &mut [[S::F32s; C]; W],
 ) {
     for j in 0..W {
-        if F::HALVES {
+        if F::HALVES && !F::HALF_SCALES {
             // SAFETY: the header of the block.
             let factors = unsafe { [F::factor(s, headers[j], i, 0), F::factor(s, headers[j], i, 1)] };
             for c in 0..C {
@@ -142,11 +159,20 @@ pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: 
             }
         }
         // SAFETY: the header of the block.
-        let dw = unsafe { F::scale(s, headers[j], i) };
+        let dw = unsafe { scale_of_dot::<S, F>(s, headers[j], i, 0) };
         for c in 0..C {
             // SAFETY: the block of activations.
             let dx = s.splat(unsafe { (*a[c]).d });
             acc[j][c] = s.fma(to_f32::<S, F>(s, dots[0][j][c]), s.mul(dw, dx), acc[j][c]);
+        }
+        if F::HALF_SCALES {
+            // SAFETY: the header of the block.
+            let dw = unsafe { scale_of_dot::<S, F>(s, headers[j], i, 1) };
+            for c in 0..C {
+                // SAFETY: the block of activations.
+                let dx = s.splat(unsafe { (*a[c]).d });
+                acc[j][c] = s.fma(to_f32::<S, F>(s, dots[1][j][c]), s.mul(dw, dx), acc[j][c]);
+            }
         }
         if F::MIN {
             for h in 0..1 + usize::from(F::HALVES) {

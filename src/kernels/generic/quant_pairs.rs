@@ -17,7 +17,7 @@ use super::quant_codes::Codes;
 use super::quant_dots::{biased, to_f32};
 use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
-use super::quant_int8::{Int8Tile, factor_of_min};
+use super::quant_int8::{Int8Tile, factor_of_min, scale_of_dot};
 use super::quant_parts::Parts;
 use super::quantize::BlockQ8;
 
@@ -163,7 +163,7 @@ unsafe fn chains<S: Pairs, F: Format>(
     // SAFETY: the header of the block, and the blocks of activations.
     unsafe {
         let [first, second] = [&*a[0], &*a[1]];
-        if F::HALVES {
+        if F::HALVES && !F::HALF_SCALES {
             dot = s.i_mul(dot, s.i_twice(F::factor(s, header, i, 0))[h]);
             dot = s.i_add(dot, s.i_mul(sums[1], s.i_twice(F::factor(s, header, i, 1))[h]));
         }
@@ -171,8 +171,12 @@ unsafe fn chains<S: Pairs, F: Format>(
             let neg_sum = s.i_splat_two(first.neg_sum, second.neg_sum);
             dot = s.i_add(dot, s.i_mul(s.i_twice(F::zero(s, header, i))[h], neg_sum));
         }
-        let scale = s.mul(s.twice(F::scale(s, header, i))[h], s.splat_two(first.d, second.d));
-        let mut acc = s.fma(to_f32::<S, F>(s, dot), scale, acc);
+        let mut acc = acc;
+        for half in 0..1 + usize::from(F::HALF_SCALES) {
+            let dot = if half == 0 { dot } else { sums[1] };
+            let dw = s.twice(scale_of_dot::<S, F>(s, header, i, half))[h];
+            acc = s.fma(to_f32::<S, F>(s, dot), s.mul(dw, s.splat_two(first.d, second.d)), acc);
+        }
         if F::MIN {
             for half in 0..1 + usize::from(F::HALVES) {
                 let sum = s.splat_two(factor_of_min::<F>(first, half), factor_of_min::<F>(second, half));

@@ -237,6 +237,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         halves!(h => _mm256_and_si256(a[h], _mm256_set1_epi32(b)))
     }
     #[inline(always)]
+    fn i_xor(self, a: Self::I32s, b: Self::I32s) -> Self::I32s {
+        each!(_mm256_xor_si256, a, b)
+    }
+    #[inline(always)]
     fn i_shl(self, a: Self::I32s, n: u32) -> Self::I32s {
         halves!(h => _mm256_sll_epi32(a[h], _mm_cvtsi32_si128(n as i32)))
     }
@@ -323,6 +327,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] }
+    }
+    #[inline(always)]
+    unsafe fn gather(self, table: *const u32, words: usize, at: Self::I32s) -> Self::I32s {
+        // SAFETY: the caller's table has the words; `self` proves the features.
+        halves!(h => match words {
+            1 => _mm256_i32gather_epi32::<4>(table.cast(), at[h]),
+            _ => _mm256_i32gather_epi32::<8>(table.cast(), at[h]),
+        })
+    }
+    #[inline(always)]
+    fn bytes_of(self, a: Self::I32s) -> Self::Bytes {
+        a
     }
     #[inline(always)]
     fn bytes_zero(self) -> Self::Bytes {

@@ -238,6 +238,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         v!(_mm512_and_si512(a, _mm512_set1_epi32(b)))
     }
     #[inline(always)]
+    fn i_xor(self, a: __m512i, b: __m512i) -> __m512i {
+        v!(_mm512_xor_si512(a, b))
+    }
+    #[inline(always)]
     fn i_shl(self, a: __m512i, n: u32) -> __m512i {
         v!(_mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)))
     }
@@ -301,6 +305,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     unsafe fn load_bytes(self, p: *const u8) -> __m512i {
         // SAFETY: the caller's pointer is valid for 64 bytes; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn gather(self, table: *const u32, words: usize, at: __m512i) -> __m512i {
+        // SAFETY: the caller's table has the words; `self` proves the features.
+        v!(match words {
+            1 => _mm512_i32gather_epi32::<4>(at, table.cast()),
+            _ => _mm512_i32gather_epi32::<8>(at, table.cast()),
+        })
+    }
+    #[inline(always)]
+    fn bytes_of(self, a: __m512i) -> __m512i {
+        a
     }
     #[inline(always)]
     fn bytes_zero(self) -> Self::Bytes {

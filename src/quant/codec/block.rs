@@ -12,13 +12,14 @@ pub(in crate::quant) const MAX_SUBS: usize = 16;
 /// A block as integers. What lies beyond the block's length is not touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::quant) struct Decoded {
-    /// Unsigned, in the order of elements. // (block_len)
+    /// Unsigned, in the order of elements; where they are entries of codebooks, the bytes of each 32 elements
+    /// ([`Values::Entries`]) from `codes[32 b]` on. // (block_len)
     pub codes: [u8; MAX_BLOCK],
     /// Factors of d; 1 in a format without sub-blocks. // (block_len / sub_len)
     pub scales: [i8; MAX_SUBS],
     /// Factors of dmin; 1 in Q4_1 and Q5_1, 0 in a format without minima. // (block_len / sub_len)
     pub mins: [u8; MAX_SUBS],
-    /// The scale: an f16 as bits, in MXFP4 the exponent byte.
+    /// The scale: an f16 as bits, in MXFP4 the exponent byte, in NVFP4 0.
     pub d: u16,
     /// The scale of the minima, an f16 as bits; of Q4_1 and Q5_1, which add theirs, the negative.
     pub dmin: u16,
@@ -31,7 +32,7 @@ impl Decoded {
 }
 
 /// What a code stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::quant) enum Values {
     /// `code - zero`.
     Linear {
@@ -40,14 +41,17 @@ pub(in crate::quant) enum Values {
     },
     /// `table[code]`.
     Table(&'static [i8; 16]),
+    /// Entries of codebooks: the integers of 32 elements, from their bytes.
+    Entries(fn(&[u8; 32]) -> [i8; 32]),
 }
 
 impl Values {
-    /// The integer that `code` stands for.
-    pub fn of(self, code: u8) -> i32 {
+    /// The integers that the codes of 32 elements stand for.
+    pub fn of(self, codes: &[u8; 32]) -> [i16; 32] {
         match self {
-            Values::Linear { zero } => i32::from(code) - i32::from(zero),
-            Values::Table(table) => i32::from(table[usize::from(code & 15)]),
+            Values::Linear { zero } => codes.map(|code| i16::from(code) - i16::from(zero)),
+            Values::Table(table) => codes.map(|code| i16::from(table[usize::from(code & 15)])),
+            Values::Entries(integers) => integers(codes).map(i16::from),
         }
     }
 
@@ -56,6 +60,7 @@ impl Values {
         match self {
             Values::Linear { zero } => (value + f32::from(zero)) as u8,
             Values::Table(table) => table.iter().position(|&t| f32::from(t) == value).unwrap_or(0) as u8,
+            Values::Entries(_) => 0,
         }
     }
 }
@@ -65,6 +70,11 @@ impl Values {
 pub(in crate::quant) enum ScaleKind {
     /// IEEE binary16.
     F16,
+    /// A quarter or an eighth of it.
+    F16Over4,
+    F16Over8,
+    /// There is none: the scale of each sub-block is half of an E4M3 without a sign.
+    HalfE4m3,
     /// A power of two: half of `2^(e - 127)`, because the table of MXFP4 holds doubled values; NaN for e =
     /// 255.
     HalfE8m0,
@@ -113,9 +123,9 @@ impl Codec {
     }
 
     /// Whether blocks of NaN are written: d is an f16. MXFP4 has a NaN as well (e = 255), which other readers
-    /// take for 2^128.
+    /// take for 2^128; and that of NVFP4 is read as 0.
     pub fn writes_nan(&self) -> bool {
-        self.scale == ScaleKind::F16
+        !matches!(self.scale, ScaleKind::HalfE8m0 | ScaleKind::HalfE4m3)
     }
 
     /// The codes, scales and minima nearest to `x`. **Shapes**: `x`: (block_len). **Numerics**: NaN or
@@ -134,11 +144,36 @@ impl Codec {
         }
     }
 
+    /// Whether blocks have a scale d, by which those of sub-blocks are multiplied.
+    pub fn has_d(&self) -> bool {
+        self.scale != ScaleKind::HalfE4m3
+    }
+
+    /// What the stored scale is multiplied by: a power of two.
+    pub(super) fn unit(&self) -> f32 {
+        match self.scale {
+            ScaleKind::F16Over4 => 0.25,
+            ScaleKind::F16Over8 => 0.125,
+            _ => 1.0,
+        }
+    }
+
     /// The scale d in f32, exactly.
     pub fn d(&self, decoded: &Decoded) -> f32 {
         match self.scale {
-            ScaleKind::F16 => f16::from_bits(decoded.d).to_f32(),
+            ScaleKind::F16 | ScaleKind::F16Over4 | ScaleKind::F16Over8 => {
+                f16::from_bits(decoded.d).to_f32() * self.unit()
+            }
             ScaleKind::HalfE8m0 => half_e8m0(decoded.d as u8),
+            ScaleKind::HalfE4m3 => 1.0,
+        }
+    }
+
+    /// The scale of sub-block `s` in f32, exactly.
+    pub fn scale_of(&self, decoded: &Decoded, s: usize) -> f32 {
+        match self.scale {
+            ScaleKind::HalfE4m3 => half_e4m3(decoded.scales[s] as u8),
+            _ => self.d(decoded) * f32::from(decoded.scales[s]),
         }
     }
 
@@ -160,10 +195,26 @@ impl Codec {
 
     fn floats_of_subs<const SUB: usize>(&self, decoded: &Decoded, out: &mut [f32]) {
         let d = self.d(decoded);
+        let scale_of = |s: usize| match self.scale {
+            ScaleKind::HalfE4m3 => half_e4m3(decoded.scales[s] as u8),
+            _ => d * f32::from(decoded.scales[s]),
+        };
+        if let Values::Entries(integers) = self.values {
+            let blocks = out.as_chunks_mut::<32>().0.iter_mut().zip(decoded.codes.as_chunks::<32>().0);
+            for (b, (out, codes)) in blocks.enumerate() {
+                let values = integers(codes);
+                let subs = out.as_chunks_mut::<SUB>().0.iter_mut().zip(values.as_chunks::<SUB>().0);
+                for (s, (out, values)) in subs.enumerate() {
+                    let scale = scale_of(32 / SUB * b + s);
+                    *out = values.map(|value| scale * f32::from(value));
+                }
+            }
+            return;
+        }
         let dmin = if self.has_min { self.dmin(decoded) } else { 0.0 };
         let elements = out.as_chunks_mut::<SUB>().0.iter_mut().zip(decoded.codes.as_chunks::<SUB>().0);
         for (s, (out, codes)) in elements.enumerate() {
-            let scale = d * f32::from(decoded.scales[s]);
+            let scale = scale_of(s);
             match self.values {
                 Values::Linear { .. } if self.has_min => {
                     let min = dmin * f32::from(decoded.mins[s]);
@@ -176,6 +227,7 @@ impl Codec {
                 Values::Table(table) => {
                     *out = codes.map(|code| scale * f32::from(table[usize::from(code & 15)]));
                 }
+                Values::Entries(_) => {}
             }
         }
     }
@@ -188,5 +240,15 @@ pub(super) fn half_e8m0(e: u8) -> f32 {
         1 => f32::from_bits(0x0040_0000),
         255 => f32::NAN,
         e => f32::from_bits(u32::from(e - 1) << 23),
+    }
+}
+
+/// Half of an E4M3 whose sign is not looked at; 0 for 0x7f, its NaN, as other readers have it.
+pub(super) fn half_e4m3(code: u8) -> f32 {
+    let (e, m) = (i32::from(code >> 3 & 15), f32::from(code & 7));
+    match code {
+        0x7f => 0.0,
+        _ if e == 0 => m / 1024.0,
+        _ => (1.0 + m / 8.0) * f32::from_bits(((e - 8 + 127) as u32) << 23),
     }
 }

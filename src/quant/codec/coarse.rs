@@ -44,7 +44,7 @@ fn around(c: f32) -> impl Iterator<Item = f32> {
 
 /// The stored scales to try in place of `d`, which is at least 0: a smaller one makes the integers finer and
 /// cuts off the largest sub-block.
-fn multiples(d: f32, more: u16) -> impl Iterator<Item = f32> {
+pub(super) fn multiples(d: f32, more: u16) -> impl Iterator<Item = f32> {
     let c = d / STEP;
     let (first, more) = match c {
         ..1.0 => (STEP, 0),

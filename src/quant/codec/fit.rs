@@ -14,6 +14,10 @@ pub(super) trait Grid: Copy {
     /// The value that is closest to its counterpart of the other sign, if none has an exact one: elements of
     /// one magnitude fit there.
     fn twin(self) -> Option<f32>;
+    /// The multiples of that variation which are tried, to either side.
+    fn steps(self) -> i8 {
+        9
+    }
 }
 
 /// The integers `lo..=hi`.
@@ -29,11 +33,16 @@ impl Grid for Integers {
     }
 
     fn reach(self) -> (f32, f32) {
-        (self.lo, 0.1)
+        (if self.hi > -self.lo { self.hi } else { self.lo }, 0.1)
     }
 
     fn twin(self) -> Option<f32> {
         None
+    }
+
+    /// With few integers the best scale may cut off most of the largest element, or turn its sign.
+    fn steps(self) -> i8 {
+        if self.hi - self.lo < 4.0 { 90 } else { 9 }
     }
 }
 
@@ -100,7 +109,7 @@ pub(super) fn sums<const N: usize>(x: &[f32], term: impl Fn(f32) -> [f32; N]) ->
 const DESCENTS: usize = 4;
 
 /// The s of least `sum of (x - s * value)^2` that the search finds, 0 for zeros. Negative where the longer
-/// side of the grid is needed for positive elements. **Shapes**: `x`: (16 or 32).
+/// side of the grid is needed for positive elements. **Shapes**: `x`: whole blocks of 16.
 pub(super) fn scale(grid: impl Grid, x: &[f32]) -> f32 {
     let extreme = x.iter().fold(0.0f32, |e, &x| if x.abs() > e.abs() { x } else { e });
     let (reach, step) = grid.reach();
@@ -114,7 +123,7 @@ pub(super) fn scale(grid: impl Grid, x: &[f32]) -> f32 {
         (xv * xv * inverse(vv), xv * inverse(vv))
     };
     let mut best = (0.0, 0.0);
-    for i in -9..=9i8 {
+    for i in -grid.steps()..=grid.steps() {
         let found = attempt(reach + step * f32::from(i));
         best = if found.0 > best.0 { found } else { best };
     }
@@ -133,7 +142,7 @@ pub(super) fn scale(grid: impl Grid, x: &[f32]) -> f32 {
 }
 
 /// The s and m, both at least 0, of least `sum of (x - (s * code - m))^2` that the search finds, with codes
-/// in 0..=`top`. **Shapes**: `x`: (16 or 32).
+/// in 0..=`top`. **Shapes**: `x`: whole blocks of 16.
 pub(super) fn scale_and_min(top: f32, x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(0.0f32, |low, &x| low.min(x));
     let high = x.iter().fold(low, |high, &x| high.max(x));

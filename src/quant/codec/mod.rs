@@ -10,12 +10,16 @@
 mod bits;
 mod block;
 mod coarse;
+mod entries;
+mod entries_search;
 mod fit;
 mod kquant;
 mod round;
 mod search;
+mod shifted;
 mod small;
 mod table;
+mod ternary;
 
 pub(super) use bits::{SIGN, get16, put16};
 pub(super) use block::{Codec, Decoded};
@@ -62,7 +66,14 @@ mod tests {
                 codec.decode(&block, &mut decoded);
                 let mut again = vec![0xA5; block.len()];
                 codec.encode(&decoded, &mut again);
-                assert_eq!(again, block, "{:?}", codec.format);
+                if codec.format == WeightFormat::Tq1_0 {
+                    // 256 bytes stand for 243 numbers: the least of those that mean the same is written.
+                    let mut read = Decoded::ZERO;
+                    codec.decode(&again, &mut read);
+                    assert_eq!(read, decoded);
+                } else {
+                    assert_eq!(again, block, "{:?}", codec.format);
+                }
                 let codes = &decoded.codes[..codec.format.block_len()];
                 assert!(codes.iter().all(|&c| u32::from(c) < 1 << codec.bits), "{:?}", codec.format);
                 assert!(decoded.codes[codes.len()..].iter().all(|&c| c == 0));

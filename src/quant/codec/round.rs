@@ -79,3 +79,25 @@ pub(super) fn by_absmax(codec: &Codec, x: &[f32], out: &mut Decoded) {
     out.d = f16::from_f32(d).to_bits();
     unless_better(codec, x, d, out, |out| search::scaled(codec, x, out));
 }
+
+/// TQ1_0 and TQ2_0: `x / absmax` half away from zero.
+pub(super) fn ternary(codec: &Codec, x: &[f32], out: &mut Decoded) {
+    let d = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let inverse = inverse(d);
+    for (code, &x) in out.codes.iter_mut().zip(x) {
+        // An infinite inverse, of what has no f16 scale either, stays in range.
+        let x = (x * inverse).clamp(-1.0, 1.0);
+        *code = (1 + (x + 0.5f32.next_down().copysign(x)) as i32) as u8;
+    }
+    out.d = f16::from_f32(d).to_bits();
+    unless_better(codec, x, d, out, |out| search::ternary(codec, x, out));
+}
+
+/// Q1_0: the mean magnitude, which leaves the least squared error, and the signs.
+pub(super) fn by_mean(_: &Codec, x: &[f32], out: &mut Decoded) {
+    let mean = x.iter().map(|x| f64::from(x.abs())).sum::<f64>() / x.len() as f64;
+    for (code, &x) in out.codes.iter_mut().zip(x) {
+        *code = u8::from(x >= 0.0);
+    }
+    out.d = f16::from_f32(coarse::stored(mean as f32)).to_bits();
+}

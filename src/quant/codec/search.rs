@@ -5,7 +5,7 @@
 //! integers next to the fitted scale are tried with the error they truly leave, and d is fitted to the
 //! integers and codes chosen; these two steps alternate, and the best of all rounds is kept.
 
-use super::block::{Codec, Decoded, MAX_BLOCK, MAX_SUBS, Values};
+use super::block::{Codec, Decoded, MAX_BLOCK, MAX_SUBS, Values, half_e4m3};
 use super::coarse::{self, Scaled, stored};
 use super::fit::{self, Grid, Integers, Listed, inverse, round, sums};
 use half::f16;
@@ -29,7 +29,13 @@ pub(super) fn scaled(codec: &Codec, x: &[f32], out: &mut Decoded) {
             scaled_on(Integers { lo, hi }, codec, x, out);
         }
         Values::Table(table) => scaled_on(Listed { values: &table.map(f32::from) }, codec, x, out),
+        Values::Entries(_) => {} // have a search of their own
     }
+}
+
+/// TQ1_0 and TQ2_0 where f16 is coarse or ends: `w = d * value`, -1, 0 or 1.
+pub(super) fn ternary(codec: &Codec, x: &[f32], out: &mut Decoded) {
+    scaled_on(Integers { lo: -1.0, hi: 1.0 }, codec, x, out);
 }
 
 fn scaled_on(grid: impl Grid, codec: &Codec, x: &[f32], out: &mut Decoded) {
@@ -37,7 +43,11 @@ fn scaled_on(grid: impl Grid, codec: &Codec, x: &[f32], out: &mut Decoded) {
     let x = &limited(x)[..x.len()];
     let subs = || x.chunks_exact(codec.sub_len).enumerate();
     let mut fitted = [0.0f32; MAX_SUBS];
-    subs().for_each(|(i, x)| fitted[i] = fit::scale(grid, x));
+    if codec.scales == (1, 1) {
+        fitted[..codec.subs()].fill(fit::scale(grid, x));
+    } else {
+        subs().for_each(|(i, x)| fitted[i] = fit::scale(grid, x));
+    }
     let extreme = fitted.iter().fold(0.0f32, |e, &s| if s.abs() > e.abs() { s } else { e });
     let ideal = extreme / lo;
     // Zeros at worst.
@@ -259,7 +269,37 @@ pub(super) fn power_of_two(codec: &Codec, x: &[f32], out: &mut Decoded) {
     }
 }
 
-fn limited(x: &[f32]) -> [f32; MAX_BLOCK] {
+/// NVFP4: for each 16 the scale, of those around the one that holds the largest element, of least squared
+/// error.
+pub(super) fn e4m3(codec: &Codec, x: &[f32], out: &mut Decoded) {
+    let Values::Table(table) = codec.values else { return };
+    let mut values = table.map(f32::from);
+    values.sort_by(f32::total_cmp);
+    let grid = Listed { values: &values };
+    let x = &limited(x)[..x.len()];
+    for (s, (x, codes)) in
+        x.chunks_exact(codec.sub_len).zip(out.codes.chunks_exact_mut(codec.sub_len)).enumerate()
+    {
+        let absmax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let natural =
+            (0..126u8).take_while(|&code| half_e4m3(code) * grid.reach().0.abs() < absmax).count() as u8;
+        let mut best = (f32::INFINITY, 0);
+        for code in natural.saturating_sub(6)..=(natural + 4).min(126) {
+            let (step, per_step) = (half_e4m3(code), inverse(half_e4m3(code)));
+            let [error] = sums(x, |x| {
+                let miss = x - step * grid.nearest(x * per_step);
+                [miss * miss]
+            });
+            best = if error < best.0 { (error, code) } else { best };
+        }
+        out.scales[s] = best.1 as i8;
+        let per_step = inverse(half_e4m3(best.1));
+        x.iter().zip(codes).for_each(|(x, code)| *code = codec.values.code(grid.nearest(x * per_step)));
+    }
+}
+
+/// The elements, saturated where squares would be infinite.
+pub(super) fn limited(x: &[f32]) -> [f32; MAX_BLOCK] {
     let mut limited = [0.0; MAX_BLOCK];
     limited.iter_mut().zip(x).for_each(|(out, x)| *out = x.clamp(-LIMIT, LIMIT));
     limited

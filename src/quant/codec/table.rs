@@ -86,3 +86,28 @@ pub(super) static MXFP4: Codec = Codec {
         put_nibbles::<16>(&decoded.codes[..32], &mut block[1..17]);
     },
 };
+
+/// ```text
+/// byte 0 .. 3     | 4 ............ 35
+///      d of 16 each | qs: 8 bytes for each 16, low nibbles are the first 8
+/// ```
+/// d is an E4M3 without a sign.
+pub(super) static NVFP4: Codec = Codec {
+    format: WeightFormat::Nvfp4,
+    sub_len: 16,
+    scales: (-128, 127),
+    bits: 4,
+    values: Values::Table(&E2M1_DOUBLED),
+    scale: ScaleKind::HalfE4m3,
+    has_min: false,
+    quantize: search::e4m3,
+    read: |block, out| {
+        (out.d, out.dmin) = (0, 0);
+        out.scales[..4].copy_from_slice(&[block[0], block[1], block[2], block[3]].map(|d| d as i8));
+        nibbles::<8>(&block[4..36], &mut out.codes[..64]);
+    },
+    write: |decoded, block| {
+        block[..4].copy_from_slice(&[0, 1, 2, 3].map(|s| decoded.scales[s] as u8));
+        put_nibbles::<8>(&decoded.codes[..64], &mut block[4..36]);
+    },
+};

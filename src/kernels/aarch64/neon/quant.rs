@@ -8,10 +8,8 @@ use crate::kernels::quant::QuantKernels;
 macro_rules! instantiate_unpacking {
     (features: [$($feature:tt)*], token: $S:ty, tiles: $tiles:ident,) => {
         use crate::kernels::formats::for_each_packing;
-        use crate::kernels::generic::quant_codes::*;
+        use crate::kernels::generic::packings::*;
         use crate::kernels::generic::quant_exact::Expand;
-        use crate::kernels::generic::quant_format::*;
-        use crate::kernels::generic::quant_headers::*;
         use crate::kernels::generic::$tiles;
         use crate::kernels::quant::{FORMATS, WideningKernels, table};
         use crate::kernels::simd::Simd;
@@ -77,9 +75,7 @@ mod dotprod {
         macro_rules! unpacked {
             (features: [$($feature:tt)*], token: $S:ty,) => {
                 use crate::kernels::formats::for_each_packing;
-                use crate::kernels::generic::quant_codes::*;
-                use crate::kernels::generic::quant_format::*;
-                use crate::kernels::generic::quant_headers::*;
+        use crate::kernels::generic::packings::*;
                 use crate::kernels::generic::quant_int8::Int8Tile;
                 use crate::kernels::generic::quant_pairs;
                 use crate::kernels::quant::{FORMATS, Int8Kernels, table};
