@@ -1068,9 +1068,39 @@ typedef int32_t kvern_compute;
 #define KVERN_WEIGHT_FORMAT_Q6_K 14
 
 /**
+ * 2.0625 bits a weight, blocks of 256: w = d * (2 t + 1) / 8 * v, v of a codebook, t of 4 bits for each 32.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ2_XXS 16
+
+/**
+ * 2.3125 bits a weight, blocks of 256: as IQ2_XXS, t of 4 bits for each 16.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ2_XS 17
+
+/**
+ * 3.0625 bits a weight, blocks of 256: w = d * (2 t + 1) / 4 * v, v of a codebook, t of 4 bits for each 32.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ3_XXS 18
+
+/**
+ * 1.5625 bits a weight, blocks of 256: w = d * (2 t + 1) * (v + s / 8), v of a codebook of -1, 0, 1.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ1_S 19
+
+/**
  * 4.5 bits a weight, blocks of 32: w = d * table[code], 16 values spaced as weights are spread.
  */
 #define KVERN_WEIGHT_FORMAT_IQ4_NL 20
+
+/**
+ * 3.4375 bits a weight, blocks of 256: w = d * (2 t + 1) * v, v of a codebook, t of 4 bits for each 32.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ3_S 21
+
+/**
+ * 2.5625 bits a weight, blocks of 256: as IQ2_XS, with a sign for each weight.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ2_S 22
 
 /**
  * 4.25 bits a weight, blocks of 256: w = d * s * table[code], s of 6 bits for each 32.
@@ -1078,14 +1108,44 @@ typedef int32_t kvern_compute;
 #define KVERN_WEIGHT_FORMAT_IQ4_XS 23
 
 /**
+ * 1.75 bits a weight, blocks of 256: as IQ1_S, t of 3 bits for each 16.
+ */
+#define KVERN_WEIGHT_FORMAT_IQ1_M 29
+
+/**
  * 16 bits a weight: the upper half of an f32.
  */
 #define KVERN_WEIGHT_FORMAT_BF16 30
 
 /**
+ * 1.6875 bits a weight, blocks of 256: w = d * (q - 1), q in 0..=2. Packed in 2.0625 bits.
+ */
+#define KVERN_WEIGHT_FORMAT_TQ1_0 34
+
+/**
+ * 2.0625 bits a weight, blocks of 256: w = d * (q - 1), q in 0..=3.
+ */
+#define KVERN_WEIGHT_FORMAT_TQ2_0 35
+
+/**
  * 4.25 bits a weight, blocks of 32: w = 2^(e - 127) * E2M1[code], NaN for e = 255.
  */
 #define KVERN_WEIGHT_FORMAT_MXFP4 39
+
+/**
+ * 4.5 bits a weight, blocks of 64: w = d * E2M1[code], d in E4M3 for each 16.
+ */
+#define KVERN_WEIGHT_FORMAT_NVFP4 40
+
+/**
+ * 1.125 bits a weight, blocks of 128: w = d or -d, d in f16.
+ */
+#define KVERN_WEIGHT_FORMAT_Q1_0 41
+
+/**
+ * 2.25 bits a weight, blocks of 64: w = d * (q - 1), d in f16, q in 0..=3.
+ */
+#define KVERN_WEIGHT_FORMAT_Q2_0 42
 
 /**
  * Activations are rounded to int8 in blocks of 32: fast, the default.
@@ -2095,6 +2155,24 @@ kvern_status kvern_rope_table_rotary_dim(const kvern_rope_table *table, size_t *
  * Since: 0.1
  */
 kvern_status kvern_rope_table_bytes(const kvern_rope_table *table, size_t *out);
+
+/**
+ * Moves the table to as many positions from `first` on, so that positions have no bound: a table as long as
+ * the longest call is enough for a stream of any length. Allocates nothing.
+ *
+ * Errors: NULL_POINTER, OVERFLOW (an end beyond 2^53); the table is unchanged then.
+ * Threads: `table` exclusive. Since: 0.1
+ */
+kvern_status kvern_rope_table_move_to(kvern_rope_table *table,
+                                      size_t first);
+
+/**
+ * `*out` = the first position that the table covers.
+ *
+ * Errors: NULL_POINTER. Threads: any.
+ * Since: 0.1
+ */
+kvern_status kvern_rope_table_first(const kvern_rope_table *table, size_t *out);
 
 /**
  * Copies the cosines and sines of a position.
