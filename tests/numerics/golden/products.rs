@@ -7,6 +7,8 @@ use kvern::quant::{
     multiply_experts, quantize,
 };
 use kvern::{Activation, Epilogue, MatMut, MatRef, PackedB, Workspace, bf16, f16};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// Large enough for several threads, a single row, and sizes that divide by nothing.
 const SHAPES: [(usize, usize, usize); 3] = [(67, 133, 71), (1, 515, 1026), (130, 96, 160)];
@@ -118,8 +120,7 @@ fn quantized(
     epilogues: &[(&str, Epilogue<'_>)],
 ) {
     let ctx = cases.ctx;
-    let (a, w, start) = (numbers(m * k, 5), numbers(n * k, 6), numbers(m * n, 7));
-    let w = PackedWeights::quantize(format, MatRef::dense(&w, n, k).unwrap()).unwrap();
+    let (a, w, start) = (numbers(m * k, 5), weights(format, n, k), numbers(m * n, 7));
     for (compute, mode) in [(Compute::Int8, "int8"), (Compute::F32, "exact")] {
         let mut ws = Workspace::new(w.workspace_bytes(ctx, m, compute).unwrap()).unwrap();
         for (name, e) in epilogues {
@@ -129,6 +130,19 @@ fn quantized(
             cases.take(format!("matmul {} {mode} {m}x{n}x{k} {name}", format.name()), &c);
         }
     }
+}
+
+/// The weights of a case. Quantising knows no tier, and takes long with codebooks: once for all tiers and
+/// threads.
+fn weights(format: WeightFormat, n: usize, k: usize) -> Arc<PackedWeights> {
+    type Made = BTreeMap<(i32, usize, usize), Arc<PackedWeights>>;
+    static MADE: Mutex<Made> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap();
+    let make = || {
+        let w = numbers(n * k, 6);
+        Arc::new(PackedWeights::quantize(format, MatRef::dense(&w, n, k).unwrap()).unwrap())
+    };
+    made.entry((format as i32, n, k)).or_insert_with(make).clone()
 }
 
 fn conversions(cases: &mut Cases<'_>, format: WeightFormat, (n, k): (usize, usize)) {
