@@ -95,15 +95,15 @@ macro_rules! packings {
         /// Number of packed formats.
         pub(super) const FORMATS: usize = [$(stringify!($name),)+ $(stringify!($group),)+].len();
 
-        const SHAPES: [Shape; FORMATS] = [$(Shape::of::<$format>(),)+ $(Shape::of::<$group_format>(),)+];
+        static SHAPES: [Shape; FORMATS] = [$(Shape::of::<$format>(),)+ $(Shape::of::<$group_format>(),)+];
     };
 }
 for_each_packing!(packings);
 
 impl Packing {
     /// The bytes of its parts.
-    pub(crate) fn shape(self) -> Shape {
-        SHAPES[self as usize]
+    pub(crate) fn shape(self) -> &'static Shape {
+        &SHAPES[self as usize]
     }
 }
 

@@ -67,7 +67,7 @@ impl Layout {
 
     /// Stores the scale and the zero of group `g` of row `row`.
     pub fn put_group(&self, panel: &mut [u8], row: usize, g: usize, scale: f32, zero: u8) {
-        let Shape { header, fields, offset, .. } = self.packing.shape();
+        let Shape { header, fields, offset, .. } = *self.packing.shape();
         let header = &mut panel[g * self.superblock_bytes()..][..header];
         header[fields.d + 4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
         if let Some(at) = fields.zero {
@@ -77,7 +77,7 @@ impl Layout {
 
     /// The inverse of [`Layout::put_group`].
     pub fn get_group(&self, panel: &[u8], row: usize, g: usize) -> (f32, u8) {
-        let Shape { header, fields, offset, .. } = self.packing.shape();
+        let Shape { header, fields, offset, .. } = *self.packing.shape();
         let header = &panel[g * self.superblock_bytes()..][..header];
         let scale = &header[fields.d + 4 * row..][..4];
         let zero = fields.zero.map_or(0, |at| header[at + row]).wrapping_add(offset as u8);
@@ -112,14 +112,10 @@ impl Layout {
     /// Stores the codes of block `b` of 32 k, whose bytes are zeros, of row `row` of a row panel.
     pub fn put_codes(&self, panel: &mut [u8], row: usize, b: usize, codes: &[u8]) {
         let start = self.place(b).codes;
-        let Shape { planes, strands, .. } = self.packing.shape();
-        let mut bytes = codes;
-        for strand in strands {
-            let (these, rest) = bytes.split_at(strand.bytes);
-            panel[start + strand.start + strand.bytes * row..][..strand.bytes].copy_from_slice(these);
-            bytes = rest;
+        if self.has_strands() {
+            return self.put_strands(&mut panel[start..], row, codes);
         }
-        for plane in planes {
+        for plane in self.packing.shape().planes {
             let mask = 0xffu8 >> (8 - plane.bits);
             for (g, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
                 let (at, shift) = plane.place(row, g);
@@ -131,15 +127,36 @@ impl Layout {
         }
     }
 
+    /// Whether codes are entries of codebooks, whose bytes are stored as they are.
+    fn has_strands(&self) -> bool {
+        !self.packing.shape().strands.is_empty()
+    }
+
+    /// [`Layout::put_codes`] of entries of codebooks; `block`: from the codes of the block on.
+    fn put_strands(&self, block: &mut [u8], row: usize, mut bytes: &[u8]) {
+        for strand in self.packing.shape().strands {
+            let (these, rest) = bytes.split_at(strand.bytes);
+            block[strand.start + strand.bytes * row..][..strand.bytes].copy_from_slice(these);
+            bytes = rest;
+        }
+    }
+
+    /// The inverse of [`Layout::put_strands`].
+    fn get_strands(&self, block: &[u8], row: usize, bytes: &mut [u8]) {
+        let mut at = 0;
+        for strand in self.packing.shape().strands {
+            let these = &block[strand.start + strand.bytes * row..][..strand.bytes];
+            bytes[at..at + strand.bytes].copy_from_slice(these);
+            at += strand.bytes;
+        }
+    }
+
     /// The inverse of [`Layout::put_codes`].
     pub fn get_codes(&self, panel: &[u8], row: usize, b: usize, codes: &mut [u8]) {
         let start = self.place(b).codes;
         codes.fill(0);
-        let mut at = 0;
-        for strand in self.packing.shape().strands {
-            let bytes = &panel[start + strand.start + strand.bytes * row..][..strand.bytes];
-            codes[at..at + strand.bytes].copy_from_slice(bytes);
-            at += strand.bytes;
+        if self.has_strands() {
+            return self.get_strands(&panel[start..], row, codes);
         }
         for plane in self.packing.shape().planes {
             let mask = 0xffu8 >> (8 - plane.bits);
@@ -161,7 +178,7 @@ impl Layout {
         }
         let Place { header: start, i, .. } = self.place(b * per_block);
         let header = &mut panel[start..start + self.packing.shape().header];
-        let Shape { fields, factors, .. } = self.packing.shape();
+        let Shape { fields, factors, .. } = *self.packing.shape();
         let Decoded { scales, mins, d, dmin, .. } = decoded;
         match fields.scale {
             ScaleKind::E8m0 => header[fields.d + LANES * i + row] = *d as u8,
@@ -198,7 +215,7 @@ impl Layout {
         }
         let Place { header: start, i, .. } = self.place(b * per_block);
         let header = &panel[start..start + self.packing.shape().header];
-        let Shape { fields, factors, .. } = self.packing.shape();
+        let Shape { fields, factors, .. } = *self.packing.shape();
         let Decoded { scales, mins, d, dmin, .. } = decoded;
         *d = match fields.scale {
             ScaleKind::E8m0 => u16::from(header[fields.d + LANES * i + row]),
@@ -236,7 +253,7 @@ impl Layout {
     /// **Errors**: `Blob`. **Cost**: one pass over those bytes of the headers; every other bit means
     /// something.
     pub fn check(&self, format: Option<WeightFormat>, panels: &[u8]) -> Result<()> {
-        let Shape { fields, factors, offset, .. } = self.packing.shape();
+        let Shape { fields, factors, offset, .. } = *self.packing.shape();
         let codec = format.and_then(Codec::of);
         if let Some(codec) = codec.filter(|codec| fields.factors == Factors::Odd && codec.scales.1 < 31) {
             let (at, most) = (fields.factors_at, codec.scales.1 as u8 / 2);

@@ -26,8 +26,8 @@ pub fn quantize_activations(x: &[f32]) -> Vec<([i32; 32], f32)> {
 ///
 /// The definition, for each block of 32 in turn: `acc = fma(f32(dot), d * d_x, acc)`, with the scale of a
 /// sub-block of 32 in d, and those of sub-blocks of 16 in the integer dot, or where these are floats, one
-/// step for each 16; then, where the format has
-/// minimums, `acc = fma(-(dmin * min), d_x * f32(sum q), acc)` for each sub-block.
+/// step for each 16; then, where the format has minimums, `acc = fma(-(dmin * min), d_x * f32(sum q),
+/// acc)` for each sub-block.
 pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f64, f64)> {
     let refused = || Error::Unsupported { what: "an int8 product with this format" };
     let (format, k) = (weights.format().ok_or_else(refused)?, weights.k());
@@ -44,25 +44,19 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
         let (at, first) = (32 * b / format.block_len(), 32 * b % format.block_len());
         codec.decode(&row[at * format.block_bytes()..(at + 1) * format.block_bytes()], &mut decoded);
         let of = |j: usize| (first + j) / codec.sub_len;
-        let halves = codec.sub_len == 16;
         let values = codec.values.of(&decoded.codes.as_chunks().0[first / 32]);
-        let dot = |from: usize, to: usize, factor: &dyn Fn(usize) -> i32| -> i32 {
-            (from..to).map(|j| factor(j) * i32::from(values[j]) * q[j]).sum()
-        };
+        let of_block = codec.d(&decoded);
+        // Integer scales of 16 weights are factors in the dot product; floats make each 16 a step of the chain.
+        let factors = codec.sub_len == 16 && codec.has_d();
+        let factor = |j: usize| if factors { i32::from(decoded.scales[of(j)]) } else { 1 };
+        let per_step = if codec.has_d() { 32 } else { codec.sub_len };
         // What the terms of the chain weigh: each of its roundings is relative to them.
         let mut terms = 0.0;
-        let mut step = |dot: i32, dw: f32| {
+        for start in (0..32).step_by(per_step) {
+            let dot: i32 = (start..start + per_step).map(|j| factor(j) * i32::from(values[j]) * q[j]).sum();
+            let dw = if factors { of_block } else { codec.scale_of(of_block, &decoded, of(start)) };
             chain = fma(dot as f32, dw * d, chain);
             terms += (f64::from(dot) * f64::from(dw) * f64::from(d)).abs();
-        };
-        if !codec.has_d() {
-            for half in [0, 16] {
-                step(dot(half, half + 16, &|_| 1), codec.scale_of(&decoded, of(half)));
-            }
-        } else if halves {
-            step(dot(0, 32, &|j| i32::from(decoded.scales[of(j)])), codec.d(&decoded));
-        } else {
-            step(dot(0, 32, &|_| 1), codec.scale_of(&decoded, of(0)));
         }
         if codec.has_min {
             for s in 0..32 / codec.sub_len {

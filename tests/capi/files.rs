@@ -1,44 +1,28 @@
 //! Files through the C ABI: replaced as a whole, and only where they are files.
 
 use crate::capi::*;
+use crate::folder::Folder;
 use kvern::capi::cache::*;
 use kvern::capi::packed_b::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::*;
 use kvern::capi::weights::*;
 use std::ffi::{CString, c_char};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::ptr::{null, null_mut};
 
-/// A folder for one test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> (PathBuf, CString) {
-        let path = self.0.join(name);
-        let text = CString::new(path.to_str().unwrap()).unwrap();
-        (path, text)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+/// A path in a folder, for Rust and for C.
+fn named(folder: &Folder, name: &str) -> (PathBuf, CString) {
+    let path = folder.path(name);
+    let text = CString::new(path.to_str().unwrap()).unwrap();
+    (path, text)
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
+fn names(folder: &Folder) -> Vec<String> {
+    let entries = std::fs::read_dir(&folder.0).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 /// Large enough that the pages behind the first are read from the file when they are needed.
@@ -56,7 +40,7 @@ fn ok_or_in_use(status: kvern_status) {
 #[test]
 fn a_mapped_object_is_saved_onto_its_own_file() {
     let (o, folder) = (Objects::new(), Folder::new("saved_onto_itself"));
-    let (path, text) = folder.path("object");
+    let (path, text) = named(&folder, "object");
     let w: Vec<f32> = (0..ROWS * K).map(|i| (i * 37 % 251) as f32 / 125.0 - 1.0).collect();
     let (mut weights, mut mapped, mut b, mut mapped_b) = (null_mut(), null_mut(), null_mut(), null_mut());
     let (a, mut want, mut got) = ([0.5f32; K], vec![0f32; ROWS], vec![f32::NAN; ROWS]);
@@ -89,7 +73,7 @@ fn a_mapped_object_is_saved_onto_its_own_file() {
         kvern_packed_b_destroy(mapped_b);
         kvern_packed_b_destroy(b);
     }
-    assert_eq!(folder.names(), ["object"]);
+    assert_eq!(names(&folder), ["object"]);
 }
 
 #[test]
@@ -121,13 +105,13 @@ fn what_is_no_regular_file_is_neither_read_nor_written() {
     check(directory.as_ptr(), not_regular);
     #[cfg(unix)]
     {
-        let (_, pipe) = folder.path("pipe");
+        let (_, pipe) = named(&folder, "pipe");
         // SAFETY: a C string.
         assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
         [pipe.as_ptr(), c"/dev/zero".as_ptr(), c"/dev/null".as_ptr()]
             .into_iter()
             .for_each(|path| check(path, not_regular));
-        assert_eq!(folder.names(), ["pipe"]);
+        assert_eq!(names(&folder), ["pipe"]);
     }
     #[cfg(windows)]
     check(c"NUL".as_ptr(), "cannot ");
@@ -136,10 +120,10 @@ fn what_is_no_regular_file_is_neither_read_nor_written() {
 #[test]
 fn a_save_that_cannot_be_made_leaves_nothing() {
     let (o, folder) = (Objects::new(), Folder::new("cannot_be_made"));
-    let (path, _) = folder.path("file");
+    let (path, _) = named(&folder, "file");
     std::fs::write(&path, "a file, not a folder").unwrap();
-    let (_, inside) = folder.path("file/inside");
-    let (_, nowhere) = folder.path("nowhere/inside");
+    let (_, inside) = named(&folder, "file/inside");
+    let (_, nowhere) = named(&folder, "nowhere/inside");
     for path in [inside.as_ptr(), nowhere.as_ptr(), c"".as_ptr()] {
         // SAFETY: every pointer is live.
         unsafe {
@@ -148,14 +132,14 @@ fn a_save_that_cannot_be_made_leaves_nothing() {
             refused(kvern_kv_cache_save(o.cache, path), KVERN_STATUS_IO, "cannot write ");
         }
     }
-    assert_eq!(folder.names(), ["file"]);
+    assert_eq!(names(&folder), ["file"]);
     assert_eq!(std::fs::read_to_string(path).unwrap(), "a file, not a folder");
 }
 
 #[test]
 fn names_of_files_are_in_any_script() {
     let (o, folder) = (Objects::new(), Folder::new("any_script"));
-    let (path, text) = folder.path("gewicht-\u{e4}-\u{91cd}\u{307f}-\u{1f40c}");
+    let (path, text) = named(&folder, "gewicht-\u{e4}-\u{91cd}\u{307f}-\u{1f40c}");
     let mut b = null_mut();
     // SAFETY: every pointer is live.
     unsafe {

@@ -2,6 +2,8 @@
 
 #[path = "../support/capi.rs"]
 mod capi;
+#[path = "../support/folder.rs"]
+mod folder;
 #[path = "../support/functions/mod.rs"]
 mod functions;
 #[path = "../support/mod.rs"]

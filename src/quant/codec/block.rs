@@ -169,11 +169,11 @@ impl Codec {
         }
     }
 
-    /// The scale of sub-block `s` in f32, exactly.
-    pub fn scale_of(&self, decoded: &Decoded, s: usize) -> f32 {
+    /// The scale of sub-block `s` in f32, exactly; `d`: that of the block, [`Codec::d`].
+    pub fn scale_of(&self, d: f32, decoded: &Decoded, s: usize) -> f32 {
         match self.scale {
             ScaleKind::HalfE4m3 => half_e4m3(decoded.scales[s] as u8),
-            _ => self.d(decoded) * f32::from(decoded.scales[s]),
+            _ => d * f32::from(decoded.scales[s]),
         }
     }
 
@@ -195,17 +195,13 @@ impl Codec {
 
     fn floats_of_subs<const SUB: usize>(&self, decoded: &Decoded, out: &mut [f32]) {
         let d = self.d(decoded);
-        let scale_of = |s: usize| match self.scale {
-            ScaleKind::HalfE4m3 => half_e4m3(decoded.scales[s] as u8),
-            _ => d * f32::from(decoded.scales[s]),
-        };
         if let Values::Entries(integers) = self.values {
             let blocks = out.as_chunks_mut::<32>().0.iter_mut().zip(decoded.codes.as_chunks::<32>().0);
             for (b, (out, codes)) in blocks.enumerate() {
                 let values = integers(codes);
                 let subs = out.as_chunks_mut::<SUB>().0.iter_mut().zip(values.as_chunks::<SUB>().0);
                 for (s, (out, values)) in subs.enumerate() {
-                    let scale = scale_of(32 / SUB * b + s);
+                    let scale = self.scale_of(d, decoded, 32 / SUB * b + s);
                     *out = values.map(|value| scale * f32::from(value));
                 }
             }
@@ -214,7 +210,7 @@ impl Codec {
         let dmin = if self.has_min { self.dmin(decoded) } else { 0.0 };
         let elements = out.as_chunks_mut::<SUB>().0.iter_mut().zip(decoded.codes.as_chunks::<SUB>().0);
         for (s, (out, codes)) in elements.enumerate() {
-            let scale = scale_of(s);
+            let scale = self.scale_of(d, decoded, s);
             match self.values {
                 Values::Linear { .. } if self.has_min => {
                     let min = dmin * f32::from(decoded.mins[s]);

@@ -6,7 +6,10 @@ use super::{Call, call, lib, made};
 use kvern::capi::gguf::*;
 use kvern::capi::gguf_keys::*;
 use kvern::capi::status::kvern_status;
+use kvern::gguf::{GgufWriter, Value};
+use kvern::quant::WeightFormat;
 use std::ffi::c_char;
+use std::path::Path;
 
 /// The most elements of an array of the file.
 const MOST: usize = 8;
@@ -24,6 +27,27 @@ fn tensor(g: &mut Arguments) -> (*const c_char, usize) {
     let (tensor, len) =
         g.one_of(&[(c"a.weight".as_ptr(), 128), (c"experts".as_ptr(), 384), (c"norm".as_ptr(), 5)]);
     (name(g, &[tensor]), len)
+}
+
+/// A file with a value of every kind that is asked for, and three tensors.
+pub fn write(path: &Path) {
+    let mut w = GgufWriter::new();
+    for (key, value) in [
+        ("number", Value::U32(7)),
+        ("float", Value::F32(0.5)),
+        ("flag", Value::Bool(true)),
+        ("text", Value::Str("a text")),
+    ] {
+        w.set(key, value).unwrap();
+    }
+    w.set_array("numbers", &[1i16, -2, 3, 4]).unwrap();
+    w.set_array("floats", &[0.5f64, -2.0, 3.0, 4.0]).unwrap();
+    w.set_array("flags", &[true, false, true, true]).unwrap();
+    w.set_array("texts", &["a", "", "bc", "d"]).unwrap();
+    w.tensor("a.weight", WeightFormat::Q8_0, &[64, 2]).unwrap();
+    w.tensor("experts", WeightFormat::Q4_0, &[64, 3, 2]).unwrap();
+    w.tensor("norm", WeightFormat::F32, &[5]).unwrap();
+    w.save(path, |i, out| out.write(&vec![0x31 + i as u8; out.len()])).unwrap();
 }
 
 pub const CALLS: &[(&str, Call)] = &[

@@ -1,8 +1,9 @@
 //! Products of several weights in one call, as layers take them: of shared activations, of heads, of experts.
 
+use super::answers::shape_of_weights;
 use super::arguments::Arguments;
 use super::products::{ROWS, dtype, epilogue, extent, read, written};
-use super::world::{World, defaults, shape_of_weights};
+use super::world::{World, defaults};
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
 use kvern::capi::experts::*;

@@ -2,6 +2,7 @@
 //! that walk over all of them share.
 #![allow(dead_code)] // each test binary uses its own part
 
+mod answers;
 pub mod arguments;
 mod caches;
 mod files;

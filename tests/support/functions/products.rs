@@ -1,7 +1,8 @@
 //! Products and packed matrices.
 
+use super::answers::shape_of_packed;
 use super::arguments::Arguments;
-use super::world::{World, defaults, shape_of_packed};
+use super::world::{World, defaults};
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
 use kvern::capi::matmul::*;

@@ -1,8 +1,9 @@
 //! Row operations, rotations and embeddings.
 
+use super::answers::shape_of_weights;
 use super::arguments::Arguments;
 use super::products::{read, written};
-use super::world::{World, defaults, shape_of_weights};
+use super::world::{World, defaults};
 use super::{Call, call, lib, made};
 use kvern::capi::attention::kvern_alibi_slopes;
 use kvern::capi::elementwise::*;

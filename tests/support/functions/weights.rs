@@ -1,8 +1,9 @@
 //! Quantised weights: made, saved, read back, imported, multiplied one by one; blocks.
 
+use super::answers::shape_of_weights;
 use super::arguments::Arguments;
 use super::products::{Product, dtype, product, read};
-use super::world::{World, shape_of_weights};
+use super::world::World;
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
 use kvern::capi::import::*;

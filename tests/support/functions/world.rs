@@ -1,5 +1,6 @@
 //! The objects that calls use: some of each type, made and destroyed by the calls themselves.
 
+use super::answers::{contents, ok};
 use super::arguments::Arguments;
 use kvern::capi::cache::*;
 use kvern::capi::context::*;
@@ -11,12 +12,9 @@ use kvern::capi::quant::*;
 use kvern::capi::quantized_rows::*;
 use kvern::capi::recurrent::*;
 use kvern::capi::rope::*;
-use kvern::capi::status::*;
 use kvern::capi::threads::*;
 use kvern::capi::weights::*;
 use kvern::capi::workspace::*;
-use kvern::gguf::{GgufWriter, Value};
-use kvern::quant::WeightFormat;
 use std::alloc::Layout;
 use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -150,10 +148,6 @@ fn c_path(path: &Path) -> CString {
     CString::new(path.to_str().unwrap()).unwrap()
 }
 
-fn ok(status: kvern_status) {
-    assert_eq!(status, KVERN_STATUS_OK);
-}
-
 impl World {
     /// Objects of every kind; files in a new folder of the name.
     pub fn new(name: &str) -> World {
@@ -238,7 +232,7 @@ impl World {
             ok(kvern_weights_from_groups(ctx, 4, 32, 5, 64, codes, scales, null(), &mut weights));
             self.weights.list.push(weights);
             let (gguf, mut file) = (self.folder.join("gguf"), null_mut());
-            write_gguf(&gguf);
+            super::files::write(&gguf);
             for _ in 0..6 {
                 ok(kvern_gguf_load(c_path(&gguf).as_ptr(), &mut file));
                 self.ggufs.list.push(file);
@@ -382,82 +376,4 @@ impl Drop for World {
         unsafe { kvern_context_destroy(self.plain_context) };
         let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A file with a value of every kind that is asked for, and three tensors.
-fn write_gguf(path: &Path) {
-    let mut w = GgufWriter::new();
-    for (key, value) in [
-        ("number", Value::U32(7)),
-        ("float", Value::F32(0.5)),
-        ("flag", Value::Bool(true)),
-        ("text", Value::Str("a text")),
-    ] {
-        w.set(key, value).unwrap();
-    }
-    w.set_array("numbers", &[1i16, -2, 3, 4]).unwrap();
-    w.set_array("floats", &[0.5f64, -2.0, 3.0, 4.0]).unwrap();
-    w.set_array("flags", &[true, false, true, true]).unwrap();
-    w.set_array("texts", &["a", "", "bc", "d"]).unwrap();
-    w.tensor("a.weight", WeightFormat::Q8_0, &[64, 2]).unwrap();
-    w.tensor("experts", WeightFormat::Q4_0, &[64, 3, 2]).unwrap();
-    w.tensor("norm", WeightFormat::F32, &[5]).unwrap();
-    w.save(path, |i, out| out.write(&vec![0x31 + i as u8; out.len()])).unwrap();
-}
-
-/// n and k of weights.
-pub fn shape_of_weights(weights: *const kvern_weights) -> (usize, usize) {
-    let (mut n, mut k) = (0, 0);
-    // SAFETY: a live object.
-    unsafe {
-        ok(kvern_weights_n(weights, &mut n));
-        ok(kvern_weights_k(weights, &mut k));
-    }
-    (n, k)
-}
-
-/// n and k of a packed matrix.
-pub fn shape_of_packed(b: *const kvern_packed_b) -> (usize, usize) {
-    let (mut n, mut k) = (0, 0);
-    // SAFETY: a live object.
-    unsafe {
-        ok(kvern_packed_b_n(b, &mut n));
-        ok(kvern_packed_b_k(b, &mut k));
-    }
-    (n, k)
-}
-
-/// Sequence by sequence: length, oldest position, and a hash of what it holds; then the free pages.
-pub fn contents(cache: *const kvern_kv_cache) -> Vec<usize> {
-    let (mut all, mut width) = (Vec::new(), [(0usize, 0usize); 1]);
-    let (mut k, mut v) = ([0f32; 64], [0f32; 64]);
-    // SAFETY: a live cache; widths are tried until one fits.
-    unsafe {
-        for sequence in 0.. {
-            let (mut len, mut start) = (0, 0);
-            if kvern_kv_cache_len_of(cache, sequence, &mut len) != KVERN_STATUS_OK {
-                break;
-            }
-            ok(kvern_kv_cache_start_of(cache, sequence, &mut start));
-            all.extend([len, start]);
-            let mut hash = 0usize;
-            for position in start.max(len.saturating_sub(24))..len {
-                let others = (1..=8).flat_map(|key| (1..=8).map(move |value| (8 * key, 8 * value)));
-                for (key, value) in width.into_iter().chain(others) {
-                    let (k, v) = (k.as_mut_ptr(), v.as_mut_ptr());
-                    if key > 0 && kvern_kv_cache_token(cache, sequence, position, key, k, value, v) == 0 {
-                        width[0] = (key, value);
-                        break;
-                    }
-                }
-                let floats = k[..width[0].0].iter().chain(&v[..width[0].1]);
-                hash = floats.fold(hash, |h, x| h.wrapping_mul(31).wrapping_add(x.to_bits() as usize));
-            }
-            all.push(hash);
-        }
-        let mut pages = 0;
-        ok(kvern_kv_cache_free_pages(cache, &mut pages));
-        all.push(pages);
-    }
-    all
 }
