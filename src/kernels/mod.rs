@@ -22,6 +22,7 @@ mod quant;
 mod scalar;
 mod set;
 mod simd;
+mod simd_bytes;
 #[cfg(test)]
 #[path = "../../tests/stub_tier/simd.rs"]
 mod stub;

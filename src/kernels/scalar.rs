@@ -2,6 +2,7 @@
 
 use super::lanes::{self, LANES, fold};
 use super::simd::Simd;
+use super::simd_bytes::SimdBytes;
 use crate::fma::fma;
 use crate::isa::Isa;
 
@@ -69,9 +70,6 @@ const MAGIC: f32 = 12_582_912.0;
 impl Simd for Scalar {
     type F32s = [f32; LANES];
     type I32s = [i32; LANES];
-    type Bytes = [u32; LANES]; // 4 bytes a lane, first byte lowest
-    type Act = [i8; 4];
-    type NarrowAcc = [i32; LANES];
     const DOUBLE_ACCUMULATOR_TILES: usize = 0;
 
     #[inline(always)]
@@ -191,16 +189,6 @@ impl Simd for Scalar {
         widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() })
     }
     #[inline(always)]
-    unsafe fn load_f16_le(self, p: *const u8) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 32 bytes.
-        widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(u16::from_le))
-    }
-    #[inline(always)]
-    unsafe fn load_le(self, p: *const u8) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 64 bytes.
-        unsafe { p.cast::<[u32; LANES]>().read_unaligned() }.map(|x| f32::from_bits(u32::from_le(x)))
-    }
-    #[inline(always)]
     unsafe fn store_f16_n(self, p: *mut u16, v: Self::F32s, n: usize) {
         // SAFETY: handed on to the caller.
         unsafe { lanes::write_n(p, &v, n, lanes::to_f16) }
@@ -294,16 +282,6 @@ impl Simd for Scalar {
         unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
     }
     #[inline(always)]
-    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
-        // SAFETY: the caller's pointer is valid for 16 bytes.
-        let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
-        e.map(|e| match e {
-            0 | 1 => f32::from_bits(0x0020_0000 << e),
-            255 => f32::NAN,
-            _ => f32::from_bits((u32::from(e) - 1) << 23),
-        })
-    }
-    #[inline(always)]
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s {
         a.map(|x| x as f32)
     }
@@ -319,6 +297,32 @@ impl Simd for Scalar {
     unsafe fn i_store_i8(self, p: *mut i8, a: Self::I32s) {
         // SAFETY: the caller's pointer is valid for 16 bytes.
         unsafe { p.cast::<[i8; LANES]>().write_unaligned(a.map(|x| x as i8)) }
+    }
+}
+
+impl SimdBytes for Scalar {
+    type Bytes = [u32; LANES]; // 4 bytes a lane, first byte lowest
+    type Act = [i8; 4];
+    type NarrowAcc = [i32; LANES];
+    #[inline(always)]
+    unsafe fn load_f16_le(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 32 bytes.
+        widened_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(u16::from_le))
+    }
+    #[inline(always)]
+    unsafe fn load_le(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 64 bytes.
+        unsafe { p.cast::<[u32; LANES]>().read_unaligned() }.map(|x| f32::from_bits(u32::from_le(x)))
+    }
+    #[inline(always)]
+    unsafe fn load_e8m0(self, p: *const u8) -> Self::F32s {
+        // SAFETY: the caller's pointer is valid for 16 bytes.
+        let e = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        e.map(|e| match e {
+            0 | 1 => f32::from_bits(0x0020_0000 << e),
+            255 => f32::NAN,
+            _ => f32::from_bits((u32::from(e) - 1) << 23),
+        })
     }
 
     #[inline(always)]

@@ -1,11 +1,12 @@
-//! A tier on its first day: the methods of [`Simd`] that have no default, by the scalar code. Everything else
-//! is the defaults, which have to give the bits of the scalar tier's own methods.
+//! A tier on its first day: the methods of [`Simd`] and [`SimdBytes`] that have no default, by the scalar code.
+//! Everything else is the defaults, which have to give the bits of the scalar tier's own methods.
 //!
 //! `run.sh` beside this file makes a tier of it and runs the tests at that tier; `cargo test` compares its
 //! methods with those of the scalar tier.
 
 use super::scalar::Scalar;
 use super::simd::Simd;
+use super::simd_bytes::SimdBytes;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Stub;
@@ -13,9 +14,6 @@ pub(crate) struct Stub;
 impl Simd for Stub {
     type F32s = <Scalar as Simd>::F32s;
     type I32s = <Scalar as Simd>::I32s;
-    type Bytes = <Scalar as Simd>::Bytes;
-    type Act = <Scalar as Simd>::Act;
-    type NarrowAcc = <Scalar as Simd>::NarrowAcc;
     const DOUBLE_ACCUMULATOR_TILES: usize = 0;
 
     #[inline(always)]
@@ -118,6 +116,12 @@ impl Simd for Stub {
     fn i_to_f32(self, a: Self::I32s) -> Self::F32s {
         Scalar.i_to_f32(a)
     }
+}
+
+impl SimdBytes for Stub {
+    type Bytes = <Scalar as SimdBytes>::Bytes;
+    type Act = <Scalar as SimdBytes>::Act;
+    type NarrowAcc = <Scalar as SimdBytes>::NarrowAcc;
     #[inline(always)]
     unsafe fn load_bytes(self, p: *const u8) -> Self::Bytes {
         // SAFETY: handed on to the caller.

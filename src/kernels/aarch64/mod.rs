@@ -15,6 +15,7 @@
 //!
 //! The f32 tile is 5 x 16: 20 registers of sums, 5 of A (four k each), 4 of B.
 
+mod bytes;
 mod dots;
 mod halves;
 mod lanes;

@@ -6,7 +6,7 @@
 //! belongs to k = 4g + j. All of them unpack to unsigned bytes with shifts and masks, which run on ports
 //! that a product leaves idle.
 
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Bits of a code that lie together: `bits` from bit `at` of the code, from byte `start` of a block's codes.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ pub(crate) trait Codes {
     const BYTES: usize;
 
     /// Bits of an unpacked code. Up to 6, dot products of several groups fit 16 bits (see
-    /// [`Simd::narrow_dot`]).
+    /// [`SimdBytes::narrow_dot`]).
     const BITS: u32;
 
     /// The same codes as bytes.
@@ -62,7 +62,7 @@ pub(crate) trait Codes {
     ///
     /// # Safety
     /// - `q` is valid for `BYTES` bytes; `g < 8`.
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes;
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes;
 
     /// By how many bits [`Codes::in_place`] leaves codes shifted up; 0 where it would gain nothing.
     const IN_PLACE: u32 = 0;
@@ -72,7 +72,7 @@ pub(crate) trait Codes {
     /// # Safety
     /// - as [`Codes::group`]; `g >= 4`.
     #[inline(always)]
-    unsafe fn in_place<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn in_place<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
         unsafe { Self::group(s, q, g) }
     }
@@ -83,7 +83,7 @@ pub(crate) trait Codes {
 /// # Safety
 /// - `q` is valid for 256 bytes; `g < 8`.
 #[inline(always)]
-unsafe fn nibble<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+unsafe fn nibble<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
     // SAFETY: vector g mod 4 of 64 bytes inside the 256 of the plane.
     let q = unsafe { s.load_bytes(q.add(64 * (g % 4))) };
     if g < 4 { s.bytes_low_nibbles(q) } else { s.bytes_high_nibbles(q) }
@@ -99,7 +99,7 @@ impl Codes for Sign {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the vector of 64 bytes.
         s.bytes_bits(unsafe { s.load_bytes(q) }, g as u32, 1, 1)
     }
@@ -115,7 +115,7 @@ impl Codes for Two {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vector g / 4 < 2 of 64 bytes.
         s.bytes_bits(unsafe { s.load_bytes(q.add(64 * (g / 4))) }, 2 * (g % 4) as u32, 0, 3)
     }
@@ -131,7 +131,7 @@ impl Codes for Three {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vectors g / 4 < 2, and 2, of 64 bytes.
         let (two, one) = unsafe { (s.load_bytes(q.add(64 * (g / 4))), s.load_bytes(q.add(128))) };
         s.bytes_or(s.bytes_bits(two, 2 * (g % 4) as u32, 0, 3), s.bytes_bits(one, g as u32, 2, 1))
@@ -148,7 +148,7 @@ impl Codes for Four {
     type Wide = Wide<4>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
         unsafe { nibble(s, q, g) }
     }
@@ -156,7 +156,7 @@ impl Codes for Four {
     const IN_PLACE: u32 = 4;
 
     #[inline(always)]
-    unsafe fn in_place<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn in_place<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vector g - 4 < 4 of 64 bytes.
         s.bytes_bits(unsafe { s.load_bytes(q.add(64 * (g - 4))) }, 4, 4, 15)
     }
@@ -172,7 +172,7 @@ impl Codes for Five {
     type Wide = Wide<5>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the nibbles are the first 256 bytes, the plane is the last vector.
         let (low, high) = unsafe { (nibble(s, q, g), s.load_bytes(q.add(256))) };
         s.bytes_or(low, s.bytes_bits(high, g as u32, 4, 1))
@@ -189,7 +189,7 @@ impl Codes for Six {
     type Wide = Wide<6>;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: the nibbles are the first 256 bytes, vector g / 4 < 2 of the plane follows.
         let (low, high) = unsafe { (nibble(s, q, g), s.load_bytes(q.add(256 + 64 * (g / 4)))) };
         s.bytes_or(low, s.bytes_bits(high, 2 * (g % 4) as u32, 4, 3))
@@ -207,7 +207,7 @@ impl<const BITS: u32> Codes for Wide<BITS> {
     type Wide = Self;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: vector g < 8 of 64 bytes.
         unsafe { s.load_bytes(q.add(64 * g)) }
     }
@@ -261,7 +261,7 @@ impl<T: Table> Codes for Lookup<T> {
     type Wide = T::Wide;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller.
         s.bytes_lookup(unsafe { nibble(s, q, g) }, &T::UNSIGNED)
     }

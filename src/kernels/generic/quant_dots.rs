@@ -6,6 +6,7 @@ use super::quant_format::Format;
 use super::quant_in_place;
 use super::quantize::BlockQ8;
 use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Integer dot products of a block: `[whole or first half, second half]` for each row panel and row.
 pub(super) type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32s; C]; W]; 2];
@@ -15,7 +16,7 @@ pub(super) type DotSums<S, const W: usize, const C: usize> = [[[<S as Simd>::I32
 /// # Safety
 /// - each `q` is valid for the codes of a block, each `a` for a `block_q8`.
 #[inline(always)]
-pub(super) unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
+pub(super) unsafe fn dots<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const BlockQ8; C],
@@ -34,20 +35,20 @@ pub(super) unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
 
 /// Whether a second chain of dot instructions pays: with few accumulators their latency (4 cycles) would
 /// bound the tile to half of the load rate.
-const fn two_chains<S: Simd>(tiles: usize) -> bool {
+const fn two_chains<S: SimdBytes>(tiles: usize) -> bool {
     tiles <= S::DOUBLE_ACCUMULATOR_TILES
 }
 
 /// A start value of the sums of a block, with the bias that [`to_f32`] takes off: not where the halves have
 /// factors, whose products it would enter, and whose sums are larger than the bias allows.
 #[inline(always)]
-pub(super) fn biased<S: Simd, F: Format>(s: S, init: S::I32s) -> S::I32s {
+pub(super) fn biased<S: SimdBytes, F: Format>(s: S, init: S::I32s) -> S::I32s {
     if S::DOT_BIAS == 0 || F::HALVES { init } else { s.i_add(init, s.i_splat(S::DOT_BIAS)) }
 }
 
 /// The sums of a block as f32. Without factors, at most 255 * 127 * 32 < 2^22.
 #[inline(always)]
-pub(super) fn to_f32<S: Simd, F: Format>(s: S, sums: S::I32s) -> S::F32s {
+pub(super) fn to_f32<S: SimdBytes, F: Format>(s: S, sums: S::I32s) -> S::F32s {
     if F::HALVES { s.i_to_f32(sums) } else { s.biased_to_f32(sums) }
 }
 
@@ -56,14 +57,14 @@ pub(super) fn to_f32<S: Simd, F: Format>(s: S, sums: S::I32s) -> S::F32s {
 /// # Safety
 /// - as [`dots`].
 #[inline(always)]
-unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn narrow_dots<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const BlockQ8; C],
 ) -> DotSums<S, W, C> {
     let split = F::HALVES || two_chains::<S>(W * C);
     let zero = s.i_splat(0);
-    // What the sums so far are, apart from the open 16-bit ones (see `Simd::narrow_start`).
+    // What the sums so far are, apart from the open 16-bit ones (see `SimdBytes::narrow_start`).
     let start = biased::<S, F>(s, zero);
     let mut sums = [[[start; C]; W], [[zero; C]; W]];
     let mut open = [[[s.narrow_start(start); C]; W], [[s.narrow_start(zero); C]; W]];
@@ -116,7 +117,7 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
             step!(v);
         }
     } else {
-        // Written out: a loop that holds the barriers of `Simd::narrow_dot` is not unrolled.
+        // Written out: a loop that holds the barriers of `SimdBytes::narrow_dot` is not unrolled.
         step!(0);
         step!(1);
         step!(2);
@@ -133,15 +134,15 @@ unsafe fn narrow_dots<S: Simd, F: Format, const W: usize, const C: usize>(
 }
 
 /// What adds the dot products of a group to sums.
-trait Accumulate<S: Simd> {
+trait Accumulate<S: SimdBytes> {
     type Sums: Copy;
     fn dot(s: S, sums: Self::Sums, w: S::Bytes, a: S::Act) -> Self::Sums;
 }
 
-/// Of codes of up to 6 bits, see [`Simd::narrow_dot`].
+/// Of codes of up to 6 bits, see [`SimdBytes::narrow_dot`].
 struct Narrow;
 
-impl<S: Simd> Accumulate<S> for Narrow {
+impl<S: SimdBytes> Accumulate<S> for Narrow {
     type Sums = S::NarrowAcc;
 
     #[inline(always)]
@@ -150,10 +151,10 @@ impl<S: Simd> Accumulate<S> for Narrow {
     }
 }
 
-/// Of codes of 8 bits, see [`Simd::byte_dot`].
+/// Of codes of 8 bits, see [`SimdBytes::byte_dot`].
 struct Whole;
 
-impl<S: Simd> Accumulate<S> for Whole {
+impl<S: SimdBytes> Accumulate<S> for Whole {
     type Sums = S::I32s;
 
     #[inline(always)]
@@ -167,7 +168,7 @@ impl<S: Simd> Accumulate<S> for Whole {
 /// # Safety
 /// - as [`dots`]; `v < 4`.
 #[inline(always)]
-unsafe fn add_pair<S: Simd, F: Format, D: Accumulate<S>, const W: usize, const C: usize>(
+unsafe fn add_pair<S: SimdBytes, F: Format, D: Accumulate<S>, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const BlockQ8; C],
@@ -197,7 +198,7 @@ unsafe fn add_pair<S: Simd, F: Format, D: Accumulate<S>, const W: usize, const C
 /// # Safety
 /// - as [`dots`].
 #[inline(always)]
-unsafe fn byte_dots<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn byte_dots<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const BlockQ8; C],

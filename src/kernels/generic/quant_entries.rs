@@ -13,7 +13,7 @@
 
 use super::codebooks::Codebook;
 use super::quant_codes::{Codes, Plane, Strand};
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 use std::marker::PhantomData;
 
 const fn strand(start: usize, bytes: usize) -> Strand {
@@ -35,7 +35,7 @@ const fn indices<const N: usize, const ALL: usize>(rest: [Strand; N]) -> [Strand
 /// # Safety
 /// - `q` is valid for the codes of a block; `g < 8`; the index is below the entries of the codebook.
 #[inline(always)]
-unsafe fn entry<S: Simd, B: Codebook>(s: S, q: *const u8, g: usize, high: S::I32s) -> S::I32s {
+unsafe fn entry<S: SimdBytes, B: Codebook>(s: S, q: *const u8, g: usize, high: S::I32s) -> S::I32s {
     let (n, word) = (4 * g / B::WIDTH, 4 * g % B::WIDTH / 4);
     // SAFETY: byte vector n of the codes; the index is inside of the table.
     unsafe {
@@ -48,7 +48,7 @@ unsafe fn entry<S: Simd, B: Codebook>(s: S, q: *const u8, g: usize, high: S::I32
 ///
 /// Bits `b - 1` and below of `OFFSET - 1 + v`, inverted, are `2 OFFSET - 1 - (OFFSET - 1 + v)`.
 #[inline(always)]
-fn signed<S: Simd, B: Codebook>(s: S, words: S::I32s, signs: S::I32s) -> S::I32s {
+fn signed<S: SimdBytes, B: Codebook>(s: S, words: S::I32s, signs: S::I32s) -> S::I32s {
     // A bit to each byte: copies 7 bits apart do not meet.
     let ones = s.i_and(s.i_mul(signs, s.i_splat(0x0020_4081)), 0x0101_0101);
     let mask = s.i_sub(s.i_shl(ones, B::OFFSET.trailing_zeros() + 1), ones);
@@ -57,7 +57,7 @@ fn signed<S: Simd, B: Codebook>(s: S, words: S::I32s, signs: S::I32s) -> S::I32s
 
 /// Bits 0, 7, 14 and 21: whether an odd number of the 7 bits from there on is set.
 #[inline(always)]
-fn parities<S: Simd>(s: S, signs: S::I32s) -> S::I32s {
+fn parities<S: SimdBytes>(s: S, signs: S::I32s) -> S::I32s {
     let two = s.i_xor(signs, s.i_shr(signs, 1));
     let four = s.i_xor(two, s.i_shr(two, 2));
     s.i_xor(four, s.i_xor(s.i_shr(two, 4), s.i_shr(signs, 6)))
@@ -83,7 +83,7 @@ impl<B: Codebook, const HIGH: bool> Codes for SevenSigns<B, HIGH> {
     type Wide = B::Wide;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
         // SAFETY: 16 words behind the indices; each index has the bits of its codebook.
         unsafe {
@@ -120,7 +120,7 @@ impl<B: Codebook> Codes for EightSigns<B> {
     type Wide = B::Wide;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
         let (entries, n) = (32 / B::WIDTH, 4 * g / B::WIDTH);
         let bits = 8 / entries as u32;
@@ -148,7 +148,7 @@ impl<const NIBBLES: bool> Shifted<NIBBLES> {
     /// # Safety
     /// - `q` is valid for the codes of a block.
     #[inline(always)]
-    pub(super) unsafe fn bytes<S: Simd>(s: S, q: *const u8) -> S::I32s {
+    pub(super) unsafe fn bytes<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
         // SAFETY: 32 bytes behind the four indices.
         unsafe { s.i_add(s.load_u8(q.add(64)), s.i_shl(s.load_u8(q.add(80)), 8)) }
     }
@@ -162,7 +162,7 @@ impl<const NIBBLES: bool> Codes for Shifted<NIBBLES> {
     type Wide = <super::codebooks::One as Codebook>::Wide;
 
     #[inline(always)]
-    unsafe fn group<S: Simd>(s: S, q: *const u8, g: usize) -> S::Bytes {
+    unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
         // SAFETY: handed on to the caller; the index has 11 bits.
         unsafe {
             let (bytes, n) = (Self::bytes(s, q), g as u32 / 2);

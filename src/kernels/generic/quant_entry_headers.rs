@@ -7,7 +7,7 @@ use super::quant_codes::Codes;
 use super::quant_entries::{SevenSigns, Shifted};
 use super::quant_format::{Factors, Fields, Format, ScaleKind};
 use super::quant_headers::UnpackedFormat;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 use std::marker::PhantomData;
 
 /// Bytes of 16 f16.
@@ -18,14 +18,14 @@ const F16S: usize = 32;
 /// # Safety
 /// - `header` is valid for 32 bytes.
 #[inline(always)]
-unsafe fn scale<S: Simd, const SHIFT: u32>(s: S, header: *const u8) -> S::F32s {
+unsafe fn scale<S: SimdBytes, const SHIFT: u32>(s: S, header: *const u8) -> S::F32s {
     // SAFETY: the 16 f16.
     s.mul(unsafe { s.load_f16_le(header) }, s.splat(1.0 / (1u32 << SHIFT) as f32))
 }
 
 /// `2 t + 1`.
 #[inline(always)]
-fn odd<S: Simd>(s: S, t: S::I32s) -> S::I32s {
+fn odd<S: SimdBytes>(s: S, t: S::I32s) -> S::I32s {
     s.i_add(s.i_shl(t, 1), s.i_splat(1))
 }
 
@@ -34,12 +34,12 @@ pub(crate) trait WithScale: Codes {
     /// t of a block.
     /// # Safety
     /// - `q` is valid for the codes of a block.
-    unsafe fn t<S: Simd>(s: S, q: *const u8) -> S::I32s;
+    unsafe fn t<S: SimdBytes>(s: S, q: *const u8) -> S::I32s;
 }
 
 impl<B: Codebook> WithScale for SevenSigns<B, false> {
     #[inline(always)]
-    unsafe fn t<S: Simd>(s: S, q: *const u8) -> S::I32s {
+    unsafe fn t<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
         // SAFETY: the words of the codes.
         s.i_shr(unsafe { s.i_load(q.add(Self::WORDS).cast()) }, 28)
     }
@@ -47,7 +47,7 @@ impl<B: Codebook> WithScale for SevenSigns<B, false> {
 
 impl WithScale for Shifted<false> {
     #[inline(always)]
-    unsafe fn t<S: Simd>(s: S, q: *const u8) -> S::I32s {
+    unsafe fn t<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
         // SAFETY: handed on to the caller.
         s.i_and(s.i_shr(unsafe { Self::bytes(s, q) }, 12), 7)
     }
@@ -66,7 +66,7 @@ impl<C: WithScale, const OFFSET: u32, const SHIFT: u32> Format for InCodes<C, OF
     const FIELDS: Fields = Fields::scale(ScaleKind::F16);
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the 16 f16, and the codes of block i behind the header.
         unsafe {
             let t = C::t(s, header.add(Self::HEADER + i * C::BYTES));
@@ -93,7 +93,7 @@ impl<C: Codes, const OFFSET: u32, const SHIFT: u32, const HALVES: bool> Format
     const HALVES: bool = HALVES;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the 16 f16, and 16 of the 64 bytes behind them.
         unsafe {
             let d = scale::<S, SHIFT>(s, header);
@@ -106,7 +106,7 @@ impl<C: Codes, const OFFSET: u32, const SHIFT: u32, const HALVES: bool> Format
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
+    unsafe fn factor<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 128 bytes.
         let t = s.i_shr(unsafe { s.load_u8(header.add(F16S + i * LANES)) }, 4 * half as u32);
         odd(s, s.i_and(t, 15))

@@ -13,7 +13,7 @@ use super::quant_format::{Format, place, superblock_bytes};
 use super::quant_headers::unpacked_part;
 use super::quant_int8::{MAX_PANELS, scale_of_dot};
 use super::quantize::BLOCK;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Operands of one tile of `16 W` weight rows by `C` activation rows.
 pub(crate) struct ExactTile {
@@ -36,7 +36,7 @@ pub(crate) struct ExactTile {
 /// # Safety
 /// - `header` is that of block `i` of a superblock.
 #[inline(always)]
-unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F32s; 2] {
+unsafe fn line<S: SimdBytes, F: Format>(s: S, header: *const u8, i: usize, half: usize) -> [S::F32s; 2] {
     // SAFETY: handed on to the caller.
     unsafe {
         let scale = F::half_scale(s, header, i, half);
@@ -57,14 +57,14 @@ unsafe fn line<S: Simd, F: Format>(s: S, header: *const u8, i: usize, half: usiz
 /// One vector of weights. Where scales are f32, their product with a code is not exact, and where they reach
 /// to 2^127, the constant would be infinite although the weight is not: there the difference comes first.
 #[inline(always)]
-fn weight<S: Simd, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
+fn weight<S: SimdBytes, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
     if F::WIDE_SCALE { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
 }
 
 /// # Safety
 /// - every operand is valid as the comments of [`ExactTile`] say; row panels are whole superblocks.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &ExactTile) {
+pub(crate) unsafe fn tile<S: SimdBytes, F: Format, const W: usize, const C: usize>(s: S, t: &ExactTile) {
     let mut acc = [[s.splat(0.0); C]; W];
     for b in 0..t.blocks {
         let (superblock, i) = place::<F>(b, t.superblock_shift);
@@ -154,7 +154,7 @@ pub(crate) struct WideTile {
 /// # Safety
 /// - every operand is valid as the comments of [`WideTile`] say.
 #[inline(always)]
-pub(crate) unsafe fn wide<S: Simd, const W: usize, const C: usize>(s: S, t: &WideTile) {
+pub(crate) unsafe fn wide<S: SimdBytes, const W: usize, const C: usize>(s: S, t: &WideTile) {
     let mut acc = [[s.splat(0.0); W]; C];
     if t.accumulate {
         for c in 0..C {
@@ -223,7 +223,11 @@ pub(crate) struct Expand {
 /// # Safety
 /// - the operands are valid as the comments of [`Expand`] say; `n` is below `blocks`.
 #[inline(always)]
-pub(super) unsafe fn expand_header<S: Simd, F: Format>(s: S, e: &Expand, n: usize) -> (*const u8, *mut u8) {
+pub(super) unsafe fn expand_header<S: SimdBytes, F: Format>(
+    s: S,
+    e: &Expand,
+    n: usize,
+) -> (*const u8, *mut u8) {
     let part = unpacked_part::<F>;
     let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
     // SAFETY: the block's superblock of the row panel, and unpacked block n with the parts that the format
@@ -255,7 +259,7 @@ pub(super) unsafe fn expand_header<S: Simd, F: Format>(s: S, e: &Expand, n: usiz
 /// # Safety
 /// - the operands are valid as the comments of [`Expand`] say.
 #[inline(always)]
-pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
+pub(crate) unsafe fn expand<S: SimdBytes, F: Format>(s: S, e: &Expand) {
     for n in 0..e.blocks {
         // SAFETY: the block's superblock of the row panel, and unpacked block n.
         unsafe {
@@ -272,7 +276,7 @@ pub(crate) unsafe fn expand<S: Simd, F: Format>(s: S, e: &Expand) {
 /// # Safety
 /// - the operands are valid as the comments of [`Expand`] say.
 #[inline(always)]
-pub(crate) unsafe fn expand_f32<S: Simd, F: Format>(s: S, e: &Expand) {
+pub(crate) unsafe fn expand_f32<S: SimdBytes, F: Format>(s: S, e: &Expand) {
     for n in 0..e.blocks {
         let (superblock, i) = place::<F>(e.first + n, e.superblock_shift);
         // SAFETY: the block's superblock of the row panel.

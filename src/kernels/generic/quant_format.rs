@@ -5,7 +5,7 @@
 //! where the format has one.
 
 use super::quant_codes::Codes;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// How the scale d of a row is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +102,14 @@ pub(crate) trait Format {
     ///
     /// # Safety
     /// - `header` is valid for a superblock; `i < BLOCKS`.
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s;
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s;
 
     /// What is added to each weight of half `half` of block `i` (a negative number, mostly).
     ///
     /// # Safety
     /// - as [`Format::scale`]; `half < 2`.
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::F32s {
+    unsafe fn min<S: SimdBytes>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::F32s {
         s.splat(0.0)
     }
 
@@ -118,7 +118,7 @@ pub(crate) trait Format {
     /// # Safety
     /// - as [`Format::min`].
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::I32s {
+    unsafe fn factor<S: SimdBytes>(s: S, _header: *const u8, _i: usize, _half: usize) -> S::I32s {
         s.i_splat(1)
     }
 
@@ -127,7 +127,7 @@ pub(crate) trait Format {
     /// # Safety
     /// - as [`Format::min`].
     #[inline(always)]
-    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
+    unsafe fn half_scale<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
         // SAFETY: handed on to the caller.
         unsafe {
             let scale = Self::scale(s, header, i);
@@ -140,7 +140,7 @@ pub(crate) trait Format {
     /// # Safety
     /// - as [`Format::scale`].
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, _header: *const u8, _i: usize) -> S::I32s {
+    unsafe fn zero<S: SimdBytes>(s: S, _header: *const u8, _i: usize) -> S::I32s {
         s.i_splat(0)
     }
 }

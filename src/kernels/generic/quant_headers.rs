@@ -3,7 +3,7 @@
 use super::LANES;
 use super::quant_codes::{Codes, E2m1, Lookup, Two};
 use super::quant_format::{Factors, Fields, Format, ScaleKind};
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 use std::marker::PhantomData;
 
 /// Bytes of 16 f16, and of 16 f32 or i32.
@@ -22,7 +22,7 @@ impl<C: Codes, const OFFSET: u32> Format for Plain<C, OFFSET> {
     const FIELDS: Fields = Fields::scale(ScaleKind::F16);
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the 32 f16.
         unsafe { s.load_f16_le(header.add(Self::FIELDS.d + i * F16S)) }
     }
@@ -41,13 +41,13 @@ impl<C: Codes> Format for Affine<C> {
     const MIN: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the first 32 f16.
         unsafe { s.load_f16_le(header.add(Self::FIELDS.d + i * F16S)) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
+    unsafe fn min<S: SimdBytes>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
         // SAFETY: 16 of the last 32 f16.
         unsafe { s.load_f16_le(header.add(const { Self::FIELDS.min() } + i * F16S)) }
     }
@@ -66,7 +66,7 @@ impl Format for Mx {
     const WIDE_SCALE: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: 16 of the 64 bytes.
         unsafe { s.load_e8m0(header.add(Self::FIELDS.d + i * LANES)) }
     }
@@ -88,14 +88,14 @@ impl Format for Nv {
     const EXACT_TILES: bool = false;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, _header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, _header: *const u8, _i: usize) -> S::F32s {
         s.splat(1.0)
     }
 
     /// The 4 bits of the exponent and 3 of the mantissa as those of an f32, times `2^119`; 0 for the code of
     /// NaN.
     #[inline(always)]
-    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
+    unsafe fn half_scale<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
         // SAFETY: 16 of the 64 bytes.
         let code = unsafe { s.load_u8(header.add((2 * i + half) * LANES)) };
         let bits = s.of_bits(s.i_shl(s.i_and(code, 127), 20));
@@ -118,7 +118,7 @@ impl<C: Codes, const OFFSET: u32> Format for Whole<C, OFFSET> {
     const EXACT_TILES: bool = false;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f16.
         unsafe { s.load_f16_le(header) }
     }
@@ -137,7 +137,7 @@ impl<C: Codes> Format for Signed<C> {
         Fields { factors: Factors::Bytes, factors_at: F16S, ..Fields::scale(ScaleKind::F16) };
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the 16 f16, then 16 of the 128 bytes.
         unsafe {
             let d = s.load_f16_le(header.add(Self::FIELDS.d));
@@ -166,7 +166,7 @@ impl<C: Codes> Format for Super<C> {
     const MIN: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, i: usize) -> S::F32s {
         // SAFETY: the first 16 f16; 16 of the 128 low and of the 64 high bytes.
         unsafe {
             let low = s.i_and(s.load_u8(header.add(Self::FIELDS.factors_at + i * LANES)), 15);
@@ -177,7 +177,7 @@ impl<C: Codes> Format for Super<C> {
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
+    unsafe fn min<S: SimdBytes>(s: S, header: *const u8, i: usize, _half: usize) -> S::F32s {
         // SAFETY: the second 16 f16; 16 of the 128 low and of the 64 high bytes.
         unsafe {
             let low = s.i_shr(s.load_u8(header.add(Self::FIELDS.factors_at + i * LANES)), 4);
@@ -202,13 +202,13 @@ impl<C: Codes, const OFFSET: u32> Format for Halves<C, OFFSET> {
     const HALVES: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f16.
         unsafe { s.load_f16_le(header.add(Self::FIELDS.d)) }
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
+    unsafe fn factor<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 256 bytes.
         unsafe { s.i_load_i8(header.add(Self::FIELDS.factors_at + (2 * i + half) * LANES).cast()) }
     }
@@ -234,13 +234,13 @@ impl Format for HalvesMin {
     const HALVES: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the first 16 f16.
         unsafe { s.load_f16_le(header.add(Self::FIELDS.d)) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
+    unsafe fn min<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::F32s {
         // SAFETY: 16 of the 256 bytes, and the second 16 f16.
         unsafe {
             let m = s.i_shr(s.load_u8(header.add(Self::FIELDS.factors_at + (2 * i + half) * LANES)), 4);
@@ -249,7 +249,7 @@ impl Format for HalvesMin {
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
+    unsafe fn factor<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 256 bytes.
         s.i_and(unsafe { s.load_u8(header.add(Self::FIELDS.factors_at + (2 * i + half) * LANES)) }, 15)
     }
@@ -268,7 +268,7 @@ impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
     const WIDE_SCALE: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
         unsafe { s.load_le(header.add(Self::FIELDS.d)) }
     }
@@ -289,13 +289,13 @@ impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
     const WIDE_SCALE: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: the 16 f32.
         unsafe { s.load_le(header.add(Self::FIELDS.d)) }
     }
 
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I32s {
+    unsafe fn zero<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::I32s {
         // SAFETY: the 16 bytes behind them.
         unsafe { s.i_load_i8(header.add(const { Self::FIELDS.zero() }).cast()) }
     }
@@ -334,32 +334,32 @@ impl<
     const ZERO: bool = ZERO;
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(s: S, header: *const u8, _i: usize) -> S::F32s {
+    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
         // SAFETY: part 0 of the header.
         unsafe { s.load(header.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn half_scale<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
+    unsafe fn half_scale<S: SimdBytes>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
         // SAFETY: part 0 of the header.
         unsafe { s.load(header.add(half * F32S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn factor<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::I32s {
+    unsafe fn factor<S: SimdBytes>(s: S, header: *const u8, _i: usize, half: usize) -> S::I32s {
         // SAFETY: part 1 of the header.
         unsafe { s.i_load(header.add(unpacked_part::<Self>(1) + half * F32S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn min<S: Simd>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
+    unsafe fn min<S: SimdBytes>(s: S, header: *const u8, _i: usize, half: usize) -> S::F32s {
         let half = if HALVES { half } else { 0 };
         // SAFETY: part 2 of the header.
         unsafe { s.load(header.add(unpacked_part::<Self>(2) + half * F32S).cast()) }
     }
 
     #[inline(always)]
-    unsafe fn zero<S: Simd>(s: S, header: *const u8, _i: usize) -> S::I32s {
+    unsafe fn zero<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::I32s {
         // SAFETY: part 3 of the header.
         unsafe { s.i_load(header.add(unpacked_part::<Self>(3)).cast()) }
     }

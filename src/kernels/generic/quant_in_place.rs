@@ -1,15 +1,15 @@
 //! Dot products with codes as they lie in memory: the nibbles of the upper half of a block are masked and not
 //! shifted down, so that their sums come 16 times as large, which one exact shift of each sum corrects. That
 //! saves a shift of each vector of codes, for tiers whose dot products take bytes of any size
-//! ([`Simd::WIDE_DOTS`]).
+//! ([`SimdBytes::WIDE_DOTS`]).
 
 use super::quant_codes::Codes;
 use super::quant_format::Format;
 use super::quantize::BlockQ8;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Whether the codes of a format are multiplied in place.
-pub(super) const fn applies<S: Simd, F: Format>() -> bool {
+pub(super) const fn applies<S: SimdBytes, F: Format>() -> bool {
     S::WIDE_DOTS && S::DOT_BIAS == 0 && !F::HALVES && F::Codes::IN_PLACE > 0
 }
 
@@ -20,7 +20,7 @@ pub(super) const fn applies<S: Simd, F: Format>() -> bool {
 /// # Safety
 /// - each `q` is valid for the codes of a block, each `a` for a `block_q8`.
 #[inline(always)]
-pub(super) unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
+pub(super) unsafe fn dots<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     mut q: [*const u8; W],
     a: [*const BlockQ8; C],
@@ -37,7 +37,7 @@ pub(super) unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
             }
         }
     }
-    // Written out, because a loop that holds the barriers of `Simd::narrow_dot` is not unrolled.
+    // Written out, because a loop that holds the barriers of `SimdBytes::narrow_dot` is not unrolled.
     // SAFETY: the operands are the caller's.
     unsafe {
         add::<S, F, W, C>(s, q, a, 4, &mut sums);
@@ -74,7 +74,7 @@ pub(super) unsafe fn dots<S: Simd, F: Format, const W: usize, const C: usize>(
 /// # Safety
 /// - as [`dots`]; `g < 8`.
 #[inline(always)]
-unsafe fn add<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn add<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     q: [*const u8; W],
     a: [*const BlockQ8; C],

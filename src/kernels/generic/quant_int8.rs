@@ -26,7 +26,7 @@ use super::quant_codes::Codes;
 use super::quant_dots::{DotSums, dots, to_f32};
 use super::quant_format::{Format, place, superblock_bytes};
 use super::quantize::BlockQ8;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Row panels of a tile at most.
 pub(crate) const MAX_PANELS: usize = 4;
@@ -55,7 +55,7 @@ pub(crate) struct Int8Tile {
 /// # Safety
 /// - each header is valid for a header, each `q` for the codes of a block, each `a` for a `block_q8`.
 #[inline(always)]
-pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
+pub(super) unsafe fn block<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     headers: [*const u8; W],
     q: [*const u8; W],
@@ -79,7 +79,7 @@ pub(super) unsafe fn block<S: Simd, F: Format, const W: usize, const C: usize>(
 /// # Safety
 /// - as [`block`].
 #[inline(never)]
-unsafe fn called<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn called<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     headers: [*const u8; W],
     q: [*const u8; W],
@@ -96,7 +96,7 @@ unsafe fn called<S: Simd, F: Format, const W: usize, const C: usize>(
 /// # Safety
 /// - as [`block`].
 #[inline(always)]
-unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
+unsafe fn inlined<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     headers: [*const u8; W],
     q: [*const u8; W],
@@ -117,7 +117,7 @@ unsafe fn inlined<S: Simd, F: Format, const W: usize, const C: usize>(
 /// # Safety
 /// - `header` is that of the superblock.
 #[inline(always)]
-pub(super) unsafe fn scale_of_dot<S: Simd, F: Format>(
+pub(super) unsafe fn scale_of_dot<S: SimdBytes, F: Format>(
     s: S,
     header: *const u8,
     i: usize,
@@ -132,7 +132,7 @@ pub(super) unsafe fn scale_of_dot<S: Simd, F: Format>(
 /// # Safety
 /// - as [`block`].
 #[inline(always)]
-pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: usize>(
+pub(super) unsafe fn add_to_chains<S: SimdBytes, F: Format, const W: usize, const C: usize>(
     s: S,
     headers: [*const u8; W],
     i: usize,
@@ -191,7 +191,13 @@ pub(super) unsafe fn add_to_chains<S: Simd, F: Format, const W: usize, const C: 
 /// Prefetches what lies `distance` behind block `i` of a superblock. Unpacked weights are not prefetched:
 /// they come from L2, and a prefetch of the second next block made Q4_0 and Q8_0 slower (docs/TUNING.md).
 #[inline(always)]
-pub(super) fn prefetch<S: Simd, F: Format>(s: S, header: *const u8, q: *const u8, i: usize, distance: isize) {
+pub(super) fn prefetch<S: SimdBytes, F: Format>(
+    s: S,
+    header: *const u8,
+    q: *const u8,
+    i: usize,
+    distance: isize,
+) {
     if F::BLOCKS == 1 || distance == 0 {
         return;
     }
@@ -208,7 +214,7 @@ pub(super) fn prefetch<S: Simd, F: Format>(s: S, header: *const u8, q: *const u8
 /// # Safety
 /// - every operand is valid as the comments of [`Int8Tile`] say; row panels are whole superblocks.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, F: Format, const W: usize, const C: usize>(s: S, t: &Int8Tile) {
+pub(crate) unsafe fn tile<S: SimdBytes, F: Format, const W: usize, const C: usize>(s: S, t: &Int8Tile) {
     let mut acc = [[s.splat(0.0); C]; W];
     if t.accumulate {
         // SAFETY: `cols` columns of the C rows exist.

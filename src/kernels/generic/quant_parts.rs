@@ -13,11 +13,11 @@ use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
 use super::quant_int8::{Int8Tile, add_to_chains, prefetch};
 use super::quantize::BlockQ8;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// The operations on 8 of the 16 lanes, from `8 * part` on, `part < 2`. What a method makes of the other
 /// lanes is not used, and the compiler leaves it out.
-pub(crate) trait Parts: Simd {
+pub(crate) trait Parts: SimdBytes {
     /// The same address, which the compiler takes for another one: what lies there is loaded again, and not
     /// kept in registers from an earlier load.
     fn again(self, p: *const u8) -> *const u8;
@@ -45,7 +45,7 @@ const fn shared<C: Codes>(g: usize) -> bool {
 /// # Safety
 /// - `a` is valid for a `block_q8`.
 #[inline(always)]
-unsafe fn start<S: Simd, F: Format>(s: S, a: *const BlockQ8) -> [S::I32s; 2] {
+unsafe fn start<S: SimdBytes, F: Format>(s: S, a: *const BlockQ8) -> [S::I32s; 2] {
     let zero = s.i_splat(0);
     if F::OFFSET == 0 || F::Codes::BITS == 8 {
         return [biased::<S, F>(s, zero), zero];

@@ -4,14 +4,14 @@
 //! to 1.00 of the bandwidth of a plain read by format (docs/TUNING.md, one row of int8). The remaining loss
 //! is latency: 11 to 14 instructions for a line let the CPU look 25 lines ahead. Rejected: 4 row panels at
 //! once. Where instructions are the bound, two row panels share the loads of the activations
-//! ([`Simd::ROW_PANELS`]).
+//! ([`SimdBytes::ROW_PANELS`]).
 
 use super::LANES;
 use super::quant_codes::Codes;
 use super::quant_format::{Format, superblock_bytes};
 use super::quant_int8::block;
 use super::quantize::BlockQ8;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd_bytes::SimdBytes;
 
 /// Prefetch distance, and the bytes from one prefetch of a block to the next.
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Int8Row {
 /// # Safety
 /// - every operand is valid as the comments of [`Int8Row`] say; row panels are whole superblocks.
 #[inline(always)]
-pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
+pub(crate) unsafe fn row<S: SimdBytes, F: Format>(s: S, t: &Int8Row) {
     let panels = t.cols.div_ceil(LANES);
     // Factors of the halves, and the bits of a second plane, take the registers of another panel.
     let both = S::ROW_PANELS == 2 && !F::HALVES && F::Codes::PLANES.len() == 1;
@@ -67,7 +67,7 @@ pub(crate) unsafe fn row<S: Simd, F: Format>(s: S, t: &Int8Row) {
 /// # Safety
 /// - as [`row`]; there are as many row panels.
 #[inline(always)]
-unsafe fn some_panels<S: Simd, F: Format, const W: usize>(s: S, t: &Int8Row, panel: usize) {
+unsafe fn some_panels<S: SimdBytes, F: Format, const W: usize>(s: S, t: &Int8Row, panel: usize) {
     let superblock_bytes = superblock_bytes::<F>(t.superblock_shift);
     let superblock_blocks = if F::BLOCKS == 0 { 1 << t.superblock_shift } else { F::BLOCKS };
     let mut acc = [[s.splat(0.0)]; W];
