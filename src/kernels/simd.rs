@@ -9,8 +9,9 @@
 //! Codes and their dot products, which only quantised products need, are in
 //! [`SimdBytes`](super::simd_bytes::SimdBytes).
 //!
-//! A port starts with the methods that have no default, 32 in both traits: the defaults compose them, some of them
-//! through arrays in memory, and have the same bits. A tuned tier overrides what its instructions do better.
+//! A port starts with the methods that have no default, 32 in both traits: the defaults compose them, some of
+//! them through arrays in memory, and have the same bits. A tuned tier overrides what its instructions do
+//! better.
 //!
 //! Rules for implementations: every method is `#[inline(always)]` and *not* `#[target_feature]` (the two
 //! cannot be combined); the features come from the kernel entry that everything is inlined into. Rejected:

@@ -46,7 +46,8 @@ pub fn int8_dot(weights: &PackedWeights, n: usize, x: &[f32]) -> Result<(f32, f6
         let of = |j: usize| (first + j) / codec.sub_len;
         let values = codec.values.of(&decoded.codes.as_chunks().0[first / 32]);
         let of_block = codec.d(&decoded);
-        // Integer scales of 16 weights are factors in the dot product; floats make each 16 a step of the chain.
+        // Integer scales of 16 weights are factors in the dot product; floats make each 16 a step of the
+        // chain.
         let factors = codec.sub_len == 16 && codec.has_d();
         let factor = |j: usize| if factors { i32::from(decoded.scales[of(j)]) } else { 1 };
         let per_step = if codec.has_d() { 32 } else { codec.sub_len };

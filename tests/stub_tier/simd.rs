@@ -1,5 +1,5 @@
-//! A tier on its first day: the methods of [`Simd`] and [`SimdBytes`] that have no default, by the scalar code.
-//! Everything else is the defaults, which have to give the bits of the scalar tier's own methods.
+//! A tier on its first day: the methods of [`Simd`] and [`SimdBytes`] that have no default, by the scalar
+//! code. Everything else is the defaults, which have to give the bits of the scalar tier's own methods.
 //!
 //! `run.sh` beside this file makes a tier of it and runs the tests at that tier; `cargo test` compares its
 //! methods with those of the scalar tier.
