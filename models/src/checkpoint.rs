@@ -1,12 +1,9 @@
 //! A checkpoint: `config.json` and the tensors of safetensors files, by name.
 
 use crate::error::{Error, Result};
-use half::{bf16, f16};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use kvern::safetensors::{SafeTensors, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,32 +13,26 @@ const SINGLE: [&str; 2] = ["model.safetensors", "weights.safetensors"];
 /// The table that names the files of a checkpoint of several.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// One safetensors file in memory.
-#[derive(Debug)]
-struct Shard {
-    metadata: Metadata,
-    bytes: Vec<u8>,
-    /// Where the elements begin.
-    start: usize,
-}
-
 /// A checkpoint in memory.
 #[derive(Debug)]
 pub struct Checkpoint {
     config: Value,
-    shards: Vec<Shard>,
+    tensors: SafeTensors,
 }
 
 impl Checkpoint {
     /// Reads the folder `dir`: `config.json`, and `model.safetensors`, `weights.safetensors` or the files
     /// that `model.safetensors.index.json` names.
     ///
-    /// **Errors**: `Io` for a file that cannot be read, `Format` for one that is no JSON or no safetensors.
+    /// **Errors**: `Io` for a file that cannot be read; `Format` for one that is no JSON or no safetensors,
+    /// and for an index that does not fit its files; `Kvern` where there is no memory.
     /// **Panics**: never. **Cost**: reads all files into memory.
     pub fn open(dir: &Path) -> Result<Checkpoint> {
         let config = json(&dir.join("config.json"))?;
-        let shards = files(dir)?.iter().map(|path| shard(path)).collect::<Result<_>>()?;
-        Ok(Checkpoint { config, shards })
+        let path = weights(dir);
+        // Read, not mapped: a mapping takes the promise that nobody writes to the folder.
+        let tensors = SafeTensors::load(&path).map_err(|error| refused(&path, error))?;
+        Ok(Checkpoint { config, tensors })
     }
 
     /// All of `config.json`.
@@ -66,74 +57,56 @@ impl Checkpoint {
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.find(name).is_some()
+        self.tensors.find(name).is_some()
     }
 
     /// The shape of a tensor.
     ///
     /// **Errors**: `MissingTensor`.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
-        let (info, _) = self.find(name).ok_or_else(|| Error::MissingTensor { name: name.into() })?;
-        Ok(&info.shape)
+        Ok(self.find(name)?.shape())
     }
 
     /// A tensor in f32, the last dimension together; f16 and bf16 are widened exactly.
     ///
-    /// **Errors**: `MissingTensor`, `TensorShape`, `TensorType`.
+    /// **Errors**: `MissingTensor`, `TensorShape`, `TensorType`; `Kvern` where there is no memory.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (info, bytes) = self.find(name).ok_or_else(|| Error::MissingTensor { name: name.into() })?;
-        if info.shape != shape {
-            let (got, want) = (info.shape.clone(), shape.to_vec());
+        let tensor = self.find(name)?;
+        if tensor.shape() != shape {
+            let (got, want) = (tensor.shape().to_vec(), shape.to_vec());
             return Err(Error::TensorShape { name: name.into(), got, want });
         }
-        let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-        match info.dtype {
-            Dtype::F32 => {
-                Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-            }
-            Dtype::F16 => Ok(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect()),
-            Dtype::BF16 => Ok(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
-            other => Err(Error::TensorType { name: name.into(), got: format!("{other:?}") }),
+        if tensor.kind().format().is_none() {
+            return Err(Error::TensorType { name: name.into(), got: tensor.kind().to_string() });
         }
+        Ok(tensor.to_f32()?)
     }
 
-    fn find(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
-        self.shards.iter().find_map(|shard| {
-            let info = shard.metadata.info(name)?;
-            let (begin, end) = info.data_offsets;
-            Some((info, shard.bytes.get(shard.start..)?.get(begin..end)?))
-        })
+    fn find(&self, name: &str) -> Result<Tensor<'_>> {
+        self.tensors.find(name).ok_or_else(|| Error::MissingTensor { name: name.into() })
     }
 }
 
 /// A file of JSON.
 fn json(path: &Path) -> Result<Value> {
-    serde_json::from_slice(&read(path)?).map_err(|error| format_error(path, error))
+    let bytes = fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    serde_json::from_slice(&bytes).map_err(|error| format_error(path, error))
 }
 
-/// The safetensors files of a folder.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    if dir.join(INDEX).exists() {
-        let index = json(&dir.join(INDEX))?;
-        let map = index.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| format_error(&dir.join(INDEX), "weight_map is missing"))?;
-        let names: BTreeSet<_> = map.values().filter_map(Value::as_str).collect();
-        return Ok(names.into_iter().map(|name| dir.join(name)).collect());
+/// The safetensors file of a folder, or the index of its several.
+fn weights(dir: &Path) -> PathBuf {
+    let names = [INDEX].into_iter().chain(SINGLE);
+    let found = names.map(|name| dir.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| dir.join(SINGLE[0]))
+}
+
+/// Why the tensors of `path` were refused. An error of a file names it, which may be one of the index.
+fn refused(path: &Path, error: kvern::Error) -> Error {
+    match error {
+        kvern::Error::Io { path, kind, .. } => Error::Io { path: path.into(), source: kind.into() },
+        error @ kvern::Error::Resource { .. } => Error::Kvern(error),
+        error => format_error(path, error),
     }
-    let found = SINGLE.iter().map(|name| dir.join(name)).find(|path| path.exists());
-    Ok(vec![found.unwrap_or_else(|| dir.join(SINGLE[0]))])
-}
-
-fn shard(path: &Path) -> Result<Shard> {
-    let bytes = read(path)?;
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| format_error(path, error))?;
-    // The length of the header is stored before it, in 8 bytes.
-    let start = header.saturating_add(8);
-    Ok(Shard { metadata, bytes, start })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
 fn format_error(path: &Path, reason: impl ToString) -> Error {
