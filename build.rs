@@ -27,7 +27,7 @@ mod capi {
         ("Quantised weights", &["quant"]),
         ("Quantised weights: files, shared activations", &["weights"]),
         ("Quantised weights: activations quantised once", &["quantized_rows"]),
-        ("Quantised weights: codes in groups, GPTQ, AWQ", &["import"]),
+        ("Quantised weights: codes in groups, GPTQ, AWQ; floats of 8 bits", &["import", "float8"]),
         ("GGUF files", &["gguf", "gguf_keys"]),
         ("Rotary position embedding", &["rope", "rope_axes"]),
         ("Key-value cache", &["cache"]),

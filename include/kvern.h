@@ -1194,6 +1194,25 @@ kvern_status kvern_weights_from_blocks(const kvern_context *ctx,
                                        kvern_weights **out);
 
 /**
+ * `kvern_weights_from_blocks` of rows that lie `row_bytes` bytes apart: a part of a larger tensor, along n
+ * or along k, where it is.
+ *
+ * `blocks`: from the first block of the first row on, at least (n - 1) * `row_bytes` and the bytes of a row;
+ * `row_bytes`: at least those. `ctx`, `out`: as there.
+ * Errors: NULL_POINTER, OVERFLOW, SHAPE (a `row_bytes` below the bytes of a row), LENGTH (too few
+ * `blocks_bytes`), OPTION, RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_block_rows(const kvern_context *ctx,
+                                           kvern_weight_format format,
+                                           size_t n,
+                                           size_t k,
+                                           const uint8_t *blocks,
+                                           size_t blocks_bytes,
+                                           size_t row_bytes,
+                                           kvern_weights **out);
+
+/**
  * Writes the weights as GGUF blocks, bit for bit what was packed.
  *
  * `blocks`: receives exactly `kvern_blocks_bytes(format, n, k)` bytes.
@@ -1355,6 +1374,11 @@ typedef struct {
 #define KVERN_WEIGHT_FORMAT_GROUPS (-1)
 
 /**
+ * The same of floats of 8 bits.
+ */
+#define KVERN_WEIGHT_FORMAT_FLOAT8 (-2)
+
+/**
  * Writes the weights to a file: a header of 128 bytes with a checksum, and the packed bytes. The file is
  * replaced as a whole: an error leaves the old one, and weights that are mapped from it keep it.
  *
@@ -1407,7 +1431,8 @@ kvern_status kvern_weights_n(const kvern_weights *weights, size_t *out);
 kvern_status kvern_weights_k(const kvern_weights *weights, size_t *out);
 
 /**
- * `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups.
+ * `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups,
+ * KVERN_WEIGHT_FORMAT_FLOAT8 for floats of 8 bits.
  *
  * Errors: NULL_POINTER. Threads: any.
  * Since: 0.1
@@ -1515,14 +1540,31 @@ kvern_status kvern_quantized_rows_quantize(const kvern_context *ctx,
                                            size_t a_row_stride);
 
 /**
+ * Holds m rows that were quantised before, with one scale for each: `a[i][j] = scales[i] * codes[i][j]`.
+ * They take the place of those that were held. With weights of 8 bits and one scale for each output feature
+ * (`kvern_weights_from_groups`, group k) a product is what is called W8A8.
+ *
+ * `codes`: (m, k) without gaps, -127..=127; k must be that of the object. `scales`: (m). Allocates nothing.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more rows than there is room for), OPTION (a code of
+ * -128), POISONED; the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive.
+ * Since: 0.1
+ */
+kvern_status kvern_quantized_rows_set(const kvern_context *ctx,
+                                      kvern_quantized_rows *rows,
+                                      size_t m,
+                                      size_t k,
+                                      const int8_t *codes,
+                                      const float *scales);
+
+/**
  * Products with the rows that are held as A: the bits of `kvern_weights_multiply_many` with
  * KVERN_COMPUTE_INT8.
  *
  * `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
  * workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing.
- * Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for those
- * with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C
- * exclusive.
+ * Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats (of 8 bits
+ * too) and for those with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared,
+ * `ws` and each C exclusive.
  * Since: 0.1
  */
 kvern_status kvern_quantized_rows_multiply(const kvern_context *ctx,
@@ -1540,12 +1582,17 @@ kvern_status kvern_quantized_rows_multiply(const kvern_context *ctx,
  */
 void kvern_quantized_rows_destroy(kvern_quantized_rows *rows);
 
-/* ---- Quantised weights: codes in groups, GPTQ, AWQ --------------------------------------------- */
+/* ---- Quantised weights: codes in groups, GPTQ, AWQ; floats of 8 bits --------------------------- */
 
 /**
  * How a GPTQ checkpoint stores zeros: a `KVERN_GPTQ_*` number.
  */
 typedef int32_t kvern_gptq_zeros;
+
+/**
+ * A kind of floats of 8 bits: a `KVERN_FLOAT8_*` number.
+ */
+typedef int32_t kvern_float8;
 
 /**
  * `zero - 1`, modulo 2^bits: checkpoint format `gptq`, which is what most files are.
@@ -1558,14 +1605,24 @@ typedef int32_t kvern_gptq_zeros;
 #define KVERN_GPTQ_ZEROS_AS_IS 1
 
 /**
+ * 4 bits of exponent, 3 of mantissa: 448 at most, no infinity (float8_e4m3fn).
+ */
+#define KVERN_FLOAT8_E4M3 0
+
+/**
+ * 5 bits of exponent, 2 of mantissa: 57344 at most (float8_e5m2).
+ */
+#define KVERN_FLOAT8_E5M2 1
+
+/**
  * Packs weights that were quantised in groups along k: `w = scale * (code - zero)`.
  *
- * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `codes`: (n, k), one code a byte, 0..=15
- * or
- * 0..=255. `scales`: (n, k / group), f32. `zeros`: (n, k / group), bytes like codes; NULL for codes around
- * zero, which are int8_t then: -8..=7 or -128..=127. Arrays without gaps. `ctx`: whose threads it runs on
- * and whose memory the object lies in; NULL for the calling thread and the process's allocator (the same for
- * GPTQ and AWQ). `out`: receives the object, NULL on failure.
+ * `bits`: 2, 3, 4 or 8. `group`: 16 or a multiple of 32; k for one scale for each output feature. k must be
+ * a multiple of 32; the last group may be shorter. `codes`: (n, k), one code a byte, below 2^bits. `scales`:
+ * (n, ceil(k / group)), f32. `zeros`: (n, ceil(k / group)), bytes like codes; NULL for codes around zero,
+ * which are int8_t then: from -2^(bits - 1) to 2^(bits - 1) - 1. Arrays without gaps. `ctx`: whose threads
+ * it runs on and whose memory the object lies in; NULL for the calling thread and the process's allocator
+ * (the same for the other functions of this section). `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -1580,14 +1637,38 @@ kvern_status kvern_weights_from_groups(const kvern_context *ctx,
                                        kvern_weights **out);
 
 /**
- * Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j].
- * Words hold 32 / bits integers, the first in the lowest bits; n and k must fill them.
+ * Packs weights that were quantised in groups along k with a minimum for each: `w = scale * code + minimum`,
+ * the affine quantisation of MLX.
  *
- * `bits`: 4 or 8. `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k * bits / 32, n), a word
- * holds consecutive k. `qzeros`: (k / group, n * bits / 32), a word holds consecutive n; `zeros`, a
- * `KVERN_GPTQ_*` number, says how. `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number.
- * `g_idx`: (k), the group of each input feature (act-order), each group named `group` times; NULL: j is in
- * group j / group. Arrays without gaps.
+ * `bits`: 2, 3, 4, 5, 6 or 8. `group`, `codes`: as `kvern_weights_from_groups`. `scales`, `minimums`: (n,
+ * ceil(k / group)) of `dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the object,
+ * NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code out of range), RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_affine(const kvern_context *ctx,
+                                       uint32_t bits,
+                                       size_t group,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *codes,
+                                       kvern_dtype dtype,
+                                       const void *scales,
+                                       const void *minimums,
+                                       kvern_weights **out);
+
+/**
+ * Packs the tensors of a GPTQ layer: `w[i][j] = scales[g][i] * (qweight[j][i] - zero[g][i])`, g = g_idx[j].
+ * Words hold 32 / bits integers, the first in the lowest bits (of 3 bits, three words hold 32); n and k must
+ * fill them.
+ *
+ * `bits`: 2, 3, 4 or 8. `group`: 16 or a multiple of 32, k for what checkpoints call -1; k must be a
+ * multiple of 32, the last group may be shorter. `qweight`: (k * bits / 32, n), a word holds consecutive k.
+ * `qzeros`: (ceil(k / group), n * bits / 32), a word holds consecutive n; `zeros`, a `KVERN_GPTQ_*` number,
+ * says how.
+ * `scales`: (ceil(k / group), n) of `scales_dtype`, a `KVERN_DTYPE_*` number. `g_idx`: (k), the group of
+ * each input feature (act-order), each group named as often as it has features; NULL: j is in group j /
+ * group. Arrays without gaps.
  * `out`: receives the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
@@ -1610,9 +1691,9 @@ kvern_status kvern_weights_from_gptq(const kvern_context *ctx,
  * qzeros[g][i])`, g = j / group. Words hold 8 consecutive n in the order 0, 2, 4, 6, 1, 3, 5, 7 from the
  * lowest bits up; n must be a multiple of 8.
  *
- * `group`: 32, 64 or 128, of which k is a multiple. `qweight`: (k, n / 8). `qzeros`: (k / group, n / 8).
- * `scales`: (k / group, n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives
- * the object, NULL on failure.
+ * `group`: as `kvern_weights_from_gptq`. `qweight`: (k, n / 8). `qzeros`: (ceil(k / group), n / 8).
+ * `scales`: (ceil(k / group), n) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`:
+ * receives the object, NULL on failure.
  * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION, RESOURCE. Threads: `ctx` shared.
  * Since: 0.1
  */
@@ -1625,6 +1706,48 @@ kvern_status kvern_weights_from_awq(const kvern_context *ctx,
                                     kvern_dtype scales_dtype,
                                     const void *scales,
                                     kvern_weights **out);
+
+/**
+ * Packs weights that are floats of 8 bits with a scale for each tile: `w[i][j] = value(codes[i][j]) *
+ * scales[i / tile_rows][j / tile_cols]`. Their products take f32 activations, whatever KVERN_COMPUTE number
+ * is asked for.
+ *
+ * `kind`: a `KVERN_FLOAT8_*` number. `tile_rows`, `tile_cols`: rows and columns that share a scale; n and k
+ * for one in all, 1 and k for one for each output feature. `tile_cols` is a multiple of 32, or k at least; k
+ * a multiple of 32; the last tiles may be smaller. `codes`: (n, k). `scales`: (ceil(n / tile_rows),
+ * ceil(k / tile_cols)) of `scales_dtype`, a `KVERN_DTYPE_*` number. Arrays without gaps. `out`: receives the
+ * object, NULL on failure.
+ * Errors: NULL_POINTER, MISALIGNED, OVERFLOW, OPTION (a code that is NaN or infinite), RESOURCE. Threads:
+ * `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_float8(const kvern_context *ctx,
+                                       kvern_float8 kind,
+                                       size_t tile_rows,
+                                       size_t tile_cols,
+                                       size_t n,
+                                       size_t k,
+                                       const uint8_t *codes,
+                                       kvern_dtype scales_dtype,
+                                       const void *scales,
+                                       kvern_weights **out);
+
+/**
+ * Packs weights that are floats of 8 bits with a power of two for each 32 input features (MXFP8): `w[i][j] =
+ * value(codes[i][j]) * 2^(scales[i][j / 32] - 127)`. Products as with `kvern_weights_from_float8`.
+ *
+ * `kind`: a `KVERN_FLOAT8_*` number. k must be a multiple of 32. `codes`: (n, k). `scales`: (n, k / 32),
+ * exponents, 255 for NaN. Arrays without gaps. `out`: receives the object, NULL on failure.
+ * Errors: NULL_POINTER, OVERFLOW, OPTION (a code that is NaN or infinite), RESOURCE. Threads: `ctx` shared.
+ * Since: 0.1
+ */
+kvern_status kvern_weights_from_mxfp8(const kvern_context *ctx,
+                                      kvern_float8 kind,
+                                      size_t n,
+                                      size_t k,
+                                      const uint8_t *codes,
+                                      const uint8_t *scales,
+                                      kvern_weights **out);
 
 /* ---- GGUF files -------------------------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
 
 use crate::inputs::{Mat, context, workspace};
 use iai_callgrind::{library_benchmark, library_benchmark_group};
-use kvern::quant::import::GroupWise;
+use kvern::quant::import::{Float8, Float8Kind, GroupWise};
 use kvern::quant::{Compute, PackedWeights, Product, WeightFormat, multiply_many, quantize};
 use kvern::{Activation, Context, Epilogue, Isa, Workspace};
 use std::hint::black_box;
@@ -156,6 +156,44 @@ fn group_wise(c: Call) -> Call {
     black_box(c.run())
 }
 
+/// Weights with minimums in groups of 64, all of whose numbers f16 holds.
+fn affine_call(isa: Isa, bits: u32, m: usize, n: usize) -> Call {
+    let codes: Vec<u8> = (0..n * n).map(|i| (i * 7 % (1 << bits)) as u8).collect();
+    let (scales, minimums) = (vec![0.0625f32; n * n / 64], vec![-0.5f32; n * n / 64]);
+    let w = GroupWise::affine((n, n), bits, 64, &codes, &scales, &minimums).expect("shape");
+    let packed = PackedWeights::from_groups_on(&context(isa), &w).expect("shape");
+    Call::new(isa, Compute::Int8, vec![packed], m)
+}
+
+#[library_benchmark(setup = affine_call)]
+#[bench::scalar_4bit_1x256(Isa::Scalar, 4, 1, 256)]
+#[bench::avx2_2bit_1x1024(Isa::Avx2, 2, 1, 1024)]
+#[bench::avx2_4bit_1x1024(Isa::Avx2, 4, 1, 1024)]
+#[bench::avx2_6bit_1x1024(Isa::Avx2, 6, 1, 1024)]
+#[bench::avx2_8bit_1x1024(Isa::Avx2, 8, 1, 1024)]
+#[bench::avx2_4bit_8x1024(Isa::Avx2, 4, 8, 1024)]
+fn affine(c: Call) -> Call {
+    black_box(c.run())
+}
+
+/// Floats of 8 bits with a scale for each 128 by 128.
+fn float8_call(isa: Isa, kind: Float8Kind, m: usize, n: usize) -> Call {
+    let codes: Vec<u8> = (0..n * n).map(|i| (i * 7 % 100) as u8).collect();
+    let scales = vec![0.0625f32; (n / 128) * (n / 128)];
+    let w = Float8 { n, k: n, kind, tile: (128, 128), codes: &codes, scales: &scales };
+    let packed = PackedWeights::from_float8_on(&context(isa), &w).expect("shape");
+    Call::new(isa, Compute::Int8, vec![packed], m)
+}
+
+#[library_benchmark(setup = float8_call)]
+#[bench::scalar_e4m3_1x256(Isa::Scalar, Float8Kind::E4m3, 1, 256)]
+#[bench::avx2_e4m3_1x1024(Isa::Avx2, Float8Kind::E4m3, 1, 1024)]
+#[bench::avx2_e4m3_8x1024(Isa::Avx2, Float8Kind::E4m3, 8, 1024)]
+#[bench::avx2_e5m2_1x1024(Isa::Avx2, Float8Kind::E5m2, 1, 1024)]
+fn float8(c: Call) -> Call {
+    black_box(c.run())
+}
+
 /// Groups to pack.
 pub struct ToPack {
     ctx: Context,
@@ -222,5 +260,5 @@ fn dequantise_rows(w: PackedWeights) -> (PackedWeights, f32) {
 
 library_benchmark_group!(
     name = formats_group;
-    benchmarks = int8, exact, group_wise, pack_groups, three_products, gated, dequantise_rows
+    benchmarks = int8, exact, group_wise, affine, float8, pack_groups, three_products, gated, dequantise_rows
 );

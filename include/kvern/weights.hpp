@@ -14,8 +14,8 @@ struct gptq {
     std::uint32_t bits;
     std::size_t group;
     span<const std::int32_t> qweight;    // (k * bits / 32, n)
-    span<const std::int32_t> qzeros;     // (k / group, n * bits / 32)
-    span<const S> scales;                // (k / group, n)
+    span<const std::int32_t> qzeros;     // (ceil(k / group), n * bits / 32)
+    span<const S> scales;                // (ceil(k / group), n)
     span<const std::int32_t> g_idx = {}; // (k), or empty
     kvern_gptq_zeros zeros = KVERN_GPTQ_ZEROS_MINUS_ONE;
 };
@@ -26,8 +26,18 @@ struct awq {
     std::size_t n, k;
     std::size_t group;
     span<const std::int32_t> qweight; // (k, n / 8)
-    span<const std::int32_t> qzeros;  // (k / group, n / 8)
-    span<const S> scales;             // (k / group, n)
+    span<const std::int32_t> qzeros;  // (ceil(k / group), n / 8)
+    span<const S> scales;             // (ceil(k / group), n)
+};
+
+/** Floats of 8 bits with scales of S: float, f16 or bf16. See kvern_weights_from_float8. */
+template <class S>
+struct float8 {
+    std::size_t n, k;
+    kvern_float8 kind;
+    std::size_t tile_rows, tile_cols;
+    span<const std::uint8_t> codes; // (n, k)
+    span<const S> scales;           // (ceil(n / tile_rows), ceil(k / tile_cols))
 };
 
 /** A quantised weight matrix W (n output features, k input features). */
@@ -61,13 +71,22 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
             return kvern_weights_from_blocks(ctx.get(), format, n, k, blocks.data(), blocks.size(), out);
         });
     }
-    /** Codes around zero in groups: (n, k) codes, (n, k / group) scales. */
+    /** From rows of blocks that lie `row_bytes` bytes apart. */
+    static returns<weights> from_block_rows(const context &ctx, kvern_weight_format format, std::size_t n,
+                                            std::size_t k, span<const std::uint8_t> blocks,
+                                            std::size_t row_bytes) {
+        return made([&](kvern_weights **out) {
+            return kvern_weights_from_block_rows(ctx.get(), format, n, k, blocks.data(), blocks.size(),
+                                                 row_bytes, out);
+        });
+    }
+    /** Codes around zero in groups: (n, k) codes, (n, ceil(k / group)) scales. */
     static returns<weights> from_groups(const context &ctx, std::uint32_t bits, std::size_t group,
                                         std::size_t n, std::size_t k, span<const std::int8_t> codes,
                                         span<const float> scales) {
         const auto *bytes = reinterpret_cast<const std::uint8_t *>(codes.data());
         return sized({{"codes.size", codes.size(), "n * k", n * k},
-                      {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)}},
+                      {"scales.size", scales.size(), "n * ceil(k / group)", n * groups(k, group)}},
                      [&](kvern_weights **out) {
                          return kvern_weights_from_groups(ctx.get(), bits, group, n, k, bytes, scales.data(),
                                                           nullptr, out);
@@ -78,7 +97,7 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
                                         std::size_t n, std::size_t k, span<const std::uint8_t> codes,
                                         span<const float> scales, span<const std::uint8_t> zeros) {
         return sized({{"codes.size", codes.size(), "n * k", n * k},
-                      {"scales.size", scales.size(), "n * (k / group)", n * groups(k, group)},
+                      {"scales.size", scales.size(), "n * ceil(k / group)", n * groups(k, group)},
                       {"zeros.size", zeros.size(), "scales.size", scales.size()}},
                      [&](kvern_weights **out) {
                          return kvern_weights_from_groups(ctx.get(), bits, group, n, k, codes.data(),
@@ -87,11 +106,10 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
     }
     template <class S>
     static returns<weights> from_gptq(const context &ctx, const gptq<S> &t) {
-        const std::size_t words = t.bits == 0 ? 0 : 32 / t.bits, per_word = words == 0 ? 1 : words;
-        return sized({{"qweight.size", t.qweight.size(), "k * bits / 32 * n", t.k / per_word * t.n},
-                      {"qzeros.size", t.qzeros.size(), "k / group * (n * bits / 32)",
-                       groups(t.k, t.group) * (t.n / per_word)},
-                      {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n},
+        return sized({{"qweight.size", t.qweight.size(), "k * bits / 32 * n", t.k * t.bits / 32 * t.n},
+                      {"qzeros.size", t.qzeros.size(), "ceil(k / group) * (n * bits / 32)",
+                       groups(t.k, t.group) * (t.n * t.bits / 32)},
+                      {"scales.size", t.scales.size(), "ceil(k / group) * n", groups(t.k, t.group) * t.n},
                       {"g_idx.size", t.g_idx.size(), "k", t.g_idx.size() == 0 ? 0 : t.k}},
                      [&](kvern_weights **out) {
                          return kvern_weights_from_gptq(
@@ -103,12 +121,47 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
     static returns<weights> from_awq(const context &ctx, const awq<S> &t) {
         return sized(
             {{"qweight.size", t.qweight.size(), "k * (n / 8)", t.k * (t.n / 8)},
-             {"qzeros.size", t.qzeros.size(), "k / group * (n / 8)", groups(t.k, t.group) * (t.n / 8)},
-             {"scales.size", t.scales.size(), "k / group * n", groups(t.k, t.group) * t.n}},
+             {"qzeros.size", t.qzeros.size(), "ceil(k / group) * (n / 8)", groups(t.k, t.group) * (t.n / 8)},
+             {"scales.size", t.scales.size(), "ceil(k / group) * n", groups(t.k, t.group) * t.n}},
             [&](kvern_weights **out) {
                 return kvern_weights_from_awq(ctx.get(), t.group, t.n, t.k, t.qweight.data(), t.qzeros.data(),
                                               detail::dtype_of<S>(), t.scales.data(), out);
             });
+    }
+    /** Codes with a minimum for each group: (n, k) codes, (n, ceil(k / group)) scales and minimums. */
+    template <class S>
+    static returns<weights> from_affine(const context &ctx, std::uint32_t bits, std::size_t group,
+                                        std::size_t n, std::size_t k, span<const std::uint8_t> codes,
+                                        span<const S> scales, span<const S> minimums) {
+        return sized({{"codes.size", codes.size(), "n * k", n * k},
+                      {"scales.size", scales.size(), "n * ceil(k / group)", n * groups(k, group)},
+                      {"minimums.size", minimums.size(), "scales.size", scales.size()}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_affine(ctx.get(), bits, group, n, k, codes.data(),
+                                                          detail::dtype_of<S>(), scales.data(),
+                                                          minimums.data(), out);
+                     });
+    }
+    template <class S>
+    static returns<weights> from_float8(const context &ctx, const float8<S> &t) {
+        return sized({{"codes.size", t.codes.size(), "n * k", t.n * t.k},
+                      {"scales.size", t.scales.size(), "ceil(n / tile_rows) * ceil(k / tile_cols)",
+                       groups(t.n, t.tile_rows) * groups(t.k, t.tile_cols)}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_float8(ctx.get(), t.kind, t.tile_rows, t.tile_cols, t.n,
+                                                          t.k, t.codes.data(), detail::dtype_of<S>(),
+                                                          t.scales.data(), out);
+                     });
+    }
+    /** Floats of 8 bits with an exponent for each 32: (n, k) codes, (n, k / 32) scales. */
+    static returns<weights> from_mxfp8(const context &ctx, kvern_float8 kind, std::size_t n, std::size_t k,
+                                       span<const std::uint8_t> codes, span<const std::uint8_t> scales) {
+        return sized({{"codes.size", codes.size(), "n * k", n * k},
+                      {"scales.size", scales.size(), "n * (k / 32)", n * (k / 32)}},
+                     [&](kvern_weights **out) {
+                         return kvern_weights_from_mxfp8(ctx.get(), kind, n, k, codes.data(), scales.data(),
+                                                         out);
+                     });
     }
     static returns<weights> load(const char *path) {
         return made([&](kvern_weights **out) { return kvern_weights_load(nullptr, path, out); });
@@ -191,9 +244,9 @@ class weights : public detail::handle<kvern_weights, kvern_weights_destroy> {
 #endif
         return weights(raw);
     }
-    /** k / group; the library refuses a group of 0. */
+    /** ceil(k / group); the library refuses a group of 0. */
     static constexpr std::size_t groups(std::size_t k, std::size_t group) {
-        return group == 0 ? 0 : k / group;
+        return group == 0 ? 0 : k / group + (k % group != 0);
     }
     returns<std::size_t> number(kvern_status (*query)(const kvern_weights *, std::size_t *)) const {
         return detail::ask<std::size_t>([&](std::size_t *out) { return query(get(), out); });
@@ -272,6 +325,12 @@ class quantized_rows : public detail::handle<kvern_quantized_rows, kvern_quantiz
     template <class T> done quantize(const context &ctx, matrix<T> a) {
         return detail::finish(kvern_quantized_rows_quantize(
             ctx.get(), get(), a.rows(), a.cols(), detail::dtype_of<T>(), a.data(), a.row_stride()));
+    }
+    /** Holds rows that were quantised before: (m, k) codes, (m) scales. */
+    done set(const context &ctx, std::size_t k, span<const std::int8_t> codes, span<const float> scales) {
+        return detail::checked({{"codes.size", codes.size(), "scales.size * k", scales.size() * k}}, [&] {
+            return kvern_quantized_rows_set(ctx.get(), get(), scales.size(), k, codes.data(), scales.data());
+        });
     }
     /** Products with `rows` rows that are held: at most KVERN_WEIGHTS_MAX_PRODUCTS. Grows `ws`. */
     done multiply(const context &ctx, workspace &ws, std::size_t rows, span<const product> products) const {

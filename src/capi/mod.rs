@@ -20,6 +20,7 @@ pub mod context;
 pub mod dtype;
 pub mod elementwise;
 pub mod experts;
+pub mod float8;
 pub mod gguf;
 pub mod gguf_keys;
 pub mod heads;

@@ -158,6 +158,38 @@ pub unsafe extern "C" fn kvern_weights_from_blocks(
     })
 }
 
+/// `kvern_weights_from_blocks` of rows that lie `row_bytes` bytes apart: a part of a larger tensor, along n
+/// or along k, where it is.
+///
+/// `blocks`: from the first block of the first row on, at least (n - 1) * `row_bytes` and the bytes of a row;
+/// `row_bytes`: at least those. `ctx`, `out`: as there.
+/// Errors: NULL_POINTER, OVERFLOW, SHAPE (a `row_bytes` below the bytes of a row), LENGTH (too few
+/// `blocks_bytes`), OPTION, RESOURCE. Threads: `ctx` shared.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_weights_from_block_rows(
+    ctx: *const kvern_context,
+    format: kvern_weight_format,
+    n: usize,
+    k: usize,
+    blocks: *const u8,
+    blocks_bytes: usize,
+    row_bytes: usize,
+    out: *mut *mut kvern_weights,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their sizes are true, by the header's contract.
+    guard(|| unsafe {
+        create(out, || {
+            with_context(ctx, |ctx| {
+                let format = self::format(format)?;
+                let blocks = Array::new("blocks", blocks, blocks_bytes)?.get();
+                let w = PackedWeights::from_block_rows_on(ctx, format, (n, k), blocks, row_bytes)?;
+                Ok(kvern_weights(w))
+            })
+        })
+    })
+}
+
 /// # Safety
 /// - `blocks` is NULL or points to as many bytes.
 unsafe fn from_blocks(

@@ -7,7 +7,7 @@ use super::status::{Checked, kvern_status};
 use super::weights::{kvern_weights_product, with_products};
 use super::workspace::kvern_workspace;
 use super::{Guarded, create, destroy, guard};
-use crate::error::equal;
+use crate::error::{equal, product};
 use crate::matmul::{Dtype, Element};
 use crate::quant::QuantizedRows;
 use half::{bf16, f16};
@@ -85,14 +85,43 @@ unsafe fn quantize<T: Element>(
     }
 }
 
+/// Holds m rows that were quantised before, with one scale for each: `a[i][j] = scales[i] * codes[i][j]`.
+/// They take the place of those that were held. With weights of 8 bits and one scale for each output feature
+/// (`kvern_weights_from_groups`, group k) a product is what is called W8A8.
+///
+/// `codes`: (m, k) without gaps, -127..=127; k must be that of the object. `scales`: (m). Allocates nothing.
+/// Errors: NULL_POINTER, MISALIGNED, OVERFLOW, SHAPE (more rows than there is room for), OPTION (a code of
+/// -128), POISONED; the rows are unchanged then. Threads: `ctx` shared, `rows` exclusive.
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvern_quantized_rows_set(
+    ctx: *const kvern_context,
+    rows: *mut kvern_quantized_rows,
+    m: usize,
+    k: usize,
+    codes: *const i8,
+    scales: *const f32,
+) -> kvern_status {
+    // SAFETY: pointers are NULL or live, and their shapes are true, by the header's contract.
+    guard(|| unsafe {
+        let (ctx, rows) = (shared("ctx", ctx)?, exclusive("rows", rows)?);
+        let codes = Array::new("codes", codes, product("codes", &[m, k])?)?.get();
+        let scales = Array::new("scales", scales, m)?.get();
+        Ok(rows.0.change("rows", |rows| {
+            equal("k", k, "must equal the k of the rows =", rows.k())?;
+            rows.set(&ctx.context, codes, scales)
+        })??)
+    })
+}
+
 /// Products with the rows that are held as A: the bits of `kvern_weights_multiply_many` with
 /// KVERN_COMPUTE_INT8.
 ///
 /// `m`: must equal the rows held. `products`: count of them, at most KVERN_WEIGHTS_MAX_PRODUCTS. The
 /// workspace of `kvern_weights_many_workspace_bytes` is enough. Allocates nothing.
-/// Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats and for those
-/// with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared, `ws` and each C
-/// exclusive.
+/// Errors: as `kvern_weights_multiply_many`; SHAPE for another m; OPTION for weights of floats (of 8 bits
+/// too) and for those with an order of k; nothing is changed then. Threads: `ctx`, `rows` and weights shared,
+/// `ws` and each C exclusive.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvern_quantized_rows_multiply(

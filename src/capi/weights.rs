@@ -15,6 +15,8 @@ use std::ffi::c_char;
 
 /// What `kvern_weights_get_format` says of weights that are no blocks of a format: codes in groups.
 pub const KVERN_WEIGHT_FORMAT_GROUPS: kvern_weight_format = -1;
+/// The same of floats of 8 bits.
+pub const KVERN_WEIGHT_FORMAT_FLOAT8: kvern_weight_format = -2;
 
 /// The most products of one `kvern_weights_multiply_many`.
 pub const KVERN_WEIGHTS_MAX_PRODUCTS: usize = 16;
@@ -116,7 +118,8 @@ pub unsafe extern "C" fn kvern_weights_k(weights: *const kvern_weights, out: *mu
     guard(|| unsafe { put("out", out, shared("weights", weights)?.0.k()) })
 }
 
-/// `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups.
+/// `*out` = the format, a `KVERN_WEIGHT_FORMAT_*` number; KVERN_WEIGHT_FORMAT_GROUPS for codes in groups,
+/// KVERN_WEIGHT_FORMAT_FLOAT8 for floats of 8 bits.
 ///
 /// Errors: NULL_POINTER. Threads: any.
 /// Since: 0.1
@@ -127,8 +130,13 @@ pub unsafe extern "C" fn kvern_weights_get_format(
 ) -> kvern_status {
     // SAFETY: both are NULL or live, by the header's contract.
     guard(|| unsafe {
-        let format = shared("weights", weights)?.0.format();
-        put("out", out, format.map_or(KVERN_WEIGHT_FORMAT_GROUPS, |format| format as kvern_weight_format))
+        let weights = &shared("weights", weights)?.0;
+        let format = match weights.format() {
+            Some(format) => format as kvern_weight_format,
+            None if weights.takes_int8() => KVERN_WEIGHT_FORMAT_GROUPS,
+            None => KVERN_WEIGHT_FORMAT_FLOAT8,
+        };
+        put("out", out, format)
     })
 }
 

@@ -25,7 +25,8 @@
 /// Formats stand in the order of their numbers; single floats have neither kernel type nor codec. Kernel
 /// types are those of [`quant_headers`](super::generic::quant_headers) and
 /// [`quant_codes`](super::generic::quant_codes), codecs those of `quant::codec`: who makes use of them has
-/// them in scope. Groups are the packings of group-wise weights.
+/// them in scope. Groups are the packings of weights that are in no GGUF file: group-wise ones, and floats of
+/// 8 bits.
 macro_rules! list {
     ($select:ident $with:ident) => {
         $crate::kernels::formats::parts! {
@@ -103,9 +104,33 @@ macro_rules! list {
             }
             groups {
                 Group4: Group<Four, 8>;
-                Group4Zero: GroupZero<Four, 8>;
+                Group4Zero: GroupZero<Four, 8, true>;
                 Group8: Group<Wide<8>, 128>;
-                Group8Zero: GroupZero<Wide<8>, 128>;
+                Group8Zero: GroupZero<Wide<8>, 128, true>;
+                Group2Zero: GroupZero<Two, 8, false>;
+                Group3Zero: GroupZero<Three, 8, false>;
+                Group2Min: GroupMin<Two, 0, false>;
+                Group3Min: GroupMin<Three, 0, false>;
+                Group4Min: GroupMin<Four, 0, true>;
+                Group5Min: GroupMin<Five, 0, false>;
+                Group6Min: GroupMin<Six, 0, false>;
+                Group8Min: GroupMin<Wide<8>, 128, true>;
+                Group2MinWide: GroupMinWide<Two, 0>;
+                Group3MinWide: GroupMinWide<Three, 0>;
+                Group4MinWide: GroupMinWide<Four, 0>;
+                Group5MinWide: GroupMinWide<Five, 0>;
+                Group6MinWide: GroupMinWide<Six, 0>;
+                Group8MinWide: GroupMinWide<Wide<8>, 128>;
+                Group2Halves: GroupHalves<Two, 0>;
+                Group3Halves: GroupHalves<Three, 0>;
+                Group4Halves: GroupHalves<Four, 0>;
+                Group5Halves: GroupHalves<Five, 0>;
+                Group6Halves: GroupHalves<Six, 0>;
+                Group8Halves: GroupHalves<Wide<8>, 128>;
+                FloatE4m3: FloatGroup<E4m3>;
+                FloatE5m2: FloatGroup<E5m2>;
+                MxE4m3: FloatMx<E4m3>;
+                MxE5m2: FloatMx<E5m2>;
             }
         }
     };

@@ -146,6 +146,18 @@ pub(super) fn bits_of_bytes(words: &[u32; LANES], from: u32, to: u32, mask: u8) 
     map(words, |word| (word >> from & mask) << to)
 }
 
+/// The bytes of a lane, of which byte j is taken from 256 where bit j of `signs` is set.
+#[inline(always)]
+pub(super) fn signed_bytes(word: u32, signs: u32) -> u32 {
+    let mut bytes = word.to_le_bytes();
+    for j in 0..4 {
+        if signs >> j & 1 == 1 {
+            bytes[j] = bytes[j].wrapping_neg();
+        }
+    }
+    u32::from_le_bytes(bytes)
+}
+
 /// `table[byte]` of the four bytes of each lane, which are below 16.
 #[inline(always)]
 pub(super) fn lookup(words: &[u32; LANES], table: &[u8; 16]) -> [u32; LANES] {

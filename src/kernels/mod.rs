@@ -39,7 +39,8 @@ pub(crate) use entry::rows::{Adjust, Binary, MAX_SCORE_ROWS, Norm, NormKind, Pai
 pub(crate) use generic::LANES;
 pub(crate) use generic::codebooks;
 pub(crate) use generic::convolve::MAX_TAPS;
-pub(crate) use generic::quant_codes::{E2m1, NonLinear, Table};
+pub(crate) use generic::quant_codes::{E2m1, Float8Shape, NonLinear, Plane, Table};
+pub(crate) use generic::quant_floats::{E4m3, E5m2, Float8};
 pub(crate) use generic::quant_format::{Factors, Fields, ScaleKind};
 pub(crate) use generic::quant_int8::MAX_PANELS;
 pub(crate) use generic::quantize::BLOCK;

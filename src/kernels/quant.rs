@@ -16,7 +16,7 @@ pub(super) struct Int8Kernels {
     pub row: Option<unsafe fn(&Int8Row)>,
     /// Row panels of a tile, and the tiles on packed weights, from two rows on: `[C - 2]`.
     pub direct: (usize, Rows<Int8Tile>),
-    /// The same on unpacked weights, from one row on.
+    /// The same on unpacked weights, from one row on; none of formats without int8 products.
     pub unpacked: (usize, Rows<Int8Tile>),
 }
 
@@ -24,7 +24,8 @@ pub(super) struct Int8Kernels {
 pub(super) struct WideningKernels {
     /// Row panels of a tile, and the tiles with f32 activations; none where weights are always widened first.
     pub exact: (usize, Rows<ExactTile>),
-    pub expand: unsafe fn(&Expand),
+    /// `None` of formats without int8 products.
+    pub expand: Option<unsafe fn(&Expand)>,
     pub expand_f32: unsafe fn(&Expand),
 }
 
@@ -37,14 +38,12 @@ pub(crate) struct QuantKernels {
     pub(super) wide: (usize, Rows<WideTile>),
 }
 
-/// Whether codes are entries of codebooks: their weights are unpacked before any product, from one row on.
-pub(super) const fn is_entries<F: Format>() -> bool {
-    !F::Codes::STRANDS.is_empty()
-}
-
 /// What packing has to know about a format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
+    /// Whether there are products with int8 activations, and whether they have kernels on packed weights.
+    pub int8: bool,
+    pub direct: bool,
     /// Blocks of 32 k in a superblock; 0 where each matrix has its own number.
     pub blocks: usize,
     /// Bytes of a superblock's header, and of the codes of each block behind it.
@@ -56,25 +55,33 @@ pub(crate) struct Shape {
     pub fields: Fields,
     /// Factors of the scale in a superblock, where the fields have any.
     pub factors: usize,
+    /// Whether the halves of a block have numbers of their own.
+    pub halves: bool,
     /// Where the bits of a code lie, or the bytes of a row of entries of a codebook.
     pub planes: &'static [Plane],
     pub strands: &'static [Strand],
     /// What a zero point is stored without.
     pub offset: u32,
+    /// The bits of a code, where codes are floats.
+    pub float8: Option<Float8Shape>,
 }
 
 impl Shape {
     const fn of<F: Format>() -> Shape {
         Shape {
+            int8: F::INT8,
+            direct: F::INT8 && F::DIRECT,
             blocks: F::BLOCKS,
             header: F::HEADER,
             codes: F::Codes::BYTES,
             unpacked: <F::Unpacked as Format>::HEADER + <<F::Unpacked as Format>::Codes as Codes>::BYTES,
             fields: F::FIELDS,
             factors: if F::HALVES { 2 * F::BLOCKS } else { F::BLOCKS },
+            halves: F::HALVES,
             planes: F::Codes::PLANES,
             strands: F::Codes::STRANDS,
             offset: F::OFFSET,
+            float8: F::Codes::FLOAT8,
         }
     }
 }
@@ -95,12 +102,17 @@ macro_rules! packings {
         /// Number of packed formats.
         pub(super) const FORMATS: usize = [$(stringify!($name),)+ $(stringify!($group),)+].len();
 
+        const GROUPS: &[Packing] = &[$(Packing::$group),+];
+
         static SHAPES: [Shape; FORMATS] = [$(Shape::of::<$format>(),)+ $(Shape::of::<$group_format>(),)+];
     };
 }
 for_each_packing!(packings);
 
 impl Packing {
+    /// The packings that are no format of GGUF.
+    pub(crate) const GROUPS: &[Packing] = GROUPS;
+
     /// The bytes of its parts.
     pub(crate) fn shape(self) -> &'static Shape {
         &SHAPES[self as usize]
@@ -143,7 +155,7 @@ macro_rules! instantiate_int8 {
         use crate::kernels::generic::$tiles;
         use crate::kernels::generic::quant_int8::Int8Tile;
         use crate::kernels::generic::quant_row::{self, Int8Row};
-        use crate::kernels::quant::{Int8Kernels, FORMATS, is_entries, table};
+        use crate::kernels::quant::{Int8Kernels, FORMATS, table};
         use crate::kernels::simd::Simd;
         use std::marker::PhantomData;
 
@@ -169,9 +181,11 @@ macro_rules! instantiate_int8 {
 
         impl<F: Format> Of<F> {
             const KERNELS: Int8Kernels = Int8Kernels {
-                row: if is_entries::<F>() { None } else { Some(row::<F>) },
-                direct: if is_entries::<F>() { ($dw, &[]) } else { ($dw, &[$(int8::<F, $dw, $dc>),*]) },
-                unpacked: if F::HALVES {
+                row: if F::INT8 && F::DIRECT { Some(row::<F>) } else { None },
+                direct: if F::INT8 && F::DIRECT { ($dw, &[$(int8::<F, $dw, $dc>),*]) } else { ($dw, &[]) },
+                unpacked: if !F::INT8 {
+                    ($pw, &[])
+                } else if F::HALVES {
                     ($hw, &[$(int8::<F::Unpacked, $hw, $hc>),+])
                 } else {
                     ($pw, &[$(int8::<F::Unpacked, $pw, $pc>),+])
@@ -240,7 +254,7 @@ macro_rules! instantiate_widening {
         impl<F: Format> Of<F> {
             const KERNELS: WideningKernels = WideningKernels {
                 exact: if F::EXACT_TILES { ($ew, &[$(exact::<F, $ew, $ec>),+]) } else { ($ew, &[]) },
-                expand: expand::<F>,
+                expand: if F::INT8 { Some(expand::<F>) } else { None },
                 expand_f32: expand_f32::<F>,
             };
         }

@@ -9,6 +9,7 @@ use super::generic::gemm::GemmTile;
 use super::generic::kv::{KeyTile, PrefetchAt, ValueTile, Widen};
 use super::generic::norm::NormRow;
 use super::generic::pack::{CopyColumns, CopyRows};
+use super::generic::pack_codes::PackCodes;
 use super::generic::quantize::QuantizeRow;
 use super::generic::recurrence::Recurrence;
 use super::generic::rope::RopeHead;
@@ -101,6 +102,7 @@ pub(crate) struct KernelSet {
     pub(super) quant: &'static QuantKernels,
     pub(super) copy_rows: unsafe fn(&CopyRows),
     pub(super) copy_columns: unsafe fn(&CopyColumns),
+    pub(super) pack_codes: unsafe fn(&PackCodes),
     pub(super) epilogue: unsafe fn(&EpilogueRow),
     pub(super) epilogue_rows: unsafe fn(&EpilogueArgs, &TileRows),
     pub(super) quantize: unsafe fn(&QuantizeRow),
@@ -232,6 +234,7 @@ macro_rules! instantiate {
         use crate::kernels::generic::kv::{self, Code, Int4, Int8, KeyTile, ValueTile, Widen};
         use crate::kernels::generic::norm::{self, NormRow};
         use crate::kernels::generic::pack::{self, CopyColumns, CopyRows};
+        use crate::kernels::generic::pack_codes::{self, PackCodes};
         use crate::kernels::generic::quantize::{self, QuantizeRow};
         use crate::kernels::generic::recurrence::{self, Recurrence};
         use crate::kernels::generic::rope::{self, RopeHead};
@@ -298,6 +301,7 @@ macro_rules! instantiate {
 
         instantiate_entry!([$($feature)*] $S, copy_rows = pack::copy_rows, (r: &CopyRows));
         instantiate_entry!([$($feature)*] $S, copy_columns = pack::copy_columns, (c: &CopyColumns));
+        instantiate_entry!([$($feature)*] $S, pack_codes = pack_codes::pack_codes, (p: &PackCodes));
         instantiate_entry!([$($feature)*] $S, epilogue_row = epilogue::row, (e: &EpilogueRow));
         instantiate_entry!([$($feature)*] $S, epilogue_rows = epilogue::rows,
             (f: &EpilogueArgs, t: &TileRows));
@@ -351,6 +355,7 @@ macro_rules! instantiate {
             quant: $quant,
             copy_rows,
             copy_columns,
+            pack_codes,
             epilogue: epilogue_row,
             epilogue_rows,
             quantize: quantize_row,

@@ -66,19 +66,41 @@ pub(crate) trait SimdBytes: Simd {
         // SAFETY: the array holds 64 bytes.
         unsafe { self.load_bytes(bytes.as_ptr().cast()) }
     }
-    /// `table[words * at]` of each lane, as the four bytes of that lane; `words`: 1 or 2.
+    /// `table[at]` of each lane, as the four bytes of that lane.
     /// # Safety
-    /// - `table` is valid for reads of `words * at + 1` u32 for each lane of `at`, which is not negative.
+    /// - `table` is valid for reads of `at + 1` u32 for each lane of `at`, which is not negative.
     #[inline(always)]
-    unsafe fn gather(self, table: *const u32, words: usize, at: Self::I32s) -> Self::I32s {
+    unsafe fn gather(self, table: *const u32, at: Self::I32s) -> Self::I32s {
         let at = self.i_lanes(at);
         // SAFETY: handed on to the caller.
-        self.i_of_lanes(&each(|i| unsafe { *table.add(words * at[i] as usize) } as i32))
+        self.i_of_lanes(&each(|i| unsafe { *table.add(at[i] as usize) } as i32))
+    }
+    /// `table[2 * at]` and `table[2 * at + 1]` of each lane.
+    /// # Safety
+    /// - `table` is valid for reads of `2 * at + 2` u32 for each lane of `at`, which is not negative.
+    #[inline(always)]
+    unsafe fn gather_two(self, table: *const u32, at: Self::I32s) -> [Self::I32s; 2] {
+        let at = self.i_shl(at, 1);
+        // SAFETY: handed on to the caller.
+        unsafe { [self.gather(table, at), self.gather(table.add(1), at)] }
     }
     /// The four bytes of each lane, the lowest first.
     #[inline(always)]
     fn bytes_of(self, a: Self::I32s) -> Self::Bytes {
         self.bytes_of_words(&lanes::map(&self.i_lanes(a), |x| x as u32))
+    }
+    /// The four bytes of each lane as one number, the first one lowest.
+    #[inline(always)]
+    fn lanes_of_bytes(self, q: Self::Bytes) -> Self::I32s {
+        self.i_of_lanes(&lanes::map(&self.words(q), |x| x as i32))
+    }
+    /// Byte `j` of each lane of `a`, or 256 minus that byte where bit `4 g + j` of the lane of `signs` is
+    /// set;
+    /// `g < 8`.
+    #[inline(always)]
+    fn bytes_signed(self, a: Self::I32s, signs: Self::I32s, g: usize) -> Self::I32s {
+        let (a, signs) = (self.i_lanes(a), self.i_lanes(signs));
+        self.i_of_lanes(&each(|i| lanes::signed_bytes(a[i] as u32, signs[i] as u32 >> (4 * g)) as i32))
     }
     /// 64 zero bytes.
     #[inline(always)]

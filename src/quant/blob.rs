@@ -1,7 +1,7 @@
 //! Packed weights in files: save, load, map. The header is that of [`blob`](crate::blob), with the numbers of
-//! [`WeightFormat`] (or that of group-wise weights), log2 of the blocks of a superblock, and the layout's id;
-//! the order of k of group-wise weights follows their row panels, in 4 bytes each. Weights of single floats
-//! are stored as the [`PackedB`] that they are.
+//! [`WeightFormat`] (or that of weights without one), log2 of the blocks of a superblock, and the layout's
+//! id; the order of k of group-wise weights follows their row panels, in 4 bytes each. Weights of single
+//! floats are stored as the [`PackedB`] that they are.
 
 use super::format::{BLOCK, WeightFormat};
 use super::layout::Layout;
@@ -27,7 +27,7 @@ struct Header {
     data_bytes: usize,
 }
 
-/// The number that group-wise weights have in place of a format's.
+/// The number that weights without a format of GGUF have in place of a format's.
 const GROUPS: u32 = 1 << 16;
 
 /// The id of a layout, and the number of its format.
@@ -45,10 +45,7 @@ impl Header {
         // log2 of a superblock's blocks; bit 8: whether the order of k follows the row panels.
         let (shift, has_order) = (extra & 0xff, extra & !0xff == 0x100);
         let formats = WeightFormat::ALL.into_iter().filter_map(|f| Some((Some(f), Layout::of(f)?)));
-        let groups =
-            [(4, true), (4, false), (8, true), (8, false)].into_iter().flat_map(|(bits, symmetric)| {
-                [32, 64, 128].map(|g| (None, Layout::of_groups(bits, g, symmetric)))
-            });
+        let groups = Layout::all_of_groups().map(|layout| (None, layout));
         let of_number = |(format, layout): &(Option<WeightFormat>, Layout)| {
             let (known, id) = layout_id(*format, layout);
             known == number && id == header.id && layout.superblock_shift as usize == shift
@@ -61,10 +58,10 @@ impl Header {
                 "a format's number, its id and its superblock",
             );
         };
-        if has_order && format.is_some() || extra & !0x1ff != 0 {
+        if has_order && (format.is_some() || !layout.packing.shape().int8) || extra & !0x1ff != 0 {
             return wrong("layout", format_args!("{extra:#x}"), "an order of group-wise weights only");
         }
-        let len = format.map_or(BLOCK << layout.superblock_shift, WeightFormat::block_len);
+        let len = format.map_or(BLOCK, WeightFormat::block_len);
         if !k.is_multiple_of(len) {
             return wrong("k", k, format_args!("a multiple of {len}"));
         }

@@ -78,6 +78,11 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// Whether any of its weights multiplies int8 activations.
+    fn takes_int8(&self) -> bool {
+        [Some(self.weights), self.up].into_iter().flatten().any(PackedWeights::takes_int8)
+    }
+
     /// The bytes of workspace that it takes, once validated, where the weights are floats; else 0.
     fn floats_bytes(&self, ctx: &Context, a: MatRef<'_>) -> Result<usize> {
         let Body::Floats(b) = &self.weights.body else { return Ok(0) };
@@ -235,7 +240,8 @@ pub fn multiply_many(
             Some(order) => gather(executor, a, order, gathered)?,
             None => a,
         };
-        if compute == Compute::Int8 {
+        let int8 = same.iter().any(|p| p.takes_int8());
+        if compute == Compute::Int8 && int8 {
             quantize_rows(ctx.kernels(), executor, a, row_bytes, rows_q8)?;
         }
         let shared = Shared { kernels: ctx.kernels(), a, rows_q8, row_bytes, compute };

@@ -20,7 +20,7 @@ use super::format::{BLOCK, WeightFormat};
 use crate::blob::wrong;
 use crate::error::{Result, product};
 use crate::kernels::formats::for_each_packing;
-use crate::kernels::{Factors, Fields, LANES, Packing, ScaleKind, Shape};
+use crate::kernels::{Factors, Fields, Float8Shape, LANES, Packing, Plane, ScaleKind, Shape};
 
 /// How the integers of a format lie in a row panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +29,20 @@ pub(super) struct Layout {
     /// log2 of the blocks of 32 k in a superblock.
     pub superblock_shift: u32,
     /// Blocks of 32 k in a block of the format; 1 for groups.
-    per_block: usize,
+    pub(super) per_block: usize,
 }
 
+/// log2 of the most blocks of a superblock of groups: 1024 k share a scale of 4 bytes.
+const SUPERBLOCK_SHIFT: u32 = 5;
+
 /// Where a block of 32 k lies in a row panel.
-struct Place {
+pub(super) struct Place {
     /// The byte where the header of its superblock starts.
-    header: usize,
+    pub header: usize,
     /// Its number in the superblock.
-    i: usize,
+    pub i: usize,
     /// The byte where its codes start.
-    codes: usize,
+    pub codes: usize,
 }
 
 impl Layout {
@@ -54,38 +57,35 @@ impl Layout {
         Some(Layout { packing, superblock_shift: superblock.trailing_zeros(), per_block })
     }
 
-    /// The layout of group-wise weights: groups of 32, 64 or 128 are the superblocks.
-    pub fn of_groups(bits: u32, group: usize, symmetric: bool) -> Layout {
-        let packing = match (bits, symmetric) {
-            (4, true) => Packing::Group4,
-            (4, false) => Packing::Group4Zero,
-            (_, true) => Packing::Group8,
-            (_, false) => Packing::Group8Zero,
+    /// A layout of weights in groups of `group` of k input features; a whole number of blocks, all of k, or
+    /// half a block where the packing has halves. A superblock is a part of a group: as long as takes the
+    /// fewest bytes, the longest of those that take as many.
+    pub fn of_groups(packing: Packing, group: usize, k: usize) -> Layout {
+        let shape = packing.shape();
+        let most = match shape.blocks {
+            0 if group >= k.max(1) => SUPERBLOCK_SHIFT,
+            0 => (group / BLOCK).trailing_zeros().min(SUPERBLOCK_SHIFT),
+            blocks => blocks.trailing_zeros(),
         };
-        Layout { packing, superblock_shift: (group / BLOCK).trailing_zeros(), per_block: 1 }
+        let least = if shape.blocks == 0 { 0 } else { most };
+        let of = |superblock_shift| Layout { packing, superblock_shift, per_block: 1 };
+        let bytes = |shift: &u32| of(*shift).panel_bytes(k).unwrap_or(usize::MAX);
+        of((least..=most).rev().min_by_key(bytes).unwrap_or(most))
     }
 
-    /// Stores the scale and the zero of group `g` of row `row`.
-    pub fn put_group(&self, panel: &mut [u8], row: usize, g: usize, scale: f32, zero: u8) {
-        let Shape { header, fields, offset, .. } = *self.packing.shape();
-        let header = &mut panel[g * self.superblock_bytes()..][..header];
-        header[fields.d + 4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
-        if let Some(at) = fields.zero {
-            header[at + row] = zero.wrapping_sub(offset as u8);
-        }
-    }
-
-    /// The inverse of [`Layout::put_group`].
-    pub fn get_group(&self, panel: &[u8], row: usize, g: usize) -> (f32, u8) {
-        let Shape { header, fields, offset, .. } = *self.packing.shape();
-        let header = &panel[g * self.superblock_bytes()..][..header];
-        let scale = &header[fields.d + 4 * row..][..4];
-        let zero = fields.zero.map_or(0, |at| header[at + row]).wrapping_add(offset as u8);
-        (f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]), zero)
+    /// Every layout of weights in groups.
+    pub fn all_of_groups() -> impl Iterator<Item = Layout> {
+        Packing::GROUPS.iter().flat_map(|&packing| {
+            let shifts = match packing.shape().blocks {
+                0 => 0..=SUPERBLOCK_SHIFT,
+                blocks => blocks.trailing_zeros()..=blocks.trailing_zeros(),
+            };
+            shifts.map(move |superblock_shift| Layout { packing, superblock_shift, per_block: 1 })
+        })
     }
 
     /// Bytes of a superblock.
-    fn superblock_bytes(&self) -> usize {
+    pub(super) fn superblock_bytes(&self) -> usize {
         let shape = self.packing.shape();
         shape.header + (shape.codes << self.superblock_shift)
     }
@@ -102,33 +102,33 @@ impl Layout {
     }
 
     /// Where block `b` of 32 k lies in a row panel.
-    fn place(&self, b: usize) -> Place {
+    pub(super) fn place(&self, b: usize) -> Place {
         let shape = self.packing.shape();
         let i = b % (1 << self.superblock_shift);
         let header = (b >> self.superblock_shift) * self.superblock_bytes();
         Place { header, i, codes: header + shape.header + i * shape.codes }
     }
 
-    /// Stores the codes of block `b` of 32 k, whose bytes are zeros, of row `row` of a row panel.
-    pub fn put_codes(&self, panel: &mut [u8], row: usize, b: usize, codes: &[u8]) {
+    /// Stores the codes of block `b` of 32 k of row `row` of a row panel.
+    fn put_codes(&self, panel: &mut [u8], row: usize, b: usize, codes: &[u8]) {
         let start = self.place(b).codes;
         if self.has_strands() {
             return self.put_strands(&mut panel[start..], row, codes);
         }
+        let Some(codes) = codes.first_chunk::<BLOCK>() else { return debug_assert!(false, "a block") };
         for plane in self.packing.shape().planes {
-            let mask = 0xffu8 >> (8 - plane.bits);
-            for (g, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
-                let (at, shift) = plane.place(row, g);
-                let out = &mut panel[start + at..start + at + 4];
-                for (out, code) in out.iter_mut().zip(codes) {
-                    *out |= (code >> plane.at & mask) << shift;
-                }
+            let vectors = &mut panel[start + plane.start..][..plane.bytes()];
+            match plane.bits {
+                8 => put_plane::<8>(vectors, row, plane.at, codes),
+                4 => put_plane::<4>(vectors, row, plane.at, codes),
+                2 => put_plane::<2>(vectors, row, plane.at, codes),
+                _ => put_plane::<1>(vectors, row, plane.at, codes),
             }
         }
     }
 
     /// Whether codes are entries of codebooks, whose bytes are stored as they are.
-    fn has_strands(&self) -> bool {
+    pub(super) fn has_strands(&self) -> bool {
         !self.packing.shape().strands.is_empty()
     }
 
@@ -158,55 +158,52 @@ impl Layout {
         if self.has_strands() {
             return self.get_strands(&panel[start..], row, codes);
         }
+        let Some(codes) = codes.first_chunk_mut::<BLOCK>() else { return debug_assert!(false, "a block") };
         for plane in self.packing.shape().planes {
-            let mask = 0xffu8 >> (8 - plane.bits);
-            for (g, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let (at, shift) = plane.place(row, g);
-                let bytes = &panel[start + at..start + at + 4];
-                for (code, byte) in codes.iter_mut().zip(bytes) {
-                    *code |= (byte >> shift & mask) << plane.at;
-                }
+            let vectors = &panel[start + plane.start..][..plane.bytes()];
+            match plane.bits {
+                8 => get_plane::<8>(vectors, row, plane.at, codes),
+                4 => get_plane::<4>(vectors, row, plane.at, codes),
+                2 => get_plane::<2>(vectors, row, plane.at, codes),
+                _ => get_plane::<1>(vectors, row, plane.at, codes),
             }
         }
     }
 
-    /// Stores block `b` of the format (32 or 256 k) of row `row`.
-    pub fn put(&self, panel: &mut [u8], row: usize, b: usize, decoded: &Decoded) {
-        let per_block = self.per_block;
-        for i in 0..per_block {
-            self.put_codes(panel, row, b * per_block + i, &decoded.codes[i * BLOCK..][..BLOCK]);
-        }
-        let Place { header: start, i, .. } = self.place(b * per_block);
-        let header = &mut panel[start..start + self.packing.shape().header];
-        let Shape { fields, factors, .. } = *self.packing.shape();
-        let Decoded { scales, mins, d, dmin, .. } = decoded;
-        match fields.scale {
-            ScaleKind::E8m0 => header[fields.d + LANES * i + row] = *d as u8,
-            ScaleKind::Factors => {}
-            _ => put16(header, fields.d + 2 * (LANES * i + row), *d),
-        }
-        if let Some(at) = fields.min {
-            put16(header, at + 2 * (LANES * i + row), dmin ^ sign_of_min(&fields));
-        }
-        for (s, (scale, min)) in scales[..factors].iter().map(|&s| s as u8).zip(mins).enumerate() {
-            let at = fields.factors_at + LANES * s + row;
-            match fields.factors {
-                Factors::None => {}
-                Factors::Bytes => header[at] = scale,
-                Factors::Odd => {
-                    header[fields.factors_at + LANES * (s / 2) + row] |= (scale >> 1 & 15) << (4 * (s % 2));
-                }
-                Factors::Nibbles => header[at] = scale & 15 | min << 4,
-                Factors::SixBits => {
-                    header[at] = scale & 15 | min << 4;
-                    let high = scale >> 4 & 3 | (min >> 4 & 3) << 2;
-                    header[fields.high + LANES * (s / 2) + row] |= high << (4 * (s % 2));
-                }
+    /// Stores blocks of row `row`, from its first on.
+    pub fn put_blocks(&self, codec: &Codec, panel: &mut [u8], row: usize, blocks: &[u8]) {
+        let (per_block, mut decoded) = (self.per_block, Decoded::ZERO);
+        for (b, block) in blocks.chunks_exact(codec.format.block_bytes()).enumerate() {
+            codec.decode(block, &mut decoded);
+            self.put_headers(panel, row, b, std::slice::from_ref(&decoded));
+            for i in 0..per_block {
+                self.put_codes(panel, row, b * per_block + i, &decoded.codes[i * BLOCK..][..BLOCK]);
             }
         }
     }
 
-    /// The inverse of [`Layout::put`]. Numbers that the format lacks are as its codec gives them.
+    /// Stores all numbers of block `b` of the format but its codes, of rows from `row` on.
+    pub fn put_headers(&self, panel: &mut [u8], row: usize, b: usize, rows: &[Decoded]) {
+        let Place { header: start, i, .. } = self.place(b * self.per_block);
+        let Shape { fields, factors, header, .. } = self.packing.shape();
+        let header = &mut panel[start..start + header];
+        for (row, decoded) in (row..LANES).zip(rows) {
+            match fields.scale {
+                ScaleKind::E8m0 => header[fields.d + LANES * i + row] = decoded.d as u8,
+                ScaleKind::Factors => {}
+                _ => put16(header, fields.d + 2 * (LANES * i + row), decoded.d),
+            }
+            if let Some(at) = fields.min {
+                put16(header, at + 2 * (LANES * i + row), decoded.dmin ^ sign_of_min(fields));
+            }
+            if fields.factors != Factors::None {
+                put_factors(header, fields, *factors, row, decoded);
+            }
+        }
+    }
+
+    /// The inverse of [`Layout::put_blocks`] for one block. Numbers that the format lacks are as its codec
+    /// gives them.
     pub fn get(&self, panel: &[u8], row: usize, b: usize, decoded: &mut Decoded) {
         let per_block = self.per_block;
         *decoded = Decoded::ZERO;
@@ -214,8 +211,8 @@ impl Layout {
             self.get_codes(panel, row, b * per_block + i, &mut decoded.codes[i * BLOCK..][..BLOCK]);
         }
         let Place { header: start, i, .. } = self.place(b * per_block);
-        let header = &panel[start..start + self.packing.shape().header];
-        let Shape { fields, factors, .. } = *self.packing.shape();
+        let &Shape { ref fields, factors, header, .. } = self.packing.shape();
+        let header = &panel[start..start + header];
         let Decoded { scales, mins, d, dmin, .. } = decoded;
         *d = match fields.scale {
             ScaleKind::E8m0 => u16::from(header[fields.d + LANES * i + row]),
@@ -223,7 +220,7 @@ impl Layout {
             _ => get16(header, fields.d + 2 * (LANES * i + row)),
         };
         if let Some(at) = fields.min {
-            *dmin = get16(header, at + 2 * (LANES * i + row)) ^ sign_of_min(&fields);
+            *dmin = get16(header, at + 2 * (LANES * i + row)) ^ sign_of_min(fields);
         }
         if fields.factors == Factors::None {
             scales[..self.per_block].fill(1);
@@ -247,14 +244,21 @@ impl Layout {
         }
     }
 
-    /// Checks what was read from a file: factors and zeros of fewer bits than their bytes have. `format` is
-    /// that of the weights, `None` for group-wise ones.
+    /// Checks what was read from a file: factors and zeros of fewer bits than their bytes have, floats.
+    /// `format` is that of the weights, `None` for group-wise ones.
     ///
     /// **Errors**: `Blob`. **Cost**: one pass over those bytes of the headers; every other bit means
     /// something.
     pub fn check(&self, format: Option<WeightFormat>, panels: &[u8]) -> Result<()> {
-        let Shape { fields, factors, offset, .. } = *self.packing.shape();
+        let &Shape { ref fields, factors, offset, float8, header, .. } = self.packing.shape();
         let codec = format.and_then(Codec::of);
+        if let Some(Float8Shape { not_finite, .. }) = float8 {
+            for superblock in panels.chunks_exact(self.superblock_bytes()) {
+                if let Some(far) = superblock[header..].iter().find(|&code| code & 0x7f >= not_finite) {
+                    return wrong("code", far, format_args!("below {not_finite} without its sign"));
+                }
+            }
+        }
         if let Some(codec) = codec.filter(|codec| fields.factors == Factors::Odd && codec.scales.1 < 31) {
             let (at, most) = (fields.factors_at, codec.scales.1 as u8 / 2);
             for superblock in panels.chunks_exact(self.superblock_bytes()) {
@@ -282,6 +286,50 @@ impl Layout {
             }
         }
         Ok(())
+    }
+}
+
+/// The bits of `BITS` from bit `at` of the codes of row `row`, into the vectors of a plane. `BITS` is a
+/// constant so that the places of all groups are.
+fn put_plane<const BITS: u32>(vectors: &mut [u8], row: usize, at: u32, codes: &[u8; BLOCK]) {
+    let mut words = [0u32; BLOCK / 4];
+    for (g, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+        let (vector, shift) = Plane::place::<BITS>(g);
+        words[vector] |= (u32::from_le_bytes(*codes) >> at & Plane::mask::<BITS>()) << shift;
+    }
+    for (out, word) in vectors.as_chunks_mut::<64>().0.iter_mut().zip(words) {
+        out.as_chunks_mut::<4>().0[row % LANES] = word.to_le_bytes();
+    }
+}
+
+/// The inverse of [`put_plane`]; the bits of `codes` are zeros there.
+fn get_plane<const BITS: u32>(vectors: &[u8], row: usize, at: u32, codes: &mut [u8; BLOCK]) {
+    for (g, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let (vector, shift) = Plane::place::<BITS>(g);
+        let word = vectors.as_chunks::<64>().0[vector].as_chunks::<4>().0[row % LANES];
+        let bits = u32::from_le_bytes(word) >> shift & Plane::mask::<BITS>();
+        *codes = (u32::from_le_bytes(*codes) | bits << at).to_le_bytes();
+    }
+}
+
+/// Stores the factors of a row in the header of a superblock.
+fn put_factors(header: &mut [u8], fields: &Fields, factors: usize, row: usize, decoded: &Decoded) {
+    let Decoded { scales, mins, .. } = decoded;
+    for (s, (scale, min)) in scales[..factors].iter().map(|&s| s as u8).zip(mins).enumerate() {
+        let at = fields.factors_at + LANES * s + row;
+        match fields.factors {
+            Factors::None => {}
+            Factors::Bytes => header[at] = scale,
+            Factors::Odd => {
+                header[fields.factors_at + LANES * (s / 2) + row] |= (scale >> 1 & 15) << (4 * (s % 2));
+            }
+            Factors::Nibbles => header[at] = scale & 15 | min << 4,
+            Factors::SixBits => {
+                header[at] = scale & 15 | min << 4;
+                let high = scale >> 4 & 3 | (min >> 4 & 3) << 2;
+                header[fields.high + LANES * (s / 2) + row] |= high << (4 * (s % 2));
+            }
+        }
     }
 }
 

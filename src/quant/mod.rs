@@ -4,6 +4,7 @@
 //! f32 rows --quantize--> GGUF blocks --pack--> PackedWeights --multiply--> C
 //!                            \--dequantize--> f32 rows
 //! GPTQ, AWQ, own codes --import--> GroupWise --pack--> PackedWeights
+//! floats of 8 bits --from_float8_on, from_mxfp8_on--> PackedWeights
 //! ```
 //! [`quantize`], [`dequantize`] and [`PackedWeights`] know every [`WeightFormat`]. Weights that other tools
 //! quantised in groups come in through [`import`] and [`PackedWeights::from_groups_on`]. Products that share
@@ -24,7 +25,11 @@ mod heads;
 pub mod import;
 mod item;
 mod layout;
+mod layout_groups;
+mod pack_panel;
 mod packed;
+mod packed_blocks;
+mod packed_groups;
 mod plan;
 mod quantize;
 #[doc(hidden)]

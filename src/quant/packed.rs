@@ -1,11 +1,11 @@
 //! Packed weights of any format: one type, made once, multiplied by every tier.
 
 use super::codec::{Codec, Decoded};
+use super::compute::Compute;
 use super::format::{BLOCK, WeightFormat};
-use super::import::GroupWise;
 use super::layout::Layout;
 use super::quantize::{dequantize, quantize};
-use crate::buffer::{AlignedBuf, copied};
+use crate::buffer::AlignedBuf;
 use crate::context::Context;
 use crate::error::{Error, Result, equal};
 use crate::fp_mode;
@@ -14,6 +14,7 @@ use crate::matmul::PackedB;
 use crate::tiles::{Grid, for_each_tile};
 use crate::view::{MatMut, MatRef};
 use half::{bf16, f16};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// A weight matrix W (n output features, k input features) in any [`WeightFormat`], or group-wise, packed
@@ -23,8 +24,9 @@ use std::sync::Mutex;
 /// all of their integers and without a bit more than their own blocks need. Formats of single floats are a
 /// [`PackedB`] inside.
 ///
-/// Its methods by file of `src/quant`: `packed.rs` makes weights and reads them back, `blob.rs` saves, loads
-/// and maps them, `driver.rs` multiplies.
+/// Its methods by file of `src/quant`: `packed.rs` makes weights and reads them back, `packed_groups.rs`
+/// makes those of group-wise weights and floats of 8 bits, `packed_blocks.rs` of what files hold, `blob.rs`
+/// saves, loads and maps them, `driver.rs` multiplies.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
     pub(super) body: Body,
@@ -50,8 +52,8 @@ pub(super) struct Packed {
     pub panel_bytes: usize,
 }
 
-/// Stores one row of weights: `(row, its place in the row panel, row panel, layout, scratch)`.
-type PutRow<'a> = dyn Fn(usize, usize, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
+/// Stores the rows of a row panel: `(rows, row panel, layout, scratch)`.
+type PutPanel<'a> = dyn Fn(Range<usize>, &mut [u8], &Layout, &mut [u8]) -> Result<()> + Sync + 'a;
 
 impl PackedWeights {
     /// [`PackedWeights::quantize_on`] on the calling thread.
@@ -77,87 +79,24 @@ impl PackedWeights {
         quantize(format, &[], &mut [])?;
         let row_bytes = format.bytes(1, k)?;
         let layout = layout_of(format)?;
-        PackedWeights::fill(ctx, (Some(format), layout), n, k, row_bytes, &|i, at, panel, layout, blocks| {
-            if let Some(row) = w.row(i) {
-                let blocks = &mut blocks[..row_bytes];
-                quantize(format, row, blocks)?;
-                put_row(codec, layout, panel, at, blocks);
+        PackedWeights::fill(ctx, (Some(format), layout), n, k, row_bytes, &|rows, panel, layout, blocks| {
+            let blocks = &mut blocks[..row_bytes];
+            for i in rows {
+                quantize(format, w.row(i).unwrap_or_default(), blocks)?;
+                layout.put_blocks(codec, panel, i % LANES, blocks);
             }
             Ok(())
         })
     }
 
-    /// [`PackedWeights::from_blocks_on`] on the calling thread.
-    pub fn from_blocks(format: WeightFormat, n: usize, k: usize, blocks: &[u8]) -> Result<PackedWeights> {
-        PackedWeights::from_blocks_on(&Context::serial(), format, n, k, blocks)
-    }
-
-    /// Packs the blocks of a GGUF tensor.
-    ///
-    /// **Shapes**: `blocks`: n rows of blocks, as in a GGUF tensor. **Errors**: `Option` for a ragged k,
-    /// `Shape` for a wrong length, `Overflow`, `Resource`. **Cost**: one pass, on the context's threads;
-    /// allocates the packed bytes (and, for f16, bf16 and f32 blocks that are not aligned to their elements,
-    /// a copy of them).
-    pub fn from_blocks_on(
-        ctx: &Context,
-        format: WeightFormat,
-        n: usize,
-        k: usize,
-        blocks: &[u8],
-    ) -> Result<PackedWeights> {
-        let _mode = fp_mode::default_mode();
-        let bytes = format.bytes(n, k)?;
-        equal("blocks.len", blocks.len(), "must equal the bytes of n * k weights =", bytes)?;
-        let Some(codec) = Codec::of(format) else {
-            return floats_from_bytes(ctx, format, n, k, blocks);
-        };
-        let row_bytes = format.bytes(1, k)?;
-        let layout = layout_of(format)?;
-        PackedWeights::fill(ctx, (Some(format), layout), n, k, 0, &|i, at, panel, layout, _| {
-            put_row(codec, layout, panel, at, &blocks[i * row_bytes..(i + 1) * row_bytes]);
-            Ok(())
-        })
-    }
-
-    /// [`PackedWeights::from_groups_on`] on the calling thread.
-    pub fn from_groups(w: &GroupWise) -> Result<PackedWeights> {
-        PackedWeights::from_groups_on(&Context::serial(), w)
-    }
-
-    /// Packs group-wise weights.
-    ///
-    /// The order of k (GPTQ's act-order) is kept: a product gathers its activations in that order.
-    /// **Errors**: `Overflow`, `Resource`. **Cost**: one pass, on the context's threads; allocates the packed
-    /// bytes: the codes, and 4 (symmetric) or 6 bytes for each group.
-    pub fn from_groups_on(ctx: &Context, w: &GroupWise) -> Result<PackedWeights> {
-        let _mode = fp_mode::default_mode();
-        let layout = Layout::of_groups(w.bits(), w.group(), w.is_symmetric());
-        let put = |i: usize, at: usize, panel: &mut [u8], layout: &Layout, _: &mut [u8]| {
-            if let Some(row) = w.row(i) {
-                for (g, (&scale, &zero)) in row.scales.iter().zip(row.zeros).enumerate() {
-                    layout.put_group(panel, at, g, scale, zero);
-                }
-                for (b, codes) in row.codes.chunks_exact(BLOCK).enumerate() {
-                    layout.put_codes(panel, at, b, codes);
-                }
-            }
-            Ok(())
-        };
-        let mut packed = PackedWeights::fill(ctx, (None, layout), w.n(), w.k(), 0, &put)?;
-        if let Body::Blocks(blocks) = &mut packed.body {
-            blocks.order = w.order().map(copied).transpose()?;
-        }
-        Ok(packed)
-    }
-
-    /// A matrix of blocks whose rows `put` stores.
-    fn fill(
+    /// A matrix of blocks whose row panels `put` stores.
+    pub(super) fn fill(
         ctx: &Context,
         (format, layout): (Option<WeightFormat>, Layout),
         n: usize,
         k: usize,
         scratch_bytes: usize,
-        put: &PutRow<'_>,
+        put: &PutPanel<'_>,
     ) -> Result<PackedWeights> {
         let panel_bytes = layout.panel_bytes(k)?;
         let mut data = AlignedBuf::<u8>::zeroed_in(ctx.memory(), layout.bytes(n, k)?)?;
@@ -168,43 +107,26 @@ impl PackedWeights {
         )?)?;
         // Rows without elements need no work, and there may be absurdly many.
         if k > 0 {
+            // Of the first rows that fail, whichever thread meets them.
             let failed = Mutex::new(None);
             let out = MatMut::dense(data.as_mut_slice(), n.div_ceil(LANES), panel_bytes)?;
             let grid = Grid { tile_rows: 1, tile_cols: panel_bytes };
             let scratch = scratch.as_mut_slice();
             for_each_tile(ctx.executor(), out, grid, scratch, scratch_bytes, &|arena, origin, mut out| {
-                let scratch = arena.rest();
-                for i in origin.row * LANES..n.min((origin.row + 1) * LANES) {
-                    if let Err(e) = put(i, i % LANES, out.row(0), &layout, scratch)
-                        && let Ok(mut failed) = failed.lock()
-                    {
-                        *failed = Some(e);
-                    }
+                let rows = origin.row * LANES..n.min((origin.row + 1) * LANES);
+                if let Err(e) = put(rows, out.row(0), &layout, arena.rest())
+                    && let Ok(mut failed) = failed.lock()
+                    && failed.as_ref().is_none_or(|(first, _)| origin.row < *first)
+                {
+                    *failed = Some((origin.row, e));
                 }
             });
-            if let Ok(Some(e)) = failed.into_inner() {
+            if let Ok(Some((_, e))) = failed.into_inner() {
                 return Err(e);
             }
         }
         let packed = Packed { data, order: None, layout, panel_bytes };
         Ok(PackedWeights { body: Body::Blocks(packed), format, n, k })
-    }
-
-    /// Packs floats in their own format, rounding f32 to it.
-    fn from_floats(ctx: &Context, format: WeightFormat, w: MatRef<'_>) -> Result<PackedWeights> {
-        let (n, k) = (w.rows(), w.cols());
-        if format == WeightFormat::F32 {
-            let body = Body::Floats(PackedB::pack(ctx, w.t())?);
-            return Ok(PackedWeights { body, format: Some(format), n, k });
-        }
-        let row_bytes = format.bytes(1, k)?;
-        let mut bytes = AlignedBuf::<u8>::zeroed(format.bytes(n, k)?)?;
-        if k > 0 {
-            for (i, out) in bytes.as_mut_slice().chunks_exact_mut(row_bytes).enumerate() {
-                quantize(format, w.row(i).unwrap_or_default(), out)?;
-            }
-        }
-        floats_from_bytes(ctx, format, n, k, bytes.as_slice())
     }
 
     /// Output features (rows of W).
@@ -217,9 +139,18 @@ impl PackedWeights {
         self.k
     }
 
-    /// The format; `None` for group-wise weights.
+    /// The format; `None` for weights that are in no GGUF file: group-wise ones and floats of 8 bits.
     pub fn format(&self) -> Option<WeightFormat> {
         self.format
+    }
+
+    /// Whether products with these weights may quantise their activations ([`Compute::Int8`]): floats, of 8
+    /// bits too, take them as they are.
+    pub fn takes_int8(&self) -> bool {
+        match &self.body {
+            Body::Blocks(packed) => packed.layout.packing.shape().int8,
+            Body::Floats(_) => false,
+        }
     }
 
     /// Bytes held: those of the blocks, n rounded up to 16 and k to the layout's superblock (64 or 128 for
@@ -236,8 +167,8 @@ impl PackedWeights {
 
     /// The weights as GGUF blocks again, bit for bit what was packed.
     ///
-    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for group-wise
-    /// weights, which have no blocks.
+    /// **Shapes**: `out`: `format.bytes(n, k)` bytes. **Errors**: `Shape`; `Unsupported` for weights without
+    /// a [`WeightFormat`], which have no blocks.
     pub fn to_blocks(&self, out: &mut [u8]) -> Result<()> {
         let _mode = fp_mode::default_mode();
         let format = self.format.ok_or(Error::Unsupported { what: "blocks of group-wise weights" })?;
@@ -310,18 +241,10 @@ impl PackedWeights {
 }
 
 impl Packed {
-    /// Row `i` of group-wise weights.
-    fn dequantize_groups(&self, i: usize, out: &mut [f32]) {
-        let panel = &self.data.as_slice()[i / LANES * self.panel_bytes..][..self.panel_bytes];
-        let mut codes = [0u8; BLOCK];
-        for b in 0..out.len() / BLOCK {
-            self.layout.get_codes(panel, i % LANES, b, &mut codes);
-            let (scale, zero) = self.layout.get_group(panel, i % LANES, b >> self.layout.superblock_shift);
-            for (p, code) in (b * BLOCK..).zip(codes) {
-                let feature = self.order.as_ref().map_or(p, |order| order[p] as usize);
-                out[feature] = scale * (f32::from(code) - f32::from(zero));
-            }
-        }
+    /// How a product treats its activations where `compute` is asked for: weights that are floats have
+    /// products with f32 activations only.
+    pub fn compute(&self, compute: Compute) -> Compute {
+        if self.layout.packing.shape().int8 { compute } else { Compute::F32 }
     }
 
     /// The row panels from output feature `first` (a multiple of 16) on, of rows of `k`.
@@ -337,58 +260,6 @@ impl Packed {
 }
 
 /// The layout of a format of blocks.
-fn layout_of(format: WeightFormat) -> Result<Layout> {
+pub(super) fn layout_of(format: WeightFormat) -> Result<Layout> {
     Layout::of(format).ok_or(Error::Unsupported { what: "a layout of blocks for this format" })
-}
-
-/// Stores a row of blocks.
-fn put_row(codec: &Codec, layout: &Layout, panel: &mut [u8], at: usize, row: &[u8]) {
-    let mut decoded = Decoded::ZERO;
-    for (b, block) in row.chunks_exact(codec.format.block_bytes()).enumerate() {
-        codec.decode(block, &mut decoded);
-        layout.put(panel, at, b, &decoded);
-    }
-}
-
-/// Packs little-endian floats.
-fn floats_from_bytes(
-    ctx: &Context,
-    format: WeightFormat,
-    n: usize,
-    k: usize,
-    bytes: &[u8],
-) -> Result<PackedWeights> {
-    /// The elements where they lie, or in `copy` where they are not aligned or the machine is big-endian.
-    fn elements<'a, T: bytemuck::Pod>(bytes: &'a [u8], copy: &'a mut AlignedBuf<T>) -> Result<&'a [T]> {
-        if cfg!(target_endian = "little")
-            && let Ok(elements) = bytemuck::try_cast_slice(bytes)
-        {
-            return Ok(elements);
-        }
-        *copy = AlignedBuf::zeroed(bytes.len() / size_of::<T>())?;
-        let copied: &mut [u8] = bytemuck::cast_slice_mut(copy.as_mut_slice());
-        copied.copy_from_slice(bytes);
-        if cfg!(target_endian = "big") {
-            copied.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
-        }
-        Ok(copy.as_slice())
-    }
-    let mut words = AlignedBuf::<u16>::zeroed(0)?;
-    let floats = match format {
-        WeightFormat::F16 => {
-            let w = elements(bytes, &mut words)?;
-            let w: &[f16] = bytemuck::cast_slice(w);
-            PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
-        }
-        WeightFormat::Bf16 => {
-            let w = elements(bytes, &mut words)?;
-            let w: &[bf16] = bytemuck::cast_slice(w);
-            PackedB::pack(ctx, MatRef::dense(w, n, k)?.t())?
-        }
-        _ => {
-            let mut copy = AlignedBuf::<f32>::zeroed(0)?;
-            PackedB::pack(ctx, MatRef::dense(elements(bytes, &mut copy)?, n, k)?.t())?
-        }
-    };
-    Ok(PackedWeights { body: Body::Floats(floats), format: Some(format), n, k })
 }

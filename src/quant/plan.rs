@@ -28,8 +28,8 @@ const UNPACKING_ROWS_SIMPLE: usize = 128;
 
 fn unpacking_rows(packing: Packing) -> usize {
     match packing {
-        // Entries of codebooks have kernels on unpacked weights only.
-        _ if !packing.shape().strands.is_empty() => 0,
+        // These have kernels on unpacked weights only.
+        _ if !packing.shape().direct => 0,
         Packing::Q4_0 | Packing::Q8_0 | Packing::Iq4Nl => UNPACKING_ROWS_SIMPLE,
         _ => UNPACKING_ROWS,
     }
@@ -95,7 +95,7 @@ impl Plan {
         let Dims { m, n, k } = dims;
         let packing = w.layout.packing;
         let (_, exact_rows) = kernels.exact_tile(packing);
-        let (path, (panels, tile_rows)) = match compute {
+        let (path, (panels, tile_rows)) = match w.compute(compute) {
             Compute::Int8 if m >= unpacking_rows(packing) => {
                 (Path::Int8Unpacked, kernels.unpacked_tile(packing))
             }

@@ -48,10 +48,7 @@ impl QuantizedRows {
         let _mode = fp_mode::default_mode();
         equal("a.cols", a.cols(), "must equal k =", self.k)?;
         a.require_plain("a", "plain: rows are quantised as they lie")?;
-        if a.rows() > self.most {
-            let relation = "must be at most the rows that there is room for =";
-            return Err(Error::Shape { what: "a.rows", got: a.rows(), relation, want: self.most });
-        }
+        self.check_room("a.rows", a.rows())?;
         self.rows = a.rows();
         let row_bytes = row_bytes(self.k, Compute::Int8);
         let rows_q8 = &mut self.data.as_mut_slice()[..a.rows() * row_bytes];
@@ -60,6 +57,41 @@ impl QuantizedRows {
                 quantize_row(ctx.kernels(), x, out);
             }
         })
+    }
+
+    /// Holds rows that were quantised before, with one scale for each token: `a[i][j] = scales[i] *
+    /// codes[i][j]`. They take the place of those that were held.
+    ///
+    /// With weights of 8 bits and one scale for each output feature
+    /// ([`GroupWise::symmetric`](super::import::GroupWise::symmetric), group k) a product is what is called
+    /// W8A8.
+    ///
+    /// **Shapes**: `codes`: (rows, k), one after the other; `scales`: (rows). **Numerics**: as
+    /// [`Compute::Int8`] with these numbers: dot products of 32 are exact, blocks are chained by FMA.
+    /// **Errors**: `Shape` for more rows than there is room for or codes of another length; `Option` for a
+    /// code of -128; nothing is changed then. **Cost**: one pass; allocates nothing.
+    pub fn set(&mut self, ctx: &Context, codes: &[i8], scales: &[f32]) -> Result<()> {
+        let _mode = fp_mode::default_mode();
+        let len = product("codes", &[scales.len(), self.k])?;
+        equal("codes.len", codes.len(), "must equal scales.len * k =", len)?;
+        self.check_room("scales.len", scales.len())?;
+        option(!codes.contains(&i8::MIN), "code", i8::MIN, "-127..=127")?;
+        self.rows = scales.len();
+        let (k, row_bytes) = (self.k, row_bytes(self.k, Compute::Int8));
+        let rows_q8 = &mut self.data.as_mut_slice()[..scales.len() * row_bytes];
+        quantize_rows_by(ctx.executor(), (scales.len(), row_bytes), rows_q8, |i, out| {
+            ActivationRows::put(&codes[i * k..(i + 1) * k], scales[i], out);
+        })
+    }
+
+    /// Refuses more rows than there is room for.
+    fn check_room(&self, what: &'static str, rows: usize) -> Result<()> {
+        let relation = "must be at most the rows that there is room for =";
+        if rows > self.most {
+            Err(Error::Shape { what, got: rows, relation, want: self.most })
+        } else {
+            Ok(())
+        }
     }
 
     /// Rows held.
@@ -77,9 +109,9 @@ impl QuantizedRows {
     ///
     /// **Shapes**: of each product `c`: (rows, its n). **Workspace**:
     /// [`workspace_bytes_many`](super::workspace_bytes_many) is enough. **Errors**: as there; `Option` for
-    /// weights of floats, which take activations as they are, and for weights with an order of k (GPTQ's
-    /// act-order), whose activations are quantised in that order; nothing is changed then. **Panics**: never.
-    /// Allocates nothing.
+    /// weights of floats (of 8 bits too), which take activations as they are, and for weights with an order
+    /// of k (GPTQ's act-order), whose activations are quantised in that order; nothing is changed then.
+    /// **Panics**: never. Allocates nothing.
     pub fn multiply_many(
         &self,
         ctx: &Context,
@@ -94,6 +126,7 @@ impl QuantizedRows {
                     let (got, allowed) = (text("floats"), "blocks or groups, which take int8");
                     return Err(Error::Option { what: "weights", got, allowed });
                 };
+                option(w.takes_int8(), "weights", "floats of 8 bits", "blocks or groups, which take int8")?;
                 option(packed.order.is_none(), "weights", "with an order of k", "in plain order")?;
             }
         }

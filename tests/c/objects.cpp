@@ -62,6 +62,9 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
         EXPECT(row == floats(back.begin() + 3 * K, back.begin() + 4 * K));
         const auto three = kvern::weights::from_blocks(mine, KVERN_WEIGHT_FORMAT_Q8_0, N, K, blocks);
         EXPECT(kvern::weights::from_blocks(KVERN_WEIGHT_FORMAT_Q8_0, N, K, blocks).bytes() == three.bytes());
+        const auto every = kvern::weights::from_block_rows(mine, KVERN_WEIGHT_FORMAT_Q8_0, N, K, blocks,
+                                                           blocks.size() / N);
+        EXPECT(every.bytes() == three.bytes());
         kvern::workspace scratch = kvern::workspace::create(mine, 64);
         one.multiply(ctx, ws, in, out(y));
         three.multiply(mine, scratch, in, out(z));
@@ -100,11 +103,22 @@ int weights(const kvern::context &ctx, kvern::workspace &ws) {
     EXPECT(row == floats(K, 3.0f));
     kvern::weights::from_groups(ctx, 4, group, N, K, raised, ones, points).dequantize_row(0, row);
     EXPECT(row == floats(K, 5.0f));
+    kvern::weights::from_affine<float>(ctx, 5, group, N, K, raised, ones, ones).dequantize_row(0, row);
+    EXPECT(row == floats(K, 10.0f));
+    /* 0x38 is 1 in E4M3, 0x3c in E5M2; 128 stands for a factor of 2. */
+    const std::vector<std::uint8_t> one(N * K, 0x38), two(N * K / 32, 128), half_one(N * K, 0x3c);
+    const std::vector<kvern::bf16> tile(1, kvern::bf16{0x4040});
+    const kvern::float8<kvern::bf16> one_scale{N, K, KVERN_FLOAT8_E4M3, N, K, one, tile};
+    const auto float8 = kvern::weights::from_float8(ctx, one_scale);
+    float8.dequantize_row(0, row);
+    EXPECT(row == floats(K, 3.0f) && float8.format() == KVERN_WEIGHT_FORMAT_FLOAT8);
+    kvern::weights::from_mxfp8(ctx, KVERN_FLOAT8_E5M2, N, K, half_one, two).dequantize_row(0, row);
+    EXPECT(row == floats(K, 2.0f));
     try {
         (void)kvern::weights::from_groups(ctx, 4, group, N, K, codes, {ones.data(), 1});
         return 1;
     } catch (const kvern::error &e) {
-        EXPECT(std::string(e.what()) == "scales.size = 1 must equal n * (k / group) = 32");
+        EXPECT(std::string(e.what()) == "scales.size = 1 must equal n * ceil(k / group) = 32");
     }
     return 0;
 }
@@ -272,6 +286,12 @@ int quantized_rows(const kvern::context &ctx, kvern::workspace &ws) {
     rows.quantize(ctx, kvern::matrix<const kvern::bf16>{halves.data(), 2, 64});
     rows.multiply(ctx, ws, 2, other);
     EXPECT(direct == again);
+    const std::vector<std::int8_t> codes(2 * 64, 2);
+    const floats scales{0.25f, 0.25f};
+    rows.set(ctx, 64, codes, scales);
+    rows.multiply(ctx, ws, 2, other);
+    /* Ones in Q8_0 are 127 times 1 / 127 in 16 bits. */
+    EXPECT(again[0] > 31.9f && again[0] < 32.1f && again == floats(2 * 5, again[0]));
     return 0;
 }
 

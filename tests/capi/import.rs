@@ -3,12 +3,15 @@
 use crate::capi::*;
 use crate::support::{Random, assert_same_bits};
 use kvern::capi::dtype::*;
+use kvern::capi::float8::*;
 use kvern::capi::import::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::*;
-use kvern::capi::weights::{KVERN_WEIGHT_FORMAT_GROUPS, kvern_weights_get_format};
+use kvern::capi::weights::{
+    KVERN_WEIGHT_FORMAT_FLOAT8, KVERN_WEIGHT_FORMAT_GROUPS, kvern_weights_get_format,
+};
 use kvern::quant::PackedWeights;
-use kvern::quant::import::{Awq, Gptq, GroupWise, StoredZeros};
+use kvern::quant::import::{Awq, Float8, Float8Kind, Gptq, GroupWise, Mxfp8, StoredZeros};
 use kvern::{Context, bf16, f16};
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
@@ -135,10 +138,10 @@ fn null_and_garbage_are_refused() {
         refused(gptq(ctx, 4, 32, 16, words, null(), 0, 1, scales, order, out), null_status, "qzeros is");
         refused(gptq(ctx, 4, 32, 16, words, zeros, 0, 1, null(), order, out), null_status, "scales is");
         refused(gptq(ctx, 4, 32, 16, words, zeros, 0, 1, scales, order, null_mut()), null_status, "out is");
-        for bits in [0, 3, 32, 33, u32::MAX] {
+        for bits in [0, 1, 5, 32, 33, u32::MAX] {
             refused(gptq(ctx, bits, 32, 16, words, zeros, 0, 1, scales, order, out), option, "bits = ");
         }
-        for group in [0, 1, 48, usize::MAX] {
+        for group in [0, 1, 24, 48, usize::MAX] {
             refused(gptq(ctx, 4, group, 16, words, zeros, 0, 1, scales, order, out), option, "group = ");
         }
         for n in [7, 15] {
@@ -183,4 +186,82 @@ fn null_and_garbage_are_refused() {
         );
         assert!((*out).is_null());
     }
+}
+
+/// Minimums, and floats of 8 bits: the bits of the safe API, and what is refused.
+#[test]
+fn minimums_and_floats_have_the_bits_of_the_safe_api() {
+    let (o, mut r, mut w) = (Objects::new(), Random::new(72), null_mut());
+    let codes: Vec<u8> = (0..ROWS * K).map(|_| r.below(32) as u8).collect();
+    let (scales, minimums) = (r.vec(ROWS * K / GROUP), r.vec(ROWS * K / GROUP));
+    let groups = GroupWise::affine((ROWS, K), 5, GROUP, &codes, &scales, &minimums).unwrap();
+    let (a, s, m) = (codes.as_ptr(), scales.as_ptr().cast::<c_void>(), minimums.as_ptr().cast::<c_void>());
+    let (f32s, null_status, option) = (KVERN_DTYPE_F32, KVERN_STATUS_NULL_POINTER, KVERN_STATUS_OPTION);
+    let exponents: Vec<u8> = (0..ROWS * K / 32).map(|_| 100 + r.below(60) as u8).collect();
+    // SAFETY: every pointer is NULL or live and of the stated size.
+    unsafe {
+        ok(kvern_weights_from_affine(o.ctx, 5, GROUP, ROWS, K, a, f32s, s, m, &mut w));
+        check(w, &groups);
+        let affine = |bits, codes, dtype, scales, minimums, out| {
+            kvern_weights_from_affine(o.ctx, bits, GROUP, ROWS, K, codes, dtype, scales, minimums, out)
+        };
+        w = null_mut();
+        refused(affine(5, null(), f32s, s, m, &mut w), null_status, "codes is");
+        refused(affine(5, a, f32s, null(), m, &mut w), null_status, "scales is");
+        refused(affine(5, a, f32s, s, null(), &mut w), null_status, "minimums is");
+        refused(affine(5, a, f32s, s, m, null_mut()), null_status, "out is");
+        refused(affine(7, a, f32s, s, m, &mut w), option, "bits = 7 must be 2, 3, 4, 5, 6 or 8");
+        refused(affine(3, a, f32s, s, m, &mut w), option, "must be 0..=7");
+        refused(affine(5, a, 9, s, m, &mut w), option, "dtype = 9");
+        refused(affine(5, a, f32s, s.byte_add(1), m, &mut w), KVERN_STATUS_MISALIGNED, "scales");
+
+        for (number, kind) in [(KVERN_FLOAT8_E4M3, Float8Kind::E4m3), (KVERN_FLOAT8_E5M2, Float8Kind::E5m2)] {
+            let tiled = &scales[..ROWS / 4 * (K / 32)];
+            let t = Float8 { n: ROWS, k: K, kind, tile: (4, 32), codes: &codes, scales: tiled };
+            let safe = PackedWeights::from_float8_on(&Context::serial(), &t).unwrap();
+            ok(kvern_weights_from_float8(o.ctx, number, 4, 32, ROWS, K, a, f32s, s, &mut w));
+            same_rows(w, &safe);
+            let t = Mxfp8 { n: ROWS, k: K, kind, codes: &codes, scales: &exponents };
+            let safe = PackedWeights::from_mxfp8_on(&Context::serial(), &t).unwrap();
+            ok(kvern_weights_from_mxfp8(o.ctx, number, ROWS, K, a, exponents.as_ptr(), &mut w));
+            same_rows(w, &safe);
+        }
+        let float = |kind, tile: (usize, usize), codes, dtype, scales, out| {
+            kvern_weights_from_float8(o.ctx, kind, tile.0, tile.1, ROWS, K, codes, dtype, scales, out)
+        };
+        w = null_mut();
+        refused(float(0, (1, 32), null(), f32s, s, &mut w), null_status, "codes is");
+        refused(float(0, (1, 32), a, f32s, null(), &mut w), null_status, "scales is");
+        refused(float(0, (1, 32), a, f32s, s, null_mut()), null_status, "out is");
+        refused(float(2, (1, 32), a, f32s, s, &mut w), option, "kind = 2 must be a KVERN_FLOAT8 number");
+        refused(float(0, (0, 32), a, f32s, s, &mut w), option, "tile.0 = 0");
+        refused(float(0, (1, 31), a, f32s, s, &mut w), option, "tile.1 = 31");
+        refused(float(0, (1, 32), a, -1, s, &mut w), option, "scales_dtype = -1");
+        let nan = vec![0x7fu8; ROWS * K];
+        refused(float(0, (1, 32), nan.as_ptr(), f32s, s, &mut w), option, "code = 0x7f at (0, 0)");
+        let mx =
+            |kind, k, codes, scales, out| kvern_weights_from_mxfp8(o.ctx, kind, ROWS, k, codes, scales, out);
+        refused(mx(0, K, null(), exponents.as_ptr(), &mut w), null_status, "codes is");
+        refused(mx(0, K, a, null(), &mut w), null_status, "scales is");
+        refused(mx(0, 31, a, exponents.as_ptr(), &mut w), option, "k = 31 must be a multiple of 32");
+        refused(mx(-1, K, a, exponents.as_ptr(), &mut w), option, "kind = -1");
+        assert!(w.is_null());
+    }
+}
+
+/// Checks the rows of weights that are floats, and frees them.
+unsafe fn same_rows(w: *mut kvern_weights, safe: &PackedWeights) {
+    let (mut got, mut want, mut format) = ([0f32; K], [0f32; K], 0);
+    for i in 0..ROWS {
+        safe.dequantize_row(i, &mut want).unwrap();
+        // SAFETY: the weights are live, and the row has K elements.
+        unsafe { ok(kvern_weights_dequantize_row(w, i, K, got.as_mut_ptr())) };
+        assert_same_bits(&got, &want, &format!("row {i}"));
+    }
+    // SAFETY: as above, and nobody uses them any more.
+    unsafe {
+        ok(kvern_weights_get_format(w, &mut format));
+        kvern_weights_destroy(w);
+    }
+    assert_eq!(format, KVERN_WEIGHT_FORMAT_FLOAT8);
 }

@@ -108,6 +108,14 @@ fn null_arguments_of_products_are_refused() {
         NULL_POINTER "out is NULL": kvern_weights_from_blocks(null(), 2, 1, 32, a.bytes, 18, null_mut());
         NULL_POINTER "blocks is NULL":
             kvern_weights_from_blocks(null(), 2, 1, 32, null(), 18, &mut null_mut());
+        NULL_POINTER "out is NULL":
+            kvern_weights_from_block_rows(null(), 2, 1, 32, a.bytes, 18, 18, null_mut());
+        NULL_POINTER "blocks is NULL":
+            kvern_weights_from_block_rows(null(), 2, 1, 32, null(), 18, 18, &mut null_mut());
+        SHAPE "row_bytes = 17 must be at least the bytes of k weights = 18":
+            kvern_weights_from_block_rows(null(), 2, 1, 32, a.bytes, 18, 17, &mut null_mut());
+        LENGTH "blocks.len":
+            kvern_weights_from_block_rows(null(), 2, 2, 32, a.bytes, 37, 20, &mut null_mut());
         NULL_POINTER "weights is NULL": kvern_weights_to_blocks(null(), a.bytes, N * 68);
         NULL_POINTER "blocks is NULL": kvern_weights_to_blocks(o.weights, null_mut(), N * 68);
         NULL_POINTER "weights is NULL": kvern_weights_dequantize_row(null(), 0, K, a.y);

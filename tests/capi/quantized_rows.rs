@@ -48,6 +48,8 @@ fn held_rows_have_the_bits_of_products_that_quantise_and_refuse_bad_arguments() 
     }
     let (a, mut none, far) = (x.as_ptr().cast(), null_mut(), product(got.as_mut_ptr().wrapping_byte_add(1)));
     let before = got.clone();
+    let (codes, scale) = ([-128i8; K], [1f32; 2]);
+    let (codes, scale) = (codes.as_ptr(), scale.as_ptr());
     refuse! {
         NULL_POINTER "out is NULL": kvern_quantized_rows_create(o.ctx, M, K, null_mut());
         OPTION "k = 33": kvern_quantized_rows_create(null(), M, 33, &mut none);
@@ -57,6 +59,13 @@ fn held_rows_have_the_bits_of_products_that_quantise_and_refuse_bad_arguments() 
         NULL_POINTER "a is NULL": kvern_quantized_rows_quantize(o.ctx, rows, M, K, 0, null(), K);
         OPTION "a_dtype = 7": kvern_quantized_rows_quantize(o.ctx, rows, M, K, 7, a, K);
         SHAPE "a.cols = 32 must equal k = 64": kvern_quantized_rows_quantize(o.ctx, rows, M, 32, 0, a, K);
+        NULL_POINTER "ctx is NULL": kvern_quantized_rows_set(null(), rows, 1, K, codes, scale);
+        NULL_POINTER "rows is NULL": kvern_quantized_rows_set(o.ctx, null_mut(), 1, K, codes, scale);
+        NULL_POINTER "codes is NULL": kvern_quantized_rows_set(o.ctx, rows, 1, K, null(), scale);
+        NULL_POINTER "scales is NULL": kvern_quantized_rows_set(o.ctx, rows, 1, K, codes, null());
+        SHAPE "k = 32 must equal the k of the rows = 64":
+            kvern_quantized_rows_set(o.ctx, rows, 2, 32, codes, scale);
+        OPTION "code = -128": kvern_quantized_rows_set(o.ctx, rows, 1, K, codes, scale);
         NULL_POINTER "ctx is NULL": kvern_quantized_rows_multiply(null(), o.ws, rows, M, 1, &two);
         NULL_POINTER "ws is NULL": kvern_quantized_rows_multiply(o.ctx, null_mut(), rows, M, 1, &two);
         NULL_POINTER "rows is NULL": kvern_quantized_rows_multiply(o.ctx, o.ws, null(), M, 1, &two);

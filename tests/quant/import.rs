@@ -22,7 +22,7 @@ struct Layer {
 impl Layer {
     fn new(seed: u64, (n, k): (usize, usize), bits: u32, group: usize) -> Layer {
         let mut r = Random::new(seed);
-        let groups = k / group;
+        let groups = k.div_ceil(group);
         let top = 1 << bits;
         Layer {
             n,
@@ -88,27 +88,33 @@ impl Layer {
         GroupWise::from_gptq(&tensors).unwrap()
     }
 
-    /// `(qweight, qzeros)`: element `at` of a word's integers at bits `at * bits`.
+    /// `(qweight, qzeros)`: integer `at` from bit `at * bits` on.
     fn gptq(&self, stored_zeros: StoredZeros) -> (Vec<i32>, Vec<i32>) {
-        let (n, per_word) = (self.n, (32 / self.bits) as usize);
-        let mut qweight = vec![0u32; self.k / per_word * n];
+        // Bit by bit: integers of 3 bits cross words.
+        let (n, bits) = (self.n, self.bits as usize);
+        let mut qweight = vec![0i32; self.k * bits / 32 * n];
         for j in 0..self.k {
             for i in 0..n {
-                let word = &mut qweight[j / per_word * n + i];
-                *word |= u32::from(self.codes[j * n + i]) << (self.bits as usize * (j % per_word));
+                for bit in 0..bits {
+                    let at = j * bits + bit;
+                    qweight[at / 32 * n + i] |= i32::from(self.codes[j * n + i] >> bit & 1) << (at % 32);
+                }
             }
         }
-        let mut qzeros = vec![0u32; self.zeros.len() / per_word];
+        let words = n * bits / 32;
+        let mut qzeros = vec![0i32; self.zeros.len().checked_div(n).unwrap_or(0) * words];
         for (at, zero) in self.zeros.iter().enumerate() {
             let stored = match stored_zeros {
                 StoredZeros::MinusOne => zero.wrapping_sub(1) & (0xFF >> (8 - self.bits)),
                 _ => *zero,
             };
             let (g, i) = (at / n, at % n);
-            qzeros[g * (n / per_word) + i / per_word] |=
-                u32::from(stored) << (self.bits as usize * (i % per_word));
+            for bit in 0..bits {
+                let at = i * bits + bit;
+                qzeros[g * words + at / 32] |= i32::from(stored >> bit & 1) << (at % 32);
+            }
         }
-        (qweight.into_iter().map(|w| w as i32).collect(), qzeros.into_iter().map(|w| w as i32).collect())
+        (qweight, qzeros)
     }
 
     /// AutoAWQ's packing of `(rows, n)` integers.
@@ -133,6 +139,13 @@ fn gptq_layers_hold_what_their_tensors_define() {
         ((40, 192), 4, 64),
         ((4, 128), 8, 32),
         ((20, 256), 8, 128),
+        ((16, 128), 2, 64),
+        ((32, 96), 3, 32),
+        ((32, 160), 3, 64),
+        ((8, 96), 4, 64),
+        ((8, 352), 4, 352),
+        ((8, 1056), 8, 1024),
+        ((16, 64), 2, 96),
         ((8, 0), 4, 32),
         ((0, 64), 4, 32),
     ]
@@ -177,7 +190,7 @@ fn awq_layers_hold_what_their_tensors_define() {
 fn own_codes_are_kept() {
     let (n, k, group) = (3, 128, 64);
     let mut r = Random::new(5);
-    for bits in [4, 8] {
+    for bits in [2, 3, 4, 8] {
         let half = 1 << (bits - 1);
         let codes: Vec<i8> = (0..n * k).map(|_| (r.below(2 * half) as i32 - half as i32) as i8).collect();
         let scales: Vec<bf16> = (0..n * 2).map(|_| bf16::from_f32(r.f32())).collect();
@@ -212,18 +225,19 @@ fn own_codes_are_kept() {
 fn bad_tensors_are_refused_by_name() {
     let own =
         |shape, bits, group, codes: &[i8]| said(GroupWise::symmetric(shape, bits, group, codes, &[1.0f32]));
-    assert_eq!(own((1, 32), 3, 32, &[0; 32]), "bits = 3 must be 4 or 8");
-    assert_eq!(own((1, 32), 4, 16, &[0; 32]), "group = 16 must be 32, 64 or 128");
-    assert_eq!(own((1, 96), 4, 64, &[0; 96]), "k = 96 must be a multiple of the group of 64");
+    assert_eq!(own((1, 32), 5, 32, &[0; 32]), "bits = 5 must be 2, 3, 4 or 8");
+    assert_eq!(own((1, 32), 4, 24, &[0; 32]), "group = 24 must be 16 or a multiple of 32");
+    assert_eq!(own((1, 32), 4, 0, &[0; 32]), "group = 0 must be 16 or a multiple of 32");
+    assert_eq!(own((1, 80), 4, 16, &[0; 80]), "k = 80 must be a multiple of 32");
     assert_eq!(own((2, 32), 4, 32, &[0; 32]), "codes.len = 32 must equal n * k = 64");
-    assert_eq!(own((2, 32), 4, 32, &[0; 64]), "scales.len = 1 must equal n * (k / group) = 2");
+    assert_eq!(own((2, 32), 4, 32, &[0; 64]), "scales.len = 1 must equal n * ceil(k / group) = 2");
     assert_eq!(own((1, 32), 4, 32, &[8; 32]), "code = 8 must be -8..=7");
     assert_eq!(own((usize::MAX, 32), 4, 32, &[0; 32]), "codes does not fit the address space");
     let zeros =
         |codes: &[u8], zeros: &[u8]| said(GroupWise::with_zeros((1, 32), 4, 32, codes, &[1.0f32], zeros));
     assert_eq!(zeros(&[16; 32], &[0]), "code = 16 must be 0..=15");
     assert_eq!(zeros(&[15; 32], &[16]), "code = 16 must be 0..=15");
-    assert_eq!(zeros(&[15; 32], &[]), "zeros.len = 0 must equal n * (k / group) = 1");
+    assert_eq!(zeros(&[15; 32], &[]), "zeros.len = 0 must equal n * ceil(k / group) = 1");
 
     let layer = Layer::new(1, (8, 64), 4, 32);
     let (qweight, qzeros) = layer.gptq(StoredZeros::AsIs);
@@ -247,18 +261,18 @@ fn bad_tensors_are_refused_by_name() {
     );
     assert_eq!(
         gptq(Gptq { qzeros: &[], ..good }),
-        "qzeros.len = 0 must equal k / group * (n * bits / 32) = 2"
+        "qzeros.len = 0 must equal ceil(k / group) * (n * bits / 32) = 2"
     );
-    assert_eq!(gptq(Gptq { scales: &[], ..good }), "scales.len = 0 must equal k / group * n = 16");
+    assert_eq!(gptq(Gptq { scales: &[], ..good }), "scales.len = 0 must equal ceil(k / group) * n = 16");
     let mut g_idx = layer.g_idx.clone();
     assert_eq!(gptq(Gptq { g_idx: Some(&g_idx[1..]), ..good }), "g_idx.len = 63 must equal k = 64");
     g_idx[0] = 2;
-    assert_eq!(gptq(Gptq { g_idx: Some(&g_idx), ..good }), "g_idx = 2 must be below k / group");
+    assert_eq!(gptq(Gptq { g_idx: Some(&g_idx), ..good }), "g_idx = 2 must be below ceil(k / group)");
     g_idx[0] = -1;
-    assert_eq!(gptq(Gptq { g_idx: Some(&g_idx), ..good }), "g_idx = -1 must be below k / group");
+    assert_eq!(gptq(Gptq { g_idx: Some(&g_idx), ..good }), "g_idx = -1 must be below ceil(k / group)");
     g_idx[0] = 1;
     let ragged = gptq(Gptq { g_idx: Some(&g_idx), ..good });
-    assert_eq!(ragged, "g_idx = 1 more than 32 times must be in each group exactly `group` times");
+    assert_eq!(ragged, "g_idx = 1 more than 32 times must be in each group as often as it has features");
 
     let (qweight, qzeros) = (layer.awq(&layer.codes), layer.awq(&layer.zeros));
     let scales = &layer.scales[..];
@@ -266,8 +280,11 @@ fn bad_tensors_are_refused_by_name() {
     let awq = |t: Awq<'_, f16>| said(GroupWise::from_awq(&t));
     assert_eq!(awq(Awq { n: 4, ..good }), "n = 4 must be a multiple of the 8 codes of a word");
     assert_eq!(awq(Awq { k: 128, ..good }), "qweight.len = 64 must equal k * (n / 8) = 128");
-    assert_eq!(awq(Awq { qzeros: &qweight, ..good }), "qzeros.len = 64 must equal k / group * (n / 8) = 2");
-    assert_eq!(awq(Awq { scales: &[], ..good }), "scales.len = 0 must equal k / group * n = 16");
+    assert_eq!(
+        awq(Awq { qzeros: &qweight, ..good }),
+        "qzeros.len = 64 must equal ceil(k / group) * (n / 8) = 2"
+    );
+    assert_eq!(awq(Awq { scales: &[], ..good }), "scales.len = 0 must equal ceil(k / group) * n = 16");
 
     let w = GroupWise::from_awq(&good).unwrap();
     assert_eq!(said(w.dequantize_row(8, &mut [0.0; 64])), "row = 8 must be below n = 8");
@@ -284,8 +301,8 @@ proptest! {
     #[test]
     fn hostile_tensors_never_panic(
         (n, k) in (dimension(), dimension()),
-        bits in prop_oneof![Just(4u32), Just(8), 0u32..40],
-        group in prop_oneof![Just(32usize), Just(64), Just(0), 0usize..200],
+        bits in prop_oneof![2u32..9, 0u32..40],
+        group in prop_oneof![Just(16usize), Just(32usize), Just(64), Just(0), 0usize..200],
         words in proptest::collection::vec(any::<i32>(), 0..600),
         g_idx in proptest::collection::vec(-2i32..4, 0..130),
         fitting in any::<bool>(),
@@ -298,10 +315,10 @@ proptest! {
             Some(len) if fitting && len <= have => len,
             _ => have,
         };
-        let per_word = 32usize.checked_div(bits as usize).unwrap_or(0).max(1);
-        let groups = k.checked_div(group).unwrap_or(0);
-        let qweight = &words[..cut((k / per_word).checked_mul(n), words.len())];
-        let qzeros = &words[..cut(groups.checked_mul(n / per_word), words.len())];
+        let words_of = |len: usize| len.saturating_mul(bits as usize) / 32;
+        let groups = if group == 0 { 0 } else { k.div_ceil(group) };
+        let qweight = &words[..cut(words_of(k).checked_mul(n), words.len())];
+        let qzeros = &words[..cut(groups.checked_mul(words_of(n)), words.len())];
         let scales = &scales[..cut(groups.checked_mul(n), words.len())];
         let codes = cut(n.checked_mul(k), bytes.len());
         let g_idx = &g_idx[..cut(Some(k), g_idx.len())];
@@ -314,6 +331,7 @@ proptest! {
             GroupWise::from_awq(&Awq { n, k, group, qweight, qzeros, scales }),
             GroupWise::symmetric((n, k), bits, group, &signed[..codes], scales),
             GroupWise::with_zeros((n, k), bits, group, &bytes[..codes], scales, zeros),
+            GroupWise::affine((n, k), bits, group, &bytes[..codes], scales, scales),
         ];
         for w in results.into_iter().flatten() {
             let mut row = vec![0.0; k];

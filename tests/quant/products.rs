@@ -2,10 +2,8 @@
 
 use crate::definition::{assert_exact, assert_int8};
 use crate::support::{Random, assert_same_bits, context, for_each_isa, product};
-use kvern::matmul::{matmul, matmul_workspace_bytes};
-use kvern::quant::import::{Gptq, GroupWise, StoredZeros};
 use kvern::quant::{
-    Compute, PackedWeights, Product, WeightFormat, dequantize, multiply_many, reference, workspace_bytes_many,
+    Compute, PackedWeights, Product, WeightFormat, dequantize, multiply_many, workspace_bytes_many,
 };
 use kvern::{Activation, Context, ContextOptions, Epilogue, Isa, MatMut, MatRef, Workspace};
 
@@ -214,113 +212,6 @@ fn shared_activations_and_gates_have_the_bits_of_separate_calls() {
             q.multiply_gated(&ctx, &mut ws, compute, a, &gate, out, &e).unwrap();
             assert_same_bits(&c, &gated, "gated");
         });
-    }
-}
-
-/// Group-wise weights with random codes, with and without zeros, in every group length and width.
-fn group_wise(r: &mut Random, bits: u32, group: usize, symmetric: bool, n: usize, k: usize) -> GroupWise {
-    let top = 1usize << bits;
-    let scales: Vec<f32> = r.vec(n * k / group);
-    if symmetric {
-        let codes: Vec<i8> = (0..n * k).map(|_| (r.below(top) as i32 - top as i32 / 2) as i8).collect();
-        GroupWise::symmetric((n, k), bits, group, &codes, &scales).unwrap()
-    } else {
-        let codes: Vec<u8> = (0..n * k).map(|_| r.below(top) as u8).collect();
-        let zeros: Vec<u8> = (0..n * k / group).map(|_| r.below(top) as u8).collect();
-        GroupWise::with_zeros((n, k), bits, group, &codes, &scales, &zeros).unwrap()
-    }
-}
-
-/// Rule 2 for one row of group-wise weights in stored order.
-fn group_dot(w: &GroupWise, n: usize, x: &[f32]) -> f32 {
-    let row = w.row(n).unwrap();
-    let mut chain = 0.0f32;
-    for (b, (q, d)) in reference::quantize_activations(x).into_iter().enumerate() {
-        let g = 32 * b / w.group();
-        let zero = i32::from(row.zeros[g]);
-        let dot: i32 = (0..32).map(|j| (i32::from(row.codes[32 * b + j]) - zero) * q[j]).sum();
-        chain = libm::fmaf(dot as f32, row.scales[g] * d, chain);
-    }
-    chain
-}
-
-/// Weights of a GPTQ checkpoint whose input features are dealt out to the groups at random.
-fn act_order(r: &mut Random, n: usize, k: usize) -> GroupWise {
-    let (bits, group) = (4, 32);
-    let mut words = |count: usize| (0..count).map(|_| r.next() as i32).collect::<Vec<_>>();
-    let (qweight, qzeros) = (words(k / 8 * n), words(k / group * n / 8));
-    let scales = r.vec(k / group * n);
-    let mut g_idx: Vec<i32> = (0..k).map(|i| (i / group) as i32).collect();
-    for i in (1..k).rev() {
-        g_idx.swap(i, r.below(i + 1));
-    }
-    let stored_zeros = StoredZeros::AsIs;
-    let (qweight, qzeros, scales, g_idx) = (&qweight[..], &qzeros[..], &scales[..], Some(&g_idx[..]));
-    let w = GroupWise::from_gptq(&Gptq { n, k, bits, group, qweight, qzeros, scales, g_idx, stored_zeros });
-    let w = w.unwrap();
-    assert!(w.order().is_some());
-    w
-}
-
-fn check_group_wise(r: &mut Random, w: &GroupWise, m: usize) {
-    let (n, k) = (w.n(), w.k());
-    let p = PackedWeights::from_groups_on(&context(Isa::Scalar, 2), w).unwrap();
-    assert_eq!((p.n(), p.k(), p.format()), (n, k, None));
-    let mut wide = vec![0.0; n * k];
-    for (i, out) in wide.chunks_exact_mut(k).enumerate() {
-        w.dequantize_row(i, out).unwrap();
-        let mut row = vec![0.0; k];
-        p.dequantize_row(i, &mut row).unwrap();
-        assert_same_bits(&row, out, "row");
-    }
-    // Rule 1 and rule 2 go over k in stored order.
-    let stored = |x: &[f32]| match w.order() {
-        Some(order) => order.iter().map(|&i| x[i as usize]).collect(),
-        None => x.to_vec(),
-    };
-    let x = r.vec(m * k);
-    let a = MatRef::dense(&x, m, k).unwrap();
-    let int8: Vec<f32> = (0..m)
-        .flat_map(|i| {
-            let x = stored(&x[i * k..(i + 1) * k]);
-            (0..n).map(move |j| group_dot(w, j, &x)).collect::<Vec<_>>()
-        })
-        .collect();
-    let stored_x: Vec<f32> = x.chunks_exact(k).flat_map(stored).collect();
-    let stored_w: Vec<f32> = wide.chunks_exact(k).flat_map(stored).collect();
-    let mut exact = vec![0.0; m * n];
-    let ctx = Context::serial();
-    let mut ws = Workspace::new(matmul_workspace_bytes(&ctx, m, n, k).unwrap()).unwrap();
-    let b = MatRef::dense(&stored_w, n, k).unwrap().t();
-    let stored_a = MatRef::dense(&stored_x, m, k).unwrap();
-    let out = MatMut::dense(&mut exact, m, n).unwrap();
-    matmul(&ctx, &mut ws, stored_a, b, out, &Epilogue::default()).unwrap();
-    for_each_isa(|one| {
-        for threads in [1, 3] {
-            let ctx = context(one.isa(), threads);
-            for (compute, want) in [(Compute::Int8, &int8), (Compute::F32, &exact)] {
-                let mut c = vec![f32::NAN; m * n];
-                product(&ctx, &p, compute, a, &Epilogue::default(), &mut c);
-                let what = format!("{} bits in {}, {m}x{n}x{k} at {}", w.bits(), w.group(), ctx.isa());
-                assert_same_bits(&c, want, &what);
-            }
-        }
-    });
-}
-
-#[test]
-fn group_wise_products_equal_the_definition() {
-    let mut r = Random::new(16);
-    let all = [4, 8].into_iter().flat_map(|bits| [32, 64, 128].map(|g| (bits, g)));
-    for (bits, group, symmetric) in all.flat_map(|(b, g)| [(b, g, true), (b, g, false)]) {
-        for (m, n, k) in [(1, 5, 128), (3, 40, 384), (7, 70, 1024), (30, 33, 256)] {
-            let w = group_wise(&mut r, bits, group, symmetric, n, k);
-            check_group_wise(&mut r, &w, m);
-        }
-    }
-    for m in [1, 4, 9, 40] {
-        let w = act_order(&mut r, 40, 384);
-        check_group_wise(&mut r, &w, m);
     }
 }
 

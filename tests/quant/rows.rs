@@ -3,6 +3,7 @@
 
 use crate::support::{Random, assert_same_bits, context, for_each_isa};
 use kvern::matmul::Element;
+use kvern::quant::import::GroupWise;
 use kvern::quant::{
     Compute, PackedWeights, Product, QuantizedRows, WeightFormat, multiply_many, workspace_bytes_many,
 };
@@ -114,4 +115,58 @@ fn rows_and_weights_that_do_not_fit_are_refused() {
     assert_eq!(y, [7.0; 15]);
     let c = MatMut::dense(&mut y[..10], 2, 5).unwrap();
     held.multiply(&ctx, &mut ws, &good, c, &Epilogue::default()).unwrap();
+}
+
+/// Weights and activations that other tools quantised to 8 bits, with one scale a row: W8A8.
+#[test]
+fn rows_of_codes_with_one_scale_equal_their_definition() {
+    let mut r = Random::new(97);
+    for (m, n, k) in [(1, 5, 32), (2, 40, 96), (7, 33, 352), (40, 70, 1056)] {
+        let mut codes = |len: usize| (0..len).map(|_| r.below(255) as i32 - 127).collect::<Vec<_>>();
+        let (w, a) = (codes(n * k), codes(m * k));
+        let bytes = |codes: &[i32]| codes.iter().map(|&code| code as i8).collect::<Vec<_>>();
+        let (scales_w, scales_a) = (r.vec(n), r.vec(m));
+        let groups = GroupWise::symmetric((n, k), 8, k, &bytes(&w), &scales_w).unwrap();
+        let packed = PackedWeights::from_groups(&groups).unwrap();
+        let mut want = Vec::new();
+        for i in 0..m {
+            for j in 0..n {
+                let (mut chain, mut all, mut magnitude) = (0.0f32, 0i64, 0i64);
+                for b in 0..k / 32 {
+                    let at = |row: usize, x: usize| row * k + 32 * b + x;
+                    let dot: i32 = (0..32).map(|x| w[at(j, x)] * a[at(i, x)]).sum();
+                    chain = libm::fmaf(dot as f32, scales_w[j] * scales_a[i], chain);
+                    all += i64::from(dot);
+                    magnitude += i64::from(dot.abs());
+                }
+                // One sum over all of k in integers differs by the roundings of the chain.
+                let scale = f64::from(scales_w[j]) * f64::from(scales_a[i]);
+                let bound = scale.abs() * magnitude as f64 * (k / 32 + 2) as f64 * 2f64.powi(-24);
+                assert!((f64::from(chain) - scale * all as f64).abs() <= bound);
+                want.push(chain);
+            }
+        }
+        for_each_isa(|one| {
+            let ctx = context(one.isa(), 2);
+            let mut held = QuantizedRows::new(&ctx, m, k).unwrap();
+            held.set(&ctx, &bytes(&a), &scales_a).unwrap();
+            assert_eq!(held.rows(), m);
+            let mut ws = Workspace::new(packed.workspace_bytes(&ctx, m, Compute::Int8).unwrap()).unwrap();
+            let mut c = vec![f32::NAN; m * n];
+            let out = MatMut::dense(&mut c, m, n).unwrap();
+            held.multiply(&ctx, &mut ws, &packed, out, &Epilogue::default()).unwrap();
+            assert_same_bits(&c, &want, &format!("{m}x{n}x{k} at {}", ctx.isa()));
+        });
+    }
+    let ctx = Context::serial();
+    let mut held = QuantizedRows::new(&ctx, 1, 32).unwrap();
+    held.set(&ctx, &[1; 32], &[1.0]).unwrap();
+    let mut said = |codes: &[i8], scales: &[f32]| held.set(&ctx, codes, scales).unwrap_err().to_string();
+    assert_eq!(said(&[1; 31], &[1.0]), "codes.len = 31 must equal scales.len * k = 32");
+    assert_eq!(
+        said(&[1; 64], &[1.0; 2]),
+        "scales.len = 2 must be at most the rows that there is room for = 1"
+    );
+    assert_eq!(said(&[-128; 32], &[1.0]), "code = -128 must be -127..=127");
+    assert_eq!(held.rows(), 1);
 }

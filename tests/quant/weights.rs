@@ -147,6 +147,48 @@ fn odd_activations_behave_as_documented() {
     assert!(back.iter().all(|x| x.is_nan()));
 }
 
+/// A part of a larger tensor, along n and along k, where it is.
+#[test]
+fn rows_of_blocks_may_lie_apart() {
+    let mut r = Random::new(98);
+    let (rows, cols) = (40, 4 * 256);
+    let x = r.vec(rows * cols);
+    for format in WeightFormat::ALL {
+        let mut tensor = vec![0; format.bytes(rows, cols).unwrap()];
+        quantize(format, &x, &mut tensor).unwrap();
+        let stride = format.bytes(1, cols).unwrap();
+        for (first, n, from, k) in [(0, 40, 0, 1024), (3, 33, 256, 512), (39, 1, 768, 256), (7, 0, 0, 256)] {
+            let (start, bytes) = (format.bytes(1, from).unwrap(), format.bytes(1, k).unwrap());
+            let part = &tensor[first * stride + start..];
+            // Not a byte behind the last row.
+            let part = if n == 0 { &[] } else { &part[..(n - 1) * stride + bytes] };
+            let ctx = context(Isa::Scalar, 2);
+            let w = PackedWeights::from_block_rows_on(&ctx, format, (n, k), part, stride).unwrap();
+            let together: Vec<u8> =
+                (0..n).flat_map(|i| part[i * stride..i * stride + bytes].to_vec()).collect();
+            let want = PackedWeights::from_blocks(format, n, k, &together).unwrap();
+            let [mut got, mut back] = [(); 2].map(|()| vec![0xA5; together.len()]);
+            w.to_blocks(&mut got).unwrap();
+            want.to_blocks(&mut back).unwrap();
+            assert!(got == back && w.bytes() == want.bytes(), "{}", format.name());
+        }
+        let refused = |n, row_bytes, len: usize| {
+            let blocks = &tensor[..len];
+            let w =
+                PackedWeights::from_block_rows_on(&Context::serial(), format, (n, 256), blocks, row_bytes);
+            w.unwrap_err().to_string()
+        };
+        let bytes = format.bytes(1, 256).unwrap();
+        assert_eq!(
+            refused(2, bytes - 1, 2 * bytes),
+            format!("row_bytes = {} must be at least the bytes of k weights = {bytes}", bytes - 1)
+        );
+        let few = refused(2, stride, stride + bytes - 1);
+        assert!(few.starts_with("blocks.len") && few.contains(&format!("{}", stride + bytes)), "{few}");
+        assert!(refused(usize::MAX, stride, bytes).contains("does not fit the address space"));
+    }
+}
+
 #[test]
 fn bad_input_is_refused() {
     let ctx = Context::serial();

@@ -57,6 +57,11 @@ impl<'t> Weights<'t> {
         let distinct = DISTINCT_ROWS.min(n);
         let rows = values(distinct * k, 1);
         let blocks = match Type::of(format) {
+            Some(of) if of.needs_importance() => {
+                let mut blocks = vec![0; format.bytes(distinct, k)?];
+                kvern::quant::quantize(format, &rows, &mut blocks)?;
+                Some((of, blocks.repeat(n / distinct)))
+            }
             Some(of) => Some((of, quantize(of, &rows, k)?.repeat(n / distinct))),
             None => None,
         };
@@ -122,7 +127,7 @@ impl<'t> Weights<'t> {
             .zip(&times[1..])
             .map(|(name, times)| (name.to_string(), times.median() / seconds))
             .min_by(|a, b| a.1.total_cmp(&b.1));
-        let kernel = ctx.kernel_names().iter().find(|(what, _)| *what == "quant int8");
+        let kernel = ctx.kernel_names().into_iter().find(|(what, _)| *what == "quant int8");
         let kernel = kernel.map_or("kvern", |(_, kernel)| kernel).to_owned();
         table.row(&Row { case: name.into(), kernel, seconds, operations, bytes, best_peer }, floor);
         for (peer, times) in names.iter().zip(&times[1..]) {

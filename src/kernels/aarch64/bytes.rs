@@ -39,8 +39,25 @@ impl<D: Dots> SimdBytes for Neon<D> {
         each!(r => vld1q_u8(p.add(16 * r)))
     }
     #[inline(always)]
+    fn bytes_signed(self, a: Self::I32s, signs: Self::I32s, g: usize) -> Self::I32s {
+        let byte = (g / 2) as u32 * 0x0101_0101;
+        let rows = [byte, byte + 0x0404_0404, byte + 0x0808_0808, byte + 0x0c0c_0c0c];
+        // SAFETY: the array holds four u32.
+        let spread = v!(vreinterpretq_u8_u32(unsafe { vld1q_u32(rows.as_ptr()) }));
+        let bits = v!(vreinterpretq_u8_u32(vdupq_n_u32(0x0804_0201 << (4 * (g % 2)))));
+        each!(r => {
+            let mask = vtstq_u8(vqtbl1q_u8(vreinterpretq_u8_s32(signs[r]), spread), bits);
+            let a = vreinterpretq_u8_s32(a[r]);
+            vreinterpretq_s32_u8(vsubq_u8(veorq_u8(a, mask), mask))
+        })
+    }
+    #[inline(always)]
     fn bytes_of(self, a: Self::I32s) -> Self::Bytes {
         each!(r => vreinterpretq_u8_s32(a[r]))
+    }
+    #[inline(always)]
+    fn lanes_of_bytes(self, q: Self::Bytes) -> Self::I32s {
+        each!(r => vreinterpretq_s32_u8(q[r]))
     }
     #[inline(always)]
     fn bytes_zero(self) -> Self::Bytes {

@@ -240,6 +240,10 @@ impl<D: Dots> Simd for Neon<D> {
         })
     }
     #[inline(always)]
+    fn i_shr_signed(self, a: Self::I32s, n: u32) -> Self::I32s {
+        each!(r => vshlq_s32(a[r], vdupq_n_s32(-(n as i32))))
+    }
+    #[inline(always)]
     unsafe fn i_load(self, p: *const i32) -> Self::I32s {
         // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
         each!(r => vld1q_s32(p.add(4 * r)))

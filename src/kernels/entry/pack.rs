@@ -2,7 +2,8 @@
 
 use super::bounds::reach;
 use crate::kernels::generic::pack::{CopyColumns, CopyRows};
-use crate::kernels::{KernelSet, LANES};
+use crate::kernels::generic::pack_codes::PackCodes;
+use crate::kernels::{KernelSet, LANES, Packing};
 
 impl KernelSet {
     /// Copies `rows` rows of `16 * vectors` elements, `row_stride` apart, so that they follow each other.
@@ -22,6 +23,25 @@ impl KernelSet {
         let copy = CopyRows { from: from.as_ptr(), row_stride, rows, vectors, to: to.as_mut_ptr() };
         // SAFETY: CPU checked; the assert covers both operands.
         unsafe { (self.copy_rows)(&copy) }
+    }
+
+    /// Stores the codes of 16 rows, 64 of each, in one or two blocks of 32 k: those that start at
+    /// `starts` bytes of `panel`. Codes are not entries of codebooks.
+    pub(crate) fn pack_codes(
+        &self,
+        packing: Packing,
+        codes: &[[u8; 64]; LANES],
+        panel: &mut [u8],
+        starts: [Option<usize>; 2],
+    ) {
+        let shape = packing.shape();
+        assert!(shape.strands.is_empty());
+        let to = starts.map(|start| {
+            let block = start.map(|start| panel[start..][..shape.codes].as_mut_ptr());
+            block.unwrap_or(std::ptr::null_mut())
+        });
+        // SAFETY: CPU checked; the blocks lie inside the panel, and the planes of a packing inside its codes.
+        unsafe { (self.pack_codes)(&PackCodes { codes: codes.as_ptr().cast(), planes: shape.planes, to }) }
     }
 
     /// Copies `columns` columns of `k` elements, `column_stride` apart, as rows `row_stride` apart; both

@@ -72,6 +72,15 @@ impl ActivationRows<'_> {
     /// Bytes from one block to the next.
     pub(crate) const STEP: usize = size_of::<BlockQ8>();
 
+    /// One row of codes, all with the scale `d`. **Shapes**: `codes`: (32 * blocks); `out`: as many
+    /// [`BlockQ8`] at least.
+    pub(crate) fn put(codes: &[i8], d: f32, out: &mut [u8]) {
+        let blocks = out.as_chunks_mut::<{ size_of::<BlockQ8>() }>().0;
+        for (codes, out) in codes.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+            *out = bytemuck::cast(BlockQ8::of(codes, d));
+        }
+    }
+
     /// The int8 tile of these rows and C, without weights.
     #[inline(always)]
     fn tile(&self, c: &mut MatMut<'_>, blocks: usize, accumulate: bool) -> Int8Tile {
@@ -225,8 +234,11 @@ impl KernelSet {
         let [panel, ..] = w.pointers(1);
         let out = out.as_mut_ptr();
         let e = Expand { w: panel, superblock_shift: w.superblock_shift, first, blocks, out, out_stride: 0 };
+        let Some(kernel) = self.quant.widening[w.packing as usize].expand else {
+            return debug_assert!(false, "these weights have no int8 products");
+        };
         // SAFETY: CPU checked; the blocks lie inside the row panel, and `out` has room for them.
-        unsafe { (self.quant.widening[w.packing as usize].expand)(&e) }
+        unsafe { kernel(&e) }
     }
 
     /// Widens blocks `first..first + blocks` of the first panel to f32: 16 weights of each k, `out_stride`

@@ -16,12 +16,15 @@ pub(super) mod kv;
 pub(super) mod math;
 pub(super) mod norm;
 pub(super) mod pack;
+pub(super) mod pack_codes;
 pub(super) mod quant_codes;
 mod quant_dots;
 pub(super) mod quant_entries;
 pub(super) mod quant_entry_headers;
 pub(super) mod quant_exact;
+pub(super) mod quant_floats;
 pub(super) mod quant_format;
+pub(super) mod quant_group_headers;
 pub(super) mod quant_headers;
 mod quant_in_place;
 pub(super) mod quant_int8;
@@ -40,7 +43,9 @@ pub(super) mod packings {
     pub(in crate::kernels) use super::quant_codes::*;
     pub(in crate::kernels) use super::quant_entries::*;
     pub(in crate::kernels) use super::quant_entry_headers::*;
+    pub(in crate::kernels) use super::quant_floats::*;
     pub(in crate::kernels) use super::quant_format::*;
+    pub(in crate::kernels) use super::quant_group_headers::*;
     pub(in crate::kernels) use super::quant_headers::*;
 }
 

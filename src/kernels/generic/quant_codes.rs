@@ -21,15 +21,39 @@ const fn plane(start: usize, bits: u32, at: u32) -> Plane {
 }
 
 impl Plane {
-    /// The byte of row `row`'s k = 4 g (the next three follow), and the shift of its bits.
-    pub(crate) fn place(&self, row: usize, g: usize) -> (usize, u32) {
-        let (vector, shift) = match self.bits {
+    /// The vector of group `g` of a plane of `BITS`, and the shift of its bits.
+    #[inline(always)]
+    pub(crate) fn place<const BITS: u32>(g: usize) -> (usize, u32) {
+        let (vector, shift) = match BITS {
             8 => (g, 0),
             4 => (g % 4, 4 * (g / 4)),
             2 => (g / 4, 2 * (g % 4)),
             _ => (0, g),
         };
-        (self.start + 64 * vector + 4 * row, shift as u32)
+        (vector, shift as u32)
+    }
+
+    /// The `j`th group of four k that vector `v` of this plane holds, and the shift of its bits.
+    #[inline(always)]
+    pub(crate) fn group(&self, v: usize, j: usize) -> (usize, u32) {
+        let g = match self.bits {
+            8 => v,
+            4 => v + 4 * j,
+            2 => 4 * v + j,
+            _ => j,
+        };
+        (g, self.bits * j as u32)
+    }
+
+    /// The bits of four codes that lie together, at their lowest place.
+    #[inline(always)]
+    pub(crate) const fn mask<const BITS: u32>() -> u32 {
+        (0xff >> (8 - BITS)) * 0x0101_0101
+    }
+
+    /// Bytes of a block's vectors.
+    pub(crate) fn bytes(&self) -> usize {
+        64 * self.bits as usize
     }
 }
 
@@ -38,6 +62,17 @@ impl Plane {
 pub(crate) struct Strand {
     pub start: usize,
     pub bytes: usize,
+}
+
+/// The bits of a float of 8 bits: a sign, an exponent, a mantissa.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Float8Shape {
+    /// Bits of the mantissa.
+    pub mantissa: u32,
+    /// What the exponent is stored with.
+    pub bias: u32,
+    /// The least magnitude (7 bits) that is no finite number, and so no weight.
+    pub not_finite: u8,
 }
 
 /// A packing of codes.
@@ -58,11 +93,39 @@ pub(crate) trait Codes {
     /// The same codes as bytes.
     type Wide: Codes;
 
+    /// The bits of a code, where codes are floats.
+    const FLOAT8: Option<Float8Shape> = None;
+
     /// Group `g` (k = 4g..4g+4) as unsigned bytes in r16k4 order.
     ///
     /// # Safety
     /// - `q` is valid for `BYTES` bytes; `g < 8`.
     unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes;
+
+    /// What all groups of a block are made from, once: a number for each row. Codes of planes have none.
+    ///
+    /// # Safety
+    /// - as [`Codes::group`].
+    #[inline(always)]
+    unsafe fn shared<S: SimdBytes>(s: S, _q: *const u8) -> S::I32s {
+        s.i_splat(0)
+    }
+
+    /// Groups `2 p` and `2 p + 1`; `shared`: what [`Codes::shared`] gave for the block.
+    ///
+    /// # Safety
+    /// - as [`Codes::group`]; `p < 4`.
+    #[inline(always)]
+    unsafe fn two_groups<S: SimdBytes>(s: S, q: *const u8, _shared: S::I32s, p: usize) -> [S::Bytes; 2] {
+        // SAFETY: handed on to the caller.
+        unsafe { [Self::group(s, q, 2 * p), Self::group(s, q, 2 * p + 1)] }
+    }
+
+    /// What byte `j < 4` of each lane of a group stands for.
+    #[inline(always)]
+    fn value<S: SimdBytes>(s: S, codes: S::Bytes, j: u32) -> S::F32s {
+        s.byte_to_f32(codes, j)
+    }
 
     /// By how many bits [`Codes::in_place`] leaves codes shifted up; 0 where it would gain nothing.
     const IN_PLACE: u32 = 0;

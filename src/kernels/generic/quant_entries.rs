@@ -5,11 +5,11 @@
 //! 32 k of 16 rows: [byte 0 of the index of entry 0, 16 rows][of entry 1] ..   32 / WIDTH entries
 //!                  [signs, or the rest of the indices: a word or bytes of each row]
 //! ```
-//! A group of 4 k takes one gather of 16 words from L1 and up to 8 operations on 16 lanes. That is the bound:
-//! 8 gathers for 512 weights, of 16 loads each. Rejected: entries of 64 bits, half as many loads, whose words
-//! then have to be sorted into rows and k: as many shuffles as loads saved. Products gather once, into
-//! unpacked codes, from one row of activations on: that costs 8 stores and loads more, and saves three
-//! kernels a format.
+//! A group of 4 k takes 16 words from L1 and up to 6 operations on 16 lanes. The loads are the bound: of
+//! entries of 8 elements 64 of 64 bits for 512 weights, whose words are sorted by shuffles; of entries of 4
+//! elements 128 of 32 bits. Rejected: gathers of 32 bits for both, 1.5 times the time on Zen;
+//! signs spread by multiplications, 1.3 times. Products gather once, into unpacked codes, from one row of
+//! activations on: that costs 8 stores and loads more, and saves three kernels a format.
 
 use super::codebooks::Codebook;
 use super::quant_codes::{Codes, Plane, Strand};
@@ -30,37 +30,74 @@ const fn indices<const N: usize, const ALL: usize>(rest: [Strand; N]) -> [Strand
     all
 }
 
-/// The words of group `g`, from the low byte of the index and what `high` holds of it (its bit 8 and up).
+/// The words of groups `2 p` and `2 p + 1`: an entry of 8 elements, or two of 4, whose indices have `high` in
+/// their bits from 8 on.
 ///
 /// # Safety
-/// - `q` is valid for the codes of a block; `g < 8`; the index is below the entries of the codebook.
+/// - `q` is valid for the codes of a block; `p < 4`; each index is below the entries of the codebook.
 #[inline(always)]
-unsafe fn entry<S: SimdBytes, B: Codebook>(s: S, q: *const u8, g: usize, high: S::I32s) -> S::I32s {
-    let (n, word) = (4 * g / B::WIDTH, 4 * g % B::WIDTH / 4);
-    // SAFETY: byte vector n of the codes; the index is inside of the table.
+unsafe fn entries<S: SimdBytes, B: Codebook>(
+    s: S,
+    q: *const u8,
+    p: usize,
+    high: [S::I32s; 2],
+) -> [S::I32s; 2] {
+    let table = B::words().as_ptr();
+    // SAFETY: byte vectors of the codes; the indices are inside of the table.
     unsafe {
-        let at = s.i_add(s.load_u8(q.add(16 * n)), s.i_shl(high, 8));
-        s.gather(B::words().as_ptr().add(word), B::WIDTH / 4, at)
+        if B::WIDTH == 8 {
+            return s.gather_two(table, s.i_add(s.load_u8(q.add(16 * p)), s.i_shl(high[0], 8)));
+        }
+        let first = s.i_add(s.load_u8(q.add(32 * p)), s.i_shl(high[0], 8));
+        let second = s.i_add(s.load_u8(q.add(32 * p + 16)), s.i_shl(high[1], 8));
+        [s.gather(table, first), s.gather(table, second)]
     }
 }
 
-/// `OFFSET + v` becomes `OFFSET - v` where the sign (bits 0 to 3, a bit a byte) is set.
-///
-/// Bits `b - 1` and below of `OFFSET - 1 + v`, inverted, are `2 OFFSET - 1 - (OFFSET - 1 + v)`.
+/// `OFFSET + v` becomes `OFFSET - v` where the sign is set: bit `4 g + j` of `signs` for byte j.
 #[inline(always)]
-fn signed<S: SimdBytes, B: Codebook>(s: S, words: S::I32s, signs: S::I32s) -> S::I32s {
-    // A bit to each byte: copies 7 bits apart do not meet.
-    let ones = s.i_and(s.i_mul(signs, s.i_splat(0x0020_4081)), 0x0101_0101);
-    let mask = s.i_sub(s.i_shl(ones, B::OFFSET.trailing_zeros() + 1), ones);
-    s.i_xor(s.i_sub(words, ones), mask)
+fn signed<S: SimdBytes, B: Codebook>(s: S, words: S::I32s, signs: S::I32s, g: usize) -> S::Bytes {
+    let words = s.bytes_signed(words, signs, g);
+    // 256 - (OFFSET + v) is OFFSET - v beside a multiple of 2 OFFSET.
+    s.bytes_of(if B::OFFSET == 128 {
+        words
+    } else {
+        s.i_and(words, 0x0101_0101 * (2 * B::OFFSET as i32 - 1))
+    })
 }
 
-/// Bits 0, 7, 14 and 21: whether an odd number of the 7 bits from there on is set.
+/// Both groups of pair `p`.
 #[inline(always)]
-fn parities<S: SimdBytes>(s: S, signs: S::I32s) -> S::I32s {
-    let two = s.i_xor(signs, s.i_shr(signs, 1));
-    let four = s.i_xor(two, s.i_shr(two, 2));
-    s.i_xor(four, s.i_xor(s.i_shr(two, 4), s.i_shr(signs, 6)))
+fn both_signed<S: SimdBytes, B: Codebook>(
+    s: S,
+    words: [S::I32s; 2],
+    signs: S::I32s,
+    p: usize,
+) -> [S::Bytes; 2] {
+    [signed::<S, B>(s, words[0], signs, 2 * p), signed::<S, B>(s, words[1], signs, 2 * p + 1)]
+}
+
+/// 0x80 where an odd number of the 4 bits is set.
+const ODD: [u8; 16] = {
+    let (mut odd, mut i) = ([0; 16], 0);
+    while i < 16 {
+        odd[i] = 128 * ((i as u32).count_ones() % 2) as u8;
+        i += 1;
+    }
+    odd
+};
+
+/// The four times 7 bits of `word` as bytes, of which bit 7 makes the number of bits even.
+#[inline(always)]
+fn even_bytes<S: SimdBytes>(s: S, word: S::I32s) -> S::I32s {
+    let mut seven = s.i_and(word, 0x7f);
+    for p in 1..4 {
+        seven = s.i_xor(seven, s.i_shl(s.i_and(word, 0x7f << (7 * p)), p));
+    }
+    let bytes = s.bytes_of(seven);
+    let low = s.lanes_of_bytes(s.bytes_lookup(s.bytes_low_nibbles(bytes), &ODD));
+    let high = s.lanes_of_bytes(s.bytes_lookup(s.bytes_high_nibbles(bytes), &ODD));
+    s.i_xor(seven, s.i_xor(low, high))
 }
 
 /// Magnitudes with 7 signs for 8 of them, the last so that an even number is set; the word of a row has the
@@ -84,19 +121,27 @@ impl<B: Codebook, const HIGH: bool> Codes for SevenSigns<B, HIGH> {
 
     #[inline(always)]
     unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::two_groups(s, q, Self::shared(s, q), g / 2)[g % 2] }
+    }
+
+    /// The signs of all 32.
+    #[inline(always)]
+    unsafe fn shared<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
         const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
+        // SAFETY: 16 words behind the indices.
+        even_bytes(s, unsafe { s.i_load(q.add(Self::WORDS).cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn two_groups<S: SimdBytes>(s: S, q: *const u8, signs: S::I32s, p: usize) -> [S::Bytes; 2] {
         // SAFETY: 16 words behind the indices; each index has the bits of its codebook.
         unsafe {
-            let word = s.i_load(q.add(Self::WORDS).cast());
-            let high = if HIGH { s.i_and(s.i_shr(word, 28 + g as u32 / 2), 1) } else { s.i_splat(0) };
-            let from = 7 * (g as u32 / 2);
-            let signs = if g.is_multiple_of(2) {
-                s.i_and(s.i_shr(word, from), 15)
-            } else {
-                let last = s.i_and(s.i_shr(parities(s, word), from), 1);
-                s.i_add(s.i_and(s.i_shr(word, from + 4), 7), s.i_shl(last, 3))
-            };
-            s.bytes_of(signed::<S, B>(s, entry::<S, B>(s, q, g, high), signs))
+            let mut high = s.i_splat(0);
+            if HIGH {
+                high = s.i_and(s.i_shr(s.i_load(q.add(Self::WORDS).cast()), 28 + p as u32), 1);
+            }
+            both_signed::<S, B>(s, entries::<S, B>(s, q, p, [high; 2]), signs, p)
         }
     }
 }
@@ -121,16 +166,31 @@ impl<B: Codebook> Codes for EightSigns<B> {
 
     #[inline(always)]
     unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::two_groups(s, q, Self::shared(s, q), g / 2)[g % 2] }
+    }
+
+    /// The signs of all 32.
+    #[inline(always)]
+    unsafe fn shared<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
         const { assert!(cfg!(target_endian = "little"), "a big-endian tier reverses bytes here") }
-        let (entries, n) = (32 / B::WIDTH, 4 * g / B::WIDTH);
-        let bits = 8 / entries as u32;
-        // SAFETY: 16 words behind the indices and 16 bytes behind these; each index has the bits of its
-        // codebook.
+        // SAFETY: 16 words behind the indices.
+        unsafe { s.i_load(q.add(Self::WORDS).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn two_groups<S: SimdBytes>(s: S, q: *const u8, signs: S::I32s, p: usize) -> [S::Bytes; 2] {
+        // Of each index; as many for each entry of the block as a byte has room for.
+        let bits = B::WIDTH as u32 / 4;
+        // SAFETY: 16 bytes behind the words of signs; each index has the bits of its codebook.
         unsafe {
-            let high = s.i_shr(s.load_u8(q.add(Self::WORDS + 64)), bits * n as u32);
-            let signs = s.i_shr(s.i_load(q.add(Self::WORDS).cast()), 4 * g as u32);
-            let words = entry::<S, B>(s, q, g, s.i_and(high, (1 << bits) - 1));
-            s.bytes_of(signed::<S, B>(s, words, s.i_and(signs, 15)))
+            let rest = s.load_u8(q.add(Self::WORDS + 64));
+            let mut high = [s.i_splat(0); 2];
+            for i in 0..2 {
+                let n = (8 * p + 4 * i) / B::WIDTH;
+                high[i] = s.i_and(s.i_shr(rest, bits * n as u32), (1 << bits) - 1);
+            }
+            both_signed::<S, B>(s, entries::<S, B>(s, q, p, high), signs, p)
         }
     }
 }
@@ -152,6 +212,13 @@ impl<const NIBBLES: bool> Shifted<NIBBLES> {
         // SAFETY: 32 bytes behind the four indices.
         unsafe { s.i_add(s.load_u8(q.add(64)), s.i_shl(s.load_u8(q.add(80)), 8)) }
     }
+
+    /// Adds the shift: 1, or -1 where bit 0 of `sign` is set.
+    #[inline(always)]
+    fn shifted<S: SimdBytes>(s: S, words: S::I32s, sign: S::I32s) -> S::I32s {
+        let minus = s.i_mul(s.i_and(sign, 1), s.i_splat(0x0202_0202));
+        s.i_sub(s.i_add(words, s.i_splat(0x0101_0101)), minus)
+    }
 }
 
 impl<const NIBBLES: bool> Codes for Shifted<NIBBLES> {
@@ -163,14 +230,25 @@ impl<const NIBBLES: bool> Codes for Shifted<NIBBLES> {
 
     #[inline(always)]
     unsafe fn group<S: SimdBytes>(s: S, q: *const u8, g: usize) -> S::Bytes {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::two_groups(s, q, Self::shared(s, q), g / 2)[g % 2] }
+    }
+
+    /// The two bytes.
+    #[inline(always)]
+    unsafe fn shared<S: SimdBytes>(s: S, q: *const u8) -> S::I32s {
+        // SAFETY: handed on to the caller.
+        unsafe { Self::bytes(s, q) }
+    }
+
+    #[inline(always)]
+    unsafe fn two_groups<S: SimdBytes>(s: S, q: *const u8, bytes: S::I32s, p: usize) -> [S::Bytes; 2] {
+        let n = p as u32;
+        let (high, sign) = if NIBBLES { (4 * n, 4 * n + 3) } else { (3 * n, 15) };
+        let high = s.i_and(s.i_shr(bytes, high), 7);
         // SAFETY: handed on to the caller; the index has 11 bits.
-        unsafe {
-            let (bytes, n) = (Self::bytes(s, q), g as u32 / 2);
-            let (high, sign) = if NIBBLES { (4 * n, 4 * n + 3) } else { (3 * n, 15) };
-            let high = s.i_and(s.i_shr(bytes, high), 7);
-            let words = entry::<S, super::codebooks::One>(s, q, g, high);
-            let minus = s.i_mul(s.i_and(s.i_shr(bytes, sign), 1), s.i_splat(0x0202_0202));
-            s.bytes_of(s.i_sub(s.i_add(words, s.i_splat(0x0101_0101)), minus))
-        }
+        let words = unsafe { entries::<S, super::codebooks::One>(s, q, p, [high; 2]) };
+        let sign = s.i_shr(bytes, sign);
+        [s.bytes_of(Self::shifted(s, words[0], sign)), s.bytes_of(Self::shifted(s, words[1], sign))]
     }
 }

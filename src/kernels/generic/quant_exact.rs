@@ -58,7 +58,11 @@ unsafe fn line<S: SimdBytes, F: Format>(s: S, header: *const u8, i: usize, half:
 /// to 2^127, the constant would be infinite although the weight is not: there the difference comes first.
 #[inline(always)]
 fn weight<S: SimdBytes, F: Format>(s: S, code: S::F32s, [scale, constant]: [S::F32s; 2]) -> S::F32s {
-    if F::WIDE_SCALE { s.mul(s.sub(code, constant), scale) } else { s.fma(code, scale, constant) }
+    match F::WIDE_SCALE {
+        true if F::OFFSET == 0 && !F::ZERO => s.mul(code, scale),
+        true => s.mul(s.sub(code, constant), scale),
+        false => s.fma(code, scale, constant),
+    }
 }
 
 /// # Safety
@@ -101,7 +105,7 @@ pub(crate) unsafe fn tile<S: SimdBytes, F: Format, const W: usize, const C: usiz
                     macro_rules! lane {
                         ($n:literal) => {
                             for j in 0..W {
-                                let w = weight::<S, F>(s, s.byte_to_f32(codes[j], $n), lines[j]);
+                                let w = weight::<S, F>(s, F::Codes::value(s, codes[j], $n), lines[j]);
                                 for c in 0..C {
                                     acc[j][c] = s.fma_lane::<$n>(x[c], w, acc[j][c]);
                                 }
@@ -117,7 +121,7 @@ pub(crate) unsafe fn tile<S: SimdBytes, F: Format, const W: usize, const C: usiz
                 for n in 0..4 {
                     let mut w = [s.splat(0.0); W];
                     for j in 0..W {
-                        w[j] = weight::<S, F>(s, s.byte_to_f32(codes[j], n as u32), lines[j]);
+                        w[j] = weight::<S, F>(s, F::Codes::value(s, codes[j], n as u32), lines[j]);
                     }
                     for c in 0..C {
                         let k = b * BLOCK + 16 * half + 4 * v + n;
@@ -264,8 +268,11 @@ pub(crate) unsafe fn expand<S: SimdBytes, F: Format>(s: S, e: &Expand) {
         // SAFETY: the block's superblock of the row panel, and unpacked block n.
         unsafe {
             let (q, out) = expand_header::<S, F>(s, e, n);
-            for g in 0..8 {
-                s.store_bytes(out.add(64 * g), F::Codes::group(s, q, g));
+            let shared = F::Codes::shared(s, q);
+            for p in 0..4 {
+                let [first, second] = F::Codes::two_groups(s, q, shared, p);
+                s.store_bytes(out.add(128 * p), first);
+                s.store_bytes(out.add(128 * p + 64), second);
             }
         }
     }
@@ -283,13 +290,15 @@ pub(crate) unsafe fn expand_f32<S: SimdBytes, F: Format>(s: S, e: &Expand) {
         unsafe {
             let header = e.w.add(superblock * superblock_bytes::<F>(e.superblock_shift));
             let q = header.add(F::HEADER + i * F::Codes::BYTES);
+            let shared = F::Codes::shared(s, q);
             for half in 0..2 {
                 let line = line::<S, F>(s, header, i, half);
-                for v in 0..4 {
-                    let codes = F::Codes::group(s, q, v + 4 * half);
-                    for m in 0..4 {
-                        let k = n * BLOCK + 16 * half + 4 * v + m;
-                        let w = weight::<S, F>(s, s.byte_to_f32(codes, m as u32), line);
+                for p in 2 * half..2 * half + 2 {
+                    let groups = F::Codes::two_groups(s, q, shared, p);
+                    for m in 0..8 {
+                        let k = n * BLOCK + 8 * p + m;
+                        let value = F::Codes::value(s, groups[m / 4], (m % 4) as u32);
+                        let w = weight::<S, F>(s, value, line);
                         s.store(e.out.cast::<f32>().add(k * e.out_stride), w);
                     }
                 }

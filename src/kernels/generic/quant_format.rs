@@ -74,10 +74,15 @@ pub(crate) trait Format {
     type Codes: Codes;
     /// The same format, unpacked.
     type Unpacked: Format;
+    /// Whether there are products with int8 activations.
+    const INT8: bool = true;
+    /// Whether these have kernels on packed weights; else weights are unpacked before any of them, from one
+    /// row on. Kernels of a format are 50 KB in a tier of x86-64.
+    const DIRECT: bool = Self::Codes::STRANDS.is_empty();
     /// Whether products of few rows with f32 activations have tiles of their own; else weights are widened
     /// first, which takes a pass over L1 more. A tile for each number of rows is 15 KB in a tier of x86-64.
     const EXACT_TILES: bool = true;
-    /// The code that stands for zero: a power of two, or 0. 128 for codes of 8 bits.
+    /// The code that stands for zero: a power of two, or 0. 128 for codes of 8 bits, with a minimum too.
     const OFFSET: u32;
     /// Blocks of 32 k in a superblock: a power of two, or 0 where each matrix has its own number.
     const BLOCKS: usize;

@@ -7,8 +7,8 @@ use crate::kernels::simd_bytes::SimdBytes;
 use std::marker::PhantomData;
 
 /// Bytes of 16 f16, and of 16 f32 or i32.
-const F16S: usize = 32;
-const F32S: usize = 64;
+pub(super) const F16S: usize = 32;
+pub(super) const F32S: usize = 64;
 
 /// `w = d * (code - OFFSET)`, d in f16 for each block; superblocks of 2 blocks.
 pub(crate) struct Plain<C, const OFFSET: u32>(PhantomData<C>);
@@ -252,52 +252,6 @@ impl Format for HalvesMin {
     unsafe fn factor<S: SimdBytes>(s: S, header: *const u8, i: usize, half: usize) -> S::I32s {
         // SAFETY: 16 of the 256 bytes.
         s.i_and(unsafe { s.load_u8(header.add(Self::FIELDS.factors_at + (2 * i + half) * LANES)) }, 15)
-    }
-}
-
-/// `w = d * (code - OFFSET)`, d in f32 for each group of 32, 64 or 128 k.
-pub(crate) struct Group<C, const OFFSET: u32>(PhantomData<C>);
-
-impl<C: Codes, const OFFSET: u32> Format for Group<C, OFFSET> {
-    type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, false, false>;
-    const OFFSET: u32 = OFFSET;
-    const BLOCKS: usize = 0;
-    const HEADER: usize = F32S; // d[16]
-    const FIELDS: Fields = Fields::scale(ScaleKind::F32);
-    const WIDE_SCALE: bool = true;
-
-    #[inline(always)]
-    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
-        // SAFETY: the 16 f32.
-        unsafe { s.load_le(header.add(Self::FIELDS.d)) }
-    }
-}
-
-/// `w = d * (code - zero)`, d in f32 and zero in 8 bits for each group of 32, 64 or 128 k. The zero points
-/// are stored minus the offset, in i8.
-pub(crate) struct GroupZero<C, const OFFSET: u32>(PhantomData<C>);
-
-impl<C: Codes, const OFFSET: u32> Format for GroupZero<C, OFFSET> {
-    type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, false, false, true, false>;
-    const OFFSET: u32 = OFFSET;
-    const BLOCKS: usize = 0;
-    const HEADER: usize = 96; // d[16], zero[16], 16 zeros
-    const FIELDS: Fields = Fields { zero: Some(F32S), ..Fields::scale(ScaleKind::F32) };
-    const ZERO: bool = true;
-    const WIDE_SCALE: bool = true;
-
-    #[inline(always)]
-    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
-        // SAFETY: the 16 f32.
-        unsafe { s.load_le(header.add(Self::FIELDS.d)) }
-    }
-
-    #[inline(always)]
-    unsafe fn zero<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::I32s {
-        // SAFETY: the 16 bytes behind them.
-        unsafe { s.i_load_i8(header.add(const { Self::FIELDS.zero() }).cast()) }
     }
 }
 

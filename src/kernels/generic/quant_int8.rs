@@ -127,6 +127,29 @@ pub(super) unsafe fn scale_of_dot<S: SimdBytes, F: Format>(
     unsafe { if F::HALF_SCALES { F::half_scale(s, header, i, half) } else { F::scale(s, header, i) } }
 }
 
+/// What goes with the sum of the activations of block `i`, or of its half `half`: the minimum, and what the
+/// offset of the codes takes from the dot product.
+///
+/// # Safety
+/// - `header` is that of the superblock.
+#[inline(always)]
+pub(super) unsafe fn min_of_dot<S: SimdBytes, F: Format>(
+    s: S,
+    header: *const u8,
+    i: usize,
+    half: usize,
+) -> S::F32s {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        let min = F::min(s, header, i, half);
+        if F::OFFSET == 0 {
+            return min;
+        }
+        let half = if F::HALF_SCALES { half } else { 0 };
+        s.fma(scale_of_dot::<S, F>(s, header, i, half), s.splat(F::OFFSET as f32), min)
+    }
+}
+
 /// All of [`block`] that is no dot product.
 ///
 /// # Safety
@@ -177,7 +200,7 @@ pub(super) unsafe fn add_to_chains<S: SimdBytes, F: Format, const W: usize, cons
         if F::MIN {
             for h in 0..1 + usize::from(F::HALVES) {
                 // SAFETY: the header of the block.
-                let min = unsafe { F::min(s, headers[j], i, h) };
+                let min = unsafe { min_of_dot::<S, F>(s, headers[j], i, h) };
                 for c in 0..C {
                     // SAFETY: the block of activations.
                     let sum = factor_of_min::<F>(unsafe { &*a[c] }, h);

@@ -17,7 +17,7 @@ use super::quant_codes::Codes;
 use super::quant_dots::{biased, to_f32};
 use super::quant_exact::{Expand, expand_header};
 use super::quant_format::{Format, place, superblock_bytes};
-use super::quant_int8::{Int8Tile, factor_of_min, scale_of_dot};
+use super::quant_int8::{Int8Tile, factor_of_min, min_of_dot, scale_of_dot};
 use super::quant_parts::Parts;
 use super::quantize::BlockQ8;
 
@@ -180,7 +180,7 @@ unsafe fn chains<S: Pairs, F: Format>(
         if F::MIN {
             for half in 0..1 + usize::from(F::HALVES) {
                 let sum = s.splat_two(factor_of_min::<F>(first, half), factor_of_min::<F>(second, half));
-                acc = s.fma(s.twice(F::min(s, header, i, half))[h], sum, acc);
+                acc = s.fma(s.twice(min_of_dot::<S, F>(s, header, i, half))[h], sum, acc);
             }
         }
         acc

@@ -181,9 +181,13 @@ pub(crate) unsafe fn expand<S: Parts, F: Format>(s: S, e: &Expand) {
         // SAFETY: the block's superblock of the row panel, and unpacked block n.
         unsafe {
             let (q, out) = expand_header::<S, F>(s, e, n);
-            for g in 0..8 {
-                let codes = F::Codes::group(s, q, g);
-                s.store_bytes(out.add(64 * g), if F::Codes::BITS == 8 { s.signed(codes) } else { codes });
+            let shared = F::Codes::shared(s, q);
+            for p in 0..4 {
+                let groups = F::Codes::two_groups(s, q, shared, p);
+                for i in 0..2 {
+                    let codes = if F::Codes::BITS == 8 { s.signed(groups[i]) } else { groups[i] };
+                    s.store_bytes(out.add(128 * p + 64 * i), codes);
+                }
             }
         }
     }

@@ -30,6 +30,15 @@ pub(crate) struct BlockQ8 {
 }
 const _: () = assert!(size_of::<BlockQ8>() == 48);
 
+impl BlockQ8 {
+    /// A block of codes that were quantised elsewhere.
+    pub(crate) fn of(codes: &[i8; BLOCK], d: f32) -> BlockQ8 {
+        let sum = |codes: &[i8]| codes.iter().map(|&q| i32::from(q)).sum::<i32>();
+        let (all, first) = (sum(codes), sum(&codes[..BLOCK / 2]));
+        BlockQ8 { q: *codes, d, neg_sum: -all, sum: d * all as f32, neg_first: -first }
+    }
+}
+
 /// One row of activations and where its blocks go.
 pub(crate) struct QuantizeRow {
     pub x: *const f32, // (32 * blocks)

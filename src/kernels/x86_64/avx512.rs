@@ -248,6 +248,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         v!(_mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)))
     }
     #[inline(always)]
+    fn i_shr_signed(self, a: __m512i, n: u32) -> __m512i {
+        v!(_mm512_sra_epi32(a, _mm_cvtsi32_si128(n as i32)))
+    }
+    #[inline(always)]
     unsafe fn i_load(self, p: *const i32) -> __m512i {
         // SAFETY: the caller's pointer is valid for 16 i32; `self` proves the features.
         unsafe { _mm512_loadu_si512(p.cast()) }

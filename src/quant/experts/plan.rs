@@ -18,7 +18,8 @@ pub(super) struct Shape {
     pub out: usize,
     /// Whether there is an up.
     pub gated: bool,
-    /// Whether gates or ups, or downs, are floats; and whether any matrix is blocks.
+    /// Whether any matrix takes activations as they are, being floats (of 8 bits too); and whether any takes
+    /// int8.
     pub floats: bool,
     pub blocks: bool,
 }
@@ -48,7 +49,10 @@ impl Shape {
                     Body::Floats(_) => shape.floats = true,
                     Body::Blocks(packed) => {
                         option(packed.order.is_none(), "weights", "with an order of k", "in plain order")?;
-                        shape.blocks = true;
+                        match w.takes_int8() {
+                            true => shape.blocks = true,
+                            false => shape.floats = true,
+                        }
                     }
                 }
             }

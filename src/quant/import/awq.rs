@@ -1,6 +1,7 @@
 //! Tensors of AWQ checkpoints (AutoAWQ, layout GEMM).
 
-use super::group_wise::{GroupWise, unpack, whole_words};
+use super::group_wise::GroupWise;
+use super::words::{unpack, words};
 use crate::error::{Result, equal, product};
 use crate::fp_mode;
 
@@ -21,13 +22,14 @@ pub struct Awq<'a, S> {
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Input features of a group: 32, 64 or 128.
+    /// Input features of a group: 16 or a multiple of 32, k for what checkpoints call -1. The last group may
+    /// have fewer.
     pub group: usize,
     /// Codes. // (k, n / 8)
     pub qweight: &'a [i32],
-    /// Zeros. // (k / group, n / 8)
+    /// Zeros. // (ceil(k / group), n / 8)
     pub qzeros: &'a [i32],
-    /// Scales in f16, bf16 or f32. // (k / group, n)
+    /// Scales in f16, bf16 or f32. // (ceil(k / group), n)
     pub scales: &'a [S],
 }
 
@@ -42,15 +44,14 @@ impl GroupWise {
         let _mode = fp_mode::default_mode();
         let (n, k) = (t.n, t.k);
         GroupWise::sizes((n, k), BITS, t.group)?;
-        whole_words("n", n, BITS)?;
-        let (groups, words) = (k / t.group, n / PER_WORD);
+        let (groups, words) = (k.div_ceil(t.group), words("n", n, BITS)?);
         equal("qweight.len", t.qweight.len(), "must equal k * (n / 8) =", product("qweight", &[k, words])?)?;
         let len = product("qzeros", &[groups, words])?;
-        equal("qzeros.len", t.qzeros.len(), "must equal k / group * (n / 8) =", len)?;
-        equal("scales.len", t.scales.len(), "must equal k / group * n =", product("scales", &[groups, n])?)?;
+        equal("qzeros.len", t.qzeros.len(), "must equal ceil(k / group) * (n / 8) =", len)?;
+        let len = product("scales", &[groups, n])?;
+        equal("scales.len", t.scales.len(), "must equal ceil(k / group) * n =", len)?;
         let mut w = GroupWise::zeroed((n, k), BITS, t.group)?;
-        let code =
-            |words_of_row: &[i32], i: usize| unpack(words_of_row[i / PER_WORD], PLACE[i % PER_WORD], BITS);
+        let code = |row: &[i32], i: usize| unpack(|_| row[i / PER_WORD], PLACE[i % PER_WORD], BITS);
         w.put_groups(t.scales, |g, i| code(&t.qzeros[g * words..], i));
         w.put_codes(|p, i| code(&t.qweight[p * words..], i));
         Ok(w)

@@ -127,6 +127,16 @@ pub const CALLS: &[(&str, Call)] = &[
         let (ctx, rows) = (w.contexts.any(g), w.rows.any(g));
         lib!(kvern_quantized_rows_quantize(ctx, rows, m, k, dtype, a.cast(), stride))
     }),
+    call!(kvern_quantized_rows_set, |w, g| {
+        let m = g.one_of(ROWS);
+        let (m, k) = (g.size(m), g.size(64));
+        let elements = m.saturating_mul(k);
+        let codes: Vec<i8> = (0..elements.min(1 << 14)).map(|_| g.below(255) as i8).collect();
+        let codes = if elements == codes.len() { g.elements(codes) } else { g.bytes(elements) };
+        let scales = g.floats(m);
+        let (ctx, rows) = (w.contexts.any(g), w.rows.any(g));
+        lib!(kvern_quantized_rows_set(ctx, rows, m, k, codes, scales))
+    }),
     call!(kvern_quantized_rows_multiply, |w, g| {
         let hostile = g.may_be_hostile();
         let (m, count) = match hostile {
@@ -140,7 +150,7 @@ pub const CALLS: &[(&str, Call)] = &[
             for _ in 0..if hostile { 0 } else { 30 } {
                 let mut format = 0;
                 kvern_weights_get_format(weights, &mut format);
-                if shape_of_weights(weights).1 == 64 && ![0, 1, 30].contains(&format) {
+                if shape_of_weights(weights).1 == 64 && ![0, 1, 30, -2].contains(&format) {
                     break;
                 }
                 weights = w.weights.one(g);

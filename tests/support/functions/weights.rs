@@ -6,6 +6,7 @@ use super::products::{Product, dtype, product, read};
 use super::world::World;
 use super::{Call, call, lib, made};
 use kvern::capi::dtype::*;
+use kvern::capi::float8::*;
 use kvern::capi::import::*;
 use kvern::capi::quant::*;
 use kvern::capi::status::kvern_status;
@@ -27,6 +28,20 @@ fn bytes_of(format: i32, rows: usize, k: usize) -> usize {
     }
 }
 
+/// Lengths of groups.
+const GROUPS: &[usize] = &[16, 32, 64, 96, 128, 4096];
+
+/// Codes that fit any width.
+fn codes(g: &mut Arguments, elements: usize) -> *const u8 {
+    let codes: Vec<u8> = (0..elements.min(1 << 14)).map(|_| g.below(4) as u8).collect();
+    if elements == codes.len() { g.elements(codes) } else { g.bytes(elements) }
+}
+
+/// Scales of a type, or of what is none.
+fn scales(g: &mut Arguments, dtype: i32, len: usize) -> *const std::ffi::c_void {
+    if dtype == KVERN_DTYPE_F32 { g.floats(len).cast() } else { g.bytes::<u16>(len).cast() }
+}
+
 pub const CALLS: &[(&str, Call)] = &[
     call!(kvern_weights_quantize, |w, g| {
         let (format, block) = format(g);
@@ -42,6 +57,19 @@ pub const CALLS: &[(&str, Call)] = &[
         let bytes = g.size(bytes_of(format, n, k));
         let blocks = g.bytes::<u8>(bytes);
         made!(w.weights, g, |out| lib!(kvern_weights_from_blocks(ctx, format, n, k, blocks, bytes, out)))
+    }),
+    call!(kvern_weights_from_block_rows, |w, g| {
+        let (format, block) = format(g);
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), block * g.below(3));
+        let (ctx, n, k) = (w.optional_context(g), g.size(n), g.size(k));
+        let row = bytes_of(format, 1, k) + g.below(3);
+        // More bytes than needed are taken: what is said to be there is there.
+        let enough = row.saturating_mul(n);
+        let bytes = g.size(enough).min(enough);
+        let (blocks, row) = (g.bytes::<u8>(bytes), g.size(row));
+        made!(w.weights, g, |out| lib!(kvern_weights_from_block_rows(
+            ctx, format, n, k, blocks, bytes, row, out
+        )))
     }),
     call!(kvern_weights_to_blocks, |w, g| {
         let weights = w.weights.one(g);
@@ -130,12 +158,11 @@ pub const CALLS: &[(&str, Call)] = &[
         ))
     }),
     call!(kvern_weights_from_groups, |w, g| {
-        let (bits, group) = (g.one_of(&[4, 8]), g.one_of(&[32, 64, 128]));
-        let (n, k) = (g.one_of(&[0, 1, 5, 17]), group * g.below(3));
+        let (bits, group) = (g.one_of(&[2, 3, 4, 8]), g.one_of(GROUPS));
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), 32 * g.below(6));
         let (n, k) = (g.size(n), g.size(k));
-        let (elements, groups) = (n.saturating_mul(k), n.saturating_mul(k / group));
-        let codes: Vec<u8> = (0..elements.min(1 << 14)).map(|_| g.below(8) as u8).collect();
-        let codes = if elements == codes.len() { g.elements(codes) } else { g.bytes(elements) };
+        let groups = n.saturating_mul(k.div_ceil(group));
+        let codes = codes(g, n.saturating_mul(k));
         let (scales, zeros) = (g.floats(groups), vec![3u8; groups.min(1 << 14)]);
         let zeros = match g.below(2) {
             0 => std::ptr::null(),
@@ -147,20 +174,50 @@ pub const CALLS: &[(&str, Call)] = &[
             ctx, bits, group, n, k, codes, scales, zeros, out
         )))
     }),
-    call!(kvern_weights_from_gptq, |w, g| {
-        let (bits, group) = (g.one_of(&[4, 8]), g.one_of(&[32, 64, 128]));
-        let bits = g.number(bits) as u32;
-        let per = if bits == 8 { 4 } else { 8 };
-        let (n, k) = (g.one_of(&[0, 8, 16]), group * g.below(3));
+    call!(kvern_weights_from_affine, |w, g| {
+        let (bits, group) = (g.one_of(&[2, 3, 4, 5, 6, 8]), g.one_of(GROUPS));
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), 32 * g.below(6));
         let (n, k) = (g.size(n), g.size(k));
-        let qweight = g.bytes::<i32>((k / per).saturating_mul(n));
-        let qzeros = g.bytes::<i32>((k / group).saturating_mul(n / per));
+        let (groups, dtype) = (n.saturating_mul(k.div_ceil(group)), dtype(g));
+        let codes = codes(g, n.saturating_mul(k));
+        let (scales, minimums) = (scales(g, dtype, groups), scales(g, dtype, groups));
+        let (ctx, bits, group) = (w.optional_context(g), g.number(bits) as u32, g.size(group));
+        made!(w.weights, g, |out| lib!(kvern_weights_from_affine(
+            ctx, bits, group, n, k, codes, dtype, scales, minimums, out
+        )))
+    }),
+    call!(kvern_weights_from_float8, |w, g| {
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), 32 * g.below(6));
+        let (n, k) = (g.size(n), g.size(k));
+        let (rows, cols) = (g.one_of(&[1, 4, 128]), g.one_of(&[32, 128, 1 << 20]));
+        let (rows, cols) = (g.size(rows), g.size(cols));
+        let len = n.div_ceil(rows.max(1)).saturating_mul(k.div_ceil(cols.max(1)));
+        let dtype = dtype(g);
+        let (codes, scales) = (codes(g, n.saturating_mul(k)), scales(g, dtype, len));
+        let (kind, ctx) = (g.below(2) as i32, w.optional_context(g));
+        let kind = g.number(kind);
+        made!(w.weights, g, |out| lib!(kvern_weights_from_float8(
+            ctx, kind, rows, cols, n, k, codes, dtype, scales, out
+        )))
+    }),
+    call!(kvern_weights_from_mxfp8, |w, g| {
+        let (n, k) = (g.one_of(&[0, 1, 5, 17]), 32 * g.below(6));
+        let (n, k) = (g.size(n), g.size(k));
+        let (codes, scales) = (codes(g, n.saturating_mul(k)), g.bytes::<u8>(n.saturating_mul(k / 32)));
+        let (kind, ctx) = (g.below(2) as i32, w.optional_context(g));
+        let kind = g.number(kind);
+        made!(w.weights, g, |out| lib!(kvern_weights_from_mxfp8(ctx, kind, n, k, codes, scales, out)))
+    }),
+    call!(kvern_weights_from_gptq, |w, g| {
+        let (bits, group) = (g.one_of(&[2, 3, 4, 8]), g.one_of(GROUPS));
+        let bits = g.number(bits) as u32;
+        let words = |len: usize| len.saturating_mul(bits.min(32) as usize) / 32;
+        let (n, k) = (g.one_of(&[0, 8, 16, 32]), 32 * g.below(6));
+        let (n, k) = (g.size(n), g.size(k));
+        let qweight = g.bytes::<i32>(words(k).saturating_mul(n));
+        let qzeros = g.bytes::<i32>(k.div_ceil(group).saturating_mul(words(n)));
         let (zeros, dtype) = (g.below(2) as i32, dtype(g));
-        let groups = n.saturating_mul(k / group);
-        let scales = match dtype == KVERN_DTYPE_F32 {
-            true => g.floats(groups).cast(),
-            false => g.bytes::<u16>(groups).cast(),
-        };
+        let scales = scales(g, dtype, n.saturating_mul(k.div_ceil(group)));
         let order = (0..k.min(1 << 14)).map(|j| (k - 1 - j) as i32 / group as i32).collect::<Vec<_>>();
         let g_idx = match g.below(2) {
             0 => std::ptr::null(),
@@ -173,16 +230,13 @@ pub const CALLS: &[(&str, Call)] = &[
         )))
     }),
     call!(kvern_weights_from_awq, |w, g| {
-        let group = g.one_of(&[32, 64, 128]);
-        let (n, k) = (g.one_of(&[0, 8, 16]), group * g.below(3));
+        let group = g.one_of(GROUPS);
+        let (n, k) = (g.one_of(&[0, 8, 16]), 32 * g.below(6));
         let (n, k) = (g.size(n), g.size(k));
         let qweight = g.bytes::<i32>(k.saturating_mul(n / 8));
-        let qzeros = g.bytes::<i32>((k / group).saturating_mul(n / 8));
-        let (dtype, groups) = (dtype(g), n.saturating_mul(k / group));
-        let scales = match dtype == KVERN_DTYPE_F32 {
-            true => g.floats(groups).cast(),
-            false => g.bytes::<u16>(groups).cast(),
-        };
+        let qzeros = g.bytes::<i32>(k.div_ceil(group).saturating_mul(n / 8));
+        let dtype = dtype(g);
+        let scales = scales(g, dtype, n.saturating_mul(k.div_ceil(group)));
         let (ctx, group) = (w.optional_context(g), g.size(group));
         made!(w.weights, g, |out| lib!(kvern_weights_from_awq(
             ctx, group, n, k, qweight, qzeros, dtype, scales, out

@@ -22,8 +22,7 @@ impl Type {
     pub const Q4_0: Type = Type(sys::GGML_TYPE_Q4_0);
 
     /// The type that holds the same blocks as a format of kvern's: formats are numbered as in GGUF files, and
-    /// the name has to agree. `None` where ggml has no such type, or makes its blocks from an importance
-    /// matrix only.
+    /// the name has to agree. `None` where ggml has no such type.
     pub fn of(format: WeightFormat) -> Option<Type> {
         let id = sys::ggml_type::try_from(format as i32).ok().filter(|&id| id < sys::GGML_TYPE_COUNT)?;
         // SAFETY: the id is in range; the name is a constant, or null for an id out of use.
@@ -33,9 +32,13 @@ impl Type {
         }
         // SAFETY: not null, and a C string that is never freed.
         let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
-        // SAFETY: the id is in range.
-        let blind = !unsafe { sys::ggml_quantize_requires_imatrix(id) };
-        (blind && name.eq_ignore_ascii_case(format.name())).then_some(Type(id))
+        name.eq_ignore_ascii_case(format.name()).then_some(Type(id))
+    }
+
+    /// Whether ggml makes blocks of it from an importance matrix only.
+    pub fn needs_importance(self) -> bool {
+        // SAFETY: every `Type` is a type that ggml has.
+        unsafe { sys::ggml_quantize_requires_imatrix(self.0) }
     }
 
     /// Bytes of a row of `len` elements, which must be whole blocks.

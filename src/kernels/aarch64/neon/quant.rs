@@ -28,7 +28,7 @@ macro_rules! instantiate_unpacking {
 
         impl<F: Format> Of<F> {
             const KERNELS: WideningKernels = WideningKernels {
-                expand: expand::<F>,
+                expand: if F::INT8 { Some(expand::<F>) } else { None },
                 ..crate::kernels::aarch64::neon::quant::Of::<F>::KERNELS
             };
         }

@@ -30,16 +30,38 @@ impl<const VNNI: bool> SimdBytes for Avx512<VNNI> {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn gather(self, table: *const u32, words: usize, at: __m512i) -> __m512i {
+    unsafe fn gather(self, table: *const u32, at: __m512i) -> __m512i {
         // SAFETY: the caller's table has the words; `self` proves the features.
-        v!(match words {
-            1 => _mm512_i32gather_epi32::<4>(at, table.cast()),
-            _ => _mm512_i32gather_epi32::<8>(at, table.cast()),
-        })
+        v!(_mm512_i32gather_epi32::<4>(at, table.cast()))
+    }
+    #[inline(always)]
+    unsafe fn gather_two(self, table: *const u32, at: __m512i) -> [__m512i; 2] {
+        // SAFETY: the caller's table has the words; `self` proves the features.
+        v!([
+            _mm512_i32gather_epi32::<8>(at, table.cast()),
+            _mm512_i32gather_epi32::<8>(at, table.add(1).cast()),
+        ])
+    }
+    #[inline(always)]
+    fn bytes_signed(self, a: __m512i, signs: __m512i, g: usize) -> __m512i {
+        let byte = (g / 2) as i32 * 0x0101_0101;
+        let bits = v!(_mm512_set1_epi32(0x0804_0201 << (4 * (g % 2))));
+        let spread = v!(_mm512_broadcast_i32x4(_mm_setr_epi32(
+            byte,
+            byte + 0x0404_0404,
+            byte + 0x0808_0808,
+            byte + 0x0c0c_0c0c
+        )));
+        let set = v!(_mm512_test_epi8_mask(_mm512_shuffle_epi8(signs, spread), bits));
+        v!(_mm512_mask_sub_epi8(a, set, _mm512_setzero_si512(), a))
     }
     #[inline(always)]
     fn bytes_of(self, a: __m512i) -> __m512i {
         a
+    }
+    #[inline(always)]
+    fn lanes_of_bytes(self, q: __m512i) -> __m512i {
+        q
     }
     #[inline(always)]
     fn bytes_zero(self) -> Self::Bytes {
