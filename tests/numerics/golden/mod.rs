@@ -4,6 +4,7 @@
 //! tier. The bits are a promise: a change of this file is a change of results for every user.
 
 mod attention;
+mod imported;
 mod products;
 mod rows;
 
@@ -44,6 +45,7 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
 fn hashes(ctx: &Context) -> Goldens {
     let mut cases = Cases { ctx, hashes: Goldens::new() };
     products::cases(&mut cases);
+    imported::cases(&mut cases);
     attention::cases(&mut cases);
     rows::cases(&mut cases);
     cases.hashes

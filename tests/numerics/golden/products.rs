@@ -119,15 +119,26 @@ fn quantized(
     (m, n, k): (usize, usize, usize),
     epilogues: &[(&str, Epilogue<'_>)],
 ) {
-    let ctx = cases.ctx;
-    let (a, w, start) = (numbers(m * k, 5), weights(format, n, k), numbers(m * n, 7));
+    multiplied(cases, format.name(), &weights(format, n, k), m, epilogues);
+}
+
+/// Products of m rows with weights, in both ways to compute.
+pub fn multiplied(
+    cases: &mut Cases<'_>,
+    weights: &str,
+    w: &PackedWeights,
+    m: usize,
+    epilogues: &[(&str, Epilogue<'_>)],
+) {
+    let (ctx, n, k) = (cases.ctx, w.n(), w.k());
+    let (a, start) = (numbers(m * k, 5), numbers(m * n, 7));
     for (compute, mode) in [(Compute::Int8, "int8"), (Compute::F32, "exact")] {
         let mut ws = Workspace::new(w.workspace_bytes(ctx, m, compute).unwrap()).unwrap();
         for (name, e) in epilogues {
             let mut c = start.clone();
             let (a, out) = (MatRef::dense(&a, m, k).unwrap(), MatMut::dense(&mut c, m, n).unwrap());
             w.multiply(ctx, &mut ws, compute, a, out, e).unwrap();
-            cases.take(format!("matmul {} {mode} {m}x{n}x{k} {name}", format.name()), &c);
+            cases.take(format!("matmul {weights} {mode} {m}x{n}x{k} {name}"), &c);
         }
     }
 }
