@@ -38,6 +38,12 @@ fn tensors() -> Tensors {
 /// Checks weights of the C ABI against those of the safe one, and frees them.
 fn check(w: *mut kvern_weights, groups: &GroupWise) {
     let safe = PackedWeights::from_groups_on(&Context::serial(), groups).unwrap();
+    // SAFETY: the weights are live, and nobody uses them any more.
+    unsafe { same_rows(w, &safe, KVERN_WEIGHT_FORMAT_GROUPS) };
+}
+
+/// Checks the rows of weights and what they are said to be, and frees them.
+unsafe fn same_rows(w: *mut kvern_weights, safe: &PackedWeights, said: kvern_weight_format) {
     let (mut got, mut want, mut format) = ([0f32; K], [0f32; K], 0);
     for i in 0..ROWS {
         safe.dequantize_row(i, &mut want).unwrap();
@@ -50,7 +56,7 @@ fn check(w: *mut kvern_weights, groups: &GroupWise) {
         ok(kvern_weights_get_format(w, &mut format));
         kvern_weights_destroy(w);
     }
-    assert_eq!(format, KVERN_WEIGHT_FORMAT_GROUPS);
+    assert_eq!(format, said);
 }
 
 #[test]
@@ -220,11 +226,11 @@ fn minimums_and_floats_have_the_bits_of_the_safe_api() {
             let t = Float8 { n: ROWS, k: K, kind, tile: (4, 32), codes: &codes, scales: tiled };
             let safe = PackedWeights::from_float8_on(&Context::serial(), &t).unwrap();
             ok(kvern_weights_from_float8(o.ctx, number, 4, 32, ROWS, K, a, f32s, s, &mut w));
-            same_rows(w, &safe);
+            same_rows(w, &safe, KVERN_WEIGHT_FORMAT_FLOAT8);
             let t = Mxfp8 { n: ROWS, k: K, kind, codes: &codes, scales: &exponents };
             let safe = PackedWeights::from_mxfp8_on(&Context::serial(), &t).unwrap();
             ok(kvern_weights_from_mxfp8(o.ctx, number, ROWS, K, a, exponents.as_ptr(), &mut w));
-            same_rows(w, &safe);
+            same_rows(w, &safe, KVERN_WEIGHT_FORMAT_FLOAT8);
         }
         let float = |kind, tile: (usize, usize), codes, dtype, scales, out| {
             kvern_weights_from_float8(o.ctx, kind, tile.0, tile.1, ROWS, K, codes, dtype, scales, out)
@@ -247,21 +253,4 @@ fn minimums_and_floats_have_the_bits_of_the_safe_api() {
         refused(mx(-1, K, a, exponents.as_ptr(), &mut w), option, "kind = -1");
         assert!(w.is_null());
     }
-}
-
-/// Checks the rows of weights that are floats, and frees them.
-unsafe fn same_rows(w: *mut kvern_weights, safe: &PackedWeights) {
-    let (mut got, mut want, mut format) = ([0f32; K], [0f32; K], 0);
-    for i in 0..ROWS {
-        safe.dequantize_row(i, &mut want).unwrap();
-        // SAFETY: the weights are live, and the row has K elements.
-        unsafe { ok(kvern_weights_dequantize_row(w, i, K, got.as_mut_ptr())) };
-        assert_same_bits(&got, &want, &format!("row {i}"));
-    }
-    // SAFETY: as above, and nobody uses them any more.
-    unsafe {
-        ok(kvern_weights_get_format(w, &mut format));
-        kvern_weights_destroy(w);
-    }
-    assert_eq!(format, KVERN_WEIGHT_FORMAT_FLOAT8);
 }

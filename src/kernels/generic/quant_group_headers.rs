@@ -55,58 +55,51 @@ impl<C: Codes, const OFFSET: u32, const DIRECT: bool> Format for GroupZero<C, OF
     }
 }
 
-/// `w = d * code + m`, d and m in f16. `OFFSET`: 128 for codes of 8 bits, 0 for others; it is no part of the
-/// formula. `DIRECT`: [`Format::DIRECT`].
-pub(crate) struct GroupMin<C, const OFFSET: u32, const DIRECT: bool>(PhantomData<C>);
+/// `w = d * code + m`, d and m in f16 (`F16`), or in f32 where f16 does not hold them. `OFFSET`: 128 for codes
+/// of 8 bits, 0 for others; it is no part of the formula. `DIRECT`: [`Format::DIRECT`].
+pub(crate) struct GroupMin<C, const OFFSET: u32, const F16: bool, const DIRECT: bool>(PhantomData<C>);
 
-impl<C: Codes, const OFFSET: u32, const DIRECT: bool> Format for GroupMin<C, OFFSET, DIRECT> {
+impl<C: Codes, const OFFSET: u32, const F16: bool, const DIRECT: bool> GroupMin<C, OFFSET, F16, DIRECT> {
+    /// Bytes of 16 numbers.
+    const NUMBERS: usize = if F16 { F16S } else { F32S };
+
+    /// 16 numbers.
+    ///
+    /// # Safety
+    /// - `p` is valid for `NUMBERS` bytes.
+    #[inline(always)]
+    unsafe fn numbers<S: SimdBytes>(s: S, p: *const u8) -> S::F32s {
+        // SAFETY: handed on to the caller.
+        unsafe { if F16 { s.load_f16_le(p) } else { s.load_le(p) } }
+    }
+}
+
+impl<C: Codes, const OFFSET: u32, const F16: bool, const DIRECT: bool> Format
+    for GroupMin<C, OFFSET, F16, DIRECT>
+{
     type Codes = C;
     type Unpacked = UnpackedFormat<C::Wide, OFFSET, true, false, false, false>;
     const DIRECT: bool = DIRECT;
     const EXACT_TILES: bool = false;
     const OFFSET: u32 = OFFSET;
     const BLOCKS: usize = 0;
-    const HEADER: usize = 2 * F16S; // d[16], m[16]
-    const FIELDS: Fields = Fields { min: Some(F16S), ..Fields::scale(ScaleKind::F16) };
+    const HEADER: usize = 2 * Self::NUMBERS; // d[16], m[16]
+    const FIELDS: Fields = Fields {
+        min: Some(Self::NUMBERS),
+        ..Fields::scale(if F16 { ScaleKind::F16 } else { ScaleKind::F32 })
+    };
     const MIN: bool = true;
 
     #[inline(always)]
     unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
-        // SAFETY: the first 16 f16.
-        unsafe { s.load_f16_le(header.add(Self::FIELDS.d)) }
+        // SAFETY: the first 16 numbers.
+        unsafe { Self::numbers(s, header.add(Self::FIELDS.d)) }
     }
 
     #[inline(always)]
     unsafe fn min<S: SimdBytes>(s: S, header: *const u8, _i: usize, _half: usize) -> S::F32s {
-        // SAFETY: the second 16 f16.
-        unsafe { s.load_f16_le(header.add(const { Self::FIELDS.min() })) }
-    }
-}
-
-/// As [`GroupMin`], d and m in f32, for numbers that f16 does not hold.
-pub(crate) struct GroupMinWide<C, const OFFSET: u32>(PhantomData<C>);
-
-impl<C: Codes, const OFFSET: u32> Format for GroupMinWide<C, OFFSET> {
-    type Codes = C;
-    type Unpacked = UnpackedFormat<C::Wide, OFFSET, true, false, false, false>;
-    const DIRECT: bool = false;
-    const EXACT_TILES: bool = false;
-    const OFFSET: u32 = OFFSET;
-    const BLOCKS: usize = 0;
-    const HEADER: usize = 2 * F32S; // d[16], m[16]
-    const FIELDS: Fields = Fields { min: Some(F32S), ..Fields::scale(ScaleKind::F32) };
-    const MIN: bool = true;
-
-    #[inline(always)]
-    unsafe fn scale<S: SimdBytes>(s: S, header: *const u8, _i: usize) -> S::F32s {
-        // SAFETY: the first 16 f32.
-        unsafe { s.load_le(header.add(Self::FIELDS.d)) }
-    }
-
-    #[inline(always)]
-    unsafe fn min<S: SimdBytes>(s: S, header: *const u8, _i: usize, _half: usize) -> S::F32s {
-        // SAFETY: the second 16 f32.
-        unsafe { s.load_le(header.add(const { Self::FIELDS.min() })) }
+        // SAFETY: the second 16 numbers.
+        unsafe { Self::numbers(s, header.add(Self::NUMBERS)) }
     }
 }
 
