@@ -43,7 +43,7 @@ impl<D: Dots> SimdBytes for Neon<D> {
         let byte = (g / 2) as u32 * 0x0101_0101;
         let rows = [byte, byte + 0x0404_0404, byte + 0x0808_0808, byte + 0x0c0c_0c0c];
         // SAFETY: the array holds four u32.
-        let spread = v!(vreinterpretq_u8_u32(unsafe { vld1q_u32(rows.as_ptr()) }));
+        let spread = v!(vreinterpretq_u8_u32(vld1q_u32(rows.as_ptr())));
         let bits = v!(vreinterpretq_u8_u32(vdupq_n_u32(0x0804_0201 << (4 * (g % 2)))));
         each!(r => {
             let mask = vtstq_u8(vqtbl1q_u8(vreinterpretq_u8_s32(signs[r]), spread), bits);
