@@ -154,8 +154,15 @@ fn products_have_the_bits_of_widened_weights_whatever_compute_says() {
 /// Products that share activations, a gate of two kinds of weights, experts: floats of 8 bits beside blocks.
 #[test]
 fn floats_and_blocks_share_a_call() {
+    // One row, tiles of packed weights, and weights that are unpacked or widened first.
+    for m in [1, 5, 40, 130] {
+        share_a_call(m);
+    }
+}
+
+fn share_a_call(m: usize) {
     let mut r = Random::new(83);
-    let (m, n, k) = (5, 64, 128);
+    let (n, k) = (96, 128);
     let x = r.vec(m * k);
     let a = MatRef::dense(&x, m, k).unwrap();
     let dense = r.vec(n * k);

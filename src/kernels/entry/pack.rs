@@ -36,9 +36,13 @@ impl KernelSet {
     ) {
         let shape = packing.shape();
         assert!(shape.strands.is_empty());
-        let to = starts.map(|start| {
-            let block = start.map(|start| panel[start..][..shape.codes].as_mut_ptr());
-            block.unwrap_or(std::ptr::null_mut())
+        let (len, panel) = (panel.len(), panel.as_mut_ptr());
+        let to = starts.map(|start| match start {
+            Some(start) => {
+                assert!(start <= len && shape.codes <= len - start);
+                panel.wrapping_add(start)
+            }
+            None => std::ptr::null_mut(),
         });
         // SAFETY: CPU checked; the blocks lie inside the panel, and the planes of a packing inside its codes.
         unsafe { (self.pack_codes)(&PackCodes { codes: codes.as_ptr().cast(), planes: shape.planes, to }) }
