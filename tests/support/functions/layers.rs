@@ -131,7 +131,7 @@ pub const CALLS: &[(&str, Call)] = &[
         let m = g.one_of(ROWS);
         let (m, k) = (g.size(m), g.size(64));
         let elements = m.saturating_mul(k);
-        let codes: Vec<i8> = (0..elements.min(1 << 14)).map(|_| g.below(255) as i8).collect();
+        let codes: Vec<i8> = (0..elements.min(1 << 14)).map(|_| (g.below(255) as i32 - 127) as i8).collect();
         let codes = if elements == codes.len() { g.elements(codes) } else { g.bytes(elements) };
         let scales = g.floats(m);
         let (ctx, rows) = (w.contexts.any(g), w.rows.any(g));
