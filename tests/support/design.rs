@@ -81,7 +81,7 @@ const AARCH64: [Family; 4] = [
 
 const X86_64: [Family; 6] = [
     Family { name: "avx512::quant::vnni::int8", step: 8, instances: 90, spills: 20 },
-    // 66 without codes of 8 bits in groups of 16, which have two scales and two minimums for each of 4 panels.
+    // 66 without codes of 8 bits in groups of 16: two scales and two minimums for each of 4 panels.
     Family { name: "avx512::quant::maddubs::int8", step: 8, instances: 40, spills: 120 },
     Family { name: "avx2::quant::maddubs::int8", step: 8, instances: 40, spills: 38 },
     Family { name: "avx2::quant::vnni::int8", step: 16, instances: 50, spills: 60 },

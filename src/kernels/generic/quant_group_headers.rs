@@ -55,8 +55,8 @@ impl<C: Codes, const OFFSET: u32, const DIRECT: bool> Format for GroupZero<C, OF
     }
 }
 
-/// `w = d * code + m`, d and m in f16 (`F16`), or in f32 where f16 does not hold them. `OFFSET`: 128 for codes
-/// of 8 bits, 0 for others; it is no part of the formula. `DIRECT`: [`Format::DIRECT`].
+/// `w = d * code + m`, d and m in f16 (`F16`), or in f32 where f16 does not hold them. `OFFSET`: 128 for
+/// codes of 8 bits, 0 for others; it is no part of the formula. `DIRECT`: [`Format::DIRECT`].
 pub(crate) struct GroupMin<C, const OFFSET: u32, const F16: bool, const DIRECT: bool>(PhantomData<C>);
 
 impl<C: Codes, const OFFSET: u32, const F16: bool, const DIRECT: bool> GroupMin<C, OFFSET, F16, DIRECT> {
