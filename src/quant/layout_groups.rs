@@ -4,7 +4,7 @@ use super::codec::{get16, put16};
 use super::format::BLOCK;
 use super::layout::{Layout, Place};
 use crate::fma::fma;
-use crate::kernels::{Float8Shape, LANES, ScaleKind, Shape};
+use crate::kernels::{LANES, ScaleKind, Shape};
 use half::f16;
 
 /// What turns the codes of a row and a group into weights: `scale * (code - zero)`, or where the packing has
@@ -97,20 +97,13 @@ impl Layout {
             let GroupNumbers { scale, zero, min } = self.get_numbers(panel, row, (b, half));
             for (w, &code) in out.iter_mut().zip(codes) {
                 *w = match (shape.float8, shape.fields.min) {
-                    (Some(kind), _) => float8(code, kind) * scale,
+                    (Some(float8), _) => float8.value(code) * scale,
                     (None, Some(_)) => fma(f32::from(code), scale, min),
                     (None, None) => scale * (f32::from(code) - f32::from(zero)),
                 };
             }
         }
     }
-}
-
-/// The value of a float of 8 bits.
-pub(super) fn float8(code: u8, kind: Float8Shape) -> f32 {
-    let bits = u32::from(code & 0x7f) << (23 - kind.mantissa) | u32::from(code & 0x80) << 24;
-    // Subnormal numbers of 8 bits are subnormal here, and the product, which is exact, sets all right.
-    f32::from_bits(bits) * f32::from_bits((254 - kind.bias) << 23)
 }
 
 fn put32(bytes: &mut [u8], at: usize, x: f32) {

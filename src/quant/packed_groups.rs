@@ -62,17 +62,10 @@ impl PackedWeights {
         let _mode = fp_mode::default_mode();
         let across = w.check()?;
         let packing = if w.kind.is_e4m3() { Packing::FloatE4m3 } else { Packing::FloatE5m2 };
-        let layout = Layout::of_groups(packing, w.tile.1, w.k);
-        let put = |rows: Range<usize>, panel: &mut [u8], layout: &Layout, _: &mut [u8]| {
-            let codes = |i: usize| &w.codes[i * w.k..(i + 1) * w.k];
-            finite(layout, rows.clone(), codes)?;
-            layout.put_groups(ctx.kernels(), panel, rows, codes, |i, position| {
-                let scale = w.scales[i / w.tile.0 * across + position / w.tile.1].into();
-                GroupNumbers { scale, zero: 0, min: 0.0 }
-            });
-            Ok(())
+        let scale = |i: usize, position: usize| -> f32 {
+            w.scales[i / w.tile.0 * across + position / w.tile.1].into()
         };
-        PackedWeights::fill(ctx, (None, layout), w.n, w.k, 0, &put)
+        PackedWeights::from_floats_of_8_bits(ctx, (packing, w.tile.1), (w.n, w.k), w.codes, &scale)
     }
 
     /// Packs floats of 8 bits with a power of two for each 32 input features (MXFP8).
@@ -83,17 +76,29 @@ impl PackedWeights {
         let _mode = fp_mode::default_mode();
         w.check()?;
         let packing = if w.kind.is_e4m3() { Packing::MxE4m3 } else { Packing::MxE5m2 };
-        let layout = Layout::of_groups(packing, BLOCK, w.k);
+        let scale = |i: usize, position: usize| power(w.scales[(i * w.k + position) / BLOCK]);
+        PackedWeights::from_floats_of_8_bits(ctx, (packing, BLOCK), (w.n, w.k), w.codes, &scale)
+    }
+
+    /// Packs codes that were checked but for being finite; `scale` gives that of a row and position.
+    fn from_floats_of_8_bits(
+        ctx: &Context,
+        (packing, group): (Packing, usize),
+        (n, k): (usize, usize),
+        codes: &[u8],
+        scale: &(dyn Fn(usize, usize) -> f32 + Sync),
+    ) -> Result<PackedWeights> {
+        let codes = |i: usize| &codes[i * k..(i + 1) * k];
         let put = |rows: Range<usize>, panel: &mut [u8], layout: &Layout, _: &mut [u8]| {
-            let codes = |i: usize| &w.codes[i * w.k..(i + 1) * w.k];
             finite(layout, rows.clone(), codes)?;
-            layout.put_groups(ctx.kernels(), panel, rows, codes, |i, position| {
-                let scale = power(w.scales[(i * w.k + position) / BLOCK]);
-                GroupNumbers { scale, zero: 0, min: 0.0 }
+            layout.put_groups(ctx.kernels(), panel, rows, codes, |i, position| GroupNumbers {
+                scale: scale(i, position),
+                zero: 0,
+                min: 0.0,
             });
             Ok(())
         };
-        PackedWeights::fill(ctx, (None, layout), w.n, w.k, 0, &put)
+        PackedWeights::fill(ctx, (None, Layout::of_groups(packing, group, k)), n, k, 0, &put)
     }
 }
 

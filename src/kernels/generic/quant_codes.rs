@@ -75,6 +75,15 @@ pub(crate) struct Float8Shape {
     pub not_finite: u8,
 }
 
+impl Float8Shape {
+    /// The number of a code that is finite.
+    pub(crate) fn value(self, code: u8) -> f32 {
+        let bits = u32::from(code & 0x7f) << (23 - self.mantissa) | u32::from(code & 0x80) << 24;
+        // Subnormal numbers of 8 bits are subnormal here, and the product, which is exact, sets all right.
+        f32::from_bits(bits) * f32::from_bits((254 - self.bias) << 23)
+    }
+}
+
 /// A packing of codes.
 pub(crate) trait Codes {
     /// Where the bits of a code lie.

@@ -84,15 +84,13 @@ impl Float8Kind {
 
     /// The number that a code stands for. NaN and, with E5M2, infinity are what IEEE says of the same bits.
     pub fn value(self, code: u8) -> f32 {
-        let Float8Shape { mantissa, bias, not_finite } = self.shape();
-        let (sign, magnitude) = (u32::from(code & 0x80) << 24, u32::from(code & 0x7f));
-        if magnitude >= u32::from(not_finite) {
-            let infinite = self == Float8Kind::E5m2 && code & 0x7f == not_finite;
-            let bits = if infinite { f32::INFINITY.to_bits() } else { f32::NAN.to_bits() };
-            return f32::from_bits(sign | bits);
+        let (shape, magnitude) = (self.shape(), code & 0x7f);
+        if magnitude < shape.not_finite {
+            return shape.value(code);
         }
-        // Subnormal numbers of 8 bits are subnormal here, and the product, which is exact, sets all right.
-        f32::from_bits(sign | magnitude << (23 - mantissa)) * f32::from_bits((254 - bias) << 23)
+        let infinite = self == Float8Kind::E5m2 && magnitude == shape.not_finite;
+        let number = if infinite { f32::INFINITY } else { f32::NAN };
+        number.copysign(if code & 0x80 == 0 { 1.0 } else { -1.0 })
     }
 
     /// The code nearest to a finite number, ties to even; numbers beyond the largest become the largest.
